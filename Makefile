@@ -1,0 +1,56 @@
+# `make test` and `make demo` work on a fresh machine: each makes .venv and installs by itself.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install test demo check format constraints clean
+
+help:
+	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make demo         draw a slide, train, segment it and score the result, into demo-output/"
+	@echo "make check        lint, formatting and types"
+	@echo "make format       apply the formatting and the safe fixes of the linter"
+	@echo "make constraints  write what .venv holds to constraints.txt"
+	@echo "make clean        remove .venv and what tools leave behind"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; Python 3.11 or later is needed." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$($(PYTHON) --version) is too old; expected 3.11 or later. Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/pytest -n $(WORKERS)
+
+demo: $(STAMP)
+	$(BIN)/segment-slide demo --output demo-output
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(STAMP)
+	@{ echo "# What the tests ran with: every package of \`pip install -e '.[dev]'\`, made by \`make constraints\`."; \
+	   echo "# torch is pinned without a local label, so that pip may take the CPU build where one is offered."; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed -e '/^#/d' -e 's/+cpu$$//'; } > constraints.new
+	@! grep -E ' @ |file:|https?:' constraints.new || { echo "a package was not installed from an index" >&2; exit 1; }
+	@mv constraints.new constraints.txt && touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist demo-output ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
