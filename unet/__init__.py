@@ -1,0 +1,1 @@
+"""The network of Ronneberger, Fischer & Brox (2015) and its arithmetic: no Dask, no Zarr, no Prefect."""

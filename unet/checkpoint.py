@@ -1,0 +1,263 @@
+"""A trained network as one file: safetensors weights with a JSON configuration in the header.
+
+One file cannot lose its other half, can be named by one sha256, and runs no code when it is opened:
+a pickle is refused. The configuration says what image the network expects, so that a slide with the wrong
+channels is refused before it is read.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet.architecture import Architecture
+from unet.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from unet.model import UNet
+
+FORMAT = "segment-slide-checkpoint"
+FORMAT_VERSION = 1
+HEADER_KEY = "config"
+_HASH_CHUNK_BYTES = 1 << 24
+
+NORMALISATIONS = ("constants", "mean-std", "percentiles")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How intensities become network input: ``(x - offset) / scale`` per channel, the same everywhere.
+
+    Parameters
+    ----------
+    kind : {"constants", "mean-std", "percentiles"}
+        "constants": `offset` and `scale` below. The two others are measured on the whole image, once:
+        mean and standard deviation, or the `low` and `high` percentile mapped to 0 and 1.
+    offset, scale : tuple of float
+        One per channel, in intensity units; for "constants" only.
+    low, high : float
+        Percentiles in 0..100; for "percentiles" only.
+
+    Raises
+    ------
+    CheckpointError
+        If a value is missing, not finite or out of order.
+    """
+
+    kind: str = "constants"
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    low: float = 1.0
+    high: float = 99.8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offset", tuple(float(value) for value in self.offset))
+        object.__setattr__(self, "scale", tuple(float(value) for value in self.scale))
+        if self.kind not in NORMALISATIONS:
+            raise CheckpointError(f"normalisation kind={self.kind!r}, expected one of {NORMALISATIONS}.")
+        if not all(math.isfinite(value) for value in self.offset):
+            raise CheckpointError(f"normalisation offset={self.offset}, expected finite values.")
+        if not all(math.isfinite(value) and value > 0 for value in self.scale):
+            raise CheckpointError(f"normalisation scale={self.scale}, expected finite values above 0.")
+        if not 0 <= self.low < self.high <= 100:
+            raise CheckpointError(f"percentiles low={self.low}, high={self.high}: expected 0 <= low < high <= 100.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about a network but its weights.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Shape of the network.
+    classes : tuple of str
+        One name per class; the first is background (label 0).
+    normalisation : Normalisation
+        How to scale intensities.
+    channel_names : tuple of str
+        Names of the input channels in order, for the reader's information; may be empty.
+    pixel_size_um : tuple of float
+        Pixel size of the training images per spatial axis (um), empty if unknown. A slide whose pixel
+        size differs by more than a fifth is segmented with a warning.
+    training : dict
+        Free, JSON: data, seed, steps, scores.
+    """
+
+    architecture: Architecture
+    classes: tuple[str, ...] = ("background", "foreground")
+    normalisation: Normalisation = Normalisation()
+    channel_names: tuple[str, ...] = ()
+    pixel_size_um: tuple[float, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        architecture, normalisation = self.architecture, self.normalisation
+        _expect_length("classes", self.classes, architecture.n_classes)
+        if self.channel_names:
+            _expect_length("channel_names", self.channel_names, architecture.in_channels)
+        if self.pixel_size_um:
+            _expect_length("pixel_size_um", self.pixel_size_um, architecture.ndim)
+        if normalisation.kind == "constants":
+            _expect_length("normalisation offset", normalisation.offset, architecture.in_channels)
+            _expect_length("normalisation scale", normalisation.scale, architecture.in_channels)
+
+    def to_json(self) -> str:
+        """The configuration as JSON text with sorted keys, so that equal configurations are equal bytes."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(content, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelConfig":
+        """Inverse of `to_json`.
+
+        Raises
+        ------
+        CheckpointError
+            If the text is not a configuration of this format and version.
+        """
+        try:
+            content = json.loads(text)
+            if content.pop("format") != FORMAT:
+                raise CheckpointError("the file's header names another format.")
+            if (version := content.pop("format_version")) != FORMAT_VERSION:
+                raise CheckpointError(f"format_version={version}, expected {FORMAT_VERSION}: update segment-slide.")
+            known = {item.name for item in fields(cls)}
+            content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known}
+            content["architecture"] = Architecture(**content["architecture"])
+            content["normalisation"] = Normalisation(**content["normalisation"])
+            return cls(**content)
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the file's header is not a model configuration: {error}") from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file whose header was read and checked; weights are loaded on demand.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    config : ModelConfig
+        What its header says.
+    """
+
+    path: Path
+    config: ModelConfig
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal sha256 of the whole file: the model's identity in every output."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while chunk := file.read(_HASH_CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def load_model(self) -> "UNet":
+        """The network with its weights, float32, on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        CheckpointError
+            If tensors are missing, unexpected or of another shape.
+        """
+        from safetensors.torch import load_file
+
+        from unet.model import UNet
+
+        model = UNet(self.config.architecture)
+        try:
+            model.load_state_dict(load_file(self.path))
+        except RuntimeError as error:
+            raise CheckpointError(f"{self.path}: weights do not fit the architecture: {error}") from error
+        return model.eval()
+
+
+def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Checkpoint:
+    """Write a network and its configuration to one file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write, by convention ``NAME.safetensors``; replaced if it exists.
+    model : UNet
+        Network of ``config.architecture``.
+    config : ModelConfig
+        Its configuration.
+
+    Raises
+    ------
+    CheckpointError
+        If the network is not of ``config.architecture``.
+    """
+    from safetensors.torch import save_file
+
+    if model.architecture != config.architecture:
+        raise CheckpointError(f"the network is {model.architecture}, its configuration says {config.architecture}.")
+    path = Path(path).absolute()
+    partial = path.with_name(path.name + ".partial")
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        save_file(weights, partial, metadata={HEADER_KEY: config.to_json()})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Checkpoint(path, config)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read and check a checkpoint's header; the weights stay on disk.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, a pickle, or of another format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path).absolute()
+    if not path.is_file():
+        raise CheckpointError(f"model={path}: no such file; expected a checkpoint (.safetensors).")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header: Mapping[str, str] = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        if _looks_like_pickle(path):
+            raise CheckpointError(
+                f"model={path} is a pickle (torch.save); opening it could run foreign code, so it is refused. "
+                f"Expected a safetensors checkpoint, as `segment-slide` writes it."
+            ) from None
+        raise CheckpointError(
+            f"model={path} is not a whole safetensors file ({error}); it may be truncated: copy it again."
+        ) from error
+    if HEADER_KEY not in header:
+        raise CheckpointError(
+            f"model={path} holds weights but no segment-slide configuration in its header; "
+            f"save it with unet.checkpoint.save_checkpoint."
+        )
+    try:
+        return Checkpoint(path, ModelConfig.from_json(header[HEADER_KEY]))
+    except CheckpointError as error:
+        raise CheckpointError(f"model={path}: {error}") from error
+
+
+def _looks_like_pickle(path: Path) -> bool:
+    """Whether a file that is not safetensors begins as torch.save's do: a zip archive or a bare pickle.
+
+    Asked only after safetensors refused the file, whose first bytes are a length and may be these by chance.
+    """
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _expect_length(name: str, values: tuple[Any, ...], expected: int) -> None:
+    if len(values) != expected:
+        raise CheckpointError(f"{name}={values} has {len(values)} entries, expected {expected}.")

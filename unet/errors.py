@@ -1,0 +1,25 @@
+"""Errors that `unet` raises for input it cannot use.
+
+::
+
+    UnetError
+    ├── GeometryError (ValueError)    a size or a depth that the network's arithmetic does not allow
+    ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
+    └── DeviceError (RuntimeError)    a device or precision that this machine does not have
+"""
+
+
+class UnetError(Exception):
+    """Base of all errors of this package; the command line turns each into exit code 2."""
+
+
+class GeometryError(UnetError, ValueError):
+    """A size, depth or tile that valid convolutions and 2x2 pooling do not allow."""
+
+
+class CheckpointError(UnetError, ValueError):
+    """A file that cannot be used as a checkpoint: missing, truncated, a pickle, or of another format."""
+
+
+class DeviceError(UnetError, RuntimeError):
+    """A device or a precision that was asked for and that this machine does not have."""

@@ -1,0 +1,120 @@
+"""The network of the paper, whole, in one file (Ronneberger 2015, Sec. 2, Fig. 1).
+
+Valid 3x3 convolutions with ReLU, 2x2 max-pooling, 2x2 up-convolutions that halve the channels,
+concatenation with the centre-cropped map of the same level, a last 1x1 convolution. We depart from the
+authors' release where the paper does: the last up-convolution halves its channels and no ReLU follows an
+up-convolution, hence 31,030,658 parameters.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unet.architecture import Architecture
+
+_CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+_UP_CONVOLUTION = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
+
+
+def centre_crop(features: Tensor, like: Tensor) -> Tensor:
+    """Centre part of `features` (n, c, *spatial) with the spatial size of `like`, as a view."""
+    for axis in range(2, features.ndim):
+        surplus = features.shape[axis] - like.shape[axis]
+        features = features.narrow(axis, surplus // 2, like.shape[axis])
+    return features
+
+
+class DoubleConvolution(nn.Module):
+    """Two valid 3x3 convolutions, each followed by a ReLU; loses 2 px per side."""
+
+    def __init__(self, ndim: int, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        convolution = _CONVOLUTION[ndim]
+        self.first = convolution(channels_in, channels_out, kernel_size=3)
+        self.second = convolution(channels_out, channels_out, kernel_size=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (n, channels_out, *spatial), each spatial axis 4 px shorter."""
+        features = self.first(features).relu_()
+        return self.second(features).relu_()
+
+
+class UNet(nn.Module):
+    """The U-Net, 2D or 3D, with the weights of a freshly initialised network.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Channels, classes, depth, dimensions, dropout.
+
+    Notes
+    -----
+    Weights are Gaussian with standard deviation sqrt(2/N), N the incoming nodes of one neuron, biases 0
+    (Sec. 3, after He 2015). The draw uses torch's global generator: seed it for reproducible weights.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        ndim, depth = architecture.ndim, architecture.depth
+        widths = [architecture.channels(level) for level in range(depth + 1)]
+        inputs = [architecture.in_channels, *widths[:-1]]
+        self.down = nn.ModuleList(
+            DoubleConvolution(ndim, before, width) for before, width in zip(inputs, widths, strict=True)
+        )
+        self.pool = _MAX_POOL[ndim](kernel_size=2)
+        # the release drops after the second ReLU of its two lowest levels
+        self.dropout = _DROPOUT[ndim](architecture.dropout)
+        self.up = nn.ModuleList(
+            _UP_CONVOLUTION[ndim](2 * width, width, kernel_size=2, stride=2) for width in widths[:-1]
+        )
+        self.merge = nn.ModuleList(DoubleConvolution(ndim, 2 * width, width) for width in widths[:-1])
+        self.classify = _CONVOLUTION[ndim](widths[0], architecture.n_classes, kernel_size=1)
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (logits) of an image.
+
+        Parameters
+        ----------
+        image : Tensor, (n, in_channels, *spatial)
+            Normalised intensities; spatial sizes valid by `Geometry.is_valid_input_size`.
+
+        Returns
+        -------
+        Tensor, (n, n_classes, *spatial), float32
+            Logits; each spatial axis is 2 * margin shorter than the input's. The last 1x1 convolution
+            runs in float32 whatever the precision of the features, so that scores are not rounded.
+        """
+        depth = self.architecture.depth
+        features, skips = image, []
+        for level, block in enumerate(self.down):
+            features = block(features)  # 572 -> 568 at level 0, 32 -> 28 at the bottom
+            if level >= depth - 1:
+                features = self.dropout(features)
+            if level < depth:
+                skips.append(features)
+                features = self.pool(features)  # 568 -> 284
+        for level in reversed(range(depth)):
+            features = self.up[level](features)  # 28 -> 56, channels halved
+            skip = centre_crop(skips.pop(), like=features)  # 64 -> 56
+            features = torch.cat([features, skip], dim=1)  # up-sampled first, then the skip
+            del skip
+            features = self.merge[level](features)  # 56 -> 52
+        return self.classify(features.to(self.classify.weight.dtype)).float()
+
+
+def _initialise(module: nn.Module) -> None:
+    """Gaussian weights with std sqrt(2/N), N incoming nodes of one neuron; biases 0 (Sec. 3)."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d):
+        incoming = module.weight[0].numel()
+    elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        incoming = module.in_channels  # kernel = stride: each output pixel sees one input pixel
+    else:
+        return
+    nn.init.normal_(module.weight, std=math.sqrt(2 / incoming))
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,292 @@
+"""One array with its halo in, class labels or probabilities out.
+
+The array is walked in tiles whose origins are multiples of the stride, so the result is the one the network
+would give on the whole. It must not know where the array comes from: stores, blocks and workers are
+`pipeline`'s.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet.device import resolve_device, resolve_precision
+from unet.errors import GeometryError
+from unet.geometry import Geometry
+from unet.model import UNet
+
+log = logging.getLogger(__name__)
+
+TTA_MODES = ("none", "flips")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+# How torch and oneDNN say that memory ran out on the CPU; CUDA has an exception of its own.
+_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "could not create a", "could not execute a", "bad_alloc", "Broken promise")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one region.
+
+    Attributes
+    ----------
+    labels : ndarray of uint8, spatial
+        Class with the highest score.
+    probabilities : ndarray of uint8 or float32, (n_classes, *spatial), or None
+        Softmax of the scores; uint8 is 255 * probability, rounded.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray | None
+
+
+class Predictor:
+    """A network on a device, ready to label arrays; safe to call from several threads.
+
+    Parameters
+    ----------
+    model : UNet
+        Network with weights; moved to the device, its precision changed in place.
+    offset, scale : sequence of float
+        Input is ``(x - offset) / scale``, one value per channel.
+    tile_px : tuple of int
+        Pixels a forward pass owns, per spatial axis, multiples of the stride.
+    device : str
+        "auto", "cpu" or "cuda".
+    precision : str
+        "auto", "float32" or "bfloat16".
+    tta : {"none", "flips"}
+        "flips": scores averaged over all flips of the spatial axes (4 in 2D, 8 in 3D), as the authors'
+        release does for PhC-U373.
+    concurrency : int
+        Forward passes at a time. On the CPU each runs on one core, because oneDNN's results depend on the
+        number of threads in the last bit: cores work on different tiles, so that labels are bit-identical
+        whatever the number of workers and cores. On a GPU it is 1.
+
+    Raises
+    ------
+    GeometryError
+        If a tile is not a multiple of the stride.
+    DeviceError
+        If the device or precision does not exist here.
+    """
+
+    def __init__(
+        self,
+        model: UNet,
+        *,
+        offset: Sequence[float],
+        scale: Sequence[float],
+        tile_px: tuple[int, ...],
+        device: str = "auto",
+        precision: str = "auto",
+        tta: str = "none",
+        concurrency: int = 1,
+    ) -> None:
+        self.architecture = model.architecture
+        self.geometry: Geometry = model.architecture.geometry
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.tile_px = tile_px
+        if len(tile_px) != self.architecture.ndim:
+            raise GeometryError(f"tile_px={tile_px}, expected {self.architecture.ndim} sizes.")
+        for size in tile_px:
+            self.geometry.check_multiple(size, "tile")
+        if tta not in TTA_MODES:
+            raise GeometryError(f"tta={tta!r}, expected one of {TTA_MODES}.")
+        self._flips = _all_flips(self.architecture.ndim) if tta == "flips" else [()]
+        self._dtype = _DTYPES[self.precision]
+        self._memory_format = _CHANNELS_LAST[self.architecture.ndim]
+        self._model = model.to(self.device, memory_format=self._memory_format).eval()  # type: ignore[call-overload]
+        for part in (model.down, model.up, model.merge):  # but `classify`: scores in float32, see UNet.forward
+            part.to(self._dtype)
+        channels = self.architecture.in_channels
+        if len(offset) != channels or len(scale) != channels:
+            raise GeometryError(f"offset={offset}, scale={scale}: expected {channels} values each, one per channel.")
+        shape = (1, channels, *[1] * self.architecture.ndim)
+        self._offset = torch.tensor(offset, dtype=torch.float32, device=self.device).reshape(shape)
+        self._scale = torch.tensor(scale, dtype=torch.float32, device=self.device).reshape(shape)
+        workers = 1 if self.device.type == "cuda" else max(1, concurrency)
+        initialise = _use_one_core if self.device.type == "cpu" else None
+        self._pool = ThreadPoolExecutor(workers, "forward", initializer=initialise)
+        self._warned = threading.Event()
+
+    def predict(self, image: np.ndarray, probabilities: str | None = None) -> Prediction:
+        """Labels of the inner part of an array, its halo excluded.
+
+        Parameters
+        ----------
+        image : ndarray, (c, *spatial), any real dtype
+            Intensities with `halo` pixels of context on every side. The inner part must start on the tile
+            grid and be a multiple of the stride on each axis.
+        probabilities : {None, "uint8", "float32"}
+            Return class probabilities too.
+
+        Returns
+        -------
+        Prediction
+            Each spatial axis is 2 * halo shorter than the input's.
+
+        Raises
+        ------
+        GeometryError
+            If the array has the wrong channels or an inner size off the grid.
+        ValueError
+            If `probabilities` is another dtype.
+        """
+        if probabilities not in (None, "uint8", "float32"):
+            raise ValueError(f"probabilities={probabilities!r}, expected None, 'uint8' or 'float32'.")
+        ndim, halo = self.architecture.ndim, self.geometry.halo
+        if image.ndim != ndim + 1 or image.shape[0] != self.architecture.in_channels:
+            raise GeometryError(
+                f"image shape={image.shape}, expected ({self.architecture.in_channels}, ...) and {ndim} spatial axes."
+            )
+        inner = tuple(size - 2 * halo for size in image.shape[1:])
+        for size in inner:
+            self.geometry.check_multiple(size, "inner part of the array")
+        labels = np.empty(inner, np.uint8)
+        scores = np.empty((self.architecture.n_classes, *inner), probabilities) if probabilities else None
+        boxes = list(_tiles(inner, self.tile_px))
+        runs = [self._pool.submit(self._predict_tile, image, box, labels, scores) for box in boxes]
+        try:
+            for run in runs:
+                run.result()
+        finally:
+            for run in runs:
+                run.cancel()
+        return Prediction(labels, scores)
+
+    def _predict_tile(
+        self, image: np.ndarray, box: tuple[slice, ...], labels: np.ndarray, scores: np.ndarray | None
+    ) -> None:
+        """Fill `labels` and `scores` inside `box`; on lack of memory, in halves."""
+        try:
+            tile_labels, tile_scores = self._forward(image, box, scores)
+        except (RuntimeError, MemoryError) as error:
+            halves = self._halves(box)
+            if not halves or not _is_out_of_memory(error):
+                raise
+        else:
+            labels[box] = tile_labels
+            if scores is not None and tile_scores is not None:
+                scores[(slice(None), *box)] = tile_scores
+            return
+        if not self._warned.is_set():
+            self._warned.set()
+            log.warning("out of memory on %s with tile %s: going on in halves", self.device, self.tile_px)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for half in halves:
+            self._predict_tile(image, half, labels, scores)
+
+    @torch.inference_mode()
+    def _forward(
+        self, image: np.ndarray, box: tuple[slice, ...], scores: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels and, if `scores` is given, probabilities of one tile in its dtype."""
+        halo = self.geometry.halo
+        read_box = tuple(slice(axis.start, axis.stop + 2 * halo) for axis in box)
+        logits = self._logits(self._to_device(image[(slice(None), *read_box)]))
+        labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        if scores is None:
+            return labels, None
+        probabilities = logits.softmax(dim=1)[0]
+        if scores.dtype == np.uint8:
+            probabilities = (probabilities * 255).round_().to(torch.uint8)
+        return labels, probabilities.cpu().numpy()
+
+    def _to_device(self, tile: np.ndarray) -> Tensor:
+        """(1, c, *spatial) normalised input on the device; bytes travel as bytes."""
+        if tile.dtype != np.uint8:
+            tile = tile.astype(np.float32)
+        tensor = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device)
+        tensor = tensor.float().sub_(self._offset).div_(self._scale)
+        return tensor.to(self._dtype, memory_format=self._memory_format)
+
+    def _logits(self, tensor: Tensor) -> Tensor:
+        """Scores (1, n_classes, *tile), float32, averaged over the flips."""
+        total = self._crop(self._model(tensor))
+        for axes in self._flips[1:]:
+            total += self._crop(self._model(tensor.flip(axes))).flip(axes)
+        return total.div_(len(self._flips))
+
+    def _crop(self, logits: Tensor) -> Tensor:
+        """The tile's own scores: what valid convolutions leave is up to 4 px wider."""
+        for axis in range(2, logits.ndim):
+            logits = logits.narrow(axis, self.geometry.crop, logits.shape[axis] - 2 * self.geometry.crop)
+        return logits
+
+    def _halves(self, box: tuple[slice, ...]) -> list[tuple[slice, ...]]:
+        """The box cut in two across its longest axis at a multiple of the stride; empty if too small."""
+        sizes = [axis.stop - axis.start for axis in box]
+        longest = sizes.index(max(sizes))
+        stride = self.geometry.stride
+        cut = box[longest].start + sizes[longest] // stride // 2 * stride
+        if cut == box[longest].start:
+            return []
+        first, second = slice(box[longest].start, cut), slice(cut, box[longest].stop)
+        return [(*box[:longest], part, *box[longest + 1 :]) for part in (first, second)]
+
+
+def _tiles(inner: tuple[int, ...], tile_px: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Boxes of the tile grid; the last of a row may be smaller."""
+    axes = [
+        [slice(start, min(start + tile, size)) for start in range(0, size, tile)]
+        for size, tile in zip(inner, tile_px, strict=True)
+    ]
+    return itertools.product(*axes)
+
+
+def _use_one_core() -> None:
+    """Make this thread's forward passes run on one core.
+
+    The number is read first: a thread's first use of torch sets it to the process' latest choice, which
+    another thread may have changed after the line below.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+def _all_flips(ndim: int) -> list[tuple[int, ...]]:
+    """Axes of a (n, c, *spatial) tensor to flip: every subset of the spatial ones, none first."""
+    axes = range(2, 2 + ndim)
+    return [subset for count in range(ndim + 1) for subset in itertools.combinations(axes, count)]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+
+
+def whole_image_logits(model: UNet, image: np.ndarray) -> np.ndarray:
+    """Scores of a whole image in one pass: what every tiling must reproduce.
+
+    Parameters
+    ----------
+    model : UNet
+        float32 network.
+    image : ndarray of float32, (c, *spatial)
+        Normalised intensities, without halo.
+
+    Returns
+    -------
+    ndarray of float32, (n_classes, *spatial)
+        Logits under mirroring without repeated edge pixel (numpy.pad "reflect").
+    """
+    geometry = model.architecture.geometry
+    pads = [(0, 0)]
+    for size in image.shape[1:]:
+        pads.append((geometry.halo, geometry.halo + -size % geometry.stride))
+    padded = np.pad(image, pads, mode="reflect")
+    with torch.inference_mode():
+        logits: np.ndarray = model(torch.from_numpy(np.ascontiguousarray(padded, np.float32))[None])[0].numpy()
+    crop = tuple(slice(geometry.crop, geometry.crop + size) for size in image.shape[1:])
+    return logits[(slice(None), *crop)]
