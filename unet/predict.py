@@ -28,7 +28,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 # How torch and oneDNN say that memory ran out on the CPU; CUDA has an exception of its own.
-_OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "not enough memory", "out of memory", "could not create a", "could not execute a", "bad_alloc", "Broken promise")
+_OUT_OF_MEMORY_TEXTS = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a",
+    "could not execute a",
+    "Broken promise",  # oneDNN, for a layer whose preparation ran out of memory in another thread
+)
 
 
 @dataclass(frozen=True)

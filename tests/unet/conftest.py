@@ -1,0 +1,22 @@
+"""Small networks with repeatable weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from unet.architecture import Architecture
+from unet.model import UNet
+
+
+def build_unet(seed: int = 0, **architecture: Any) -> UNet:
+    """Random float32 network in evaluation mode; torch's global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return UNet(Architecture(**architecture)).eval()
+
+
+@pytest.fixture(scope="session")
+def make_unet() -> Callable[..., UNet]:
+    return build_unet
