@@ -1,0 +1,216 @@
+"""From one block's pixels to its shard: the only place where an image becomes labels.
+
+Serial runs, Dask windows and retries all call `run_block`; they differ only in who reads the pixels.
+"""
+
+import functools
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.grid import BlockGrid, Box, Index
+from pipeline.source import ImageSource
+from pipeline.store import open_array, write_box
+
+if TYPE_CHECKING:
+    from unet.predict import Prediction, Predictor
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """Everything a worker needs to turn any block into its shard; small, picklable, hashable.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Pixels.
+    grid : BlockGrid
+        Boxes.
+    model_path, model_sha256 : str
+        Checkpoint, and the identity it must have.
+    offset, scale : tuple of float
+        Normalisation per channel.
+    tile_px : tuple of int
+        Pixels of one forward pass.
+    precision, tta, device : str
+        As `unet.predict.Predictor` takes them.
+    concurrency : int
+        Forward passes at a time in one process.
+    location, label_group : str
+        Output store, and the label image in it.
+    probability_group : str or None
+        Probability image, if wanted.
+    probabilities : str or None
+        Its dtype.
+    channel_position : int
+        Its channel axis.
+    """
+
+    source: ImageSource
+    grid: BlockGrid
+    model_path: str
+    model_sha256: str
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    tile_px: tuple[int, ...]
+    precision: str
+    tta: str
+    device: str
+    concurrency: int
+    location: str
+    label_group: str
+    probability_group: str | None = None
+    probabilities: str | None = None
+    channel_position: int = 0
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What a block's task returns: which block, how long, where the time went."""
+
+    index: Index
+    n_pixels: int
+    predict_s: float
+    store_s: float
+
+
+_predictor_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _load_predictor(
+    model_path: str,
+    model_sha256: str,
+    offset: tuple[float, ...],
+    scale: tuple[float, ...],
+    tile_px: tuple[int, ...],
+    precision: str,
+    tta: str,
+    device: str,
+    concurrency: int,
+) -> "Predictor":
+    from unet.checkpoint import open_checkpoint
+    from unet.predict import Predictor
+
+    checkpoint = open_checkpoint(model_path)
+    if checkpoint.sha256 != model_sha256:
+        raise InputError(
+            f"model={model_path} has sha256 {checkpoint.sha256[:12]}…, the run was planned with {model_sha256[:12]}…; "
+            f"the file was replaced, or another one lies at this path on this machine."
+        )
+    return Predictor(
+        checkpoint.load_model(),
+        offset=offset,
+        scale=scale,
+        tile_px=tile_px,
+        precision=precision,
+        tta=tta,
+        device=device,
+        concurrency=concurrency,
+    )
+
+
+def get_predictor(job: BlockJob) -> "Predictor":
+    """The job's network, loaded once per process."""
+    with _predictor_lock:
+        return _load_predictor(
+            job.model_path,
+            job.model_sha256,
+            job.offset,
+            job.scale,
+            job.tile_px,
+            job.precision,
+            job.tta,
+            job.device,
+            job.concurrency,
+        )
+
+
+def segment_block(job: BlockJob, pixels: np.ndarray, index: Index) -> "Prediction":
+    """Labels and probabilities of one block's own pixels.
+
+    Parameters
+    ----------
+    job : BlockJob
+        Network and grid.
+    pixels : ndarray, (*planes, c, *spatial)
+        Exactly the block's read box, mirrored where it leaves the image; plane axes of length 1.
+    index : tuple of int
+        Which block.
+
+    Returns
+    -------
+    Prediction
+        labels on the write box, (*planes, *spatial); probabilities (n_classes, *planes, *spatial) or None.
+    """
+    from unet.predict import Prediction
+
+    planes = job.grid.n_planes_axes
+    predicted = get_predictor(job).predict(pixels.reshape(pixels.shape[planes:]), job.probabilities)
+    crop = job.grid.crop_box(index)
+    labels = predicted.labels[crop[planes:]].reshape([s.stop for s in crop])
+    if predicted.probabilities is None:
+        return Prediction(labels, None)
+    scores = predicted.probabilities[(slice(None), *crop[planes:])]
+    return Prediction(labels, scores.reshape([scores.shape[0], *labels.shape]))
+
+
+def run_block(job: BlockJob, pixels: np.ndarray, index: Index) -> BlockReport:
+    """Segment one block and store its shard.
+
+    Labels are written last: their shard says that the block is done.
+
+    Raises
+    ------
+    OutputError
+        If a shard cannot be written.
+    """
+    started = time.perf_counter()
+    prediction = segment_block(job, pixels, index)
+    predicted = time.perf_counter()
+    store_block(job, index, prediction.labels, prediction.probabilities)
+    stored = time.perf_counter()
+    return BlockReport(index, prediction.labels.size, predicted - started, stored - predicted)
+
+
+def run_block_alone(job: BlockJob, index: Index) -> BlockReport:
+    """Read a block's own read box and run it: the serial path, and the second try of a failed block."""
+    return run_block(job, job.source.read(job.grid.read_box(index)), index)
+
+
+def run_background_block(job: BlockJob, index: Index) -> BlockReport:
+    """Write a block that the tissue mask does not touch: class 0, with certainty."""
+    shape = [s.stop - s.start for s in job.grid.write_box(index)]
+    scores = None
+    if job.probabilities is not None:
+        n_classes = open_array(job.location, f"{job.probability_group}/0").shape[job.channel_position]
+        scores = np.zeros((n_classes, *shape), job.probabilities)
+        scores[0] = 255 if job.probabilities == "uint8" else 1
+    started = time.perf_counter()
+    store_block(job, index, np.zeros(shape, np.uint8), scores)
+    return BlockReport(index, int(np.prod(shape)), 0.0, time.perf_counter() - started)
+
+
+def store_block(job: BlockJob, index: Index, labels: np.ndarray, scores: np.ndarray | None) -> None:
+    """Write a block's shards, probabilities first.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, (*planes, *spatial)
+        Classes on the write box.
+    scores : ndarray, (n_classes, *planes, *spatial), or None
+        Probabilities.
+    """
+    box = job.grid.write_box(index)
+    if scores is not None and job.probability_group is not None:
+        where = job.channel_position
+        _write(job, job.probability_group, (*box[:where], slice(None), *box[where:]), np.moveaxis(scores, 0, where))
+    _write(job, job.label_group, box, labels)
+
+
+def _write(job: BlockJob, group: str, box: Box, values: np.ndarray) -> None:
+    write_box(open_array(job.location, f"{group}/0", writable=True), box, values)

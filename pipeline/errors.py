@@ -1,0 +1,50 @@
+"""Errors of the pipeline; each sentence says what is wrong, what was expected and what to change.
+
+::
+
+    PipelineError
+    ├── InputError (ValueError)         the input cannot be read as the image that the model needs
+    ├── PlanError (ValueError)          sizes that do not fit the network, the image or the memory
+    ├── OutputError (OSError)           the output cannot be created, or belongs to something else
+    │   └── OutputMismatchError         it was begun with other parameters, another model or another input
+    ├── BlockError (RuntimeError)       one block could not be done; the others can
+    │   ├── UnreadableChunkError            a chunk of the input is damaged
+    │   └── NotFiniteError                  NaN or infinity in the input
+    └── IncompleteError (RuntimeError)  the run ended with blocks left to do; the same command goes on
+"""
+
+
+class PipelineError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(PipelineError, ValueError):
+    """The input is missing, not Zarr, or does not match the model."""
+
+
+class PlanError(PipelineError, ValueError):
+    """Block, tile or memory sizes that cannot work; raised before a pixel is read."""
+
+
+class OutputError(PipelineError, OSError):
+    """The output cannot be written where it was asked for."""
+
+
+class OutputMismatchError(OutputError):
+    """The output exists and was begun by a run that differs from this one."""
+
+
+class BlockError(PipelineError, RuntimeError):
+    """One block failed for a reason of its own: an unreadable chunk, a value that is not finite."""
+
+
+class UnreadableChunkError(BlockError):
+    """A chunk of the input cannot be decoded."""
+
+
+class NotFiniteError(BlockError):
+    """A value of the input is NaN or infinite."""
+
+
+class IncompleteError(PipelineError, RuntimeError):
+    """A run ended before all blocks were done. What is done is kept; running it again goes on."""

@@ -1,0 +1,203 @@
+"""OME-Zarr metadata as dictionaries in and out; touches no store.
+
+Reads 0.4 and 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of an axis has its centre at
+``k * scale + translation``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import InputError
+
+VERSION = "0.5"
+READABLE_VERSIONS = ("0.4", "0.5")
+AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+AXIS_ORDER = "tczyx"  # the only order that OME-Zarr 0.4 and 0.5 allow
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: its array's path in the group, and where its voxels lie.
+
+    `scale` and `translation` have one entry per axis, in the axis' unit (1.0 and 0.0 where unknown).
+    """
+
+    path: str
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """An image at several resolutions.
+
+    Attributes
+    ----------
+    axes : str
+        One letter per axis out of "tczyx".
+    units : tuple of (str or None)
+        Unit per axis, e.g. "micrometer".
+    levels : tuple of Level
+        Finest first.
+    name : str
+        For people.
+    channel_names : tuple of str
+        From the "omero" block; may be empty.
+    """
+
+    axes: str
+    units: tuple[str | None, ...]
+    levels: tuple[Level, ...]
+    name: str = ""
+    channel_names: tuple[str, ...] = ()
+
+
+def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | None:
+    """The first multiscale image that a group's attributes describe, or None if they describe none.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Attributes of the Zarr group, as stored.
+    where : str
+        The group's path, for messages.
+
+    Raises
+    ------
+    InputError
+        If the metadata are damaged, or the version or an axis is not one this package reads.
+    """
+    try:
+        ome = attributes.get("ome", attributes)
+        return _parse(ome, where) if ome.get("multiscales") else None
+    except InputError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # any JSON may stand where another should
+        raise InputError(
+            f"{where}: OME-Zarr metadata are damaged ({type(error).__name__}: {error}); expected version {VERSION}."
+        ) from error
+
+
+def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
+    content = ome["multiscales"][0]
+    version = str(ome.get("version", content.get("version", "unknown")))
+    if version not in READABLE_VERSIONS:
+        raise InputError(
+            f"{where}: OME-Zarr version {version}, expected one of {READABLE_VERSIONS}. Convert it, or name the "
+            f"level's array itself (for example {where}/0) and its --axes."
+        )
+    axes = "".join(str(axis["name"]) for axis in content["axes"])
+    check_axes(axes, where)
+    base = _transform(content.get("coordinateTransformations", ()), len(axes))
+    levels = tuple(_parse_level(dataset, base) for dataset in content["datasets"])
+    if not levels:
+        raise ValueError("no datasets")
+    channels = (ome.get("omero") or {}).get("channels") or ()
+    return Multiscale(
+        axes=axes,
+        units=tuple(axis.get("unit") for axis in content["axes"]),
+        levels=levels,
+        name=str(content.get("name", "")),
+        channel_names=tuple(str(channel.get("label", index)) for index, channel in enumerate(channels)),
+    )
+
+
+def _parse_level(dataset: Mapping[str, Any], base: tuple[tuple[float, ...], tuple[float, ...]]) -> Level:
+    """One level; the group's transformations are applied after its own."""
+    scale, translation = _transform(dataset.get("coordinateTransformations", ()), len(base[0]))
+    return Level(
+        path=str(dataset["path"]),
+        scale=tuple(a * b for a, b in zip(scale, base[0], strict=True)),
+        translation=tuple(t * s + b for t, s, b in zip(translation, *base, strict=True)),
+    )
+
+
+def check_axes(axes: str, where: str) -> None:
+    """Refuse axes that are not distinct letters of "tczyx" with y and x among them.
+
+    Raises
+    ------
+    InputError
+        Naming the axes.
+    """
+    if set(axes) - set(AXIS_ORDER) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
+        raise InputError(
+            f"{where}: axes={axes!r}, expected distinct letters of 'tczyx' with y and x, one per dimension, "
+            f"for example --axes yx, cyx or zyx."
+        )
+
+
+def multiscale_attributes(multiscale: Multiscale) -> dict[str, Any]:
+    """The "ome" attribute of a group that holds this image.
+
+    >>> image = Multiscale("yx", (None, None), (Level("0", (1.0, 1.0), (0.0, 0.0)),))
+    >>> multiscale_attributes(image)["multiscales"][0]["axes"][0]
+    {'name': 'y', 'type': 'space'}
+    """
+    axes = []
+    for name, unit in zip(multiscale.axes, multiscale.units, strict=True):
+        axis = {"name": name, "type": AXIS_TYPES[name]}
+        axes.append({**axis, "unit": unit} if unit else axis)
+    datasets = [
+        {
+            "path": level.path,
+            "coordinateTransformations": [
+                {"type": "scale", "scale": list(level.scale)},
+                {"type": "translation", "translation": list(level.translation)},
+            ],
+        }
+        for level in multiscale.levels
+    ]
+    return {
+        "version": VERSION,
+        "multiscales": [{"name": multiscale.name, "axes": axes, "datasets": datasets}],
+    }
+
+
+def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """The "ome" attribute of a label image; `classes` name the label values from 0.
+
+    Colours are left to the viewer for objects; for classes each value gets its name as a property.
+    """
+    label: dict[str, Any] = {"source": {"image": "../../"}}
+    if classes:
+        label["properties"] = [{"label-value": value, "class": name} for value, name in enumerate(classes)]
+        label["colors"] = [
+            {"label-value": value, "rgba": list(_CLASS_COLOURS[value % len(_CLASS_COLOURS)] if value else (0, 0, 0, 0))}
+            for value in range(len(classes))
+        ]
+    return {**multiscale_attributes(multiscale), "image-label": label}
+
+
+# Okabe & Ito's palette, which colour-blind readers tell apart; value 0 (background) is transparent.
+_CLASS_COLOURS = (
+    (0, 114, 178, 255),
+    (230, 159, 0, 255),
+    (0, 158, 115, 255),
+    (204, 121, 167, 255),
+    (86, 180, 233, 255),
+    (213, 94, 0, 255),
+    (240, 228, 66, 255),
+)
+
+
+def _transform(
+    transformations: Sequence[Mapping[str, Any]], n_axes: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(scale, translation) of a list of coordinate transformations; identity where absent."""
+    scale, translation = (1.0,) * n_axes, (0.0,) * n_axes
+    for item in transformations:
+        if item["type"] == "scale":
+            scale = tuple(float(value) for value in item["scale"])
+        elif item["type"] == "translation":
+            translation = tuple(float(value) for value in item["translation"])
+    if len(scale) != n_axes or len(translation) != n_axes:
+        raise ValueError(f"scale {scale} and translation {translation} for {n_axes} axes")
+    return scale, translation
+
+
+def within(multiscale: Multiscale, folder: str) -> Multiscale:
+    """The same image seen from a group above: its level paths gain a folder."""
+    levels = tuple(Level(f"{folder}/{level.path}", level.scale, level.translation) for level in multiscale.levels)
+    return Multiscale(multiscale.axes, multiscale.units, levels, multiscale.name, multiscale.channel_names)

@@ -1,0 +1,205 @@
+"""The segmentation's place on disk: groups, metadata, the lock of the run that writes it.
+
+::
+
+    OUT.ome.zarr/                   an image group that shows the label map (so that any reader opens it)
+    ├── labels/<name>/0, 1, …       uint8 classes, `nearest` pyramid; the record of the run
+    └── probability/<name>/0, 1, …  optional class probabilities, `local_mean` pyramid
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline import ome, store
+from pipeline.errors import OutputError
+from pipeline.plan import SegmentPlan
+from pipeline.pyramid import calibrate
+from pipeline.record import ATTRIBUTE
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = ".segment-slide.lock"
+
+
+def label_group(name: str) -> str:
+    """Path of a label image in its output."""
+    return f"labels/{name}"
+
+
+def probability_group(name: str) -> str:
+    """Path of the probabilities that belong to a label image."""
+    return f"probability/{name}"
+
+
+def check_output(location: str, name: str, image_location: str, *, in_place: bool) -> None:
+    """Refuse a place that cannot or must not become an output, before anything is created.
+
+    Raises
+    ------
+    OutputError
+        If the name is not a plain name, the output would lie in the input or over foreign files.
+    """
+    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
+        raise OutputError(
+            f"name={name!r}: expected letters, digits, '-', '_' or '.', not starting with '.' or '__' and not "
+            f"'zarr.json'; Zarr keeps those for itself."
+        )
+    if not in_place:
+        _check_place(location, image_location)
+    for group in (label_group(name), probability_group(name)):
+        if _is_foreign(location, group):
+            raise OutputError(
+                f"output={location} holds {group} that segment-slide did not write; choose another --name."
+            )
+
+
+def _check_place(location: str, image_location: str) -> None:
+    if _is_inside(location, image_location) or _is_inside(image_location, location):
+        raise OutputError(
+            f"output={location} and input={image_location} lie in each other; inputs are read-only. Choose a path "
+            f"beside it, or ask for --in-place to write into the input's own labels/ group."
+        )
+    if store.is_file(location):
+        raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.ome.zarr.")
+    if _is_foreign(location, key="shows"):  # an ingested image bears our mark too, but shows no labels
+        raise OutputError(
+            f"output={location} exists and is not an output of segment-slide; choose another path, or delete it."
+        )
+
+
+def _is_foreign(location: str, path: str = "", key: str = "") -> bool:
+    """Whether something lies there that a segmentation did not make.
+
+    Our groups bear a mark (with `key` in it) before there is anything else in them, so a creation that was
+    interrupted is known, and nobody else's files are taken for one.
+    """
+    attributes = store.read_attributes(location, path)
+    if attributes is None:
+        return bool(store.list_names(store.join(location, path)) - {LOCK_NAME})
+    return ATTRIBUTE not in attributes or (bool(key) and key not in attributes[ATTRIBUTE])
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (inner, outer))
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+@contextlib.contextmanager
+def exclusive(location: str, name: str) -> Iterator[None]:
+    """Hold the output for this process; the system lets go of it however the process ends.
+
+    On the way out nothing unfinished is left: no half-written file, no lock, no directory that stayed empty.
+    Object stores have no locks: there two equal runs do the same work twice, and write the same bytes.
+
+    Raises
+    ------
+    OutputError
+        If another process holds it, or the directory cannot be made.
+    """
+    if store.is_remote(location):
+        yield
+        return
+    path = Path(location, LOCK_NAME)
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    with _locked(path, location):
+        try:
+            yield
+        finally:
+            _remove_leftovers(location, name)
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first that holds something, and all above it, stay
+                for folder in missing:
+                    folder.rmdir()
+
+
+def _locked(path: Path, location: str) -> IO[str]:
+    """The lock file, open and locked; closing it lets go."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise OutputError(f"output={location} cannot be written: {error}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise OutputError(f"output={location} is being written by another run; wait for it, or end it.") from error
+        except OSError as error:
+            log.warning("output=%s cannot be locked (%s): take care that no other run writes there", location, error)
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()  # its last holder has just removed it
+
+
+def _remove_leftovers(location: str, name: str) -> None:
+    for group in (label_group(name), probability_group(name)):
+        store.remove_leftovers(location, group)
+        store.remove_leftovers(location, group.split("/")[0], below=False)
+    store.remove_leftovers(location, "", below=False)
+
+
+def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str, Any], *, in_place: bool) -> None:
+    """Create all groups and arrays of an output, without any pixel.
+
+    The record comes last: it says that everything else is there, and an interrupted creation is done again with
+    the same bytes.
+
+    Parameters
+    ----------
+    location, name : str
+        Store, and the label image's name.
+    plan : SegmentPlan
+        Shapes and calibration.
+    record : dict
+        Provenance, kept in the label group's attributes.
+    in_place : bool
+        The location is the input image, whose root metadata stay as they are.
+
+    Raises
+    ------
+    OutputError
+        If the location cannot be written.
+    """
+    labels = _calibrated(name, plan, "nearest", plan.source.axes)
+    if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
+        shown = ome.multiscale_attributes(ome.within(labels, label_group(name)))
+        store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": label_group(name)}})
+    listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
+    names = sorted({*listed.get("labels", []), name})
+    store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
+    if plan.probabilities is not None:
+        arrays = plan.probability_arrays()
+        scores = ome.multiscale_attributes(_calibrated(name, plan, "local_mean", arrays[0].axes))
+        store.create_group(location, "probability", [], {})
+        _create_image(location, probability_group(name), arrays, scores, record)
+    shown = ome.label_attributes(labels, tuple(record["model"]["classes"]))
+    _create_image(location, label_group(name), plan.label_arrays(), shown, record)
+
+
+def _create_image(
+    location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: dict[str, Any]
+) -> None:
+    """Our mark, then the arrays, then what they are."""
+    store.create_group(location, group, [], {ATTRIBUTE: {}})
+    store.create_group(location, group, arrays, {"ome": shown, ATTRIBUTE: record})
+
+
+def _calibrated(name: str, plan: SegmentPlan, method: Any, axes: str) -> ome.Multiscale:
+    """Where the output's voxels lie: as the input's, moved by the start of the chosen planes."""
+    image = plan.source.image
+    level, units = image.multiscale.levels[image.level], dict(zip(image.axes, image.multiscale.units, strict=True))
+    scale = dict(zip(image.axes, level.scale, strict=True))
+    start = dict(zip(image.axes, level.translation, strict=True))
+    for axis, (first, _) in zip(plan.source.plane_axes, plan.source.ranges, strict=True):
+        start[axis] += first * scale[axis]
+    scale["c"], start["c"], units["c"] = 1.0, 0.0, None
+    first_level = ome.Level("0", tuple(scale[a] for a in axes), tuple(start[a] for a in axes))
+    return calibrate(
+        name, axes, tuple(units[a] for a in axes), first_level, plan.n_levels, method, halved=plan.source.spatial_axes
+    )

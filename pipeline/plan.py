@@ -1,0 +1,267 @@
+"""The whole run decided from shapes alone: grids, files, operations, bytes. Nothing is read or created.
+
+A plan can be printed, counted and refused before a pixel is touched; running it is `pipeline.segment`'s.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pipeline.errors import PlanError
+from pipeline.grid import BlockGrid, ceil_divide
+from pipeline.options import SegmentOptions
+from pipeline.sizes import (
+    DEFAULT_CHUNK,
+    WINDOWS_IN_FLIGHT,
+    GiB,
+    MiB,
+    choose_block,
+    choose_chunk,
+    choose_tile,
+    choose_window,
+    count_levels,
+    largest_divisor,
+    level_shapes,
+    window_bytes,
+)
+from pipeline.source import ImageSource
+from pipeline.store import ArraySpec
+from unet.architecture import Architecture
+from unet.geometry import round_up
+
+PROBABILITY_DTYPES = ("none", "uint8", "float32")
+TTA_MODES = ("none", "flips")  # as in `unet.predict`, which imports torch
+ITEMSIZE = {"float32": 4, "bfloat16": 2}
+
+# Measured on Linux with benchmarks/memory.py: Python with torch, dask, zarr and scipy loaded.
+PROCESS_BYTES = 600 * MiB
+# Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers.
+FORWARD_SCRATCH = 1.25
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that one worker needs at most, by what needs them."""
+
+    process_bytes: int
+    model_bytes: int
+    forward_bytes: int
+    blocks_bytes: int
+    windows_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Peak of the worker's resident memory."""
+        return sum(getattr(self, item.name) for item in fields(self))
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """A segmentation, decided.
+
+    Attributes
+    ----------
+    source : ImageSource
+        Which pixels.
+    architecture : Architecture
+        Which network shape.
+    grid : BlockGrid
+        Where blocks lie.
+    tile_px, chunk : tuple of int
+        Sizes (px) per spatial axis and per axis of the output.
+    window_blocks : tuple of int
+        Blocks per axis in one Dask graph.
+    n_levels : int
+        Levels of the output pyramid.
+    parameters : dict
+        What determines the output's bytes, as recorded in it.
+    concurrency : int
+        Forward passes at a time per worker.
+    """
+
+    source: ImageSource
+    architecture: Architecture
+    grid: BlockGrid
+    tile_px: tuple[int, ...]
+    chunk: tuple[int, ...]
+    window_blocks: tuple[int, ...]
+    n_levels: int
+    parameters: dict[str, Any]
+    concurrency: int
+
+    @property
+    def n_windows(self) -> int:
+        """Dask graphs, one after the other."""
+        return math.prod(map(ceil_divide, self.grid.counts, self.window_blocks))
+
+    @property
+    def probabilities(self) -> str | None:
+        """Stored dtype of the probabilities, None if they are not stored."""
+        dtype = str(self.parameters["probabilities"])
+        return None if dtype == "none" else dtype
+
+    @property
+    def n_files(self) -> int:
+        """Files of the output, metadata included."""
+        arrays = self.label_arrays() + self.probability_arrays()
+        groups = 3 + 2 * bool(self.probabilities)
+        return sum(spec.n_shards + 1 for spec in arrays) + groups
+
+    @property
+    def n_tasks_per_window(self) -> int:
+        """Upper bound of the tasks in one Dask graph: reading, cutting and joining halos, segmenting."""
+        per_block = 2 + 2 * 3**self.grid.n_spatial
+        chunks = math.prod(count + 2 * self.grid.is_spatial(axis) for axis, count in enumerate(self.window_blocks))
+        return per_block * chunks
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of all forward passes, flips included."""
+        combinations: list[tuple[int, tuple[int, ...]]] = [(1, ())]
+        for size, tile in zip(self.grid.shape[self.grid.n_planes_axes :], self.tile_px, strict=True):
+            full, rest = divmod(size, tile)
+            parts = [(full, tile)] * bool(full) + [(1, round_up(rest, self.grid.geometry.stride))] * bool(rest)
+            combinations = [(n * m, (*sizes, part)) for n, sizes in combinations for m, part in parts]
+        per_plane = sum(n * self.architecture.forward_flops(sizes) for n, sizes in combinations)
+        flips = 2**self.grid.n_spatial if self.parameters["tta"] == "flips" else 1
+        return per_plane * math.prod(self.grid.shape[: self.grid.n_planes_axes]) * flips
+
+    @property
+    def memory(self) -> MemoryEstimate:
+        """What one worker needs."""
+        itemsize = ITEMSIZE[self.parameters["precision"]]
+        parameters = self.architecture.n_parameters
+        features = self.architecture.activation_bytes(self.tile_px, itemsize)
+        tile_px = math.prod(size + 2 * self.grid.geometry.halo for size in self.tile_px)
+        # float32 input twice, logits, their softmax and 8-byte class indices, at the tile's size
+        edges = tile_px * (8 * self.architecture.in_channels + 8 * self.architecture.n_classes + 16)
+        return MemoryEstimate(
+            process_bytes=PROCESS_BYTES,
+            model_bytes=parameters * (4 + itemsize),
+            forward_bytes=self.concurrency * (int(features * FORWARD_SCRATCH) + edges),
+            blocks_bytes=(self.concurrency + 1) * self._block_bytes(),  # one more reads or writes meanwhile
+            windows_bytes=min(WINDOWS_IN_FLIGHT, self.n_windows)
+            * window_bytes(self.grid, self.window_blocks, self.source.pixel_bytes),
+        )
+
+    def _block_bytes(self) -> int:
+        """Bytes of one block in work: read box joined, then labels and probabilities, each encoded once."""
+        read = math.prod(
+            self.grid.widen(size, axis) + 2 * self.grid.halo(axis) for axis, size in enumerate(self.grid.block)
+        )
+        owned = math.prod(self.grid.block)
+        scores = {None: 0, "uint8": 1, "float32": 4}[self.probabilities] * self.architecture.n_classes
+        return 2 * read * self.source.pixel_bytes + 3 * owned * (1 + scores)
+
+    def level_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each pyramid level on the segmentation's axes, finest first."""
+        return level_shapes(self.grid.shape, self.grid.n_spatial, self.n_levels)
+
+    def label_arrays(self) -> list[ArraySpec]:
+        """Arrays of the label image, finest first."""
+        return [
+            ArraySpec(str(level), shape, self.grid.block, self.chunk, "uint8", self.source.axes)
+            for level, shape in enumerate(self.level_shapes())
+        ]
+
+    def probability_arrays(self) -> list[ArraySpec]:
+        """Arrays of the probability image, empty if it is not stored; the channel axis is z's and y's left."""
+        if self.probabilities is None:
+            return []
+        n_classes, where = self.architecture.n_classes, self.channel_position
+        return [
+            ArraySpec(
+                str(level),
+                (*shape[:where], n_classes, *shape[where:]),
+                (*self.grid.block[:where], n_classes, *self.grid.block[where:]),
+                (*self.chunk[:where], 1, *self.chunk[where:]),
+                self.probabilities,
+                self.source.axes[:where] + "c" + self.source.axes[where:],
+            )
+            for level, shape in enumerate(self.level_shapes())
+        ]
+
+    @property
+    def channel_position(self) -> int:
+        """Where the channel axis goes in the probability image: after t, before z, y, x."""
+        return 1 if self.source.axes.startswith("t") else 0
+
+    def check_memory(self, available_bytes: int) -> None:
+        """Refuse a plan that does not fit a worker.
+
+        Raises
+        ------
+        PlanError
+            With the amounts and what to change.
+        """
+        memory = self.memory
+        if memory.total_bytes <= available_bytes:
+            return
+        parts = ", ".join(
+            f"{item.name.removesuffix('_bytes')} {getattr(memory, item.name) / GiB:.2f}" for item in fields(memory)
+        )
+        raise PlanError(
+            f"a worker needs {memory.total_bytes / GiB:.2f} GiB ({parts}) but has {available_bytes / GiB:.2f} GiB; "
+            f"choose fewer --workers, or a smaller --tile (now {max(self.tile_px)} px) or --block "
+            f"(now {max(self.grid.block)} px)."
+        )
+
+
+def plan_segmentation(
+    source: ImageSource, architecture: Architecture, options: SegmentOptions, *, concurrency: int = 1
+) -> SegmentPlan:
+    """Decide everything about a segmentation from shapes.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The chosen pixels.
+    architecture : Architecture
+        The network's shape.
+    options : SegmentOptions
+        The user's choices; `precision` must be resolved ("float32" or "bfloat16").
+    concurrency : int
+        Forward passes at a time per worker.
+
+    Raises
+    ------
+    PlanError
+        If block, tile and chunk do not fit each other or the network, or a choice does not exist.
+    """
+    geometry, ndim = architecture.geometry, architecture.ndim
+    precision = options.precision or "float32"
+    _check_choice("precision", precision, tuple(ITEMSIZE))
+    _check_choice("tta", options.tta, TTA_MODES)
+    _check_choice("probabilities", options.probabilities, PROBABILITY_DTYPES)
+    block = choose_block(options.block, geometry, ndim)
+    tile = choose_tile(options.tile, block, architecture, ITEMSIZE[precision])
+    chunk = choose_chunk(options.chunk, block, ndim)
+    planes = len(source.plane_axes)
+    spatial = source.shape[planes:]
+    clipped = tuple(min(block, round_up(size, geometry.stride)) for size in spatial)
+    grid = BlockGrid(source.shape, (1,) * planes + clipped, geometry, ndim)
+    chunks = tuple(chunk if size == block else largest_divisor(size, chunk) for size in clipped)
+    return SegmentPlan(
+        source=source,
+        architecture=architecture,
+        grid=grid,
+        tile_px=tuple(min(tile, size) for size in clipped),
+        chunk=(1,) * planes + chunks,
+        window_blocks=choose_window(grid, source.pixel_bytes),
+        n_levels=count_levels(spatial, DEFAULT_CHUNK[ndim]),
+        parameters={
+            "block": block,
+            "tile": tile,
+            "chunk": chunk,
+            "precision": precision,
+            "tta": options.tta,
+            "probabilities": options.probabilities,
+            "skip_background": options.skip_background,
+        },
+        concurrency=concurrency,
+    )
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise PlanError(f"{name}={value!r}, expected one of {allowed}.")

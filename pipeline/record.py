@@ -1,0 +1,89 @@
+"""What made an output: written when it is begun, compared when a run goes on.
+
+The record is the only thing that decides whether an output may be continued, so it holds all that determines
+the bytes and nothing that does not (no times, no worker counts).
+"""
+
+import importlib.metadata
+from typing import Any
+
+from pipeline import store
+from pipeline.errors import OutputMismatchError
+from pipeline.fingerprint import fingerprint
+from pipeline.plan import SegmentPlan
+
+ATTRIBUTE = "segment_slide"
+# Where a file lies does not change what is in it; a fingerprint or sha256 stands beside each.
+_LOCATIONS = {("input", "location"), ("model", "path")}
+
+
+def code_version() -> str:
+    """Version of this package, as installed."""
+    return importlib.metadata.version("segment-slide")
+
+
+def describe_input(plan: SegmentPlan) -> dict[str, Any]:
+    """Which pixels of which image."""
+    image = plan.source.image
+    return {
+        "location": image.location,
+        "array": image.array_path,
+        "level": image.level,
+        "axes": image.axes,
+        "shape": list(image.shape),
+        "dtype": image.dtype,
+        "channels": list(plan.source.channels),
+        "ranges": {axis: list(ends) for axis, ends in zip(plan.source.plane_axes, plan.source.ranges, strict=True)},
+        "fingerprint": fingerprint(image),
+    }
+
+
+def make_record(
+    plan: SegmentPlan, *, model_path: str, model_sha256: str, classes: tuple[str, ...], device_kind: str
+) -> dict[str, Any]:
+    """The record of a run, but for statistics of the image, which are measured after it is compared.
+
+    Parameters
+    ----------
+    plan : SegmentPlan
+        What is to be done.
+    model_path, model_sha256 : str
+        The checkpoint and its identity.
+    classes : tuple of str
+        Names of the label values.
+    device_kind : str
+        "cpu" or "cuda": their last bits differ.
+    """
+    return {
+        "code": {"name": "segment-slide", "version": code_version()},
+        "input": describe_input(plan),
+        "model": {"path": model_path, "sha256": model_sha256, "classes": list(classes)},
+        "parameters": {**plan.parameters, "device": device_kind},
+    }
+
+
+def read_record(location: str, name: str) -> dict[str, Any] | None:
+    """The record of a begun output, or None if there is none (or its creation was interrupted)."""
+    attributes = store.read_attributes(location, f"labels/{name}") or {}
+    return attributes.get(ATTRIBUTE) or None
+
+
+def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: str) -> None:
+    """Refuse to go on with an output that another run began.
+
+    Raises
+    ------
+    OutputMismatchError
+        Naming each field that differs, with both values.
+    """
+    differences = [
+        f"{section}.{field}: begun with {recorded.get(section, {}).get(field)!r}, now {value!r}"
+        for section, content in wanted.items()
+        for field, value in content.items()
+        if (section, field) not in _LOCATIONS and recorded.get(section, {}).get(field) != value
+    ]
+    if differences:
+        raise OutputMismatchError(
+            f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
+            f"Run it as it was begun, choose another --output or --name, or delete it."
+        )

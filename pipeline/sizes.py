@@ -1,0 +1,123 @@
+"""Sizes chosen for whom does not choose: blocks, tiles, chunks, levels, windows. Integers only.
+
+Each function says what it refuses and why; `pipeline.plan` puts the sizes together.
+"""
+
+import math
+
+from pipeline.errors import PlanError
+from pipeline.grid import BlockGrid, ceil_divide
+from unet.architecture import Architecture
+from unet.errors import GeometryError
+from unet.geometry import Geometry, round_up
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+# Sizes that suit most slides; each may be chosen.
+DEFAULT_BLOCK = {2: 2048, 3: 256}  # 4 to 16 MiB per task: its 10–25 ms of scheduling are lost in the noise
+DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once
+TILE_BUDGET_BYTES = 3 * GiB // 2  # larger tiles waste less on halos, until feature maps no longer fit
+
+# One Dask graph: about 15 tasks per block.
+MAX_WINDOW_BLOCKS = 64
+WINDOW_BUDGET_BYTES = 512 * MiB
+WINDOWS_IN_FLIGHT = 2  # the next one is submitted while the last one drains
+
+
+def choose_block(block: int | None, geometry: Geometry, ndim: int) -> int:
+    """The user's block, checked, or the default; at depth 6 the halo is wider than the default of volumes."""
+    smallest = round_up(geometry.halo, geometry.stride)
+    if block is None:
+        return max(round_up(DEFAULT_BLOCK[ndim], geometry.stride), smallest)
+    try:
+        geometry.check_multiple(block, "block")
+    except GeometryError as error:
+        raise PlanError(str(error)) from error
+    if block < geometry.halo:
+        raise PlanError(
+            f"block={block} px is smaller than the halo of {geometry.halo} px: a block's context would lie beyond its "
+            f"neighbour. Smallest at this depth: {smallest}."
+        )
+    return block
+
+
+def choose_chunk(chunk: int | None, block: int, ndim: int) -> int:
+    """The user's chunk, checked, or the largest divisor of the block that a viewer fetches at once."""
+    if chunk is None:
+        return largest_divisor(block, DEFAULT_CHUNK[ndim])
+    if chunk < 1 or block % chunk:
+        raise PlanError(f"chunk={chunk} px does not divide block={block} px; every block is one file of whole chunks.")
+    return chunk
+
+
+def choose_tile(tile: int | None, block: int, architecture: Architecture, itemsize: int) -> int:
+    """The user's tile, checked, or the largest divisor of the block whose feature maps fit the budget."""
+    stride = architecture.geometry.stride
+    if tile is not None:
+        try:
+            architecture.geometry.check_multiple(tile, "tile")
+        except GeometryError as error:
+            raise PlanError(str(error)) from error
+        if block % tile:
+            raise PlanError(f"tile={tile} px does not divide block={block} px; tiles would lie across block borders.")
+        return tile
+    candidates = [size for size in range(stride, block + 1, stride) if block % size == 0]
+    fitting = [
+        size
+        for size in candidates
+        if architecture.activation_bytes((size,) * architecture.ndim, itemsize) <= TILE_BUDGET_BYTES
+    ]
+    return max(fitting, default=candidates[0])
+
+
+def largest_divisor(size: int, at_most: int) -> int:
+    """Largest divisor of `size` that is at most `at_most`.
+
+    >>> largest_divisor(2048, 512), largest_divisor(1504, 512)
+    (512, 376)
+    """
+    return max(divisor for divisor in range(1, min(size, at_most) + 1) if size % divisor == 0)
+
+
+def count_levels(spatial: tuple[int, ...], chunk: int) -> int:
+    """Levels until the whole image fits one chunk of a viewer.
+
+    >>> count_levels((512, 100), 512), count_levels((513, 100), 512), count_levels((4096, 4096), 512)
+    (1, 2, 4)
+    """
+    return 1 + (ceil_divide(max(spatial), chunk) - 1).bit_length()
+
+
+def level_shapes(shape: tuple[int, ...], n_spatial: int, n_levels: int) -> list[tuple[int, ...]]:
+    """Shapes of a pyramid that halves the last `n_spatial` axes, rounding up.
+
+    >>> level_shapes((3, 5, 1), n_spatial=2, n_levels=3)
+    [(3, 5, 1), (3, 3, 1), (3, 2, 1)]
+    """
+    planes = len(shape) - n_spatial
+    return [
+        shape[:planes] + tuple(ceil_divide(size, 1 << level) for size in shape[planes:]) for level in range(n_levels)
+    ]
+
+
+def window_bytes(grid: BlockGrid, window_blocks: tuple[int, ...], pixel_bytes: int) -> int:
+    """Bytes of the input that one window holds at most, at `pixel_bytes` per pixel with all its channels."""
+    pixels = math.prod(
+        min(count, total) * grid.widen(size, axis) + 2 * grid.halo(axis)
+        for axis, (count, total, size) in enumerate(zip(window_blocks, grid.counts, grid.block, strict=True))
+    )
+    return pixels * pixel_bytes
+
+
+def choose_window(grid: BlockGrid, pixel_bytes: int) -> tuple[int, ...]:
+    """Blocks per axis in a window: near cubic, at most 64, within the byte budget, planes last."""
+    side = int(MAX_WINDOW_BLOCKS ** (1 / grid.n_spatial) + 1e-9)
+    planes = grid.n_planes_axes
+    window = [1] * planes + [min(side, count) for count in grid.counts[planes:]]
+    for axis in reversed(range(planes)):
+        window[axis] = min(grid.counts[axis], MAX_WINDOW_BLOCKS // math.prod(window))
+    while math.prod(window) > 1 and window_bytes(grid, tuple(window), pixel_bytes) > WINDOW_BUDGET_BYTES:
+        largest = window.index(max(window))
+        window[largest] = ceil_divide(window[largest], 2)
+    return tuple(window)

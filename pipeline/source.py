@@ -1,0 +1,221 @@
+"""The pixels of an image as the network wants them: chosen channels and planes, mirrored at the border.
+
+An `ImageSource` is a few hundred bytes that travel to a worker; the array is opened there, once per process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
+from pipeline.grid import Box, ceil_divide, reflect
+from pipeline.store import StoredImage, join
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A view of a stored image with canonical axes: (plane axes…, c, spatial axes…).
+
+    Parameters
+    ----------
+    image : StoredImage
+        The stored level.
+    n_spatial : int
+        Spatial axes of the network: 2 (y, x), z and t are planes; 3 (z, y, x), t is a plane axis.
+    channels : tuple of int
+        Channels in the order the network takes them.
+    ranges : tuple of (start, stop)
+        Chosen range of each plane axis (`plane_axes`).
+    """
+
+    image: StoredImage
+    n_spatial: int
+    channels: tuple[int, ...]
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def spatial_axes(self) -> str:
+        """Letters of the network's axes: yx or zyx."""
+        return "zyx"[-self.n_spatial :]
+
+    @property
+    def plane_axes(self) -> str:
+        """Axes along which planes are segmented one by one."""
+        return "".join(axis for axis in "tz" if axis in self.image.axes and axis not in self.spatial_axes)
+
+    @property
+    def axes(self) -> str:
+        """Axes of the segmentation: the image's without channels."""
+        return self.plane_axes + self.spatial_axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size (px) of the segmentation, on `axes`."""
+        planes = tuple(stop - start for start, stop in self.ranges)
+        return planes + tuple(self.image.size(axis) for axis in self.spatial_axes)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """dtype of the blocks that `read` returns (native byte order)."""
+        return np.dtype(self.image.dtype).newbyteorder("=")
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel with all its channels."""
+        return self.dtype.itemsize * len(self.channels)
+
+    def read(self, box: Box) -> np.ndarray:
+        """Pixels of a box, mirrored where it leaves the image.
+
+        Parameters
+        ----------
+        box : tuple of slice
+            On `axes`; spatial slices may start below 0 and end beyond the image.
+
+        Returns
+        -------
+        ndarray, (*planes, c, *spatial)
+            Native byte order, in the stored dtype.
+
+        Raises
+        ------
+        UnreadableChunkError
+            If a chunk cannot be read, naming it.
+        NotFiniteError
+            If a value is NaN or infinite, naming its position.
+        """
+        stored, mirrors = self._stored_box(box)
+        try:
+            pixels = np.asarray(self.image.array()[stored])
+        except Exception as error:  # codecs raise whatever they like on damaged bytes
+            raise UnreadableChunkError(self._explain_unreadable(stored, error)) from error
+        pixels = self._to_canonical(pixels)
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise NotFiniteError(self._explain_not_finite(pixels, stored))
+        for axis, indices in mirrors.items():
+            pixels = pixels.take(indices, axis=axis)
+        return pixels
+
+    def _stored_box(self, box: Box) -> tuple[tuple[slice, ...], dict[int, list[int]]]:
+        """The smallest stored box that holds all of `box`, and how to mirror it on canonical axes."""
+        by_axis: dict[str, slice] = {"c": slice(min(self.channels), max(self.channels) + 1)}
+        mirrors = {}
+        for position, (axis, wanted) in enumerate(zip(self.axes, box, strict=True)):
+            size = self.image.size(axis)
+            if axis in self.plane_axes:
+                start = self.ranges[position][0]
+                by_axis[axis] = slice(start + wanted.start, start + wanted.stop)
+            elif wanted.start >= 0 and wanted.stop <= size:
+                by_axis[axis] = wanted
+            else:
+                indices = [reflect(i, size) for i in range(wanted.start, wanted.stop)]
+                first = min(indices)
+                by_axis[axis] = slice(first, max(indices) + 1)
+                canonical_axis = position if position < len(self.plane_axes) else position + 1
+                mirrors[canonical_axis] = [i - first for i in indices]
+        return tuple(by_axis[axis] for axis in self.image.axes), mirrors
+
+    def _to_canonical(self, pixels: np.ndarray) -> np.ndarray:
+        """Stored axes to (*planes, c, *spatial), chosen channels in their order, native byte order."""
+        order = self.plane_axes + "c" + self.spatial_axes
+        present = [axis for axis in order if axis in self.image.axes]
+        pixels = pixels.transpose([self.image.axes.index(axis) for axis in present])
+        for position, axis in enumerate(order):
+            if axis not in self.image.axes:
+                pixels = np.expand_dims(pixels, position)
+        first = min(self.channels)
+        chosen = [channel - first for channel in self.channels]
+        if chosen != list(range(pixels.shape[len(self.plane_axes)])):
+            pixels = pixels.take(chosen, axis=len(self.plane_axes))
+        return pixels.astype(self.dtype, copy=False)
+
+    def _explain_unreadable(self, stored: Box, error: Exception) -> str:
+        chunks = ", ".join(self._unreadable_chunks(stored)) or "unknown"
+        array = join(self.image.location, self.image.array_path)
+        return f"unreadable chunk {chunks} of {array} ({type(error).__name__}: {error})"
+
+    def _unreadable_chunks(self, stored: Box) -> list[str]:
+        """Grid positions of the chunks (files) inside a stored box that fail by themselves."""
+        array, sizes = self.image.array(), self.image.chunks
+        grids = [range(s.start // size, ceil_divide(s.stop, size)) for s, size in zip(stored, sizes, strict=True)]
+        bad = []
+        for index in np.ndindex(*map(len, grids)):
+            chunk = [grid[i] for grid, i in zip(grids, index, strict=True)]
+            try:
+                array[tuple(slice(i * size, (i + 1) * size) for i, size in zip(chunk, sizes, strict=True))]
+            except Exception:  # noqa: BLE001 - codecs raise whatever they like, as above
+                bad.append("/".join(map(str, chunk)))
+        return bad
+
+    def _explain_not_finite(self, pixels: np.ndarray, stored: Box) -> str:
+        """Which value, where: `pixels` are canonical and not yet mirrored."""
+        bad = ~np.isfinite(pixels)
+        first = np.argwhere(bad)[0]
+        value = pixels[tuple(first)]
+        place = np.delete(first, len(self.plane_axes))
+        starts = [stored[self.image.axes.index(axis)].start for axis in self.axes]
+        position = ", ".join(f"{a}={s + p}" for a, s, p in zip(self.axes, starts, place, strict=True))
+        return (
+            f"{int(bad.sum())} value(s) are not finite, the first is {value} at {position}; "
+            f"the network would spread it over its whole field of view. Replace such values in the input."
+        )
+
+
+def select_source(
+    image: StoredImage,
+    *,
+    n_spatial: int,
+    n_channels: int,
+    channels: Sequence[str | int] = (),
+    ranges: dict[str, tuple[int, int]] | None = None,
+) -> ImageSource:
+    """Choose channels and planes of an image for a network.
+
+    Parameters
+    ----------
+    image : StoredImage
+        The stored level.
+    n_spatial, n_channels : int
+        What the network takes.
+    channels : sequence of int or str, optional
+        Positions or names; all channels by default.
+    ranges : dict, optional
+        Start and stop (px) per plane axis, e.g. ``{"z": (3, 4)}``; all planes by default.
+
+    Raises
+    ------
+    InputError
+        If channels or planes do not exist, or do not match the network.
+    """
+    if n_spatial == 3 and "z" not in image.axes:
+        raise InputError(f"{image.location} has axes {image.axes!r}, but the model is 3D and needs z, y, x.")
+    names = image.multiscale.channel_names
+    chosen = tuple(_channel(name, image, names) for name in channels) or tuple(range(image.size("c")))
+    if len(chosen) != n_channels:
+        available = f" ({', '.join(names)})" if names else ""
+        raise InputError(
+            f"{image.location} has {image.size('c')} channel(s){available}, {len(chosen)} chosen, but the model takes "
+            f"{n_channels}; choose with --channels, for example --channels {','.join(map(str, range(n_channels)))}."
+        )
+    source = ImageSource(image, n_spatial, chosen, ())
+    ranges = ranges or {}
+    for axis in ranges:
+        if axis not in source.plane_axes:
+            raise InputError(f"--{axis} was given, but {axis!r} is not a plane axis of {image.location}.")
+    picked = []
+    for axis in source.plane_axes:
+        start, stop = ranges.get(axis, (0, image.size(axis)))
+        if not 0 <= start < stop <= image.size(axis):
+            raise InputError(f"{axis}={start}:{stop}, expected a range within 0:{image.size(axis)}.")
+        picked.append((start, stop))
+    return ImageSource(image, n_spatial, chosen, tuple(picked))
+
+
+def _channel(name: str | int, image: StoredImage, names: Sequence[str]) -> int:
+    if str(name) in names:
+        return names.index(str(name))
+    if str(name).isdecimal() and int(name) < image.size("c"):
+        return int(name)
+    known = ", ".join(names) or f"0 to {image.size('c') - 1}"
+    raise InputError(f"channel {name!r} is not in {image.location}; expected one of: {known}.")

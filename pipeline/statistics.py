@@ -1,0 +1,224 @@
+"""Statistics of a whole image in one pass, the same whatever the blocks and workers.
+
+Nothing is measured per tile: a normalisation that follows the tile makes seams. The image is read in boxes of
+a fixed grid of its own; integers are counted exactly, and what boxes found is merged in raster order, so the
+result does not depend on the run's block size.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import InputError, NotFiniteError
+from pipeline.grid import Box
+from pipeline.source import ImageSource
+from pipeline.tasks import run_tasks
+from unet.checkpoint import Normalisation
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_BOX_PX = {2: 2048, 3: 128}
+# float32 patterns are grouped by their upper 20 bits: sign, exponent and 11 bits of mantissa, 0.05 % apart
+_FLOAT_SHIFT = 12
+_FLOAT_BINS = 1 << (32 - _FLOAT_SHIFT)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Mean, standard deviation and percentiles of each channel.
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        Over all chosen planes; exact to float64 for integers of up to 16 bits.
+    histograms : tuple of (values, counts)
+        Occupied values in rising order and how often each occurs.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    histograms: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def percentile(self, q: float) -> tuple[float, ...]:
+        """Value below which q % of the pixels lie, per channel, by linear interpolation as numpy does."""
+        return tuple(_percentile(values, counts, q) for values, counts in self.histograms)
+
+
+def resolve_normalisation(
+    source: ImageSource,
+    normalisation: Normalisation,
+    client: "Client | None" = None,
+    on_box: Callable[[int], None] | None = None,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Offset and scale of each channel: the model's constants, or measured on the whole image in one pass.
+
+    A constant channel gets scale 1: it becomes 0, not NaN.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite, or the image must be measured and cannot be read.
+    """
+    if normalisation.kind == "constants":
+        check_finite(source, client, on_box)
+        return normalisation.offset, normalisation.scale
+    measured = measure(source, client, on_box)
+    if normalisation.kind == "mean-std":
+        return measured.mean, tuple(std or 1.0 for std in measured.std)
+    low, high = measured.percentile(normalisation.low), measured.percentile(normalisation.high)
+    return low, tuple(b - a or 1.0 for a, b in zip(low, high, strict=True))
+
+
+def count_boxes(source: ImageSource, normalisation: Normalisation) -> int:
+    """Boxes that `resolve_normalisation` will read; 0 if it need not look at the image."""
+    if normalisation.kind == "constants" and source.dtype.kind != "f":
+        return 0
+    return sum(1 for _ in _boxes(source))
+
+
+def _percentile(values: np.ndarray, counts: np.ndarray, q: float) -> float:
+    """Value at rank q % of a histogram, between two values in proportion.
+
+    >>> _percentile(np.array([1.0, 5.0]), np.array([2, 2]), 50)
+    3.0
+    """
+    ends = np.cumsum(counts)
+    rank = q / 100 * (int(ends[-1]) - 1)
+    low, high = (float(values[np.searchsorted(ends, r, side="right")]) for r in (math.floor(rank), math.ceil(rank)))
+    return low + (high - low) * (rank - math.floor(rank))
+
+
+def measure(
+    source: ImageSource, client: "Client | None" = None, on_box: Callable[[int], None] | None = None
+) -> ChannelStatistics:
+    """Read the whole image once and measure it.
+
+    Parameters
+    ----------
+    source : ImageSource
+        Pixels to measure.
+    client : Client, optional
+        Where to run.
+    on_box : callable, optional
+        Called after each box with its pixels.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or a chunk cannot be read; the message says where.
+    """
+    numbered = list(enumerate(_boxes(source)))
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for item, histograms, error in run_tasks(client, functools.partial(_count_box, source), numbered):
+        if error is not None or histograms is None:
+            raise InputError(f"the image cannot be measured: {error}") from error
+        found[item[0]] = histograms
+        if len(found) >= _MERGE_EVERY:
+            found = {min(found): _merge(found, len(source.channels))}
+        if on_box is not None:
+            on_box(math.prod(s.stop - s.start for s in item[1]))
+    histograms = _merge(found, len(source.channels))
+    moments = [_moments(values, counts) for values, counts in histograms]
+    return ChannelStatistics(tuple(m for m, _ in moments), tuple(s for _, s in moments), tuple(histograms))
+
+
+def check_finite(
+    source: ImageSource, client: "Client | None" = None, on_box: Callable[[int], None] | None = None
+) -> None:
+    """Read an image of real numbers once and refuse NaN and infinities; integers pass unread.
+
+    Unreadable chunks are left to the run itself, which names them and finishes the rest.
+
+    Raises
+    ------
+    InputError
+        Naming the first such value that was found, and its position.
+    """
+    if source.dtype.kind != "f":
+        return
+    for box, _, error in run_tasks(client, functools.partial(_read_box, source), _boxes(source)):
+        if isinstance(error, NotFiniteError):
+            raise InputError(f"input={source.image.location}: {error}") from error
+        if on_box is not None:
+            on_box(math.prod(s.stop - s.start for s in box))
+
+
+def _read_box(source: ImageSource, box: Box) -> None:
+    source.read(box)
+
+
+_MERGE_EVERY = 64  # histograms held at a time; counts are integers, so the order of merging does not matter
+
+
+def _boxes(source: ImageSource) -> Iterator[Box]:
+    planes = len(source.plane_axes)
+    step = _BOX_PX[source.n_spatial]
+    return itertools.product(
+        *(
+            [slice(start, min(start + width, size)) for start in range(0, size, width)]
+            for size, width in zip(source.shape, (1,) * planes + (step,) * source.n_spatial, strict=True)
+        )
+    )
+
+
+def _count_box(source: ImageSource, item: tuple[int, Box]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Occupied values and their counts per channel of one box."""
+    pixels = source.read(item[1])
+    channel_axis = len(source.plane_axes)
+    return [_count(pixels.take(channel, axis=channel_axis).ravel()) for channel in range(pixels.shape[channel_axis])]
+
+
+def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values in rising order (float64) and counts (int64); reals are grouped to 11 bits of mantissa."""
+    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
+        counts = np.bincount(values)
+        occupied = np.flatnonzero(counts)
+        return occupied.astype(np.float64), counts[occupied]
+    if values.dtype.kind in "bui" and values.dtype.itemsize <= 2:
+        unique, counts = np.unique(values, return_counts=True)
+        return unique.astype(np.float64), counts
+    groups = np.bincount(_ordered_bits(values.astype(np.float32)) >> _FLOAT_SHIFT, minlength=_FLOAT_BINS)
+    occupied = np.flatnonzero(groups)
+    return _group_centre(occupied), groups[occupied]
+
+
+def _ordered_bits(values: np.ndarray) -> np.ndarray:
+    """float32 to uint32 so that the order of values is the order of integers."""
+    bits = values.view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+
+def _group_centre(groups: np.ndarray) -> np.ndarray:
+    """Middle value of each group of `_ordered_bits`; exactly 0 for zeros of both signs and what is next to them."""
+    ordered = ((groups.astype(np.uint64) << _FLOAT_SHIFT) + (1 << (_FLOAT_SHIFT - 1))).astype(np.uint32)
+    bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)
+    centres = bits.view(np.float32).astype(np.float64)
+    return np.where(np.abs(centres) < np.finfo(np.float32).tiny, 0.0, centres)
+
+
+def _merge(
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]], n_channels: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    merged = []
+    for channel in range(n_channels):
+        values = np.concatenate([found[number][channel][0] for number in sorted(found)])
+        counts = np.concatenate([found[number][channel][1] for number in sorted(found)])
+        unique, where = np.unique(values, return_inverse=True)
+        totals = np.zeros(len(unique), np.int64)
+        np.add.at(totals, where, counts)
+        merged.append((unique, totals))
+    return merged
+
+
+def _moments(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, summed exactly (math.fsum) so that no order of addition shows."""
+    total = int(counts.sum())
+    mean = math.fsum(float(v) * int(n) for v, n in zip(values, counts, strict=True)) / total
+    squares = math.fsum((float(v) - mean) ** 2 * int(n) for v, n in zip(values, counts, strict=True))
+    return mean, math.sqrt(squares / total)
