@@ -1,0 +1,137 @@
+"""CZI, LIF, ND2 and whatever else an installed `bioio` plugin opens (extra ``bioio``).
+
+`bioio` gives a Dask array whose blocks are what its plugin decodes at once, for some formats whole planes: memory is
+planned from those blocks, and a block is decoded once per visit (see `pipeline.readers.SegmentCache`).
+"""
+
+import functools
+import os
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError, UnreadableChunkError
+from pipeline.grid import Box
+from pipeline.ome import AXIS_ORDER
+from pipeline.readers import ImageInfo, SegmentCache
+
+
+class BioioReader:
+    """An image that `bioio` opens.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    cache : SegmentCache
+        Where decoded blocks are kept.
+    series : int, optional
+        Scene, the first by default.
+    """
+
+    def __init__(self, path: str, cache: SegmentCache, *, series: int | None = None) -> None:
+        self._path, self._cache = path, cache
+        image, n_scenes = _open_image(path, series or 0)
+        xarray = image.xarray_dask_data.squeeze([d for d, n in image.dims.items() if n == 1 and d not in "YX"])
+        letters = "".join(xarray.dims).lower().replace("s", "c")
+        if set(letters) - set(AXIS_ORDER) or len(set(letters)) != len(letters):
+            raise InputError(
+                f"input={path}: axes={''.join(xarray.dims)!r}, expected a subset of TCZYX, or YXS for RGB."
+            )
+        order = sorted(range(len(letters)), key=lambda axis: AXIS_ORDER.index(letters[axis]))
+        samples = xarray.sizes.get("S", 0)
+        if samples == 4:
+            xarray = xarray.isel(S=slice(3))  # alpha
+        self._array = xarray.data.transpose(order)
+        self.info = _describe(path, image, self._array, "".join(letters[axis] for axis in order), samples, n_scenes)
+
+    def read(self, box: Box) -> np.ndarray:
+        """See `pipeline.readers.Reader`."""
+        out = np.empty([part.stop - part.start for part in box], self.info.dtype)
+        for block, inside, target in _overlapping_blocks(self._array.chunks, box):
+            values = self._cache.get((self._path, block), functools.partial(self._decode, block))
+            out[target] = values[inside]
+        return out
+
+    def _decode(self, block: tuple[int, ...]) -> np.ndarray:
+        try:
+            return np.asarray(self._array.blocks[block].compute(scheduler="synchronous"))
+        except Exception as error:  # plugins raise classes of their own
+            raise UnreadableChunkError(f"{self._path}: bioio cannot decode block {block}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is open: bioio opens the file for each block."""
+
+
+def _open_image(path: str, scene: int) -> tuple[Any, int]:
+    """(bioio.BioImage, number of scenes)."""
+    try:
+        from bioio import BioImage
+    except ImportError as error:
+        raise InputError(
+            f"input={path} is neither TIFF (SVS, NDPI, OME-TIFF, BigTIFF) nor PNG. Other microscope formats (CZI, ND2, "
+            f"LIF, …) are read through bioio, which is not installed: pip install 'segment-slide[bioio]'"
+        ) from error
+    try:
+        image = _with_plane_chunks(BioImage, path)
+        n_scenes = len(image.scenes)
+        if scene >= n_scenes:
+            raise InputError(f"series={scene}, expected 0 to {n_scenes - 1}: {path} has no other.")
+        image.set_scene(scene)
+        _ = image.dims
+        return image, n_scenes
+    except InputError:
+        raise
+    except Exception as error:  # plugins raise classes of their own
+        raise InputError(
+            f"input={path}: bioio cannot open it ({type(error).__name__}: {str(error)[:300]}). Each format needs its "
+            f"plugin, for example pip install bioio-czi for CZI."
+        ) from error
+
+
+def _with_plane_chunks(bio_image: Any, path: str) -> Any:
+    """The image with one plane per block where the plugin lets us choose (by default some read whole volumes)."""
+    try:
+        image = bio_image(path, chunk_dims=["Y", "X"])
+        _ = image.dims
+        return image
+    except TypeError:
+        return bio_image(path)
+
+
+def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scenes: int) -> ImageInfo:
+    sizes = image.physical_pixel_sizes
+    steps = {"z": sizes.Z, "y": sizes.Y, "x": sizes.X}
+    is_rgb = samples in (3, 4)
+    names = tuple(str(name) for name in image.channel_names or ()) if not is_rgb else ("R", "G", "B")
+    block = tuple(max(lengths) for lengths in array.chunks)
+    notes = [f"series {image.current_scene_index} of {n_scenes}"] if n_scenes > 1 else []
+    return ImageInfo(
+        "bioio",
+        axes,
+        tuple(int(size) for size in array.shape),
+        str(array.dtype.newbyteorder("=")),
+        tuple(float(steps[axis]) if steps.get(axis) else None for axis in axes),
+        names if "c" in axes and len(names) == array.shape[axes.index("c")] else (),
+        is_rgb=is_rgb,
+        segment=block[-2:],
+        segment_bytes=int(np.prod(block)) * array.dtype.itemsize,
+        files=(os.path.abspath(path),),
+        notes=(*notes, *(["the alpha channel is left out"] if samples == 4 else [])),
+    )
+
+
+def _overlapping_blocks(chunks: tuple[tuple[int, ...], ...], box: Box) -> list[tuple[tuple[int, ...], Box, Box]]:
+    """(block, where in the block, where in the box) for each block that a box touches."""
+    found: list[tuple[tuple[int, ...], Box, Box]] = [((), (), ())]
+    for lengths, part in zip(chunks, box, strict=True):
+        ends = np.cumsum(lengths)
+        touched = []
+        for number in range(int(np.searchsorted(ends, part.start, "right")), len(lengths)):
+            origin = int(ends[number]) - lengths[number]
+            if origin >= part.stop:
+                break
+            first, last = max(part.start, origin), min(part.stop, int(ends[number]))
+            touched.append((number, slice(first - origin, last - origin), slice(first - part.start, last - part.start)))
+        found = [((*b, n), (*i, s), (*t, d)) for b, i, t in found for n, s, d in touched]
+    return found

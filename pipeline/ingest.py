@@ -1,0 +1,250 @@
+"""Microscope files to OME-Zarr 0.5 with a pyramid: decided first (`plan_ingest`), then written shard by shard.
+
+Neither the slide nor one of its levels is ever in memory as a whole. A shard that is stored is done, so an interrupted
+ingest goes on where it was; equal inputs give equal bytes.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline import ome, store
+from pipeline.errors import InputError, OutputError, OutputMismatchError, PipelineError, UnreadableChunkError
+from pipeline.grid import Index, ceil_divide
+from pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
+from pipeline.output import LOCK_NAME, exclusive
+from pipeline.pyramid import PyramidLevel, run_level_shard
+from pipeline.readers import Reader
+from pipeline.record import ATTRIBUTE
+
+__all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
+
+Item = TypeVar("Item")
+
+_RGB_COLOURS = ("FF0000", "00FF00", "0000FF")
+_COLOURS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
+
+
+def run_ingest(
+    plan: IngestPlan,
+    output: str | Path,
+    *,
+    threads: int = 2,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write what was planned, or what is still missing of it.
+
+    Parameters
+    ----------
+    plan : IngestPlan
+        From `plan_ingest`.
+    output : path or URL
+        The OME-Zarr group, by convention ``NAME.ome.zarr``.
+    threads : int
+        Shards in work at a time.
+    on_progress : callable, optional
+        Called with (shards done, shards in all), first with what was there.
+
+    Returns
+    -------
+    int
+        Shards written; 0 if the output was complete.
+
+    Raises
+    ------
+    OutputError
+        If something else is at the output, or it cannot be written.
+    OutputMismatchError
+        If the output was begun from another input, with other parameters or other code.
+    UnreadableChunkError
+        If a part of the input cannot be decoded; what is written stays.
+    """
+    location = store.resolve_location(output)
+    report = on_progress or _say_nothing
+    if _is_complete(plan, location, _find(plan, location)):
+        report(plan.n_shards, plan.n_shards)
+        return 0
+    with exclusive(location, ""):
+        return _run(plan, location, threads, report)
+
+
+def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, int], None]) -> int:
+    attributes = _find(plan, location)  # again: what another process did before this one had the lock counts
+    if attributes is None:
+        attributes = {"ome": ome.multiscale_attributes(plan.multiscale), ATTRIBUTE: dict(plan.record)}
+        store.create_group(location, "", plan.levels, attributes)
+    store.remove_leftovers(location, "")
+    if attributes[ATTRIBUTE]["code_version"] != plan.record["code_version"]:
+        raise OutputMismatchError(_explain_difference(location, _differences(attributes[ATTRIBUTE], plan.record)))
+    n_done, written = _count_stored(plan, location), 0
+    report(n_done, plan.n_shards)
+    if n_done < plan.n_shards:
+        for written, _ in enumerate(_write_levels(plan, location, threads), 1):
+            report(n_done + written, plan.n_shards)
+    _add_channels(plan, location)
+    return written
+
+
+def _say_nothing(_done: int, _total: int) -> None:
+    """What is called where no progress is asked for."""
+
+
+def _find(plan: IngestPlan, location: str) -> dict[str, Any] | None:
+    """Attributes of the output if this plan (or the same by other code) has begun it; None if nothing is there."""
+    if not store.is_remote(location) and store.is_file(location):
+        raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.ome.zarr.")
+    try:
+        found = store.read_attributes(location)
+    except PipelineError as error:
+        raise OutputError(f"output={location} holds something else ({error}); choose another.") from error
+    if found is None:
+        if store.is_occupied(location) and not _is_half_created(plan, location):
+            raise OutputError(f"output={location} holds something else; expected a new directory. Choose another.")
+        return None
+    if "ingested_from" not in found.get(ATTRIBUTE, {}):
+        raise OutputError(f"output={location} is a Zarr group that ingest did not write; choose another.")
+    differences = _differences(found[ATTRIBUTE], plan.record)
+    if any(not text.startswith("code_version") for text in differences):
+        raise OutputMismatchError(_explain_difference(location, differences))
+    return found
+
+
+def _is_complete(plan: IngestPlan, location: str, attributes: Mapping[str, Any] | None) -> bool:
+    if attributes is None or ("c" in plan.axes and "omero" not in attributes["ome"]):
+        return False
+    return _count_stored(plan, location) == plan.n_shards
+
+
+def _count_stored(plan: IngestPlan, location: str) -> int:
+    return sum(len(store.stored_shards(location, level.path)) for level in plan.levels)
+
+
+def _is_half_created(plan: IngestPlan, location: str) -> bool:
+    """Whether a killed run left only (some of) the arrays' metadata."""
+    if store.is_remote(location):
+        return False
+    ours = {LOCK_NAME, *(f"{level.path}/zarr.json" for level in plan.levels)}
+    files = (file for file in Path(location).rglob("*") if file.is_file())
+    return all(str(f.relative_to(location)) in ours or f.suffix == ".partial" for f in files)
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One text per field that differs, sections flattened to ``section.field``."""
+
+    def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
+        flat = {}
+        for name, value in record.items():
+            fields = (
+                {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+            )
+            flat.update(fields)
+        return flat
+
+    begun, now = flatten(found), flatten(wanted)
+    return [
+        f"{name}: begun with {begun.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if begun.get(name) != value
+    ]
+
+
+def _explain_difference(location: str, differences: Sequence[str]) -> str:
+    return (
+        f"output={location} was begun by an ingest that differs: {'; '.join(differences)}. "
+        f"Run it as it was begun, choose another output, or delete it."
+    )
+
+
+def _write_levels(plan: IngestPlan, location: str, threads: int) -> Iterator[None]:
+    """Write what is missing, level by level; yields after each shard."""
+    with closing(open_source(plan.files, plan.options, plan.cache_bytes)) as reader:
+        if reader.info != plan.image:
+            raise InputError(f"input={plan.files[0]} is no longer what was planned; plan again.")
+        done = store.stored_shards(location, plan.levels[0].path)
+        missing = (index for index in _shard_indices(plan.levels[0]) if index not in done)
+        yield from _run_in_threads(functools.partial(_write_shard, reader, plan.levels[0], location), missing, threads)
+    for finer, coarser in itertools.pairwise(plan.levels):
+        halved = (len(plan.axes) - 2, len(plan.axes) - 1)
+        level = PyramidLevel(location, "", finer, coarser, halved, "local_mean")
+        yield from _run_in_threads(functools.partial(run_level_shard, level), level.pending(), threads)
+
+
+def _shard_indices(level: store.ArraySpec) -> Iterator[Index]:
+    """Raster order: neighbours share strips and tiles, which are decoded once while they are remembered."""
+    return itertools.product(*(range(ceil_divide(a, b)) for a, b in zip(level.shape, level.shard, strict=True)))
+
+
+def _write_shard(reader: Reader, level: store.ArraySpec, location: str, index: Index) -> None:
+    box = tuple(
+        slice(i * shard, min((i + 1) * shard, size))
+        for i, shard, size in zip(index, level.shard, level.shape, strict=True)
+    )
+    try:
+        values = reader.read(box)
+    except (UnreadableChunkError, OSError) as error:
+        region = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in zip(level.axes, box, strict=True))
+        raise UnreadableChunkError(f"region ({region}) cannot be read: {error}. What is done is kept.") from error
+    array = store.open_array(location, level.path, writable=True)
+    store.write_box(array, box, values.astype(level.dtype, copy=False))
+
+
+def _run_in_threads(function: Callable[[Item], None], items: Iterable[Item], threads: int) -> Iterator[None]:
+    """Call a function for each item, a few at a time; the first error ends it, after what is running has ended."""
+    with ThreadPoolExecutor(threads) as pool:
+        running: set[Future[None]] = set()
+        try:
+            for item in items:
+                running.add(pool.submit(function, item))
+                if len(running) > threads:
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in finished)
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _add_channels(plan: IngestPlan, location: str) -> None:
+    """Names, colours and brightness of channels, for viewers ("omero"); last, since brightness is measured.
+
+    Measured on the middle plane of the coarsest level: a dtype's full range would show a 12-bit camera black.
+    """
+    if "c" not in plan.axes:
+        return
+    at, names = plan.axes.index("c"), plan.image.channel_names
+    coarsest = store.open_array(location, plan.levels[-1].path)
+    channels = []
+    for number in range(plan.shape[at]):
+        middle = {"t": 0, "c": number, "z": plan.shape[plan.axes.index("z")] // 2 if "z" in plan.axes else 0}
+        plane = np.asarray(coarsest[tuple(middle.get(axis, slice(None)) for axis in plan.axes)])
+        palette = _RGB_COLOURS if plan.image.is_rgb else _COLOURS
+        channels.append(
+            {
+                "label": names[number] if names else f"channel {number}",
+                "color": palette[number % len(palette)],
+                "active": True,
+                "window": _choose_window(plane),
+            }
+        )
+    attributes = ome.multiscale_attributes(plan.multiscale)
+    store.update_attributes(location, "", {"ome": {**attributes, "omero": {"channels": channels}}})
+
+
+def _choose_window(plane: np.ndarray) -> dict[str, float]:
+    """Brightness range: all of uint8, else from the smallest to the largest value of a plane."""
+    if plane.dtype == np.uint8:
+        return {"min": 0, "max": 255, "start": 0, "end": 255}
+    finite = plane[np.isfinite(plane)]
+    start, end = (finite.min().item(), finite.max().item()) if finite.size else (0, 1)
+    if plane.dtype.kind == "f":
+        return {"min": start, "max": end, "start": start, "end": end}
+    limits = np.iinfo(plane.dtype)
+    return {"min": limits.min, "max": limits.max, "start": start, "end": end}

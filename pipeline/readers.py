@@ -1,0 +1,266 @@
+"""Microscope files as one thing: a description from metadata, and any box of pixels on demand.
+
+A `Reader` knows axes, shape, calibration and how to decode the part of a file that a box touches; it knows nothing
+of Zarr. TIFF and its dialects are read by `pipeline.tiff`, PNG and stacks by `pipeline.pages`, all others by
+`pipeline.bioio_reader`.
+"""
+
+import itertools
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.grid import Box, ceil_divide
+
+PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for
+PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a file says of its image, without a pixel read.
+
+    Attributes
+    ----------
+    kind : str
+        "tiff", "png", "stack" or "bioio".
+    axes : str
+        Subset of "tczyx", in that order; singleton axes are left out, but for y and x.
+    shape : tuple of int
+        Pixels per axis.
+    dtype : str
+        numpy name, native byte order, as read (before `pipeline.ingest` converts it).
+    pixel_size : tuple of (float or None)
+        Distance of pixels per axis: um, for t in s; None where unknown.
+    channel_names : tuple of str
+        One per channel, or empty.
+    is_rgb : bool
+        Whether c is red, green, blue.
+    segment : tuple of int
+        (height, width) in px of what is decoded at once (a tile, a strip, a page); (0, 0) if rows are read directly.
+    segment_bytes : int
+        Decoded size of one.
+    files : tuple of str
+        Every file that holds pixels.
+    notes : tuple of str
+        What a user should know: choices made, things left out.
+    """
+
+    kind: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: str
+    pixel_size: tuple[float | None, ...]
+    channel_names: tuple[str, ...] = ()
+    is_rgb: bool = False
+    segment: tuple[int, int] = (0, 0)
+    segment_bytes: int = 0
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def cover_bytes(self, height: int, width: int) -> int:
+        """Decoded bytes of the segments that a box of this size can touch, in one plane."""
+        if not self.segment_bytes:
+            return 0
+        touched = 1
+        for box, size, segment in zip((height, width), self.shape[-2:], self.segment, strict=True):
+            touched *= min(ceil_divide(box, segment) + 1, ceil_divide(size, segment))
+        return touched * self.segment_bytes
+
+
+class Reader(Protocol):
+    """An open image."""
+
+    info: ImageInfo
+
+    def read(self, box: Box) -> np.ndarray:
+        """Pixels of a box, one slice per axis of `info.axes`, dtype `info.dtype`.
+
+        Raises
+        ------
+        UnreadableChunkError
+            Naming the file and the part of it that cannot be decoded.
+        """
+
+    def close(self) -> None:
+        """Let go of files; the reader cannot be used again."""
+
+
+class SegmentCache:
+    """Decoded segments, the last used ones within a number of bytes, each decoded once however many threads ask.
+
+    Neighbouring shards touch the same tiles, and all shards of a row the same strips: without this a strip of a wide
+    image would be decoded once per shard.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+        self._futures: OrderedDict[Any, Future[np.ndarray]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """The segment of that key; decoded by the first who asks, others wait for it."""
+        with self._lock:
+            future = self._futures.get(key)
+            is_mine = future is None
+            if future is None:
+                future = self._futures[key] = Future()
+            self._futures.move_to_end(key)
+        return self._decode(key, future, decode) if is_mine else future.result()
+
+    def _decode(self, key: Any, future: "Future[np.ndarray]", decode: Callable[[], np.ndarray]) -> np.ndarray:
+        try:
+            values = decode()
+        except BaseException as error:
+            with self._lock:
+                self._futures.pop(key)
+            future.set_exception(error)
+            raise
+        future.set_result(values)
+        with self._lock:
+            self._held_bytes += values.nbytes
+            self._evict()
+        return values
+
+    def _evict(self) -> None:
+        """Forget the longest unused; segments that are being decoded are not counted yet, so they stay."""
+        for key in list(self._futures):
+            if self._held_bytes <= self._max_bytes:
+                return
+            if self._futures[key].done():
+                self._held_bytes -= self._futures.pop(key).result().nbytes
+
+
+def natural_key(path: str | Path) -> list[tuple[int, int | str]]:
+    """Sort key that reads digits as numbers.
+
+    >>> sorted(["img10.png", "img2.png", "img1.png"], key=natural_key)
+    ['img1.png', 'img2.png', 'img10.png']
+    """
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts if part]
+
+
+def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
+    """Absolute paths of the pages that are meant: a file, several in natural order, or a folder of PNG and TIFF.
+
+    Raises
+    ------
+    InputError
+        If one is missing or named twice, or a folder holds no page.
+    """
+    paths = [os.path.abspath(os.path.expanduser(source)) for source in sources]
+    for path in paths:
+        if not os.path.exists(path):
+            raise InputError(f"input={path}: no such file or directory.")
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return _list_folder(paths[0])
+    folders = [path for path in paths if os.path.isdir(path)]
+    if folders or not paths:
+        raise InputError(f"input={folders}: expected one folder, or files; a folder is a stack by itself.")
+    if len(set(paths)) < len(paths):
+        raise InputError(f"{len(paths) - len(set(paths))} of {len(paths)} input files are named twice.")
+    return tuple(sorted(paths, key=natural_key))
+
+
+def _list_folder(folder: str) -> tuple[str, ...]:
+    if any(os.path.exists(os.path.join(folder, name)) for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise InputError(f"input={folder} is Zarr already: segment it as it is, it needs no ingest.")
+    names = [name for name in os.listdir(folder) if name.lower().endswith(PAGE_SUFFIXES) and name[0] != "."]
+    if not names:
+        raise InputError(
+            f"input={folder}: the folder has no image, expected files ending in {', '.join(PAGE_SUFFIXES)}."
+        )
+    return tuple(os.path.join(folder, name) for name in sorted(names, key=natural_key))
+
+
+def open_reader(
+    files: Sequence[str],
+    *,
+    series: int | None = None,
+    axes: str | None = None,
+    stack_axis: str = "z",
+    cache_bytes: int = 0,
+) -> Reader:
+    """Open what `list_files` found.
+
+    Parameters
+    ----------
+    files : sequence of str
+        One file, or the pages of a stack in order.
+    series : int, optional
+        Which image of a file that holds several; by default the largest.
+    axes : str, optional
+        Axes of a TIFF's dimensions, in the file's order, where the file does not say them.
+    stack_axis : {"z", "t", "c"}
+        What the pages of a stack are.
+    cache_bytes : int
+        Decoded segments to keep.
+
+    Raises
+    ------
+    InputError
+        If a file is no image this can read, or pages differ.
+    """
+    cache = SegmentCache(cache_bytes)
+    if len(files) == 1:
+        return open_file(files[0], cache, series, axes)
+    from pipeline.pages import StackReader
+
+    return StackReader(files, stack_axis, cache, series)
+
+
+def open_file(path: str, cache: SegmentCache, series: int | None = None, axes: str | None = None) -> Reader:
+    """A reader for one file, by what its first bytes say it is."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if not head:
+        raise InputError(f"input={path}: the file is empty (0 bytes).")
+    if head == _PNG_MAGIC:
+        from pipeline.pages import PngReader
+
+        return PngReader(path, cache)
+    if head[:4] in _TIFF_MAGIC:
+        from pipeline.tiff import TiffReader
+
+        return TiffReader(path, cache, series=series, axes=axes)
+    from pipeline.bioio_reader import BioioReader
+
+    return BioioReader(path, cache, series=series)
+
+
+def plausible_pixel_size(size_um: float) -> float | None:
+    """The pixel size in um, or None where it is a printer's density (72 to 600 dots per inch).
+
+    >>> plausible_pixel_size(0.499), plausible_pixel_size(25400 / 72)
+    (0.499, None)
+    """
+    return size_um if 0 < size_um < PRINT_DENSITY_UM else None
+
+
+def overlapping_segments(start: int, stop: int, segment: int) -> Iterable[tuple[int, slice, slice]]:
+    """Segments of one axis that a range touches: number, where in the segment, where in the range.
+
+    >>> list(overlapping_segments(3, 6, 4))
+    [(0, slice(3, 4, None), slice(0, 1, None)), (1, slice(0, 2, None), slice(1, 3, None))]
+    """
+    for number in range(start // segment, ceil_divide(stop, segment)):
+        first, last = max(start, number * segment), min(stop, (number + 1) * segment)
+        yield number, slice(first - number * segment, last - number * segment), slice(first - start, last - start)
+
+
+def indices_of(box: Box) -> Iterable[tuple[int, ...]]:
+    """All index tuples of a box, in raster order."""
+    return itertools.product(*(range(part.start, part.stop) for part in box))

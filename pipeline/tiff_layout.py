@@ -1,0 +1,176 @@
+"""How the dimensions of a TIFF series are spread over pages, samples and segments; refuses what is not read."""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import tifffile
+
+from pipeline.errors import InputError
+from pipeline.ome import AXIS_ORDER
+
+_AXIS_OF = {"T": "t", "C": "c", "S": "c", "Z": "z", "Y": "y", "X": "x"}
+_UNNAMED = "IQ"  # tifffile's letters for a sequence of pages that says nothing of itself
+JPEG = (6, 7, 34892, 33007)  # compressions
+YCBCR, RGB = 6, 2  # photometric interpretations
+_KEPT_AS_STORED = {
+    0: "the file shows small values bright (white is zero): values are kept as they are stored",
+    3: "the file has a colour palette: its indices are kept, not its colours",
+    5: "colours are kept as they are stored, CMYK",
+    8: "colours are kept as they are stored, CIELAB",
+}
+_APERIO_YCBCR = 33003
+_DESCRIPTION = 270  # the tag with OME-XML, and with what Aperio, ImageJ and others say
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the dimensions of a series are spread over pages.
+
+    Attributes
+    ----------
+    lead_axes, lead_shape : str, tuple of int
+        Dimensions before y: their raster order is that of pages, and within a page of its separate sample planes.
+    separate : int
+        Sample planes of a page (planar configuration 2), else 1.
+    interleaved : int
+        Samples of a pixel (planar configuration 1), else 1.
+    n_channels : int
+        Channels that are kept, 0 if there is no c axis.
+    """
+
+    lead_axes: str
+    lead_shape: tuple[int, ...]
+    separate: int
+    interleaved: int
+    n_channels: int
+
+
+def plan_layout(path: str, series: Any, axes: str | None) -> tuple[Layout, list[str]]:
+    """How to find the planes of a series, and what to tell the user.
+
+    Raises
+    ------
+    InputError
+        If pixels or axes are of a kind this package does not read.
+    """
+    page = series.keyframe
+    _check_pixels(path, series)
+    separate, _, _, _, interleaved = page.shaped
+    letters, notes = _name_axes(path, series, axes)
+    lead = letters[: letters.index("y")]
+    lead_shape = series.get_shape(True)[: len(lead)]
+    trailing = letters[len(lead) + 2 :]
+    n_planes = len(series) * separate if series.dataoffset is None else math.prod(lead_shape)
+    if letters[len(lead) :][:2] != "yx" or trailing not in ("", "c") or math.prod(lead_shape) != n_planes:
+        raise InputError(f"input={path}: axes={series.axes!r} with shape={series.shape} are not planes of (y, x).")
+    n_samples = max(separate, interleaved)
+    kept = _count_kept(page, n_samples)
+    notes += ["the alpha channel is left out"] if kept < n_samples else []
+    notes += [_KEPT_AS_STORED[page.photometric]] if page.photometric in _KEPT_AS_STORED else []
+    n_channels = dict(zip(lead, lead_shape, strict=True)).get("c", interleaved if trailing else 0)
+    n_channels = kept if n_channels == n_samples else n_channels
+    return Layout(lead, lead_shape, separate, interleaved, n_channels if n_channels > 1 else 0), notes
+
+
+def _name_axes(path: str, series: Any, axes: str | None) -> tuple[str, list[str]]:
+    """Letters of "tczyx" for the dimensions of a series, in the file's order."""
+    notes = []
+    given, shape = series.get_axes(True), series.get_shape(True)
+    if axes is None:
+        unnamed = [letter for letter in given if letter in _UNNAMED]
+        names = dict(_AXIS_OF)
+        if len(unnamed) == 1 and "Z" not in given:
+            names[unnamed[0]] = "z"
+            notes = ["the file does not say what its pages are: taken as z"]
+        axes = "".join(names.get(letter, "?") for letter in given)
+    is_distinct = len(axes) == len(given) and len(set(axes)) == len(axes) and set(axes) <= set(AXIS_ORDER)
+    if not is_distinct or (axes.find("y"), axes.find("x")) != (given.find("Y"), given.find("X")):
+        raise InputError(
+            f"input={path}: dimensions {given!r} of shape {shape} cannot be read as axes={axes!r}; expected distinct "
+            f"letters of 'tczyx', one per dimension, y and x where the file has them. Say them with --axes."
+        )
+    return axes, notes
+
+
+def _check_pixels(path: str, series: Any) -> None:
+    page = series.keyframe
+    if 0 in series.shape or 0 in page.shaped:
+        raise InputError(f"input={path}: shape={series.shape} has no pixels.")
+    if series.dtype is None or page.dtype is None:
+        raise InputError(f"input={path}: pixels of {page.bitspersample} bits in sample format {page.sampleformat}.")
+    if page.shaped[1] > 1 or page.tiledepth > 1:
+        raise InputError(f"input={path}: pages with a depth of {page.shaped[1]} planes (SGI volumes) are not read.")
+    if page.compression == _APERIO_YCBCR or (page.photometric == YCBCR and page.compression not in JPEG):
+        raise InputError(
+            f"input={path}: colours are stored as YCbCr with compression {page.compression}, which is not turned into "
+            f"RGB here; it would be segmented in wrong colours. Convert it to RGB, for example with vips tiffsave."
+        )
+
+
+def _count_kept(page: Any, n_samples: int) -> int:
+    """Samples of a pixel that are picture: an alpha channel comes last."""
+    return n_samples - 1 if n_samples > 1 and page.extrasamples and page.extrasamples[-1] in _ALPHA else n_samples
+
+
+def segment_shape(page: Any) -> tuple[int, int]:
+    """(height, width) in px of a tile or strip."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.shaped[2]), page.shaped[3]
+
+
+def check_planes(tif: tifffile.TiffFile, series: Any, path: str) -> None:
+    """Refuse a file that lacks planes: tifffile takes it for a shorter stack, or reads them as zeros.
+
+    Raises
+    ------
+    InputError
+        If the chain of pages leaves the file, its metadata promise more planes, or files of a set are not there.
+    """
+    n_pages, (codes, _), (_, following) = len(tif.pages), _read_directory(tif, 0), _read_directory(tif, -1)
+    size = tif.filehandle.size
+    if following >= size or (_DESCRIPTION in codes and _DESCRIPTION not in tif.pages.first.tags):
+        raise InputError(
+            f"input={path} is cut short: it has {size} bytes and {n_pages} pages, but refers to more. It may still be "
+            f"being copied."
+        )
+    promised = _count_promised(tif) if series.kind in ("generic", "uniform") else 0
+    if promised > n_pages:
+        raise InputError(
+            f"input={path}: its metadata promise {promised} planes, but {n_pages} are there; the file is cut "
+            f"short or damaged."
+        )
+    missing = sum(page is None for page in series) if series.kind == "ome" else 0
+    if missing:
+        raise InputError(
+            f"input={path}: {missing} of {len(series)} planes are missing; OME-TIFF of several files needs all of them "
+            f"in one folder, under the names they were written with."
+        )
+
+
+def _read_directory(tif: tifffile.TiffFile, number: int) -> tuple[set[int], int]:
+    """Codes of the tags that a page lists, and where it says that the next one begins (0: it is the last).
+
+    tifffile drops what lies beyond the end of the file with no more than a log message.
+    """
+    file, layout, page = tif.filehandle, tif.tiff, tif.pages[number % len(tif.pages)]
+    if getattr(page, "is_virtual", False):  # made up from a count, as in ScanImage files
+        return set(), 0
+    file.seek(page.offset)
+    n_tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
+    entries = file.read(n_tags * layout.tagsize)
+    code = struct.Struct(f"{layout.byteorder}H")
+    codes = {code.unpack_from(entries, at)[0] for at in range(0, len(entries), layout.tagsize)}
+    return codes, int(struct.unpack(layout.offsetformat, file.read(layout.offsetsize))[0])
+
+
+def _count_promised(tif: tifffile.TiffFile) -> int:
+    """Planes that ImageJ's or tifffile's own metadata speak of, where the reader had to give them up."""
+    if tif.is_imagej:
+        return int((tif.imagej_metadata or {}).get("images", 0))
+    if tif.is_shaped and tif.shaped_metadata:
+        return math.prod(tif.shaped_metadata[0].get("shape", ())) // max(tif.pages[0].size, 1)
+    return 0
