@@ -1,0 +1,1 @@
+"""A frozen description of a cluster in, a Dask client out. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Runs from end to end, and the command line. Imports everything; nobody imports this."""

@@ -1,0 +1,264 @@
+"""The command line: ``segment-slide COMMAND``; each command is a thin call of what a flow calls.
+
+Exit codes: 0 done; 1 a fault of ours (with traceback); 2 the request cannot be carried out, nothing was changed; 3 some
+blocks were left undone, the same command goes on; 130 interrupted (Ctrl-C) and 143 ended (SIGTERM), likewise.
+"""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cluster.errors import ClusterError
+from flows.show import show_info, show_ingest, show_plan, show_report
+from pipeline.errors import IncompleteError, InputError, PipelineError
+from pipeline.options import SegmentOptions
+from unet.errors import UnetError
+
+app = typer.Typer(
+    name="segment-slide",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Segment microscopy slides and volumes of any size with a U-Net: the whole image's result, tile by tile.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
+
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="Image: an OME-Zarr (0.4 or 0.5) or Zarr array; path or URL.")
+]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="CKPT", help="Trained network (.safetensors).")]
+Name = Annotated[str, typer.Option(help="Name of the label image in the output.")]
+Level = Annotated[int, typer.Option(help="Resolution level of the input, 0 is the finest.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of a bare Zarr array, one letter per dimension: yx, cyx, zyx …")]
+Channels = Annotated[
+    str | None, typer.Option(help="Channels for the network, in its order: names or numbers, as DAPI,2.")
+]
+TRange = Annotated[
+    str | None, typer.Option("--t", help="Time points: 3 (one) or 2:10 (from 2 up to, not including, 10).")
+]
+ZRange = Annotated[str | None, typer.Option("--z", help="Planes, for a 2D network: 3 or 2:10.")]
+Block = Annotated[
+    int | None, typer.Option(help="Pixels per side of one task and one output file.  [default: 2048; 3D: 256]")
+]
+Tile = Annotated[
+    int | None, typer.Option(help="Pixels per side of one pass of the network.  [default: what memory suits]")
+]
+Precision = Annotated[
+    str, typer.Option(help="auto, float32, or bfloat16 (several times faster where hardware has it).")
+]
+Tta = Annotated[
+    str, typer.Option(help="none, or flips: average over mirrored versions; better borders, 4 times the work.")
+]
+Probabilities = Annotated[str, typer.Option(help="Store class probabilities too: none, uint8 (0-255) or float32.")]
+SkipBackground = Annotated[bool, typer.Option("--skip-background", help="Leave out blocks that hold only glass.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes on this machine.  [default: one per four cores]")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
+
+
+@app.command()
+def segment(
+    input: Input,
+    model: Model,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="Result, by convention NAME.ome.zarr.")
+    ] = "",
+    name: Name = "segmentation",
+    block: Block = None,
+    tile: Tile = None,
+    workers: Workers = None,
+    level: Level = 0,
+    channels: Channels = None,
+    axes: Axes = None,
+    t: TRange = None,
+    z: ZRange = None,
+    precision: Precision = "auto",
+    tta: Tta = "none",
+    probabilities: Probabilities = "none",
+    skip_background: SkipBackground = False,
+    device: Device = "auto",
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write into INPUT's own labels/ instead of --output.")
+    ] = False,
+) -> None:
+    """Segment an image into an OME-Zarr of labels.
+
+    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    """
+    from flows.prepare import SegmentRequest
+    from flows.progress import RichStages
+    from flows.segment import segment_slide
+
+    request = SegmentRequest(
+        input=input,
+        model=model,
+        output=output,
+        options=_options(name, block, tile, precision, tta, probabilities, skip_background),
+        level=level,
+        axes=axes,
+        channels=_split(channels),
+        ranges=_ranges(t=t, z=z),
+        device=device,
+        workers=workers,
+        in_place=in_place,
+    )
+    show_report(console, segment_slide(request, RichStages(console)))
+
+
+@app.command()
+def plan(
+    input: Input,
+    model: Model,
+    block: Block = None,
+    tile: Tile = None,
+    workers: Workers = None,
+    level: Level = 0,
+    channels: Channels = None,
+    axes: Axes = None,
+    t: TRange = None,
+    z: ZRange = None,
+    precision: Precision = "auto",
+    tta: Tta = "none",
+    probabilities: Probabilities = "none",
+    device: Device = "auto",
+) -> None:
+    """Say what segmenting an image would take: blocks, files, memory per worker, operations. Changes nothing."""
+    from flows.prepare import SegmentRequest, plan_request
+
+    request = SegmentRequest(
+        input=input,
+        model=model,
+        options=_options("segmentation", block, tile, precision, tta, probabilities, skip_background=False),
+        level=level,
+        axes=axes,
+        channels=_split(channels),
+        ranges=_ranges(t=t, z=z),
+        device=device,
+        workers=workers,
+    )
+    show_plan(console, *plan_request(request))
+
+
+@app.command()
+def ingest(
+    input: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="TIFF, OME-TIFF, SVS, NDPI, PNG …; a folder or list of pages."),
+    ],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="OME-Zarr to make, by convention NAME.ome.zarr.")],
+    series: Annotated[
+        int | None, typer.Option(help="Which image of a file that holds several.  [default: largest]")
+    ] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of a TIFF that does not say them, as zyx or czyx.")] = None,
+    stack: Annotated[str, typer.Option(help="What the pages of a folder or list are: z, t or c.")] = "z",
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size in y and x (um), instead of what the file says.")
+    ] = None,
+    z_step: Annotated[
+        float | None, typer.Option(help="Distance of planes (um), instead of what the file says.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the image.  [default: the file's]")] = None,
+) -> None:
+    """Convert a slide, an image or a stack of pages to OME-Zarr with a pyramid.
+
+    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    """
+    from flows.ingest import ingest_image
+    from flows.progress import RichStages
+    from pipeline.ingest import IngestOptions
+
+    sizes = {"y": pixel_size, "x": pixel_size, "z": z_step}
+    options = IngestOptions(
+        series=series,
+        axes=axes,
+        stack_axis=stack,
+        pixel_size={axis: size for axis, size in sizes.items() if size is not None},
+        name=name,
+    )
+    show_ingest(console, ingest_image(input, output, options, RichStages(console)))
+
+
+@app.command()
+def info(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="An image, a segmentation, or a checkpoint.")],
+) -> None:
+    """Say what lies at a path: an image, a segmentation and how far it is, or a checkpoint."""
+    show_info(console, path)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo-output"),
+) -> None:
+    """Draw a synthetic slide, train a small network on a few patches, segment the slide, and score it."""
+    from flows.demo import run_demo
+
+    run_demo(output)
+
+
+def _options(
+    name: str, block: int | None, tile: int | None, precision: str, tta: str, probabilities: str, skip_background: bool
+) -> SegmentOptions:
+    return SegmentOptions(
+        name=name,
+        block=block,
+        tile=tile,
+        precision=None if precision == "auto" else precision,
+        tta=tta,
+        probabilities=probabilities,
+        skip_background=skip_background,
+    )
+
+
+def _split(channels: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in channels.split(",")) if channels else ()
+
+
+def _ranges(**texts: str | None) -> dict[str, tuple[int, int]]:
+    """Start and stop of each axis that was given as "3" or "2:10"."""
+    ranges = {}
+    for axis, text in texts.items():
+        if text is None:
+            continue
+        first, colon, last = text.partition(":")
+        if not first.isdecimal() or (colon and not last.isdecimal()):
+            raise InputError(f"--{axis}={text!r}, expected a number like 3 or a range like 2:10.")
+        ranges[axis] = (int(first), int(last) if colon else int(first) + 1)
+    return ranges
+
+
+def main() -> None:
+    """Entry point: run a command, turn errors that a person can mend into a sentence and an exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except IncompleteError as error:
+        _say(f"[bold red]Not complete:[/] {escape(str(error))}")
+        _say("Run the same command again to go on.")
+        sys.exit(EXIT_INCOMPLETE)
+    except (PipelineError, UnetError, ClusterError) as error:
+        _say(f"[bold red]Error:[/] {escape(str(error))}")
+        sys.exit(EXIT_REFUSED)
+    except SystemExit as error:
+        if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+            _say("Interrupted. What is done is kept: run the same command again to go on.")
+        raise
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    """End as after Ctrl-C, workers first: a batch system asks by SIGTERM before it kills."""
+    raise SystemExit(128 + number)
+
+
+def _say(sentence: str) -> None:
+    """One line on standard error however narrow the terminal: paths in it can be copied and searched."""
+    errors.print(sentence, highlight=False, soft_wrap=True)

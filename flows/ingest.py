@@ -1,0 +1,58 @@
+"""Convert one acquisition to OME-Zarr: plan, say what was found, write, in this order."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.progress import QuietStages, Stages
+from pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from pipeline.store import resolve_location
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest made.
+
+    Attributes
+    ----------
+    plan : IngestPlan
+        What was found in the input.
+    location : str
+        The OME-Zarr image.
+    n_written : int
+        Shards written by this run; the others were there.
+    seconds : float
+        Wall time.
+    """
+
+    plan: IngestPlan
+    location: str
+    n_written: int
+    seconds: float
+
+
+def ingest_image(
+    sources: Sequence[Path], output: str, options: IngestOptions | None = None, progress: Stages | None = None
+) -> IngestReport:
+    """Convert a file, a folder or a list of pages, or go on with a conversion that was interrupted.
+
+    Raises
+    ------
+    PipelineError
+        Bad input, before anything is created; or a damaged tile, with what is written kept.
+    """
+    began = time.perf_counter()
+    plan = plan_ingest(sources, options)
+    with (progress or QuietStages()).stage("ingest", total=plan.n_shards) as advance:
+        before = 0
+
+        def count(done: int, _total: int) -> None:
+            nonlocal before
+            for _ in range(done - before):
+                advance(0)
+            before = done
+
+        written = run_ingest(plan, output, threads=len(os.sched_getaffinity(0)), on_progress=count)
+    return IngestReport(plan, resolve_location(output), written, time.perf_counter() - began)

@@ -1,0 +1,153 @@
+"""A request checked against its input, model and output before any work: nothing is read, nothing created."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster.local import LocalSpec, plan_local
+from pipeline import output, store
+from pipeline.errors import InputError
+from pipeline.options import SegmentOptions
+from pipeline.plan import SegmentPlan, plan_segmentation
+from pipeline.record import compare_records, make_record, read_record
+from pipeline.source import ImageSource, select_source
+from unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
+
+log = logging.getLogger(__name__)
+
+_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
+_PIXEL_SIZE_TOLERANCE = 1.2
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """What to segment, with what, into what.
+
+    Parameters
+    ----------
+    input, model, output : str
+        Image (Zarr), checkpoint, and the output's location; `output` is ignored if `in_place`.
+    options : SegmentOptions
+        Sizes, precision, probabilities; None in it means "decide for me".
+    level, axes, channels, ranges
+        Which pixels of the input: see `pipeline.store.describe_image` and `pipeline.source.select_source`.
+    device : str
+        "auto", "cpu" or "cuda".
+    workers : int, optional
+        Worker processes on this machine.
+    in_place : bool
+        Write into the input's own ``labels/`` group.
+    """
+
+    input: str
+    model: str
+    output: str = ""
+    options: SegmentOptions = SegmentOptions()
+    level: int = 0
+    axes: str | None = None
+    channels: tuple[str, ...] = ()
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    device: str = "auto"
+    workers: int | None = None
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that was checked against its input, model and output, before any work."""
+
+    request: SegmentRequest
+    location: str
+    checkpoint: Checkpoint
+    plan: SegmentPlan
+    cluster: LocalSpec
+    device_kind: str
+    record: dict[str, Any]
+    begun: bool
+
+
+def prepare(request: SegmentRequest) -> Prepared:
+    """Check everything that can be checked without reading a pixel or creating a file."""
+    checkpoint, source = open_request(request)
+    image, name = source.image, request.options.name
+    location = _output_location(request, image)
+    output.check_output(location, name, image.location, in_place=request.in_place)
+    begun = read_record(location, name)
+    options = request.options.adopt(begun["parameters"]) if begun else request.options
+    plan, cluster, device_kind = _plan(replace(request, options=options), checkpoint, source)
+    record = make_record(
+        plan,
+        model_path=str(checkpoint.path),
+        model_sha256=checkpoint.sha256,
+        classes=checkpoint.config.classes,
+        device_kind=device_kind,
+    )
+    if begun:
+        compare_records(begun, record, location)
+        record = begun
+    _warn_about_pixel_size(checkpoint.config, plan)
+    return Prepared(request, location, checkpoint, plan, cluster, device_kind, record, begun=bool(begun))
+
+
+def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
+    """Checkpoint and pixels that a request names, checked against each other."""
+    checkpoint = open_checkpoint(request.model)
+    architecture = checkpoint.config.architecture
+    source = select_source(
+        store.describe_image(request.input, level=request.level, axes=request.axes),
+        n_spatial=architecture.ndim,
+        n_channels=architecture.in_channels,
+        channels=request.channels,
+        ranges=request.ranges,
+    )
+    return checkpoint, source
+
+
+def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, LocalSpec]:
+    """The plan of a request alone, with the workers it would run on."""
+    plan, cluster, _ = _plan(request, *open_request(request))
+    return plan, cluster
+
+
+def _plan(request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource) -> tuple[SegmentPlan, LocalSpec, str]:
+    from unet.device import resolve_device, resolve_precision
+
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.options.precision or "auto", device)
+    cluster = plan_local(request.workers)
+    concurrency = 1 if device.type == "cuda" else cluster.cores
+    options = replace(request.options, precision=precision)
+    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=concurrency)
+    plan.check_memory(cluster.memory_bytes)
+    return plan, cluster, device.type
+
+
+def _output_location(request: SegmentRequest, image: store.StoredImage) -> str:
+    if not request.in_place:
+        if not request.output:
+            raise InputError("an output is needed: --output OUT.ome.zarr, or --in-place.")
+        return store.resolve_location(request.output)
+    if not image.is_ome or image.zarr_format != 3:
+        raise InputError(
+            f"--in-place needs an OME-Zarr 0.5 input (Zarr format 3); {image.location} has format {image.zarr_format}."
+        )
+    return image.location
+
+
+def _warn_about_pixel_size(config: ModelConfig, plan: SegmentPlan) -> None:
+    """A network knows cells of one size in pixels; say so when the slide's pixels are much larger or smaller."""
+    image = plan.source.image
+    level = image.multiscale.levels[image.level]
+    for axis, trained in zip(plan.source.spatial_axes, config.pixel_size_um, strict=False):
+        position = image.axes.index(axis)
+        factor = _MICROMETRES.get(image.multiscale.units[position] or "")
+        if factor is None:
+            continue
+        size = level.scale[position] * factor
+        if not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
+            log.warning(
+                "pixel size along %s is %.3g um, the model was trained at %.3g um; another --level may fit better",
+                axis,
+                size,
+                trained,
+            )

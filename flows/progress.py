@@ -1,0 +1,101 @@
+"""What a person sees while a run works: a bar per stage with blocks done, pixels per second and time left."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+Advance = Callable[[int], None]
+
+
+class Stages(Protocol):
+    """How a run tells what it is doing."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Advance]:
+        """Begin a stage of `total` steps, `done` of which were done before.
+
+        The result is called after each step with the pixels it covered.
+        """
+
+
+class QuietStages:
+    """Tells nobody."""
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """See `Stages`."""
+        yield lambda n_pixels: None
+
+
+class _PixelRate(ProgressColumn):
+    """Pixels per second since the stage began; nothing for a stage that counts none."""
+
+    def render(self, task: Task) -> Text:
+        if not task.fields["pixels"]:
+            return Text("")
+        seconds = max(time.monotonic() - task.fields["began"], 1e-9)
+        return Text(format_rate(task.fields["pixels"] / seconds), style="green")
+
+
+class RichStages:
+    """Bars in a terminal; one line per stage where the output is a file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """See `Stages`."""
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("blocks"),
+            _PixelRate(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(name, total=total, completed=done, pixels=0, began=time.monotonic())
+
+            def advance(n_pixels: int) -> None:
+                pixels = progress.tasks[0].fields["pixels"] + n_pixels
+                progress.update(task, advance=1, pixels=pixels)
+
+            yield advance
+
+
+def format_rate(pixels_per_s: float) -> str:
+    """Pixels per second for people.
+
+    >>> format_rate(2_340_000), format_rate(0)
+    ('2.34 Mpx/s', '0.00 Mpx/s')
+    """
+    return f"{pixels_per_s / 1e6:.2f} Mpx/s"
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Bytes for people.
+
+    >>> format_bytes(3 << 30), format_bytes(1500)
+    ('3.00 GiB', '1.5 KiB')
+    """
+    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.2f} {unit}"
+    return f"{n_bytes / 1024:.1f} KiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people.
+
+    >>> format_seconds(8.25), format_seconds(125), format_seconds(7300)
+    ('8.2 s', '2 min 5 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,194 @@
+"""Segment one image: prepare, connect, normalise, begin, segment, pyramid, in this order, visible below."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cluster.local import local_client
+from flows.prepare import Prepared, SegmentRequest, prepare
+from flows.progress import QuietStages, Stages
+from pipeline import output, statistics, store
+from pipeline.background import background_blocks
+from pipeline.block import BlockJob
+from pipeline.errors import IncompleteError, OutputError
+from pipeline.pyramid import build_pyramid
+from pipeline.record import read_record
+from pipeline.segment import BlockFailure, segment_blocks
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    location, name : str
+        Output store and label image.
+    n_blocks, n_done_before, n_background : int
+        Blocks of the image, those found done, those written as background unseen.
+    n_pixels : int
+        Pixels segmented by this run.
+    seconds : dict
+        Wall time per stage.
+    """
+
+    location: str
+    name: str
+    n_blocks: int
+    n_done_before: int
+    n_background: int
+    n_pixels: int
+    stage_seconds: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(self.stage_seconds.values())
+
+    @property
+    def pixels_per_s(self) -> float:
+        """Pixels of the segmentation per second of its stage."""
+        return self.n_pixels / max(self.stage_seconds["segment"], 1e-9)
+
+
+def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> SegmentReport:
+    """Segment an image, or go on with a segmentation that was interrupted.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        Bad input, before anything is created.
+    IncompleteError
+        Blocks were left undone; what is done is kept and the same command goes on.
+    """
+    progress = progress or QuietStages()
+    clock: dict[str, float] = {}
+    with _timed(clock, "prepare"):
+        prepared = prepare(request)
+    location, name = prepared.location, request.options.name
+    with output.exclusive(location, name), local_client(prepared.cluster) as client:
+        if bool(read_record(location, name)) != prepared.begun:
+            raise OutputError(
+                f"output={location} was begun by another run in the meantime; run the same command again."
+            )
+        with _timed(clock, "measure"):
+            record = normalise(prepared, client, progress)
+        if not prepared.begun:
+            output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
+        with _timed(clock, "segment"):
+            counts, failures = _segment(prepared, record, client, progress)
+        with _timed(clock, "pyramid"):
+            _pyramids(prepared, client, progress)
+    if failures:
+        raise IncompleteError(_explain_failures(prepared, failures))
+    return SegmentReport(location, name, stage_seconds=clock, **counts)
+
+
+def normalise(prepared: Prepared, client: "Client", progress: Stages) -> dict[str, Any]:
+    """The record with the constants of the normalisation: the model's, the whole image's, or as recorded."""
+    if prepared.begun:
+        return prepared.record
+    normalisation, source = prepared.checkpoint.config.normalisation, prepared.plan.source
+    total = statistics.count_boxes(source, normalisation)
+    with progress.stage("measure", total) if total else contextlib.nullcontext(_ignore) as advance:
+        offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
+    content = {"kind": normalisation.kind, "offset": list(offset), "scale": list(scale)}
+    return {**prepared.record, "normalisation": content}
+
+
+def _segment(
+    prepared: Prepared, record: dict[str, Any], client: "Client", progress: Stages
+) -> tuple[dict[str, int], list[BlockFailure]]:
+    """Run all pending blocks."""
+    plan, name = prepared.plan, prepared.request.options.name
+    job = _make_job(prepared, record)
+    done = store.stored_shards(prepared.location, f"{output.label_group(name)}/0")
+    background = set(background_blocks(plan.source, plan.grid)) if plan.parameters["skip_background"] else set()
+    pixels = 0
+    with progress.stage("segment", total=plan.grid.n_blocks, done=len(done)) as advance:
+
+        def count(report: Any) -> None:
+            nonlocal pixels
+            pixels += report.n_pixels
+            advance(report.n_pixels)
+
+        failures = segment_blocks(job, plan.window_blocks, done, background=background, client=client, on_block=count)
+    counts = {
+        "n_blocks": plan.grid.n_blocks,
+        "n_done_before": len(done),
+        "n_background": len(background - done),
+        "n_pixels": pixels,
+    }
+    return counts, failures
+
+
+def _make_job(prepared: Prepared, record: dict[str, Any]) -> BlockJob:
+    plan, name = prepared.plan, prepared.request.options.name
+    wants_scores = plan.probabilities is not None
+    return BlockJob(
+        source=plan.source,
+        grid=plan.grid,
+        model_path=str(prepared.checkpoint.path),
+        model_sha256=prepared.checkpoint.sha256,
+        offset=tuple(record["normalisation"]["offset"]),
+        scale=tuple(record["normalisation"]["scale"]),
+        tile_px=plan.tile_px,
+        precision=plan.parameters["precision"],
+        tta=plan.parameters["tta"],
+        device=prepared.device_kind,
+        concurrency=plan.concurrency,
+        location=prepared.location,
+        label_group=output.label_group(name),
+        probability_group=output.probability_group(name) if wants_scores else None,
+        probabilities=plan.probabilities,
+        channel_position=plan.channel_position,
+    )
+
+
+def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
+    """Coarser levels of labels and probabilities, where all their sources are there."""
+    plan, name = prepared.plan, prepared.request.options.name
+    images = [(output.label_group(name), plan.label_arrays(), "nearest")]
+    if plan.probabilities is not None:
+        images.append((output.probability_group(name), plan.probability_arrays(), "local_mean"))
+    total = sum(spec.n_shards for _, arrays, _ in images for spec in arrays[1:])
+    with progress.stage("pyramid", total=total) as advance:
+        for group, arrays, method in images:
+            try:
+                build_pyramid(
+                    prepared.location,
+                    group,
+                    arrays,
+                    plan.source.spatial_axes,
+                    method,  # type: ignore[arg-type]
+                    client=client,
+                    on_shard=lambda: advance(0),
+                )
+            except OutputError as error:
+                raise IncompleteError(f"pyramid: {error}. What is done is kept.") from error
+
+
+def _explain_failures(prepared: Prepared, failures: list[BlockFailure]) -> str:
+    shown = "\n".join(f"  block {failure.index}: {failure.reason}" for failure in failures[:10])
+    more = f"\n  … and {len(failures) - 10} more" if len(failures) > 10 else ""
+    return (
+        f"{len(failures)} of {prepared.plan.grid.n_blocks} blocks could not be done; all others are stored in "
+        f"{prepared.location}:\n{shown}{more}"
+    )
+
+
+def _ignore(n_pixels: int) -> None:
+    """Nothing is read, nothing is shown."""
+
+
+@contextlib.contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    """Add a stage's wall time to a clock."""
+    began = time.perf_counter()
+    yield
+    clock[name] = time.perf_counter() - began

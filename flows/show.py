@@ -1,0 +1,195 @@
+"""What is printed for people: plans, reports, and what lies at a path."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.progress import format_bytes, format_rate, format_seconds
+from pipeline.grid import ceil_divide
+
+if TYPE_CHECKING:
+    from cluster.local import LocalSpec
+    from flows.ingest import IngestReport
+    from flows.segment import SegmentReport
+    from pipeline.plan import SegmentPlan
+    from pipeline.store import StoredImage
+    from unet.checkpoint import Checkpoint
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(f"[dim]{name}[/]", escape(value))
+    return table
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return " x ".join(f"{size:,}" for size in sizes)
+
+
+def show_plan(console: Console, plan: "SegmentPlan", cluster: "LocalSpec") -> None:
+    """Print what a segmentation will take."""
+    grid, memory, image = plan.grid, plan.memory, plan.source.image
+    spatial = slice(grid.n_planes_axes, None)
+    shard_bytes = sum(
+        spec.n_shards * _volume(spec.shard) * (4 if spec.dtype == "float32" else 1)
+        for spec in plan.label_arrays() + plan.probability_arrays()
+    )
+    rows = {
+        "input": f"{image.location}, {_sizes(grid.shape)} px ({plan.source.axes}), {image.dtype}, "
+        f"{len(plan.source.channels)} channel(s)",
+        "network": f"depth {plan.architecture.depth}, {plan.architecture.n_parameters:,} parameters, "
+        f"{plan.parameters['precision']}",
+        "halo": f"{grid.geometry.halo} px per side; tiles start at multiples of {grid.geometry.stride} px",
+        "tile": f"{_sizes(plan.tile_px)} px, one pass of the network",
+        "block": f"{_sizes(grid.block[spatial])} px, one task and one file; {grid.n_blocks:,} blocks",
+        "windows": f"{plan.n_windows:,} of {_sizes(plan.window_blocks)} blocks, at most "
+        f"{plan.n_tasks_per_window:,} Dask tasks each",
+        "files": f"{plan.n_files:,}, at most {format_bytes(shard_bytes)} before compression",
+        "operations": f"{plan.flops / 1e12:,.1f} TFLOP "
+        f"({plan.flops / max(1, _volume(grid.shape)) / 1e6:.2f} MFLOP per pixel)",
+        "workers": f"{cluster.workers} of {cluster.cores} core(s), {format_bytes(cluster.memory_bytes)} each",
+        "memory": f"at most {format_bytes(memory.total_bytes)} per worker: "
+        f"process {format_bytes(memory.process_bytes)}, "
+        f"model {format_bytes(memory.model_bytes)}, forward passes {format_bytes(memory.forward_bytes)}, "
+        f"blocks {format_bytes(memory.blocks_bytes)}, windows {format_bytes(memory.windows_bytes)}",
+    }
+    console.print(_table("Plan", rows))
+
+
+def _volume(sizes: tuple[int, ...]) -> int:
+    volume = 1
+    for size in sizes:
+        volume *= size
+    return volume
+
+
+def show_report(console: Console, report: "SegmentReport") -> None:
+    """Print what a run did and how to look at it."""
+    if report.n_done_before:
+        console.print(f"Went on: {report.n_done_before} of {report.n_blocks} blocks were already done.")
+    background = f", {report.n_background} of them background" if report.n_background else ""
+    stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in report.stage_seconds.items())
+    console.print(
+        f"[bold green]Done:[/] {report.n_blocks} blocks{background} in {format_seconds(report.seconds)} "
+        f"({stages}), {format_rate(report.pixels_per_s)}",
+        highlight=False,
+    )
+    console.print(f"Labels: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Look at it: napari --plugin napari-ome-zarr {escape(report.location)}", highlight=False, soft_wrap=True
+    )
+
+
+def show_ingest(console: Console, report: "IngestReport") -> None:
+    """Print what an ingest found and made."""
+    plan = report.plan
+    for note in plan.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
+    kept = plan.n_shards - report.n_written
+    console.print(
+        f"[bold green]Done:[/] {_sizes(plan.shape)} px ({plan.axes}), {plan.dtype}, {len(plan.levels)} level(s), "
+        f"{report.n_written} file(s) written{f', {kept} kept' if kept else ''} in {format_seconds(report.seconds)}",
+        highlight=False,
+    )
+    console.print(f"Image: {escape(report.location)}", highlight=False, soft_wrap=True)
+
+
+def show_info(console: Console, path: str) -> None:
+    """Print what lies at a path: a checkpoint, a segmentation, or an image."""
+    from pipeline.store import describe_image, is_remote, read_attributes, resolve_location
+
+    location = resolve_location(path)
+    if not is_remote(location) and Path(location).is_file():
+        from unet.checkpoint import open_checkpoint
+
+        _show_checkpoint(console, open_checkpoint(location))
+        return
+    axes = None
+    attributes = read_attributes(location) if is_remote(location) or os.path.isdir(location) else None
+    if attributes is None:
+        axes = _guess_axes(location)
+    _show_image(console, describe_image(location, axes=axes))
+    for name in ((read_attributes(location, "labels") or {}).get("ome") or {}).get("labels", []):
+        _show_labels(console, location, name)
+
+
+def _guess_axes(location: str) -> str | None:
+    """Axes under which a bare array is only described, never segmented."""
+    from pipeline.errors import InputError
+    from pipeline.store import open_array
+
+    try:
+        return "tczyx"[-open_array(location).ndim :]
+    except Exception as error:
+        raise InputError(f"input={location}: neither a checkpoint nor Zarr ({error}).") from error
+
+
+def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
+    config = checkpoint.config
+    architecture, normalisation = config.architecture, config.normalisation
+    rows = {
+        "network": f"U-Net {architecture.ndim}D, depth {architecture.depth}, base {architecture.base_channels}, "
+        f"{architecture.n_parameters:,} parameters",
+        "input": f"{architecture.in_channels} channel(s) {', '.join(config.channel_names)}",
+        "classes": ", ".join(f"{value} {name}" for value, name in enumerate(config.classes)),
+        "normalisation": f"{normalisation.kind} {normalisation.offset or ''} {normalisation.scale or ''}".rstrip(),
+        "pixel size": f"{_sizes_um(config.pixel_size_um)}",
+        "sha256": checkpoint.sha256,
+        **{f"training {key}": str(value) for key, value in sorted(config.training.items())},
+    }
+    console.print(_table(f"Checkpoint {checkpoint.path}", rows))
+
+
+def _sizes_um(sizes: tuple[float, ...]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes) + " um" if sizes else "unknown"
+
+
+def _show_image(console: Console, image: "StoredImage") -> None:
+    level = image.multiscale.levels[image.level]
+    scale = ", ".join(
+        f"{axis} {step:g} {unit or ''}".rstrip()
+        for axis, step, unit in zip(image.axes, level.scale, image.multiscale.units, strict=True)
+    )
+    rows = {
+        "shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}",
+        "files of": f"{_sizes(image.chunks)} px",
+        "levels": str(len(image.multiscale.levels)),
+        "step": scale,
+        "channels": ", ".join(image.multiscale.channel_names) or str(image.size("c")),
+        "format": f"{'OME-Zarr' if image.is_ome else 'bare Zarr array'}, Zarr format {image.zarr_format}",
+    }
+    console.print(_table(f"Image {image.location}", rows))
+
+
+def _show_labels(console: Console, location: str, name: str) -> None:
+    from pipeline.record import read_record
+    from pipeline.store import describe_image, join, stored_shards
+
+    image = describe_image(join(location, "labels", name))
+    record: dict[str, Any] | None = _record_or_none(read_record, location, name)
+    rows = {"shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}"}
+    if record is not None:
+        total = _volume(tuple(map(ceil_divide, image.shape, image.chunks)))
+        done = len(stored_shards(location, f"labels/{name}/0"))
+        rows |= {
+            "blocks": f"{done} of {total} done" + ("" if done == total else "; run the same command again to go on"),
+            "input": f"{record['input']['location']} level {record['input']['level']}",
+            "model": f"{record['model']['path']} (sha256 {record['model']['sha256'][:12]}…)",
+            "parameters": ", ".join(f"{key} {value}" for key, value in record["parameters"].items()),
+            "code": f"{record['code']['name']} {record['code']['version']}",
+        }
+    console.print(_table(f"Labels {name}", rows))
+
+
+def _record_or_none(read: Any, location: str, name: str) -> dict[str, Any] | None:
+    from pipeline.errors import OutputError
+
+    try:
+        return read(location, name)
+    except OutputError:
+        return None
