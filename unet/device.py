@@ -44,3 +44,25 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     # Without these instructions bfloat16 is emulated and slower than float32; torch has no public query.
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def use_one_core() -> None:
+    """Make this thread's forward passes run on one core.
+
+    The number is read first: a thread's first use of torch sets it to the process' latest choice, which
+    another thread may have changed after the line below.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+def use_exact_float32() -> None:
+    """Keep CUDA convolutions in float32 and repeatable.
+
+    By default cuDNN rounds float32 inputs to TF32 (10 bits of mantissa), which would change labels between tile
+    sizes, and may choose algorithms whose sums depend on timing. Holds for the whole process.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

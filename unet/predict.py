@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.device import resolve_device, resolve_precision
+from unet.device import resolve_device, resolve_precision, use_exact_float32, use_one_core
 from unet.errors import GeometryError
 from unet.geometry import Geometry
 from unet.model import UNet
@@ -122,8 +122,8 @@ class Predictor:
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self.device).reshape(shape)
         self._scale = torch.tensor(scale, dtype=torch.float32, device=self.device).reshape(shape)
         workers = 1 if self.device.type == "cuda" else max(1, concurrency)
-        initialise = _use_one_core if self.device.type == "cpu" else None
-        self._pool = ThreadPoolExecutor(workers, "forward", initializer=initialise)
+        hold_still = {"cpu": use_one_core, "cuda": use_exact_float32}[self.device.type]
+        self._pool = ThreadPoolExecutor(workers, "forward", initializer=hold_still)
         self._warned = threading.Event()
 
     def predict(self, image: np.ndarray, probabilities: str | None = None) -> Prediction:
@@ -250,16 +250,6 @@ def _tiles(inner: tuple[int, ...], tile_px: tuple[int, ...]) -> Iterator[tuple[s
         for size, tile in zip(inner, tile_px, strict=True)
     ]
     return itertools.product(*axes)
-
-
-def _use_one_core() -> None:
-    """Make this thread's forward passes run on one core.
-
-    The number is read first: a thread's first use of torch sets it to the process' latest choice, which
-    another thread may have changed after the line below.
-    """
-    torch.get_num_threads()
-    torch.set_num_threads(1)
 
 
 def _all_flips(ndim: int) -> list[tuple[int, ...]]:
