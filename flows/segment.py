@@ -156,8 +156,10 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
     images = [(output.label_group(name), plan.label_arrays(), "nearest")]
     if plan.probabilities is not None:
         images.append((output.probability_group(name), plan.probability_arrays(), "local_mean"))
-    total = sum(spec.n_shards for _, arrays, _ in images for spec in arrays[1:])
-    with progress.stage("pyramid", total=total) as advance:
+    coarser = [(group, spec) for group, arrays, _ in images for spec in arrays[1:]]
+    total = sum(spec.n_shards for _, spec in coarser)
+    done = sum(len(store.stored_shards(prepared.location, store.join(group, spec.path))) for group, spec in coarser)
+    with progress.stage("pyramid", total=total, done=done) as advance:
         for group, arrays, method in images:
             try:
                 build_pyramid(

@@ -90,12 +90,12 @@ def _background(values: np.ndarray) -> np.float32:
     Found in two rounds of 64 steps, so that a few saturated pixels do not make the steps too wide to tell glass from
     dim cells.
     """
-    ends = (float(values.min()), float(values.max()))
+    ends = np.float64(values.min()), np.float64(values.max())  # float32 steps could be too narrow to be told apart
     for _ in range(2):
         counts, edges = np.histogram(values, bins=64, range=ends)
         peak = int(counts.argmax())
-        ends = (float(edges[peak]), float(edges[peak + 1]))
-    return np.float32(sum(ends) / 2)
+        ends = edges[peak], edges[peak + 1]
+    return np.float32((ends[0] + ends[1]) / 2)
 
 
 def background_blocks(source: ImageSource, grid: BlockGrid) -> list[Index]:

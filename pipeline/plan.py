@@ -35,8 +35,9 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
 # Measured on Linux with benchmarks/memory.py: Python with torch, dask, zarr and scipy loaded.
 PROCESS_BYTES = 600 * MiB
-# Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers.
-FORWARD_SCRATCH = 1.25
+# Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers and what the
+# allocator keeps. At most 1.47 in 44 runs in 2D and 3D, float32 and bfloat16.
+FORWARD_SCRATCH = 1.5
 
 
 @dataclass(frozen=True)

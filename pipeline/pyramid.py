@@ -50,6 +50,8 @@ def downsample(pixels: np.ndarray, axes: tuple[int, ...], method: Method) -> np.
     """
     if method == "nearest":
         return pixels[tuple(slice(None, None, 2) if axis in axes else slice(None) for axis in range(pixels.ndim))]
+    if pixels.dtype.kind == "b":
+        return downsample(pixels.view(np.uint8), axes, method).astype(bool)
     # an odd edge is doubled, so that its mean is its own
     odd = [(0, pixels.shape[axis] % 2 if axis in axes else 0) for axis in range(pixels.ndim)]
     even = np.pad(pixels, odd, mode="edge") if any(right for _, right in odd) else pixels

@@ -83,7 +83,7 @@ class ImageSource:
         UnreadableChunkError
             If a chunk cannot be read, naming it.
         NotFiniteError
-            If a value is NaN or infinite, naming its position.
+            If a value is NaN, infinite or beyond float32, naming its position.
         """
         stored, mirrors = self._stored_box(box)
         try:
@@ -91,8 +91,8 @@ class ImageSource:
         except Exception as error:  # codecs raise whatever they like on damaged bytes
             raise UnreadableChunkError(self._explain_unreadable(stored, error)) from error
         pixels = self._to_canonical(pixels)
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise NotFiniteError(self._explain_not_finite(pixels, stored))
+        if pixels.dtype.kind == "f" and not (usable := _is_usable(pixels)).all():
+            raise NotFiniteError(self._explain_not_finite(pixels, ~usable, stored))
         for axis, indices in mirrors.items():
             pixels = pixels.take(indices, axis=axis)
         return pixels
@@ -148,18 +148,23 @@ class ImageSource:
                 bad.append("/".join(map(str, chunk)))
         return bad
 
-    def _explain_not_finite(self, pixels: np.ndarray, stored: Box) -> str:
+    def _explain_not_finite(self, pixels: np.ndarray, bad: np.ndarray, stored: Box) -> str:
         """Which value, where: `pixels` are canonical and not yet mirrored."""
-        bad = ~np.isfinite(pixels)
         first = np.argwhere(bad)[0]
         value = pixels[tuple(first)]
         place = np.delete(first, len(self.plane_axes))
         starts = [stored[self.image.axes.index(axis)].start for axis in self.axes]
         position = ", ".join(f"{a}={s + p}" for a, s, p in zip(self.axes, starts, place, strict=True))
         return (
-            f"{int(bad.sum())} value(s) are not finite, the first is {value} at {position}; "
+            f"{int(bad.sum())} value(s) are not finite as float32, the first is {value} at {position}; "
             f"the network would spread it over its whole field of view. Replace such values in the input."
         )
+
+
+def _is_usable(pixels: np.ndarray) -> np.ndarray:
+    """Where real numbers are finite as float32, in which the network sees them: a float64 of 1e300 is not."""
+    usable: np.ndarray = np.abs(pixels) <= np.finfo(np.float32).max  # false for NaN too
+    return usable
 
 
 def select_source(

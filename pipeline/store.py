@@ -5,20 +5,21 @@ aside and renamed, those of object stores are put whole: a shard is there comple
 what resuming rests on.
 """
 
+import contextlib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
-from zarr.errors import ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError
+from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore
 
 from pipeline import ome
@@ -26,7 +27,7 @@ from pipeline.errors import InputError, OutputError, PipelineError
 
 SHOWN_DTYPES = ("uint8", "uint16", "uint32", "uint64", "float32")  # what every viewer can show
 _ZSTD_LEVEL = 3  # the library's default; label maps shrink 50-fold at any level
-_NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError)
+_NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
 _DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # zarr's LocalStore writes aside under such a name
 
@@ -47,6 +48,19 @@ def join(location: str, *parts: str) -> str:
     return "/".join(part for part in (location, *parts) if part)
 
 
+@contextlib.contextmanager
+def _failing_as(what: str, *, remote: bool) -> Iterator[None]:
+    """Say as `OutputError` what a file system raises, or an object store's back end with classes of its own."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        if remote or isinstance(error, OSError):
+            raise OutputError(f"{what}: {error}") from error
+        raise
+
+
 def open_store(location: str, *, writable: bool = False) -> Store:
     """The Zarr store at a location."""
     if is_remote(location):
@@ -54,15 +68,25 @@ def open_store(location: str, *, writable: bool = False) -> Store:
     return LocalStore(location, read_only=not writable)
 
 
-def open_array(location: str, path: str = "", *, writable: bool = False) -> zarr.Array[Any]:
+def open_array(
+    location: str, path: str = "", *, writable: bool = False, zarr_format: Literal[2, 3] | None = None
+) -> zarr.Array[Any]:
     """An array, opened anew: a handle kept in a long-lived worker would outlive an output made again.
 
     Blocks of all background are written like any other (`write_empty_chunks`), so that a shard's presence says
-    that its block is done.
+    that its block is done. With a known format (what we write is 3) only that one's metadata are looked for: two
+    requests of an object store instead of six, at each block.
+
+    Raises
+    ------
+    OutputError
+        If it is to be written and is not there (any more).
     """
     store = open_store(location, writable=writable)
-    array = zarr.open_array(store, path=path, mode="r+" if writable else "r")
-    return array.with_config({"write_empty_chunks": True}) if writable else array
+    if not writable:
+        return zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
+    with _failing_as(f"{join(location, path)} cannot be written", remote=is_remote(location)):
+        return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
 
 
 @dataclass(frozen=True)
@@ -97,7 +121,7 @@ class StoredImage:
     multiscale: ome.Multiscale
     level: int = 0
     is_ome: bool = True
-    zarr_format: int = 3
+    zarr_format: Literal[2, 3] = 3
 
     @property
     def axes(self) -> str:
@@ -110,7 +134,7 @@ class StoredImage:
 
     def array(self) -> zarr.Array[Any]:
         """The array itself, opened for reading."""
-        return open_array(self.location, self.array_path)
+        return open_array(self.location, self.array_path, zarr_format=self.zarr_format)
 
 
 def describe_image(location: str | Path, *, level: int = 0, axes: str | None = None) -> StoredImage:
@@ -147,7 +171,7 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     path = multiscale.levels[level].path
     try:
         array = open_array(location, path)
-    except _NOT_FOUND as error:
+    except (*_NOT_FOUND, *_DAMAGED) as error:
         raise InputError(f"{location}: level {level} names the array {path!r}, which is missing or damaged.") from error
     if len(array.shape) != len(multiscale.axes):
         raise InputError(f"{location}: array {path!r} has shape {array.shape}, but axes are {multiscale.axes!r}.")
@@ -243,7 +267,7 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
     OutputError
         If the location cannot be written.
     """
-    try:
+    with _failing_as(f"output={join(location, path)} cannot be created", remote=is_remote(location)):
         store = open_store(location, writable=True)
         for spec in arrays:
             zarr.create_array(
@@ -262,8 +286,6 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
             zarr.open_group(store, path=path, mode="r+").attrs.update(dict(attributes))
         except _NOT_FOUND:
             zarr.create_group(store, path=path, attributes=dict(attributes), zarr_format=3)
-    except OSError as error:
-        raise OutputError(f"output={join(location, path)} cannot be created: {error}") from error
 
 
 def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
@@ -272,14 +294,16 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
     Raises
     ------
     PipelineError
-        If the group's metadata are damaged.
+        If the group's metadata are damaged, or the store cannot be reached.
     """
-    try:
-        return dict(zarr.open_group(open_store(location), path=path, mode="r").attrs)
-    except _NOT_FOUND:
-        return None
-    except _DAMAGED as error:
-        raise PipelineError(f"{join(location, path)}: its Zarr metadata cannot be read: {error}") from error
+    where = join(location, path)
+    with _failing_as(f"{where} cannot be reached", remote=is_remote(location)):
+        try:
+            return dict(zarr.open_group(open_store(location), path=path, mode="r").attrs)
+        except _NOT_FOUND:
+            return None
+        except _DAMAGED as error:
+            raise PipelineError(f"{where}: its Zarr metadata cannot be read: {error}") from error
 
 
 def update_attributes(location: str, path: str, attributes: Mapping[str, Any]) -> None:
@@ -305,13 +329,12 @@ def list_names(location: str) -> set[str]:
         return {name for name in names if not _UNFINISHED.search(name)}
     import fsspec
 
-    try:
+    with _failing_as(f"{location} cannot be reached", remote=True):
         filesystem, path = fsspec.core.url_to_fs(location)
-        return {name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False)}
-    except (FileNotFoundError, NotImplementedError):  # HTTP has no listing
-        return set()
-    except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
-        raise OutputError(f"{location} cannot be reached: {type(error).__name__}: {error}") from error
+        try:
+            return {name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False)}
+        except (FileNotFoundError, NotImplementedError):  # HTTP has no listing
+            return set()
 
 
 def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
@@ -351,10 +374,8 @@ def write_box(array: zarr.Array[Any], box: tuple[slice, ...], values: np.ndarray
     OutputError
         If it cannot be written: a full disk, a lost connection.
     """
-    try:
+    with _failing_as(f"{array.store_path} cannot be written", remote=not isinstance(array.store, LocalStore)):
         array[box] = values
-    except OSError as error:
-        raise OutputError(f"{array.store_path} cannot be written: {error}") from error
 
 
 def is_file(location: str) -> bool:

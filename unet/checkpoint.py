@@ -169,13 +169,15 @@ class Checkpoint:
         CheckpointError
             If tensors are missing, unexpected or of another shape.
         """
+        import torch
         from safetensors.torch import load_file
 
         from unet.model import UNet
 
-        model = UNet(self.config.architecture)
+        with torch.device("meta"):  # no memory and no random draws for weights that are replaced
+            model = UNet(self.config.architecture)
         try:
-            model.load_state_dict(load_file(self.path))
+            model.load_state_dict(load_file(self.path), assign=True)
         except RuntimeError as error:
             raise CheckpointError(f"{self.path}: weights do not fit the architecture: {error}") from error
         return model.eval()

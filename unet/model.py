@@ -16,7 +16,6 @@ from unet.architecture import Architecture
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP_CONVOLUTION = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_DROPOUT = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
 def centre_crop(features: Tensor, like: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class UNet(nn.Module):
         )
         self.pool = _MAX_POOL[ndim](kernel_size=2)
         # the release drops after the second ReLU of its two lowest levels
-        self.dropout = _DROPOUT[ndim](architecture.dropout)
+        self.dropout = nn.Dropout(architecture.dropout)
         self.up = nn.ModuleList(
             _UP_CONVOLUTION[ndim](2 * width, width, kernel_size=2, stride=2) for width in widths[:-1]
         )

@@ -161,7 +161,7 @@ def test_the_planned_bytes_of_a_block_cover_what_map_overlap_joins_for_it(made: 
     for window in made.grid.windows(made.window_blocks):
         widest = [max(sizes) for sizes in window.canvas_chunks()]
         joined = math.prod(size + 2 * h for size, h in zip(widest, halo, strict=True)) * made.source.pixel_bytes
-        assert joined <= made.memory.blocks_bytes / (made.concurrency + 1)
+        assert 2 * joined <= made.memory.blocks_bytes / (made.concurrency + 1)  # the parts, and joined
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -278,6 +278,13 @@ def total(**changes: Any) -> int:
 )
 def test_more_of_anything_is_planned_with_more_memory(less: dict[str, Any], more: dict[str, Any]) -> None:
     assert total(**less) < total(**more)
+
+
+def test_each_forward_pass_at_a_time_needs_its_own_memory() -> None:
+    one, three = (plan("yx", (9000, 9000), concurrency=concurrency).memory for concurrency in (1, 3))
+    assert three.forward_bytes == 3 * one.forward_bytes
+    assert three.blocks_bytes == 2 * one.blocks_bytes  # one more block is read or written meanwhile
+    assert three.model_bytes == one.model_bytes
 
 
 def test_flips_and_skipped_background_need_no_more_memory() -> None:

@@ -71,7 +71,7 @@ def test_the_mean_of_ids_is_nobodys_id() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_local_mean_is_scikit_images_block_mean_rounded_half_up(shape: tuple[int, int], dtype: str) -> None:
-    # beyond 2^53 a mean in float64 is not exact
+    # scikit-image's mean is a float64: not exact beyond 2^53
     pixels = noise(shape, "uint32" if dtype == "uint64" else dtype).astype(dtype)
     small = downsample(pixels, (0, 1), "local_mean")
     assert small.dtype == pixels.dtype
@@ -80,6 +80,16 @@ def test_local_mean_is_scikit_images_block_mean_rounded_half_up(shape: tuple[int
         np.testing.assert_allclose(small, expected, rtol=np.finfo(dtype).eps, atol=np.finfo(dtype).eps * 100)
     else:
         np.testing.assert_array_equal(small, rounded_half_up(expected).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("shape", [(8, 6), (5, 7)])
+def test_means_of_64_bit_integers_are_exact(dtype: str, shape: tuple[int, int]) -> None:
+    limits = np.iinfo(dtype)
+    pixels = np.random.default_rng(0).integers(limits.min, limits.max, shape, dtype=dtype)
+    exact = np.pad(pixels, [(0, size % 2) for size in shape], mode="edge").astype(object)  # Python's own integers
+    total = exact[::2, ::2] + exact[1::2, ::2] + exact[::2, 1::2] + exact[1::2, 1::2]
+    assert downsample(pixels, (0, 1), "local_mean").tolist() == ((total + 2) // 4).tolist()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,7 @@ def test_halves_are_rounded_up_and_not_to_even(values: list[int], mean: int) -> 
 
 
 def test_the_largest_values_do_not_overflow() -> None:
-    for dtype in ("uint8", "uint16", "int16", "uint32", "int32"):
+    for dtype in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"):
         for extreme in (np.iinfo(dtype).min, np.iinfo(dtype).max):
             full = np.full((4, 4, 4), extreme, dtype)
             assert (downsample(full, (0, 1, 2), "local_mean") == extreme).all()
@@ -334,7 +344,7 @@ def test_the_first_error_is_raised_and_what_is_written_stays(tmp_path: Path, mon
 def test_a_cluster_builds_the_same_pyramid(tmp_path: Path) -> None:
     arrays = STORED["planes"]
     pixels = store_finest(tmp_path, arrays)
-    with Client(processes=False, n_workers=2, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
         assert build(tmp_path, arrays, "local_mean", client=client) == sum(spec.n_shards for spec in arrays[1:])
     assert_levels_are(tmp_path, arrays, pixels, "local_mean")
 

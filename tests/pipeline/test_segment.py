@@ -34,9 +34,7 @@ OFFSET, SCALE = 100.0, 50.0
 def client():
     """Two worker processes of two threads each."""
     with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, scheduler_kwargs={"dashboard": False}
-        ) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client
@@ -336,7 +334,8 @@ def test_each_input_chunk_is_read_a_bounded_number_of_times_and_each_shard_writt
     )
     CountingStore.reads.clear()
     CountingStore.writes.clear()
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as threads:
+    settings = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**settings) as cluster, Client(cluster) as threads:
         assert segment_blocks(job, window, set(), client=threads) == []
     reads = {key: count for key, count in CountingStore.reads.items() if key.startswith("c/")}
     print(  # noqa: T201 - figures for people who run this with -s

@@ -164,7 +164,7 @@ def test_statistics_do_not_depend_on_the_order_of_answers(
 def test_a_cluster_measures_the_same_to_the_last_bit(tmp_path: Path) -> None:
     source = source_of(tmp_path / "image", noise((100, 90), "float32"))
     expected = measure(source)
-    with Client(processes=False, n_workers=2, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
         measured = measure(source, client)
     assert (measured.mean, measured.std) == (expected.mean, expected.std)
     assert all(measured.percentile(q) == expected.percentile(q) for q in QS)

@@ -16,7 +16,7 @@ THREADS = 2
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=THREADS, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, threads_per_worker=THREADS, dashboard_address="127.0.0.1:0") as client:
         yield client
 
 
