@@ -20,15 +20,15 @@ from distributed import Client, LocalCluster
 
 from pipeline import output, record
 from pipeline.block import BlockJob, get_predictor
+from pipeline.image import describe_image
 from pipeline.options import SegmentOptions
 from pipeline.plan import SegmentPlan, plan_segmentation
 from pipeline.segment import segment_blocks
 from pipeline.source import select_source
-from pipeline.store import describe_image
 from unet.architecture import Architecture
 from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
 from unet.device import resolve_device, resolve_precision
+from unet.model import UNet
 
 
 def make_image(folder: Path, size: int) -> str:

@@ -5,11 +5,11 @@ Usage: python benchmarks/plan.py
 
 import time
 
+from pipeline.image import StoredImage
 from pipeline.ome import Level, Multiscale
 from pipeline.options import SegmentOptions
 from pipeline.plan import plan_segmentation
 from pipeline.source import select_source
-from pipeline.store import StoredImage
 from unet.architecture import Architecture
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from cluster.local import LocalSpec, plan_local
 from pipeline import output, store
 from pipeline.errors import InputError
+from pipeline.image import StoredImage, describe_image
 from pipeline.options import SegmentOptions
 from pipeline.plan import SegmentPlan, plan_segmentation
 from pipeline.record import compare_records, make_record, read_record
@@ -30,7 +31,7 @@ class SegmentRequest:
     options : SegmentOptions
         Sizes, precision, probabilities; None in it means "decide for me".
     level, axes, channels, ranges
-        Which pixels of the input: see `pipeline.store.describe_image` and `pipeline.source.select_source`.
+        Which pixels of the input: see `pipeline.describe_image` and `pipeline.source.select_source`.
     device : str
         "auto", "cpu" or "cuda".
     workers : int, optional
@@ -94,7 +95,7 @@ def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
     checkpoint = open_checkpoint(request.model)
     architecture = checkpoint.config.architecture
     source = select_source(
-        store.describe_image(request.input, level=request.level, axes=request.axes),
+        describe_image(request.input, level=request.level, axes=request.axes),
         n_spatial=architecture.ndim,
         n_channels=architecture.in_channels,
         channels=request.channels,
@@ -122,7 +123,7 @@ def _plan(request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource) 
     return plan, cluster, device.type
 
 
-def _output_location(request: SegmentRequest, image: store.StoredImage) -> str:
+def _output_location(request: SegmentRequest, image: StoredImage) -> str:
     if not request.in_place:
         if not request.output:
             raise InputError("an output is needed: --output OUT.ome.zarr, or --in-place.")

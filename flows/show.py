@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cluster.local import LocalSpec
     from flows.ingest import IngestReport
     from flows.segment import SegmentReport
+    from pipeline.image import StoredImage
     from pipeline.plan import SegmentPlan
-    from pipeline.store import StoredImage
     from unet.checkpoint import Checkpoint
 
 
@@ -101,7 +101,8 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, or an image."""
-    from pipeline.store import describe_image, is_remote, read_attributes, resolve_location
+    from pipeline.image import describe_image
+    from pipeline.store import is_remote, read_attributes, resolve_location
 
     location = resolve_location(path)
     if not is_remote(location) and Path(location).is_file():
@@ -167,8 +168,9 @@ def _show_image(console: Console, image: "StoredImage") -> None:
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
+    from pipeline.image import describe_image
     from pipeline.record import read_record
-    from pipeline.store import describe_image, join, stored_shards
+    from pipeline.store import join, stored_shards
 
     image = describe_image(join(location, "labels", name))
     record: dict[str, Any] | None = _record_or_none(read_record, location, name)

@@ -5,7 +5,8 @@ import json
 import os
 from collections.abc import Iterable
 
-from pipeline.store import StoredImage, is_remote, join
+from pipeline.image import StoredImage
+from pipeline.store import is_remote, join
 
 
 def fingerprint(image: StoredImage) -> str:

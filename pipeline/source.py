@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
 from pipeline.grid import Box, ceil_divide, reflect
-from pipeline.store import StoredImage, join
+from pipeline.image import StoredImage
+from pipeline.store import join
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pipeline import background
 from pipeline.background import background_blocks, coarse_source, tissue_mask
 from pipeline.errors import InputError
 from pipeline.grid import BlockGrid, Index
+from pipeline.image import describe_image
 from pipeline.ome import Level, Multiscale, multiscale_attributes
 from pipeline.pyramid import Method, downsample
 from pipeline.source import ImageSource, select_source
-from pipeline.store import describe_image
 from unet.geometry import Geometry
 
 HEIGHT, WIDTH = 1030, 1555  # odd, so that levels are not exact halves

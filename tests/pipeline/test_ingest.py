@@ -29,6 +29,7 @@ from pipeline.errors import (
     PlanError,
     UnreadableChunkError,
 )
+from pipeline.image import describe_image
 from pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
 from pipeline.readers import SegmentCache
 
@@ -173,7 +174,7 @@ def test_ome_tiff_of_any_order_is_stored_as_tczyx_with_calibration(
     plan = ingest(tmp_path / "a.ome.tif", tmp_path / "out.zarr")
     assert (plan.axes, plan.image.channel_names) == ("tczyx", ("DAPI", "GFP", "Cy5"))
     np.testing.assert_array_equal(level(tmp_path / "out.zarr"), image.transpose([axes.index(a) for a in "TCZYX"]))
-    found = store.describe_image(tmp_path / "out.zarr").multiscale
+    found = describe_image(tmp_path / "out.zarr").multiscale
     assert found.units == ("second", None, "micrometer", "micrometer", "micrometer")
     np.testing.assert_allclose(found.levels[0].scale, (2.0, 1.0, 1.5, 0.3, 0.25))
     assert found.channel_names == ("DAPI", "GFP", "Cy5")
@@ -448,7 +449,7 @@ def test_a_levels_voxels_have_their_centres_in_the_middle_of_what_they_average(t
         tmp_path / "a.tif", np.zeros((600, 700), np.uint8), resolution=(20000, 40000), resolutionunit="centimeter"
     )
     plan = ingest(tmp_path / "a.tif", tmp_path / "out.zarr", IngestOptions(chunk=128, shard=256))
-    found = store.describe_image(tmp_path / "out.zarr").multiscale
+    found = describe_image(tmp_path / "out.zarr").multiscale
     assert found.units == ("micrometer", "micrometer")
     for number, one in enumerate(found.levels):
         np.testing.assert_allclose(one.scale, (0.25 * 2**number, 0.5 * 2**number))

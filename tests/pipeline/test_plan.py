@@ -15,6 +15,7 @@ from pipeline import store
 from pipeline.block import BlockJob
 from pipeline.errors import PlanError
 from pipeline.grid import ceil_divide
+from pipeline.image import StoredImage
 from pipeline.ome import Level, Multiscale
 from pipeline.options import SegmentOptions
 from pipeline.output import create_output
@@ -39,7 +40,7 @@ def imagined_source(axes: str, shape: tuple[int, ...], n_spatial: int = 2, dtype
     """A source that exists nowhere: planning must not need more."""
     ones, zeros, nothing = (1.0,) * len(axes), (0.0,) * len(axes), (None,) * len(axes)
     multiscale = Multiscale(axes, nothing, (Level("", ones, zeros),))
-    image = store.StoredImage("/nowhere", "", shape, shape, dtype, multiscale, is_ome=False)
+    image = StoredImage("/nowhere", "", shape, shape, dtype, multiscale, is_ome=False)
     return select_source(image, n_spatial=n_spatial, n_channels=image.size("c"))
 
 

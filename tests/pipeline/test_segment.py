@@ -17,11 +17,12 @@ from zarr.storage import WrapperStore
 from pipeline import output, record, store
 from pipeline.block import BlockJob
 from pipeline.errors import IncompleteError, OutputError
+from pipeline.image import describe_image
 from pipeline.options import SegmentOptions
 from pipeline.plan import SegmentPlan, plan_segmentation
 from pipeline.segment import segment_blocks, window_array
 from pipeline.source import ImageSource, select_source
-from pipeline.store import describe_image, stored_shards
+from pipeline.store import stored_shards
 from unet.architecture import Architecture
 from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from unet.model import UNet

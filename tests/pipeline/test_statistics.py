@@ -13,9 +13,9 @@ from distributed import Client
 
 from pipeline import statistics
 from pipeline.errors import InputError, UnreadableChunkError
+from pipeline.image import describe_image
 from pipeline.source import ImageSource, select_source
 from pipeline.statistics import check_finite, count_boxes, measure, resolve_normalisation
-from pipeline.store import describe_image
 from unet.checkpoint import Normalisation
 
 QS = (0, 0.1, 1, 25, 50, 75, 99.8, 100)

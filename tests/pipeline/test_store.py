@@ -15,8 +15,9 @@ import zarr
 from pipeline import store
 from pipeline.errors import InputError, OutputError, PipelineError
 from pipeline.fingerprint import fingerprint
+from pipeline.image import describe_image
 from pipeline.ome import Level, Multiscale, multiscale_attributes
-from pipeline.store import ArraySpec, create_group, describe_image, read_attributes, stored_shards
+from pipeline.store import ArraySpec, create_group, read_attributes, stored_shards
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,162 @@
+"""What is known of a stored image before a pixel is read: an OME-Zarr level, or a bare Zarr array with its axes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zarr
+
+from pipeline import ome
+from pipeline.errors import InputError
+from pipeline.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """What is known of an image in a store without reading a pixel.
+
+    Attributes
+    ----------
+    location : str
+        Where the group or the bare array is.
+    array_path : str
+        The chosen level's array, relative to `location` ("" for a bare array).
+    shape, chunks : tuple of int
+        In pixels, per axis; `chunks` is what one file decodes to.
+    dtype : str
+        numpy name.
+    multiscale : Multiscale
+        Axes, calibration, names; of a bare array a single level with scale 1.
+    level : int
+        Which level `array_path` is.
+    is_ome : bool
+        Whether the metadata come from OME-Zarr.
+    zarr_format : int
+        2 or 3.
+    """
+
+    location: str
+    array_path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    multiscale: ome.Multiscale
+    level: int = 0
+    is_ome: bool = True
+    zarr_format: Literal[2, 3] = 3
+
+    @property
+    def axes(self) -> str:
+        """One letter per dimension."""
+        return self.multiscale.axes
+
+    def size(self, axis: str) -> int:
+        """Pixels along an axis, 1 if the image does not have it."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    def array(self) -> zarr.Array[Any]:
+        """The array itself, opened for reading."""
+        return open_array(self.location, self.array_path, zarr_format=self.zarr_format)
+
+
+def describe_image(location: str | Path, *, level: int = 0, axes: str | None = None) -> StoredImage:
+    """Find the image at a location: an OME-Zarr 0.4 or 0.5 group, or a bare Zarr array with its axes.
+
+    Parameters
+    ----------
+    location : path-like or URL
+        Group or array.
+    level : int
+        Resolution of an OME-Zarr image, 0 the finest.
+    axes : str, optional
+        Axes of a bare array, e.g. "cyx"; refused for an OME-Zarr image, whose metadata say it.
+
+    Raises
+    ------
+    InputError
+        If nothing is there, it is not Zarr, or its axes are unknown.
+    """
+    location = resolve_location(location)
+    node = _open_node(location)
+    if isinstance(node, zarr.Array):
+        return _describe_bare_array(location, node, axes)
+    multiscale = ome.parse_multiscale(dict(node.attrs), location)
+    if multiscale is None:
+        raise InputError(_explain_group(location, node))
+    if axes is not None:
+        raise InputError(
+            f"--axes={axes!r} was given, but {location} is OME-Zarr and says axes={multiscale.axes!r} itself; "
+            f"leave --axes out."
+        )
+    if not 0 <= level < len(multiscale.levels):
+        raise InputError(f"level={level}, expected 0 to {len(multiscale.levels) - 1}: {location} has no other.")
+    path = multiscale.levels[level].path
+    try:
+        array = open_array(location, path)
+    except (*NOT_FOUND, *DAMAGED) as error:
+        raise InputError(f"{location}: level {level} names the array {path!r}, which is missing or damaged.") from error
+    if len(array.shape) != len(multiscale.axes):
+        raise InputError(f"{location}: array {path!r} has shape {array.shape}, but axes are {multiscale.axes!r}.")
+    return _stored_image(location, path, array, multiscale, level=level)
+
+
+def _stored_image(
+    location: str, path: str, array: zarr.Array[Any], multiscale: ome.Multiscale, level: int = 0, is_ome: bool = True
+) -> StoredImage:
+    if 0 in array.shape:
+        raise InputError(f"{location}: shape={array.shape} has no pixels.")
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise InputError(f"{location}: dtype={array.dtype}, expected integers or real numbers.")
+    file_shape = array.shards or array.chunks
+    return StoredImage(
+        location, path, array.shape, file_shape, str(array.dtype), multiscale, level, is_ome, array.metadata.zarr_format
+    )
+
+
+def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
+    if not is_remote(location) and not os.path.exists(location):
+        raise InputError(f"input={location}: no such file or directory.")
+    if os.path.isfile(location):
+        raise InputError(f"input={location} is a file, expected a Zarr directory; convert it: segment-slide ingest.")
+    try:
+        return zarr.open(open_store(location), mode="r")
+    except NOT_FOUND as error:
+        raise InputError(
+            f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "
+            f"convert other formats with: segment-slide ingest."
+        ) from error
+    except DAMAGED as error:
+        raise InputError(f"input={location}: its Zarr metadata cannot be read: {error}") from error
+    except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
+        if not is_remote(location):
+            raise
+        raise InputError(f"input={location} cannot be reached: {type(error).__name__}: {error}") from error
+
+
+def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None) -> StoredImage:
+    if axes is None:
+        raise InputError(
+            f"input={location} is a bare Zarr array of shape {array.shape} without axes; "
+            f"say them with --axes, one letter of 'tczyx' per dimension, for example "
+            f"{'tczyx'[-min(array.ndim, 5) :]}."
+        )
+    ome.check_axes(axes, location)
+    if len(axes) != array.ndim:
+        raise InputError(f"axes={axes!r} names {len(axes)} dimensions, but {location} has shape {array.shape}.")
+    ones, zeros = (1.0,) * array.ndim, (0.0,) * array.ndim
+    multiscale = ome.Multiscale(axes, (None,) * array.ndim, (ome.Level("", ones, zeros),))
+    return _stored_image(location, "", array, multiscale, is_ome=False)
+
+
+def _explain_group(location: str, group: zarr.Group) -> str:
+    attributes: dict[str, Any] = dict(group.attrs)
+    attributes |= attributes.get("ome", {})
+    if "bioformats2raw.layout" in attributes:
+        return f"input={location} is a collection of images; name one of them, for example {location}/0."
+    if "plate" in attributes:
+        return f"input={location} is a plate; name one field of view, for example {location}/A/1/0."
+    return (
+        f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata; "
+        f"name the array inside it and its --axes."
+    )
