@@ -45,7 +45,7 @@ def ingest_image(
     """
     began = time.perf_counter()
     plan = plan_ingest(sources, options)
-    with (progress or QuietStages()).stage("ingest", total=plan.n_shards) as advance:
+    with (progress or QuietStages()).stage("ingest", total=plan.n_shards, unit="files") as advance:
         before = 0
 
         def count(done: int, _total: int) -> None:

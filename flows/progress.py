@@ -15,8 +15,10 @@ Advance = Callable[[int], None]
 class Stages(Protocol):
     """How a run tells what it is doing."""
 
-    def stage(self, name: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Advance]:
-        """Begin a stage of `total` steps, `done` of which were done before.
+    def stage(
+        self, name: str, total: int, done: int = 0, unit: str = "blocks"
+    ) -> contextlib.AbstractContextManager[Advance]:
+        """Begin a stage of `total` steps (of a `unit`), `done` of which were done before.
 
         The result is called after each step with the pixels it covered.
         """
@@ -26,7 +28,7 @@ class QuietStages:
     """Tells nobody."""
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+    def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
         """See `Stages`."""
         yield lambda n_pixels: None
 
@@ -48,13 +50,13 @@ class RichStages:
         self._console = console
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+    def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
         """See `Stages`."""
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
-            TextColumn("blocks"),
+            TextColumn(unit),
             _PixelRate(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )

@@ -159,7 +159,7 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
     coarser = [(group, spec) for group, arrays, _ in images for spec in arrays[1:]]
     total = sum(spec.n_shards for _, spec in coarser)
     done = sum(len(store.stored_shards(prepared.location, store.join(group, spec.path))) for group, spec in coarser)
-    with progress.stage("pyramid", total=total, done=done) as advance:
+    with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
         for group, arrays, method in images:
             try:
                 build_pyramid(

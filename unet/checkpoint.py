@@ -200,7 +200,7 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     CheckpointError
         If the network is not of ``config.architecture``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if model.architecture != config.architecture:
         raise CheckpointError(f"the network is {model.architecture}, its configuration says {config.architecture}.")
@@ -208,7 +208,8 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     partial = path.with_name(path.name + ".partial")
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        save_file(weights, partial, metadata={HEADER_KEY: config.to_json()})
+        # not save_file, which makes files that only their owner can read
+        partial.write_bytes(save(weights, metadata={HEADER_KEY: config.to_json()}))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

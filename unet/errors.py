@@ -5,7 +5,9 @@
     UnetError
     ├── GeometryError (ValueError)    a size or a depth that the network's arithmetic does not allow
     ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
-    └── DeviceError (RuntimeError)    a device or precision that this machine does not have
+    ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
+    ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
+    └── DivergedError (RuntimeError)  a training whose loss became NaN or infinite
 """
 
 
@@ -23,3 +25,11 @@ class CheckpointError(UnetError, ValueError):
 
 class DeviceError(UnetError, RuntimeError):
     """A device or a precision that was asked for and that this machine does not have."""
+
+
+class TrainingDataError(UnetError, ValueError):
+    """Images, labels or settings that a network cannot be trained with."""
+
+
+class DivergedError(UnetError, RuntimeError):
+    """The loss became NaN or infinite; the weights are of no use."""
