@@ -1,0 +1,50 @@
+"""One checkpoint and one set of worker processes for all tests of commands that do not test these themselves."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, Worker
+
+import flows.segment
+from cluster.local import local_client, plan_local
+from tests.flows.support import write_model
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """2D, one channel, two classes, depth 1: stride 2, halo 8."""
+    return write_model(tmp_path_factory.mktemp("model") / "cells.safetensors")
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """Borrowed in place of `local_client`: real workers, started once."""
+    with local_client(plan_local(1)) as client:
+
+        @contextlib.contextmanager
+        def borrow(_: object) -> Iterator[Client]:
+            try:
+                yield client
+            finally:
+                _wait_until_idle(client)
+
+        yield borrow
+
+
+def _wait_until_idle(client: Client) -> None:
+    """A command's own workers are gone when it ends; these must at least have finished what was cancelled."""
+    while any(client.run(_count_running).values()):
+        time.sleep(0.01)
+
+
+def _count_running(dask_worker: Worker) -> int:
+    return len(dask_worker.state.all_running_tasks)
+
+
+@pytest.fixture
+def warm(workers, monkeypatch):
+    """Let commands run by `run_here` use workers that are already there."""
+    monkeypatch.setattr(flows.segment, "local_client", workers)

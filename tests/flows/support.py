@@ -1,0 +1,255 @@
+"""What tests of whole commands share: small images and networks, three ways to run a command, trees compared."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import zarr
+
+from unet.architecture import Architecture
+from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from unet.model import UNet
+from unet.predict import whole_image_logits
+
+DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+OFFSET, SCALE = 100.0, 50.0
+CONSTANTS = Normalisation(offset=(OFFSET,), scale=(SCALE,))
+
+
+# -- images and networks -------------------------------------------------------------------------------------
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Repeatable uint8 pixels."""
+    return np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
+
+
+def write_array(path: Path, pixels: np.ndarray, chunk: int = 64) -> Path:
+    """A bare Zarr array (format 3); only y and x are cut into chunks."""
+    chunks = (1,) * (pixels.ndim - 2) + tuple(min(chunk, size) for size in pixels.shape[-2:])
+    zarr.create_array(path, shape=pixels.shape, chunks=chunks, dtype=pixels.dtype)[...] = pixels
+    return path
+
+
+def write_ome(
+    path: Path,
+    pixels: np.ndarray,
+    axes: str,
+    *,
+    scale: Sequence[float] | None = None,
+    n_levels: int = 1,
+    channels: Sequence[str] = (),
+    version: str = "0.5",
+) -> Path:
+    """An OME-Zarr 0.5 image, its metadata written out by hand; each level keeps every second pixel of y and x."""
+    scale = list(scale or [1.0] * len(axes))
+    units = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
+    kinds = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+    datasets = []
+    for level in range(n_levels):
+        write_array(path / str(level), pixels[..., :: 1 << level, :: 1 << level])
+        steps = [step * (1 << level) if axis in "yx" else step for axis, step in zip(axes, scale, strict=True)]
+        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": steps}]})
+    described = [{"name": a, "type": kinds[a]} | ({"unit": units[a]} if a in units else {}) for a in axes]
+    ome: dict[str, Any] = {"version": version, "multiscales": [{"name": "", "axes": described, "datasets": datasets}]}
+    if channels:
+        window = {"min": 0, "max": 255, "start": 0, "end": 255}
+        ome["omero"] = {"channels": [{"label": name, "color": "FFFFFF", "window": window} for name in channels]}
+    write_group(path, {"ome": ome})
+    return path
+
+
+def write_group(path: Path, attributes: dict[str, Any]) -> Path:
+    """A Zarr group (format 3) with some attributes."""
+    path.mkdir(parents=True, exist_ok=True)
+    content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    (path / "zarr.json").write_text(json.dumps(content))
+    return path
+
+
+def write_model(
+    path: Path,
+    *,
+    depth: int = 1,
+    ndim: int = 2,
+    in_channels: int = 1,
+    n_classes: int = 2,
+    seed: int = 0,
+    normalisation: Normalisation | None = None,
+    **config: Any,
+) -> Path:
+    """A random network whose classes are about as frequent as each other on noise: a constant map proves nothing."""
+    architecture = Architecture(
+        base_channels=2, depth=depth, ndim=ndim, in_channels=in_channels, n_classes=n_classes, dropout=0.0
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = UNet(architecture).eval()
+    normalisation = normalisation or Normalisation(offset=(OFFSET,) * in_channels, scale=(SCALE,) * in_channels)
+    pixels = noise(in_channels, *(64,) * ndim).astype(np.float32)
+    logits = whole_image_logits(model, (pixels - OFFSET) / SCALE).reshape(n_classes, -1)
+    model.classify.bias.data -= torch.from_numpy(np.median(logits, axis=1))
+    classes = ("background", *(f"class {value}" for value in range(1, n_classes)))
+    save_checkpoint(path, model, ModelConfig(architecture, classes, normalisation, **config))
+    return path
+
+
+# -- running commands ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it said."""
+
+    exit_code: int
+    out: str
+    err: str
+
+
+def run_here(*arguments: object) -> Outcome:
+    """Run a command in this process: what ``segment-slide ARGUMENTS`` does, without starting Python again."""
+    from flows import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ["segment-slide", *map(str, arguments)]
+    code: object = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGTERM, handler)
+    return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
+
+
+def run_without_workers(*arguments: object) -> Outcome:
+    """Run a command in this process alone, block by block: the same functions, nothing between them."""
+    import flows.segment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows.segment, "local_client", lambda _: contextlib.nullcontext())
+        return run_here(*arguments)
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start the installed command in a process group of its own."""
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("segment-slide"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> Outcome:
+    """Wait for a started command; one that hangs is killed with its group, and the test fails."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return Outcome(process.returncode, out, err)
+
+
+def run_installed(*arguments: object, **environment: str) -> Outcome:
+    """Run the installed command to its end."""
+    return finish(start(*arguments, **environment))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 60) -> None:
+    """Poll until something is so, while a command runs.
+
+    Raises
+    ------
+    AssertionError
+        If the command ended first, or the time is over.
+    """
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, f"the command ended first: {process.communicate()}"
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.005)
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All processes below one."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def survivors(processes: Sequence[psutil.Process], timeout_s: float = 10) -> list[psutil.Process]:
+    """Those that are still there after a time."""
+    return psutil.wait_procs(processes, timeout=timeout_s)[1]
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every path below a folder with a hash of its bytes (files) and its time of change."""
+    return {
+        str(path.relative_to(folder)): (_digest(path), path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))
+    }
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with the hash of its bytes."""
+    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
+
+
+def shards(array: Path) -> dict[tuple[int, ...], Path]:
+    """Files of a Zarr 3 array by their place in the grid, half-written ones left out."""
+    files = (path for path in (array / "c").rglob("*") if path.is_file() and path.suffix != ".partial")
+    return {tuple(map(int, path.relative_to(array / "c").parts)): path for path in files}
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A memory file system at a folder, with mount options such as "size=64k" or "ro"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change the options of a file system that `mounted` put there."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True, capture_output=True)
+
+
+def can_mount() -> bool:
+    """Whether this user may mount a memory file system."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with mounted(folder, "size=64k"):
+            return True
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return False
+    finally:
+        folder.rmdir()
