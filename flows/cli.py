@@ -88,6 +88,10 @@ def segment(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Write into INPUT's own labels/ instead of --output.")
     ] = False,
+    input_repaired: Annotated[
+        bool,
+        typer.Option("--input-repaired", help="Go on after damaged chunks of INPUT were replaced; the rest stays."),
+    ] = False,
 ) -> None:
     """Segment an image into an OME-Zarr of labels.
 
@@ -109,6 +113,7 @@ def segment(
         device=device,
         workers=workers,
         in_place=in_place,
+        input_repaired=input_repaired,
     )
     show_report(console, segment_slide(request, RichStages(console)))
 

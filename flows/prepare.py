@@ -31,13 +31,15 @@ class SegmentRequest:
     options : SegmentOptions
         Sizes, precision, probabilities; None in it means "decide for me".
     level, axes, channels, ranges
-        Which pixels of the input: see `pipeline.describe_image` and `pipeline.source.select_source`.
+        Which pixels of the input: see `pipeline.image.describe_image` and `pipeline.source.select_source`.
     device : str
         "auto", "cpu" or "cuda".
     workers : int, optional
         Worker processes on this machine.
     in_place : bool
         Write into the input's own ``labels/`` group.
+    input_repaired : bool
+        Go on although the input's files changed, because only damaged chunks were replaced: blocks that are done stay.
     """
 
     input: str
@@ -51,6 +53,7 @@ class SegmentRequest:
     device: str = "auto"
     workers: int | None = None
     in_place: bool = False
+    input_repaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def prepare(request: SegmentRequest) -> Prepared:
         device_kind=device_kind,
     )
     if begun:
+        if request.input_repaired:
+            begun = {**begun, "input": {**begun["input"], "fingerprint": record["input"]["fingerprint"]}}
         compare_records(begun, record, location)
         record = begun
     _warn_about_pixel_size(checkpoint.config, plan)

@@ -14,7 +14,7 @@ from pipeline.background import background_blocks
 from pipeline.block import BlockJob
 from pipeline.errors import IncompleteError, OutputError
 from pipeline.pyramid import build_pyramid
-from pipeline.record import read_record
+from pipeline.record import read_record, update_record
 from pipeline.segment import BlockFailure, segment_blocks
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
             record = normalise(prepared, client, progress)
         if not prepared.begun:
             output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
+        elif request.input_repaired:
+            update_record(location, name, record)
         with _timed(clock, "segment"):
             counts, failures = _segment(prepared, record, client, progress)
         with _timed(clock, "pyramid"):

@@ -17,6 +17,9 @@ ATTRIBUTE = "segment_slide"
 _LOCATIONS = {("input", "location"), ("model", "path")}
 
 
+_REPAIR_HINT = " If only damaged chunks of the input were replaced, add --input-repaired: blocks that are done stay."
+
+
 def code_version() -> str:
     """Version of this package, as installed."""
     return importlib.metadata.version("segment-slide")
@@ -68,6 +71,13 @@ def read_record(location: str, name: str) -> dict[str, Any] | None:
     return attributes.get(ATTRIBUTE) or None
 
 
+def update_record(location: str, name: str, record: dict[str, Any]) -> None:
+    """Replace the record of a begun output: its input was repaired and has another fingerprint now."""
+    for group in (f"probability/{name}", f"labels/{name}"):
+        if ATTRIBUTE in (store.read_attributes(location, group) or {}):
+            store.update_attributes(location, group, {ATTRIBUTE: record})
+
+
 def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: str) -> None:
     """Refuse to go on with an output that another run began.
 
@@ -86,4 +96,5 @@ def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: 
         raise OutputMismatchError(
             f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
             f"Run it as it was begun, choose another --output or --name, or delete it."
+            f"{_REPAIR_HINT if any(text.startswith('input.fingerprint') for text in differences) else ''}"
         )

@@ -104,6 +104,26 @@ def test_a_damaged_chunk_costs_only_the_blocks_that_read_it(slide, model, tmp_pa
     assert tree(output) == tree(reference)
 
 
+def test_a_chunk_copied_anew_is_taken_when_the_user_says_that_it_was_a_repair(model, tmp_path, warm):
+    """A restored file has another time, so the input counts as changed until the user says why."""
+    slide = write_array(tmp_path / "slide.zarr", noise(*SHAPE), chunk=CHUNK)
+    output, reference = tmp_path / "out.ome.zarr", tmp_path / "reference.ome.zarr"
+    chunk = slide / "c" / "2" / "1"
+    with rotten(chunk):
+        assert run_here(*arguments(slide, model, output)).exit_code == 3
+    os.utime(chunk)
+    refused = run_here(*arguments(slide, model, output))
+    assert refused.exit_code == 2
+    assert "input.fingerprint" in refused.err
+    assert "--input-repaired" in refused.err
+    before = {index: path.stat().st_mtime_ns for index, path in shards(output / "labels/segmentation/0").items()}
+    assert run_here(*arguments(slide, model, output), "--input-repaired").exit_code == 0
+    after = {index: path.stat().st_mtime_ns for index, path in shards(output / "labels/segmentation/0").items()}
+    assert {index: after[index] for index in before} == before
+    assert run_here(*arguments(slide, model, reference)).exit_code == 0
+    assert tree(output) == tree(reference)
+
+
 def check_incomplete(outcome, expected) -> None:
     assert outcome.exit_code == 3, outcome
     assert "Traceback" not in outcome.err
