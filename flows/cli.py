@@ -27,7 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Segment microscopy slides and volumes of any size with a U-Net: the whole image's result, tile by tile.",
 )
-console = Console()
+# Where nobody looks at a terminal of 80 columns, a sum or a path stays on its line.
+console = Console(width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True)
 
 EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
@@ -47,10 +48,10 @@ TRange = Annotated[
 ]
 ZRange = Annotated[str | None, typer.Option("--z", help="Planes, for a 2D network: 3 or 2:10.")]
 Block = Annotated[
-    int | None, typer.Option(help="Pixels per side of one task and one output file.  [default: 2048; 3D: 256]")
+    int | None, typer.Option(help="Pixels per side of one task and one output file (by default 2048; 256 in 3D).")
 ]
 Tile = Annotated[
-    int | None, typer.Option(help="Pixels per side of one pass of the network.  [default: what memory suits]")
+    int | None, typer.Option(help="Pixels per side of one pass of the network (by default what memory suits).")
 ]
 Precision = Annotated[
     str, typer.Option(help="auto, float32, or bfloat16 (several times faster where hardware has it).")
@@ -60,7 +61,7 @@ Tta = Annotated[
 ]
 Probabilities = Annotated[str, typer.Option(help="Store class probabilities too: none, uint8 (0-255) or float32.")]
 SkipBackground = Annotated[bool, typer.Option("--skip-background", help="Leave out blocks that hold only glass.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes on this machine.  [default: one per four cores]")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes on this machine (by default one per four cores).")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 
 
@@ -160,7 +161,7 @@ def ingest(
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="OME-Zarr to make, by convention NAME.ome.zarr.")],
     series: Annotated[
-        int | None, typer.Option(help="Which image of a file that holds several.  [default: largest]")
+        int | None, typer.Option(help="Which image of a file that holds several (by default the largest).")
     ] = None,
     axes: Annotated[str | None, typer.Option(help="Axes of a TIFF that does not say them, as zyx or czyx.")] = None,
     stack: Annotated[str, typer.Option(help="What the pages of a folder or list are: z, t or c.")] = "z",
@@ -170,7 +171,7 @@ def ingest(
     z_step: Annotated[
         float | None, typer.Option(help="Distance of planes (um), instead of what the file says.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the image.  [default: the file's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the image (by default the file's).")] = None,
 ) -> None:
     """Convert a slide, an image or a stack of pages to OME-Zarr with a pyramid.
 

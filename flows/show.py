@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def _table(title: str, rows: dict[str, str]) -> Table:
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # whole paths and sums, never an ellipsis
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", escape(value))
     return table
