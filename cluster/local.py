@@ -30,6 +30,8 @@ _ENVIRONMENT = {
 # Errors of blocks are collected and reported once, by block; a worker that was ended is worth a line.
 _LOG_LEVELS = {"distributed": "error", "distributed.nanny": "warning", "distributed.worker": "critical"}
 
+_TERMINATE_FRACTION = 0.98
+
 _SETTINGS: dict[str, Any] = {
     "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     "distributed.worker.preload": ["cluster.preload"],
@@ -37,7 +39,7 @@ _SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.98,
+    "distributed.worker.memory.terminate": _TERMINATE_FRACTION,
     "distributed.scheduler.allowed-failures": 3,
     "logging": _LOG_LEVELS,
 }
@@ -71,6 +73,11 @@ class LocalSpec:
             raise ClusterError(
                 f"workers={self.workers}, cores={self.cores}, memory={self.memory_bytes}: expected positive values."
             )
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory at which a worker is not yet ended."""
+        return int(self.memory_bytes * _TERMINATE_FRACTION)
 
     @property
     def tasks_per_worker(self) -> int:

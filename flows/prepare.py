@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.local import LocalSpec, plan_local
 from pipeline import output, store
@@ -10,9 +10,12 @@ from pipeline.errors import InputError
 from pipeline.image import StoredImage, describe_image
 from pipeline.options import SegmentOptions
 from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.record import compare_records, make_record, read_record
+from pipeline.record import accept_repair, compare_records, make_record, read_record
 from pipeline.source import ImageSource, select_source
 from unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -72,27 +75,30 @@ class Prepared:
 
 def prepare(request: SegmentRequest) -> Prepared:
     """Check everything that can be checked without reading a pixel or creating a file."""
+    from unet.device import describe_processor
+
     checkpoint, source = open_request(request)
     image, name = source.image, request.options.name
     location = _output_location(request, image)
     output.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
     options = request.options.adopt(begun["parameters"]) if begun else request.options
-    plan, cluster, device_kind = _plan(replace(request, options=options), checkpoint, source)
+    plan, cluster, device = _plan(replace(request, options=options), checkpoint, source)
     record = make_record(
         plan,
         model_path=str(checkpoint.path),
         model_sha256=checkpoint.sha256,
         classes=checkpoint.config.classes,
-        device_kind=device_kind,
+        device_kind=device.type,
+        processor=describe_processor(device),
     )
     if begun:
         if request.input_repaired:
-            begun = {**begun, "input": {**begun["input"], "fingerprint": record["input"]["fingerprint"]}}
+            begun = accept_repair(begun, record)
         compare_records(begun, record, location)
         record = begun
     _warn_about_pixel_size(checkpoint.config, plan)
-    return Prepared(request, location, checkpoint, plan, cluster, device_kind, record, begun=bool(begun))
+    return Prepared(request, location, checkpoint, plan, cluster, device.type, record, begun=bool(begun))
 
 
 def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
@@ -115,17 +121,20 @@ def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, LocalSpec]:
     return plan, cluster
 
 
-def _plan(request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource) -> tuple[SegmentPlan, LocalSpec, str]:
+def _plan(
+    request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource
+) -> "tuple[SegmentPlan, LocalSpec, torch.device]":
     from unet.device import resolve_device, resolve_precision
 
     device = resolve_device(request.device)
     precision = resolve_precision(request.options.precision or "auto", device)
     cluster = plan_local(request.workers)
-    concurrency = 1 if device.type == "cuda" else cluster.cores
+    if device.type == "cuda":  # one forward pass at a time, and one task that reads or writes meanwhile
+        cluster = replace(cluster, cores=1)
     options = replace(request.options, precision=precision)
-    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=concurrency)
-    plan.check_memory(cluster.memory_bytes)
-    return plan, cluster, device.type
+    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=cluster.cores)
+    plan.check_memory(cluster.usable_bytes)
+    return plan, cluster, device
 
 
 def _output_location(request: SegmentRequest, image: StoredImage) -> str:

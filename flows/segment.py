@@ -12,7 +12,9 @@ from flows.progress import QuietStages, Stages
 from pipeline import output, statistics, store
 from pipeline.background import background_blocks
 from pipeline.block import BlockJob
-from pipeline.errors import IncompleteError, OutputError
+from pipeline.errors import IncompleteError, OutputError, PipelineError
+from pipeline.grid import Index
+from pipeline.plan import SegmentPlan
 from pipeline.pyramid import build_pyramid
 from pipeline.record import read_record, update_record
 from pipeline.segment import BlockFailure, segment_blocks
@@ -78,12 +80,13 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
             )
         with _timed(clock, "measure"):
             record = normalise(prepared, client, progress)
+            background = _find_background(prepared)
         if not prepared.begun:
             output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
         elif request.input_repaired:
             update_record(location, name, record)
         with _timed(clock, "segment"):
-            counts, failures = _segment(prepared, record, client, progress)
+            counts, failures = _segment(prepared, record, background, client, progress)
         with _timed(clock, "pyramid"):
             _pyramids(prepared, client, progress)
     if failures:
@@ -103,14 +106,29 @@ def normalise(prepared: Prepared, client: "Client", progress: Stages) -> dict[st
     return {**prepared.record, "normalisation": content}
 
 
+def _find_background(prepared: Prepared) -> set[Index]:
+    """Blocks of bare glass, if they are to be left out."""
+    plan = prepared.plan
+    return set(background_blocks(plan.source, plan.grid)) if plan.parameters["skip_background"] else set()
+
+
+def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
+    """Blocks all of whose shards are there: labels, and probabilities if they are stored."""
+    done = store.stored_shards(location, f"{output.label_group(name)}/0")
+    if plan.probabilities is None:
+        return done
+    where = plan.channel_position
+    scores = store.stored_shards(location, f"{output.probability_group(name)}/0")
+    return done & {(*index[:where], *index[where + 1 :]) for index in scores}
+
+
 def _segment(
-    prepared: Prepared, record: dict[str, Any], client: "Client", progress: Stages
+    prepared: Prepared, record: dict[str, Any], background: set[Index], client: "Client", progress: Stages
 ) -> tuple[dict[str, int], list[BlockFailure]]:
     """Run all pending blocks."""
-    plan, name = prepared.plan, prepared.request.options.name
+    plan = prepared.plan
     job = _make_job(prepared, record)
-    done = store.stored_shards(prepared.location, f"{output.label_group(name)}/0")
-    background = set(background_blocks(plan.source, plan.grid)) if plan.parameters["skip_background"] else set()
+    done = stored_blocks(prepared.location, prepared.request.options.name, plan)
     pixels = 0
     with progress.stage("segment", total=plan.grid.n_blocks, done=len(done)) as advance:
 
@@ -173,7 +191,7 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
                     client=client,
                     on_shard=lambda: advance(0),
                 )
-            except OutputError as error:
+            except PipelineError as error:
                 raise IncompleteError(f"pyramid: {error}. What is done is kept.") from error
 
 

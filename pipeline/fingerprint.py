@@ -10,14 +10,16 @@ from pipeline.store import is_remote, join
 
 
 def fingerprint(image: StoredImage) -> str:
-    """sha256 over the level's metadata and its files' names, sizes and modification marks.
+    """sha256 over the level's metadata (calibration included) and its files' names, sizes and modification marks.
 
     Reading every byte of a slide twice to detect a change would double the input's traffic; the file system
     (or object store) already knows which files changed. HTTP has no listing: there only metadata count.
     """
     digest = hashlib.sha256()
     base = join(image.location, image.array_path)
-    digest.update(json.dumps([image.array_path, image.shape, image.dtype], sort_keys=True).encode())
+    level = image.multiscale.levels[image.level]
+    metadata = [image.array_path, image.shape, image.dtype, image.axes, image.multiscale.units]
+    digest.update(json.dumps([*metadata, level.scale, level.translation]).encode())
     for line in sorted(_remote_files(base) if is_remote(base) else _local_files(base)):
         digest.update(line.encode())
     return digest.hexdigest()

@@ -1,15 +1,19 @@
 """What is known of a stored image before a pixel is read: an OME-Zarr level, or a bare Zarr array with its axes."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 
 from pipeline import ome
 from pipeline.errors import InputError
 from pipeline.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
+
+_CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class StoredImage:
         Whether the metadata come from OME-Zarr.
     zarr_format : int
         2 or 3.
+    inner_chunks : tuple of int
+        What is decoded at once: smaller than `chunks` where these are shards; empty if the same.
     """
 
     location: str
@@ -45,6 +51,7 @@ class StoredImage:
     level: int = 0
     is_ome: bool = True
     zarr_format: Literal[2, 3] = 3
+    inner_chunks: tuple[int, ...] = ()
 
     @property
     def axes(self) -> str:
@@ -54,6 +61,13 @@ class StoredImage:
     def size(self, axis: str) -> int:
         """Pixels along an axis, 1 if the image does not have it."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes of the chunks that one read decodes at a time, at most."""
+        chunk = self.inner_chunks or self.chunks
+        n_chunks = math.prod(-(-size // step) for size, step in zip(self.shape, chunk, strict=True))
+        return min(n_chunks, _CHUNKS_AT_A_TIME) * math.prod(chunk) * np.dtype(self.dtype).itemsize
 
     def array(self) -> zarr.Array[Any]:
         """The array itself, opened for reading."""
@@ -110,7 +124,16 @@ def _stored_image(
         raise InputError(f"{location}: dtype={array.dtype}, expected integers or real numbers.")
     file_shape = array.shards or array.chunks
     return StoredImage(
-        location, path, array.shape, file_shape, str(array.dtype), multiscale, level, is_ome, array.metadata.zarr_format
+        location,
+        path,
+        array.shape,
+        file_shape,
+        str(array.dtype),
+        multiscale,
+        level,
+        is_ome,
+        array.metadata.zarr_format,
+        array.chunks,
     )
 
 

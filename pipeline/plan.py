@@ -11,6 +11,7 @@ from pipeline.errors import PlanError
 from pipeline.grid import BlockGrid, ceil_divide
 from pipeline.options import SegmentOptions
 from pipeline.sizes import (
+    BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
     WINDOWS_IN_FLIGHT,
     GiB,
@@ -141,18 +142,25 @@ class SegmentPlan:
             model_bytes=parameters * (4 + itemsize),
             forward_bytes=self.concurrency * (int(features * FORWARD_SCRATCH) + edges),
             blocks_bytes=(self.concurrency + 1) * self._block_bytes(),  # one more reads or writes meanwhile
-            windows_bytes=min(WINDOWS_IN_FLIGHT, self.n_windows)
-            * window_bytes(self.grid, self.window_blocks, self.source.pixel_bytes),
+            windows_bytes=self._windows_bytes(),
         )
 
+    def _windows_bytes(self) -> int:
+        """Input pixels that wait for their neighbours: two windows, or enough small ones to keep all threads busy."""
+        pixel_bytes, one_block = self.source.pixel_bytes, (1,) * len(self.window_blocks)
+        windows = min(WINDOWS_IN_FLIGHT, self.n_windows) * window_bytes(self.grid, self.window_blocks, pixel_bytes)
+        blocks = min(BLOCKS_PER_THREAD * (self.concurrency + 1), self.grid.n_blocks)
+        return max(windows, blocks * window_bytes(self.grid, one_block, pixel_bytes))
+
     def _block_bytes(self) -> int:
-        """Bytes of one block in work: read box joined, then labels and probabilities, each encoded once."""
+        """Bytes of one block in work: chunks decoded, read box joined, then labels and probabilities encoded."""
         read = math.prod(
             self.grid.widen(size, axis) + 2 * self.grid.halo(axis) for axis, size in enumerate(self.grid.block)
         )
         owned = math.prod(self.grid.block)
         scores = {None: 0, "uint8": 1, "float32": 4}[self.probabilities] * self.architecture.n_classes
-        return 2 * read * self.source.pixel_bytes + 3 * owned * (1 + scores)
+        stored = read * self.source.stored_pixel_bytes + self.source.image.decoding_bytes
+        return stored + 2 * read * self.source.pixel_bytes + 3 * owned * (1 + scores)
 
     def level_shapes(self) -> list[tuple[int, ...]]:
         """Shape of each pyramid level on the segmentation's axes, finest first."""

@@ -8,16 +8,18 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline import ome
+from pipeline.errors import UnreadableChunkError
 from pipeline.grid import Box, Index, ceil_divide
 from pipeline.store import ArraySpec, join, open_array, stored_shards, write_box
 from pipeline.tasks import run_tasks
 
 if TYPE_CHECKING:
+    import zarr
     from distributed import Client
 
 Method = Literal["nearest", "local_mean"]
@@ -180,10 +182,22 @@ def run_level_shard(level: PyramidLevel, index: Index) -> None:
     for start in range(box[row].start, box[row].stop, step):
         part = slice(start, min(start + step, box[row].stop))
         part_box = (*box[:row], part, *box[row + 1 :])
-        read = np.asarray(finer[level.source_box(part_box)])
+        read = _read_finer(level, finer, level.source_box(part_box), index)
         inside = slice(part.start - box[row].start, part.stop - box[row].start)
         pixels[(slice(None),) * row + (inside,)] = downsample(read, level.halved, level.method)
     write_box(coarser, box, pixels)
+
+
+def _read_finer(level: PyramidLevel, finer: "zarr.Array[Any]", box: Box, index: Index) -> np.ndarray:
+    """Pixels of the finer level; if a shard of it is damaged, say which files to delete."""
+    try:
+        return np.asarray(finer[box])
+    except Exception as error:
+        files = " or ".join("/".join(["c", *map(str, shard)]) for shard in level.source_shards(index))
+        where = join(level.location, level.group, level.source.path)
+        raise UnreadableChunkError(
+            f"a file of {where} is damaged, {files} ({error}); delete it, so that it is made again"
+        ) from error
 
 
 def build_pyramid(

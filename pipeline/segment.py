@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
-from pipeline.errors import IncompleteError, OutputError
+from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.grid import Box, Index, Window
-from pipeline.sizes import WINDOWS_IN_FLIGHT
+from pipeline.sizes import BLOCKS_PER_THREAD
 from pipeline.source import ImageSource
 from pipeline.tasks import count_threads, outcome, run_tasks
+from unet.errors import UnetError
 
 if TYPE_CHECKING:
     import dask.array
@@ -155,31 +156,41 @@ def segment_blocks(
     Returns
     -------
     list of BlockFailure
-        Blocks that failed twice for a reason of their own (an unreadable chunk, a value that is not finite), in
-        raster order; the others are stored.
+        Blocks that failed twice for a reason of their own (an unreadable chunk, a value that is not finite, a worker
+        that died under them again and again), in raster order; the others are stored.
 
     Raises
     ------
     IncompleteError
-        If the output cannot be written (a full disk): going on would fail for every block.
+        If the output cannot be written (a full disk) or the model cannot be used any more: going on would fail for
+        every block.
     """
     notify = on_block or (lambda report: None)
     skipped = [index for index in background if index not in done]
-    for index, report, error in run_tasks(client, functools.partial(run_background_block, job), skipped):
-        _accept(index, report, error, notify)
+    write = functools.partial(run_background_block, job)
+    failures = _retry(client, write, _run_each(client, write, skipped, notify), notify)
     done = set(done) | set(background)
+    segment = functools.partial(run_block_alone, job)
     if client is None:
         pending = [index for index in job.grid.indices() if index not in done]
-        results = run_tasks(None, functools.partial(run_block_alone, job), pending)
-        failed = [index for index, report, error in results if not _accept(index, report, error, notify)]
+        failed = _run_each(None, segment, pending, notify)
     else:
         failed = _run_windows(client, job, window_blocks, done, notify)
-    return _retry(client, job, sorted(failed), notify)
+    failures += _retry(client, segment, sorted(failed), notify)
+    return sorted(failures, key=lambda failure: failure.index)
+
+
+def _run_each(
+    client: "Client | None", function: Callable[[Index], BlockReport], indices: list[Index], notify: OnBlock
+) -> list[Index]:
+    """Run blocks one by one; return those that failed."""
+    results = run_tasks(client, function, indices)
+    return [index for index, report, error in results if not _accept(index, report, error, notify)]
 
 
 def _accept(index: Index, report: BlockReport | None, error: Exception | None, notify: OnBlock) -> bool:
-    """Count a stored block, or say that it failed; a failure to write ends the run."""
-    if isinstance(error, OutputError):
+    """Count a stored block, or say that it failed; what would fail for every block ends the run."""
+    if isinstance(error, OutputError | InputError | UnetError):
         raise IncompleteError(f"block {index}: {error}. Blocks that are done are kept.") from error
     if error is not None or report is None:
         log.info("block %s failed: %s", index, error)
@@ -188,17 +199,19 @@ def _accept(index: Index, report: BlockReport | None, error: Exception | None, n
     return True
 
 
-def _retry(client: "Client | None", job: BlockJob, failed: list[Index], notify: OnBlock) -> list[BlockFailure]:
+def _retry(
+    client: "Client | None", function: Callable[[Index], BlockReport], failed: list[Index], notify: OnBlock
+) -> list[BlockFailure]:
     """Try failed blocks alone.
 
     In a window a block also fails when a neighbour's chunk cannot be read; reading exactly its own box tells
     apart what is damaged from what only stood beside it.
     """
     failures = []
-    for index, report, error in run_tasks(client, functools.partial(run_block_alone, job), failed):
+    for index, report, error in run_tasks(client, function, failed):
         if not _accept(index, report, error, notify):
             failures.append(BlockFailure(index, f"{error}"))
-    return sorted(failures, key=lambda failure: failure.index)
+    return failures
 
 
 def _run_windows(
@@ -210,14 +223,12 @@ def _run_windows(
     windows = enumerate(job.grid.windows(window_blocks))
     running, failed = as_completed(), []
     index_of: dict[Any, Index] = {}
-    in_flight: list[set[Any]] = []
 
     def submit_next() -> bool:
         for number, window in windows:
             futures = _submit_window(client, job, window, done, number)
             if futures:
                 index_of.update({future.key: index for index, future in futures.items()})
-                in_flight.append({future.key for future in futures.values()})
                 running.update(futures.values())
                 return True
         return False
@@ -227,12 +238,9 @@ def _run_windows(
         for future in running:
             index = index_of.pop(future.key)
             report, error = outcome(future)
-            for keys in in_flight:
-                keys.discard(future.key)
-            in_flight[:] = [keys for keys in in_flight if keys]
             # draining: fewer blocks left than the workers will ask for next
-            if len(in_flight) < WINDOWS_IN_FLIGHT and len(index_of) <= 2 * count_threads(client):
-                submit_next()
+            while len(index_of) <= BLOCKS_PER_THREAD * count_threads(client) and submit_next():
+                pass
             if not _accept(index, _unwrap(report), error, notify):
                 failed.append(index)
     finally:

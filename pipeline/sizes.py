@@ -23,6 +23,7 @@ TILE_BUDGET_BYTES = 3 * GiB // 2  # larger tiles waste less on halos, until feat
 MAX_WINDOW_BLOCKS = 64
 WINDOW_BUDGET_BYTES = 512 * MiB
 WINDOWS_IN_FLIGHT = 2  # the next one is submitted while the last one drains
+BLOCKS_PER_THREAD = 2  # it drains when fewer blocks are left than this
 
 
 def choose_block(block: int | None, geometry: Geometry, ndim: int) -> int:

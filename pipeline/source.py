@@ -66,6 +66,11 @@ class ImageSource:
         """Bytes of one pixel with all its channels."""
         return self.dtype.itemsize * len(self.channels)
 
+    @property
+    def stored_pixel_bytes(self) -> int:
+        """Bytes of one pixel as it is read: all channels from the first chosen to the last."""
+        return self.dtype.itemsize * (max(self.channels) - min(self.channels) + 1)
+
     def read(self, box: Box) -> np.ndarray:
         """Pixels of a box, mirrored where it leaves the image.
 

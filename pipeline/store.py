@@ -174,7 +174,8 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
 
 def update_attributes(location: str, path: str, attributes: Mapping[str, Any]) -> None:
     """Set some attributes of an existing group."""
-    zarr.open_group(open_store(location, writable=True), path=path, mode="r+").attrs.update(dict(attributes))
+    with _failing_as(f"output={join(location, path)} cannot be written", remote=is_remote(location)):
+        zarr.open_group(open_store(location, writable=True), path=path, mode="r+").attrs.update(dict(attributes))
 
 
 def is_occupied(location: str) -> bool:
@@ -211,11 +212,11 @@ def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
         return [key async for key in store.list_prefix(prefix)]
 
     store = open_store(location)
-    present = sync(keys())
+    indices = [key.removeprefix(prefix).split("/") for key in sync(keys())]
+    shards = [index for index in indices if all(part.isdigit() for part in index)]
     if not is_remote(location):
-        present = [key for key in present if os.path.getsize(join(location, key)) > 0]
-    indices = (key.removeprefix(prefix).split("/") for key in present)
-    return {tuple(map(int, index)) for index in indices if all(part.isdigit() for part in index)}
+        shards = [index for index in shards if os.path.getsize(join(location, prefix + "/".join(index))) > 0]
+    return {tuple(map(int, index)) for index in shards}
 
 
 def remove_leftovers(location: str, path: str, *, below: bool = True) -> None:

@@ -17,15 +17,25 @@ def resolve_device(device: str = "auto") -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"device={device!r}: torch sees no CUDA GPU on this machine; expected a GPU, or 'cpu'.")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"device={device!r}: expected 'auto', 'cpu' or 'cuda'.") from error
-    if found.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device={device!r}: expected 'auto', 'cpu' or 'cuda'; nothing else is tested.")
-    return found
+    if device not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"device={device!r}: expected 'auto', 'cpu' or 'cuda' (which GPU: the variable CUDA_VISIBLE_DEVICES)."
+        )
+    return torch.device(device)
+
+
+def describe_processor(device: torch.device) -> str:
+    """What decides the last bits of a score: the GPU's name, or the instructions that oneDNN has on this CPU.
+
+    >>> describe_processor(torch.device("cpu")).split()[0] in ("AVX512", "AVX2", "DEFAULT", "NO")
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    has = {"bf16": torch.cpu._is_avx512_bf16_supported(), "amx": torch.cpu._is_amx_tile_supported()}
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(name for name, there in has.items() if there)])
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

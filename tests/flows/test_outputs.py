@@ -282,6 +282,38 @@ def test_probabilities_agree_with_the_labels_and_with_each_other(tmp_path, warm)
     np.testing.assert_array_equal(found["uint8"], np.round(exact * np.float32(255)))
 
 
+def test_a_lost_probability_shard_is_made_again_though_its_labels_are_there(model, tmp_path, warm):
+    """A power cut may leave an empty file; the block counts as done only when all its shards are there."""
+    image = write_array(tmp_path / "slide.zarr", noise(100, 130))
+    options = ["--axes", "yx", "--probabilities", "uint8", "--block", 64]
+    output = segment(image, model, tmp_path / "out.ome.zarr", *options)
+    before = tree(output)
+    shard = output / "probability/segmentation/0/c/0/1/1"
+    for damage in (shard.unlink, lambda: shard.write_bytes(b"")):
+        damage()
+        outcome = run_here("segment", image, "--model", model, "--output", output, *options)
+        assert outcome.exit_code == 0, outcome
+        assert "5 of 6 blocks were already done" in outcome.out
+        assert tree(output) == before
+
+
+def test_a_damaged_label_shard_that_the_pyramid_needs_is_named(model, tmp_path, warm):
+    image = write_array(tmp_path / "slide.zarr", noise(600, 130))
+    options = ["--axes", "yx", "--block", 64]
+    output = segment(image, model, tmp_path / "out.ome.zarr", *options)
+    before = tree(output)
+    shard = output / "labels/segmentation/0/c/2/1"
+    shard.write_bytes(shard.read_bytes()[:-3])
+    (output / "labels/segmentation/1/c/1/0").unlink()
+    outcome = run_here("segment", image, "--model", model, "--output", output, *options)
+    assert outcome.exit_code == 3, outcome
+    assert "c/2/1" in outcome.err
+    assert "Traceback" not in outcome.err
+    shard.unlink()
+    segment(image, model, output, *options)
+    assert tree(output) == before
+
+
 def test_background_is_left_out_and_the_rest_is_as_without(model, tmp_path, warm):
     """Tissue in one corner of a pyramid image; the mask comes from level 1."""
     pixels = np.full((2070, 2060), 240, np.uint8)

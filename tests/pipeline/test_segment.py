@@ -14,7 +14,7 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
-from pipeline import output, record, store
+from pipeline import output, record, segment, store
 from pipeline.block import BlockJob
 from pipeline.errors import IncompleteError, OutputError
 from pipeline.image import describe_image
@@ -348,3 +348,49 @@ def test_each_input_chunk_is_read_a_bounded_number_of_times_and_each_shard_writt
     shards = {key: count for key, count in CountingStore.writes.items() if key.startswith("labels/cells/0/c/")}
     assert len(shards) == plan.grid.n_blocks
     assert set(shards.values()) == {1}
+
+
+def test_a_background_block_that_fails_is_tried_again_and_then_named(tmp_path):
+    pixels = np.zeros((128, 192), np.uint8)
+    network, path, sha256 = make_model(tmp_path, depth=1)
+    plan = plan_segmentation(store_image(tmp_path, pixels, "yx", 64), network.architecture, SegmentOptions(block=64))
+    job = make_job(plan, path, sha256, str(tmp_path / "out.ome.zarr"), probabilities="uint8", probability_group="none")
+    background = {(0, 0), (1, 2)}  # its probabilities have no array to go to, so writing it fails
+    failures = segment_blocks(job, (2, 2), set(plan.grid.indices()) - background, background=background)
+    assert [failure.index for failure in failures] == sorted(background)
+
+
+def test_a_model_that_was_replaced_ends_the_run_at_once(tmp_path, client):
+    """Going on would fail for every block."""
+    pixels = np.zeros((128, 128), np.uint8)
+    network, path, sha256 = make_model(tmp_path, depth=1)
+    plan = plan_segmentation(store_image(tmp_path, pixels, "yx", 64), network.architecture, SegmentOptions(block=64))
+    job = make_job(plan, path, "0" * len(sha256), str(tmp_path / "out.ome.zarr"))
+    for where in (None, client):
+        with pytest.raises(IncompleteError, match="the file was replaced"):
+            segment_blocks(job, (2, 2), set(), client=where)
+
+
+def test_small_windows_are_submitted_until_all_threads_have_work(tmp_path, client, monkeypatch):
+    """Four threads and windows of one block: more than two windows are under way at a time."""
+    pixels = np.zeros((64 * 12, 64), np.uint8)
+    network, path, sha256 = make_model(tmp_path, depth=1)
+    plan = plan_segmentation(store_image(tmp_path, pixels, "yx", 64), network.architecture, SegmentOptions(block=64))
+    job = make_job(plan, path, sha256, str(tmp_path / "out.ome.zarr"))
+    waiting, most = 0, 0
+    submit = segment._submit_window
+
+    def count(*arguments):
+        nonlocal waiting, most
+        futures = submit(*arguments)
+        waiting += len(futures)
+        most = max(most, waiting)
+        return futures
+
+    def on_block(_):
+        nonlocal waiting
+        waiting -= 1
+
+    monkeypatch.setattr(segment, "_submit_window", count)
+    assert segment_blocks(job, (1, 1), set(), client=client, on_block=on_block) == []
+    assert 4 < most <= 2 * 4 + 2
