@@ -1,11 +1,13 @@
 """Damaged input, a full disk: what can be done is done and kept, the same command goes on, the bytes end up equal."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,12 +118,20 @@ def test_a_chunk_copied_anew_is_taken_when_the_user_says_that_it_was_a_repair(mo
     assert refused.exit_code == 2
     assert "input.fingerprint" in refused.err
     assert "--input-repaired" in refused.err
+    began = record_of(output)["input"]
     before = {index: path.stat().st_mtime_ns for index, path in shards(output / "labels/segmentation/0").items()}
     assert run_here(*arguments(slide, model, output), "--input-repaired").exit_code == 0
     after = {index: path.stat().st_mtime_ns for index, path in shards(output / "labels/segmentation/0").items()}
     assert {index: after[index] for index in before} == before
     assert run_here(*arguments(slide, model, reference)).exit_code == 0
-    assert tree(output) == tree(reference)
+    assert record_of(output)["input"] == {**record_of(reference)["input"], "repaired_from": [began["fingerprint"]]}
+    made, expected = tree(output), tree(reference)
+    assert [name for name in expected if made[name] != expected[name]] == ["labels/segmentation/zarr.json"]
+    assert made.keys() == expected.keys()
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "labels/segmentation/zarr.json").read_text())["attributes"]["segment_slide"]
 
 
 def check_incomplete(outcome, expected) -> None:

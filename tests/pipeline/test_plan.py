@@ -40,7 +40,8 @@ def imagined_source(axes: str, shape: tuple[int, ...], n_spatial: int = 2, dtype
     """A source that exists nowhere: planning must not need more."""
     ones, zeros, nothing = (1.0,) * len(axes), (0.0,) * len(axes), (None,) * len(axes)
     multiscale = Multiscale(axes, nothing, (Level("", ones, zeros),))
-    image = StoredImage("/nowhere", "", shape, shape, dtype, multiscale, is_ome=False)
+    chunks = tuple(min(size, 512) if axis in "yx" else 1 for axis, size in zip(axes, shape, strict=True))
+    image = StoredImage("/nowhere", "", shape, chunks, dtype, multiscale, is_ome=False)
     return select_source(image, n_spatial=n_spatial, n_channels=image.size("c"))
 
 
@@ -450,3 +451,26 @@ def test_a_plan_made_of_adopted_options_is_the_recorded_plan() -> None:
     again = plan_segmentation(begun.source, begun.architecture, SegmentOptions().adopt(begun.parameters))
     assert again == begun
     assert plan_segmentation(begun.source, begun.architecture, SegmentOptions()) != begun
+
+
+def test_an_input_whose_chunks_do_not_fit_in_memory_is_refused():
+    """One chunk of 32768^2 px is decoded whole, however small the part that is read."""
+    made = plan("yx", (32768, 32768), dtype="uint16")
+    image = dataclasses.replace(made.source.image, chunks=(32768, 32768))
+    huge = dataclasses.replace(made, source=dataclasses.replace(made.source, image=image))
+    assert huge.memory.blocks_bytes - made.memory.blocks_bytes > 2 * 2 * GiB - 2 * 10 * 512 * 512 * 2 - 1
+    made.check_memory(4 * GiB)
+    with pytest.raises(PlanError, match="blocks 4"):
+        huge.check_memory(4 * GiB)
+
+
+def test_channels_that_lie_apart_are_counted_with_what_lies_between():
+    source = imagined_source("cyx", (40, 4096, 4096), 2, "uint16")
+    apart = select_source(source.image, n_spatial=2, n_channels=2, channels=(0, 39))
+    beside = select_source(source.image, n_spatial=2, n_channels=2, channels=(0, 1))
+    plans = [
+        plan_segmentation(chosen, Architecture(in_channels=2, base_channels=8), SegmentOptions(precision="float32"))
+        for chosen in (apart, beside)
+    ]
+    read = (2048 + 2 * 94) ** 2
+    assert plans[0].memory.blocks_bytes - plans[1].memory.blocks_bytes == 2 * read * 38 * 2

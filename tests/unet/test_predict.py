@@ -540,17 +540,16 @@ def test_probabilities_of_another_dtype_are_refused(make_unet, dtype):
         predictor.predict(np.zeros((1, 156, 156), np.float32), dtype)
 
 
-@pytest.mark.parametrize("device", ["mps", "meta", "gpu", ""])
+@pytest.mark.parametrize("device", ["mps", "meta", "gpu", "cuda:1", ""])
 def test_devices_that_are_neither_cpu_nor_cuda_are_refused(device):
     with pytest.raises(DeviceError, match=f"device='{device}': expected 'auto', 'cpu' or 'cuda'"):
         resolve_device(device)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_asking_for_a_gpu_where_there_is_none_is_refused(device, monkeypatch):
+def test_asking_for_a_gpu_where_there_is_none_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="torch sees no CUDA GPU on this machine"):
-        resolve_device(device)
+        resolve_device("cuda")
     assert resolve_device("auto") == torch.device("cpu")
 
 
