@@ -15,7 +15,7 @@ from pipeline.block import BlockJob
 from pipeline.errors import IncompleteError, OutputError, PipelineError
 from pipeline.grid import Index
 from pipeline.plan import SegmentPlan
-from pipeline.pyramid import build_pyramid
+from pipeline.pyramid import Method, build_pyramid
 from pipeline.record import read_record, update_record
 from pipeline.segment import BlockFailure, segment_blocks
 
@@ -173,6 +173,7 @@ def _make_job(prepared: Prepared, record: dict[str, Any]) -> BlockJob:
 def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
     """Coarser levels of labels and probabilities, where all their sources are there."""
     plan, name = prepared.plan, prepared.request.options.name
+    images: list[tuple[str, list[store.ArraySpec], Method]]
     images = [(output.label_group(name), plan.label_arrays(), "nearest")]
     if plan.probabilities is not None:
         images.append((output.probability_group(name), plan.probability_arrays(), "local_mean"))
@@ -187,7 +188,7 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
                     group,
                     arrays,
                     plan.source.spatial_axes,
-                    method,  # type: ignore[arg-type]
+                    method,
                     client=client,
                     on_shard=lambda: advance(0),
                 )
