@@ -157,12 +157,5 @@ def _describe(settings: DemoSettings, patches: list[SyntheticRegion]) -> "ModelC
     )
 
 
-def _normalise(image: np.ndarray, config: "ModelConfig") -> np.ndarray:
-    """Intensities as `unet.predict` will hand them to the network."""
-    offset = np.array(config.normalisation.offset, np.float32)[:, None, None]
-    scale = np.array(config.normalisation.scale, np.float32)[:, None, None]
-    return (image.astype(np.float32) - offset) / scale
-
-
 def _without_loss(config: "ModelConfig") -> "ModelConfig":
     return replace(config, training={key: value for key, value in config.training.items() if key != "loss"})

@@ -5,7 +5,6 @@ Serial runs, Dask windows and retries all call `run_block`; they differ only in 
 
 import functools
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,12 +69,10 @@ class BlockJob:
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What a block's task returns: which block, how long, where the time went."""
+    """What a block's task returns: which block, and how many pixels it stored."""
 
     index: Index
     n_pixels: int
-    predict_s: float
-    store_s: float
 
 
 _predictor_lock = threading.Lock()
@@ -169,12 +166,9 @@ def run_block(job: BlockJob, pixels: np.ndarray, index: Index) -> BlockReport:
     OutputError
         If a shard cannot be written.
     """
-    started = time.perf_counter()
     prediction = segment_block(job, pixels, index)
-    predicted = time.perf_counter()
     store_block(job, index, prediction.labels, prediction.probabilities)
-    stored = time.perf_counter()
-    return BlockReport(index, prediction.labels.size, predicted - started, stored - predicted)
+    return BlockReport(index, prediction.labels.size)
 
 
 def run_block_alone(job: BlockJob, index: Index) -> BlockReport:
@@ -190,9 +184,8 @@ def run_background_block(job: BlockJob, index: Index) -> BlockReport:
         n_classes = open_array(job.location, f"{job.probability_group}/0").shape[job.channel_position]
         scores = np.zeros((n_classes, *shape), job.probabilities)
         scores[0] = 255 if job.probabilities == "uint8" else 1
-    started = time.perf_counter()
     store_block(job, index, np.zeros(shape, np.uint8), scores)
-    return BlockReport(index, int(np.prod(shape)), 0.0, time.perf_counter() - started)
+    return BlockReport(index, int(np.prod(shape)))
 
 
 def store_block(job: BlockJob, index: Index, labels: np.ndarray, scores: np.ndarray | None) -> None:

@@ -104,7 +104,6 @@ class StackReader:
                 f"stack_axis={axis!r}: each of the {len(files)} pages has axes {first.axes!r}; expected planes (yx or "
                 f"cyx) and a stack axis out of z, t, c that they do not have."
             )
-        self._page_axes = first.axes
         axes = "".join(sorted(axis + first.axes, key=AXIS_ORDER.index))
         self._at = axes.index(axis)
         self.info = replace(
