@@ -128,8 +128,8 @@ class SegmentCache:
                 self._futures.pop(key)
             future.set_exception(error)
             raise
-        future.set_result(values)
-        with self._lock:
+        with self._lock:  # done and counted in one step: eviction takes what is done for counted
+            future.set_result(values)
             self._held_bytes += values.nbytes
             self._evict()
         return values
