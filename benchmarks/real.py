@@ -27,10 +27,11 @@ from flows.ingest import ingest_image
 from flows.overlay import Panel, write_overlay
 from flows.prepare import SegmentRequest
 from flows.progress import format_seconds
-from flows.score import score_objects, score_pixels
 from flows.segment import SegmentReport, segment_slide
 from pipeline.ingest_plan import IngestOptions
+from pipeline.object_scores import score_objects
 from pipeline.options import SegmentOptions
+from pipeline.pixel_scores import score_pixels
 from pipeline.store import open_array
 from pipeline.synthetic import part_cells, widen_ridges
 from unet.architecture import Architecture

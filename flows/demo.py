@@ -21,8 +21,9 @@ from pipeline.errors import OutputError
 from pipeline.synthetic import SyntheticSlide
 
 if TYPE_CHECKING:
-    from flows.score import ObjectScores, PixelScores
     from flows.segment import SegmentReport
+    from pipeline.object_scores import ObjectScores
+    from pipeline.pixel_scores import PixelScores
     from unet.checkpoint import Checkpoint
 
 __all__ = ["DemoResult", "DemoSettings", "run_demo"]
@@ -143,7 +144,8 @@ def _score(truth: np.ndarray, predicted: np.ndarray) -> "tuple[PixelScores, Obje
     """Scores of a class map against true cells; its objects are what hangs together by edges."""
     from scipy import ndimage
 
-    from flows.score import score_objects, score_pixels
+    from pipeline.object_scores import score_objects
+    from pipeline.pixel_scores import score_pixels
 
     return score_pixels(truth > 0, predicted > 0), score_objects(truth, ndimage.label(predicted)[0])
 

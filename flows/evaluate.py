@@ -1,0 +1,241 @@
+"""Score a segmentation against the truth: open both, check that they fit, count, score, in this order."""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from flows.progress import QuietStages, Stages
+from pipeline.contingency import Contingency
+from pipeline.errors import InputError
+from pipeline.evaluate import (
+    EvaluateOptions,
+    ObjectCounts,
+    check_pair,
+    evaluate_stored,
+    score_stored_membranes,
+)
+from pipeline.label_pair import LabelPair
+from pipeline.mask_files import Source, open_source
+from pipeline.membrane_scores import MembraneScores
+from pipeline.object_scores import (
+    IOU_THRESHOLDS,
+    ObjectScores,
+    check_ious,
+    mean_average_precision,
+    score_matches,
+    score_seg,
+)
+from pipeline.pixel_scores import Confusion
+from pipeline.rand_scores import RandScores, score_rand
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Kind = Literal["classes", "instances", "membranes"]
+KINDS = ("classes", "instances", "membranes")
+OBJECTS = ("auto", "ids", "components")
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What to compare, and as what.
+
+    Parameters
+    ----------
+    predicted, truth : str
+        Zarr (path or URL: an OME-Zarr image or label image, or a bare array), a TIFF or PNG file, or a folder of these.
+    kind : {"classes", "instances", "membranes"}
+        Class maps pixel by pixel; ids object by object; or a probability map of cells against cells and membranes with
+        the errors of the EM challenge 2012.
+    predicted_objects, truth_objects : {"auto", "ids", "components"}
+        Instances: whether a side holds ids, or classes whose components are the objects. "auto": a prediction of
+        uint8 or bool is a class map, anything else holds ids.
+    value : int
+        The class whose components are objects.
+    ious : tuple of float
+        Thresholds of precision, recall and F1, from 0.5.
+    options : EvaluateOptions
+        Block size, ignored value, binary masks; its classes are set from the above.
+    predicted_level, truth_level : int
+        Resolution of an OME-Zarr image.
+    predicted_axes, truth_axes : str, optional
+        Axes of a bare Zarr array, or of a TIFF that does not say them.
+    channel : int, optional
+        Channel of the prediction: which class a probability map is about.
+    n_spatial : int
+        2: planes (t, z) are frames of their own; 3: objects extend along z.
+    """
+
+    predicted: str
+    truth: str
+    kind: Kind = "classes"
+    predicted_objects: str = "auto"
+    truth_objects: str = "ids"
+    value: int = 1
+    ious: tuple[float, ...] = IOU_THRESHOLDS
+    options: EvaluateOptions = EvaluateOptions()
+    predicted_level: int = 0
+    truth_level: int = 0
+    predicted_axes: str | None = None
+    truth_axes: str | None = None
+    channel: int | None = None
+    n_spatial: int = 2
+
+
+@dataclass(frozen=True)
+class ObjectReport:
+    """Scores of objects over all frames: `matches` has one entry per IoU threshold."""
+
+    n_truth: int
+    n_predicted: int
+    seg: float
+    matches: tuple[ObjectScores, ...]
+    mean_average_precision: float
+    rand: RandScores
+
+
+@dataclass(frozen=True)
+class EvaluateReport:
+    """What an evaluation found; of `classes`, `objects` and `membranes` the one that was asked for.
+
+    Attributes
+    ----------
+    request : EvaluateRequest
+        What was compared.
+    shape : tuple of int
+        Size (px) of the truth, planes first.
+    n_pixels : int
+        Pixels compared, without ignored ones.
+    notes : tuple of str
+        What a reader of the scores should know.
+    seconds : float
+        Wall time.
+    """
+
+    request: EvaluateRequest
+    shape: tuple[int, ...]
+    n_pixels: int
+    classes: Confusion | None = None
+    objects: ObjectReport | None = None
+    membranes: MembraneScores | None = None
+    notes: tuple[str, ...] = field(default=())
+    seconds: float = 0.0
+
+
+def evaluate_request(
+    request: EvaluateRequest, progress: Stages | None = None, client: "Client | None" = None
+) -> EvaluateReport:
+    """Score a segmentation.
+
+    Parameters
+    ----------
+    request : EvaluateRequest
+        What to compare.
+    progress : Stages, optional
+        Who is told.
+    client : Client, optional
+        Where blocks of stored images are counted; None counts here.
+
+    Raises
+    ------
+    PipelineError
+        Bad input, before any work where it shows without reading; an unreadable chunk; a truth without an object.
+    """
+    began = time.perf_counter()
+    pair, options, notes, total = prepare(request)
+    unit = "blocks" if request.kind != "membranes" else "planes"
+    with (progress or QuietStages()).stage("evaluate", total=total, unit=unit) as advance:
+        work: dict[str, Any] = {"client": client}
+        if request.kind == "membranes":
+            scores = score_stored_membranes(pair.predicted, pair.truth, on_plane=advance, **work)
+            found = EvaluateReport(request, pair.truth.shape, _size(pair), membranes=scores)
+        elif request.kind == "classes":
+            confusion = evaluate_stored(pair.predicted, pair.truth, "classes", options, on_block=advance, **work)
+            found = _report_classes(request, pair, confusion)
+        else:
+            counts = evaluate_stored(pair.predicted, pair.truth, "instances", options, on_block=advance, **work)
+            found = _report_objects(request, pair, counts)
+    return replace(found, notes=notes + found.notes, seconds=time.perf_counter() - began)
+
+
+def prepare(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
+    """Open both sides and refuse what cannot be compared; return them, the options, notes and the number of blocks."""
+    _check_words(request)
+    if request.kind == "instances":
+        check_ious(request.ious)
+    predicted = open_source(
+        request.predicted,
+        n_spatial=request.n_spatial,
+        level=request.predicted_level,
+        axes=request.predicted_axes,
+        channel=request.channel,
+    )
+    truth = open_source(request.truth, n_spatial=request.n_spatial, level=request.truth_level, axes=request.truth_axes)
+    pair = LabelPair(predicted, truth)
+    options, notes = _resolve_objects(request, pair)
+    return pair, options, notes, check_pair(pair, request.kind, options)
+
+
+def _check_words(request: EvaluateRequest) -> None:
+    choices = {
+        "kind": (request.kind, KINDS),
+        "predicted_objects": (request.predicted_objects, OBJECTS),
+        "truth_objects": (request.truth_objects, OBJECTS),
+        "n_spatial": (request.n_spatial, (2, 3)),
+    }
+    for name, (given, known) in choices.items():
+        if given not in known:
+            raise InputError(f"{name}={given!r}, expected one of: {', '.join(map(str, known))}.")
+
+
+def _resolve_objects(request: EvaluateRequest, pair: LabelPair) -> tuple[EvaluateOptions, tuple[str, ...]]:
+    if request.kind != "instances":
+        return request.options, ()
+    classes: dict[str, Any] = {}
+    notes = []
+    sides: dict[str, tuple[str, Source]] = {
+        "predicted": (request.predicted_objects, pair.predicted),
+        "truth": (request.truth_objects, pair.truth),
+    }
+    for name, (how, source) in sides.items():
+        if how == "components" or (how == "auto" and source.dtype.itemsize == 1):
+            classes[f"{name}_class"] = request.value
+            why = f" ({source.dtype}; say 'ids' if these are instances)" if how == "auto" else ""
+            notes.append(f"objects of {name}: components of class {request.value}{why}")
+    return replace(request.options, **classes), tuple(notes)
+
+
+def _report_classes(request: EvaluateRequest, pair: LabelPair, confusion: Confusion) -> EvaluateReport:
+    notes = [f"{confusion.n_ignored:,} pixels are ignored"] if confusion.n_ignored else []
+    if confusion.n_ignored and confusion.score_class(0).n_truth == confusion.n_pixels:
+        notes.append("the truth holds only background and ignored pixels: a mask of 0 and 255 is compared as binary")
+    if not confusion.n_pixels:
+        raise InputError(f"truth={request.truth}: all {confusion.n_ignored:,} pixels are ignored.")
+    return EvaluateReport(request, pair.truth.shape, confusion.n_pixels, classes=confusion, notes=tuple(notes))
+
+
+def _report_objects(request: EvaluateRequest, pair: LabelPair, counts: ObjectCounts) -> EvaluateReport:
+    table: Contingency = counts.table
+    seg = score_seg(table)  # refuses a truth without objects
+    matches = score_matches(table, request.ious, counts.touching)
+    objects = ObjectReport(
+        n_truth=matches[0].n_truth,
+        n_predicted=matches[0].n_predicted,
+        seg=seg,
+        matches=matches,
+        mean_average_precision=mean_average_precision(matches),
+        rand=score_rand(table),
+    )
+    n_pixels = int(table.n_pixels.sum())
+    n_ignored = _size(pair) - n_pixels
+    notes = [f"{n_ignored:,} pixels are ignored"] if n_ignored else []
+    if objects.n_truth == 1 and request.truth_objects != "components":
+        notes.append("the truth has one id: if it is a class map, its objects are components")
+    return EvaluateReport(request, pair.truth.shape, n_pixels, objects=objects, notes=tuple(notes))
+
+
+def _size(pair: LabelPair) -> int:
+    n_pixels = pair.n_frames
+    for size in pair.spatial_shape:
+        n_pixels *= size
+    return n_pixels

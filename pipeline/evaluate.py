@@ -1,0 +1,290 @@
+"""Compare a stored segmentation with the stored truth, block by block, exactly as if both were whole in memory.
+
+Each block gives a table of counts; tables add up exactly, so scores do not depend on the blocks, on where they ran or
+on the order in which they came. Memory holds a few blocks and one row per pair of overlapping objects.
+
+::
+
+    classes     block ─► 256 x 256 counts            ─► sum    ─► IoU, Dice, accuracy
+    instances   block ─► (frame, id, id) : pixels    ─► merge  ─► SEG, F1, AP, Rand; touching ids, from a halo of 2 px
+    membranes   plane ─► scores at 11 thresholds     ─► mean   ─► the best of each
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+
+import numpy as np
+
+from pipeline.contingency import Areas, Contingency, as_ids, count_pairs, merge_areas, merge_tables
+from pipeline.errors import InputError
+from pipeline.label_pair import LabelPair, Part, read_part
+from pipeline.mask_files import Source
+from pipeline.membrane_scores import MembraneScores, best_scores, score_thresholds
+from pipeline.object_scores import TOUCHING_PX, as_areas, find_touching
+from pipeline.pixel_scores import IGNORE, Confusion, count_confusion
+from pipeline.rand_scores import label_components
+from pipeline.tasks import run_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Kind = Literal["classes", "instances"]
+Result = TypeVar("Result")
+Table = TypeVar("Table", Contingency, Areas)
+
+NOTHING_IGNORED = -1
+_MERGE_ROWS = 2**20
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How pixels become classes or ids.
+
+    Parameters
+    ----------
+    block_px : int
+        Pixels per side of what one task reads; never changes a score.
+    ignore : int, optional
+        Pixels whose truth has this value are left out. By default 255 for classes (unless `is_binary`) and none for
+        instances; `NOTHING_IGNORED` (-1) for none.
+    is_binary : bool
+        Classes: everything above 0 is class 1, as in masks of 0 and 255.
+    truth_class, predicted_class : int, optional
+        Instances: this side is a class map, and its objects are the components of this class (joined by edges), found
+        plane by plane in memory; None: it holds ids.
+    """
+
+    block_px: int = 2048
+    ignore: int | None = None
+    is_binary: bool = False
+    truth_class: int | None = None
+    predicted_class: int | None = None
+
+    @property
+    def has_components(self) -> bool:
+        """Whether a class map is taken apart into objects."""
+        return self.truth_class is not None or self.predicted_class is not None
+
+    def ignored(self, kind: Kind) -> int | None:
+        """The value that is left out, or None."""
+        if self.ignore is None:
+            return IGNORE if kind == "classes" and not self.is_binary else None
+        return None if self.ignore == NOTHING_IGNORED else self.ignore
+
+
+@dataclass(frozen=True)
+class ObjectCounts:
+    """What all scores of objects need.
+
+    Attributes
+    ----------
+    table : Contingency
+        Of all frames.
+    touching : Areas
+        True objects that touch another one of their frame.
+    """
+
+    table: Contingency
+    touching: Areas
+
+
+@overload
+def evaluate_stored(
+    predicted: Source,
+    truth: Source,
+    kind: Literal["classes"],
+    options: EvaluateOptions | None = None,
+    client: "Client | None" = None,
+    on_block: Callable[[int], None] | None = None,
+) -> Confusion: ...
+
+
+@overload
+def evaluate_stored(
+    predicted: Source,
+    truth: Source,
+    kind: Literal["instances"],
+    options: EvaluateOptions | None = None,
+    client: "Client | None" = None,
+    on_block: Callable[[int], None] | None = None,
+) -> ObjectCounts: ...
+
+
+def evaluate_stored(
+    predicted: Source,
+    truth: Source,
+    kind: Kind,
+    options: EvaluateOptions | None = None,
+    client: "Client | None" = None,
+    on_block: Callable[[int], None] | None = None,
+) -> Confusion | ObjectCounts:
+    """Count what a segmentation and the truth share.
+
+    Parameters
+    ----------
+    predicted, truth : ImageSource or ArraySource
+        Labels on the same pixels; planes (t, and z in 2D) are frames.
+    kind : {"classes", "instances"}
+        What the labels are compared as.
+    options : EvaluateOptions, optional
+        Blocks, ignored value, and whether class maps are to be taken apart into objects.
+    client : Client, optional
+        Where to run; None runs here. Pixels in memory are never sent away.
+    on_block : callable, optional
+        Called after each block with its pixels.
+
+    Returns
+    -------
+    Confusion or ObjectCounts
+        Bit-equal for every block size, client and order.
+
+    Raises
+    ------
+    InputError
+        Before any pixel is read: sources that do not match. While reading: negative or non-class values.
+    BlockError
+        If a chunk cannot be read.
+    """
+    options = options or EvaluateOptions()
+    pair = LabelPair(predicted, truth)
+    check_pair(pair, kind, options)
+    parts, client = _parts(pair, options, kind), client if pair.is_stored else None
+    if kind == "classes":
+        found = _run(functools.partial(_count_classes, pair, options), parts, client, on_block)
+        return sum(found, Confusion(np.zeros((256, 256), np.int64)))
+    tables, touching = _Total(merge_tables), _Total(merge_areas)
+    for counts in _run(functools.partial(_count_objects, pair, options), parts, client, on_block):
+        tables.add(counts.table)
+        touching.add(counts.touching)
+    return ObjectCounts(tables.merged(), touching.merged())
+
+
+def score_stored_membranes(
+    probability: Source,
+    truth: Source,
+    client: "Client | None" = None,
+    on_plane: Callable[[int], None] | None = None,
+) -> MembraneScores:
+    """The EM challenge's scores of a stored probability map of cells, plane by plane (`score_membranes`).
+
+    Raises
+    ------
+    InputError
+        If the sources do not match, a plane has more than 2^28 pixels, a probability is outside [0, 1], or a plane of
+        the truth has no cell.
+    """
+    pair, options = LabelPair(probability, truth), EvaluateOptions()
+    check_pair(pair, "membranes", options)
+    client = client if pair.is_stored else None
+    by_frame = dict(_run(functools.partial(_score_plane, pair), _parts(pair, options, "membranes"), client, on_plane))
+    return best_scores([by_frame[frame] for frame in sorted(by_frame)])
+
+
+def check_pair(pair: LabelPair, kind: Kind | Literal["membranes"], options: EvaluateOptions) -> int:
+    """Refuse what cannot be compared, before a pixel is read; return how many blocks (or planes) will be read.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, labels are not integers, or planes are too large to be taken in one piece.
+    """
+    if options.block_px < 1:
+        raise InputError(f"block={options.block_px} px, expected at least 1.")
+    highest = IGNORE if kind == "classes" else np.iinfo(np.uint64).max
+    if options.ignore is not None and not NOTHING_IGNORED <= options.ignore <= highest:
+        raise InputError(f"ignore={options.ignore}, expected a value of the truth, 0 to {highest}, or -1 for none.")
+    pair.check_shapes()
+    if kind != "membranes":
+        pair.check_labels()
+    elif pair.truth.n_spatial != 2:
+        raise InputError("membranes are scored in planes (y, x), expected 2 spatial axes: z is a plane axis.")
+    if kind == "membranes" or (kind == "instances" and options.has_components):
+        pair.check_planes()
+    return sum(1 for _ in _parts(pair, options, kind))
+
+
+# --- one block -----------------------------------------------------------------------------------------------------
+
+
+def _parts(pair: LabelPair, options: EvaluateOptions, kind: Kind | Literal["membranes"]) -> Iterator[Part]:
+    if kind == "membranes" or (kind == "instances" and options.has_components):
+        return pair.planes()
+    return pair.blocks(options.block_px)
+
+
+def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Confusion:
+    truth, predicted = read_part(pair.truth, part), read_part(pair.predicted, part)
+    ignore = options.ignored("classes")
+    if not options.is_binary:
+        return count_confusion(truth, predicted, ignore)
+    binary = (as_ids(truth, "truth") > 0).astype(np.uint8)
+    if ignore is not None:
+        binary[truth == ignore] = IGNORE
+    return count_confusion(binary, as_ids(predicted, "predicted") > 0, IGNORE)
+
+
+def _count_objects(pair: LabelPair, options: EvaluateOptions, part: Part) -> ObjectCounts:
+    predicted = _objects(read_part(pair.predicted, part), "predicted", options.predicted_class)
+    wide = tuple(
+        slice(max(0, side.start - TOUCHING_PX), min(size, side.stop + TOUCHING_PX))
+        for side, size in zip(part.box, pair.spatial_shape, strict=True)
+    )
+    own = tuple(slice(side.start - w.start, side.stop - w.start) for side, w in zip(part.box, wide, strict=True))
+    labels = read_part(pair.truth, Part(part.frame, wide))
+    truth = _objects(labels, "truth", options.truth_class)
+    ignore = options.ignored("instances")
+    if ignore is not None:
+        truth[labels == ignore] = 0
+    kept = np.ones(predicted.shape, bool) if ignore is None else labels[own] != ignore
+    table = count_pairs(truth[own][kept], predicted[kept], part.frame) if kept.any() else merge_tables([])
+    return ObjectCounts(table, as_areas(part.frame, find_touching(truth, own)))
+
+
+def _objects(labels: np.ndarray, name: str, value: int | None) -> np.ndarray:
+    """Ids: as they are, or numbers of the components of one class."""
+    return as_ids(labels if value is None else label_components(labels == value), name)
+
+
+def _score_plane(pair: LabelPair, part: Part) -> tuple[int, np.ndarray]:
+    return part.frame, score_thresholds(read_part(pair.truth, part), read_part(pair.predicted, part))
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------
+
+
+def _run(
+    function: Callable[[Part], Result],
+    parts: Iterable[Part],
+    client: "Client | None",
+    on_block: Callable[[int], None] | None,
+) -> Iterator[Result]:
+    """Results in order of completion; the first error ends it."""
+    for part, result, error in run_tasks(client, function, parts):
+        if error is not None or result is None:
+            raise error or RuntimeError(f"no result of {part}")
+        if on_block is not None:
+            on_block(part.n_pixels)
+        yield result
+
+
+class _Total(Generic[Table]):
+    """Tables added up as they come, in bounded memory: merged whenever as many rows wait as are merged already."""
+
+    def __init__(self, merge: Callable[[Sequence[Table]], Table]) -> None:
+        self._merge: Callable[[Sequence[Table]], Table] = merge
+        self._waiting: list[Table] = []
+        self._n_merged = self._n_waiting = 0
+
+    def add(self, table: Table) -> None:
+        """Take one more."""
+        self._waiting.append(table)
+        self._n_waiting += len(table)
+        if self._n_waiting > max(_MERGE_ROWS, self._n_merged):
+            self._n_merged, self._n_waiting = len(self.merged()), 0
+
+    def merged(self) -> Table:
+        """Their sum so far."""
+        self._waiting = [self._merge(self._waiting)]
+        return self._waiting[0]

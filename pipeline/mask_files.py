@@ -1,0 +1,142 @@
+"""Masks that are no Zarr: TIFF and PNG files, or a folder of them, read whole into memory as a source of blocks."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.grid import Box
+from pipeline.image import describe_image
+from pipeline.readers import ImageInfo, list_files, open_reader
+from pipeline.source import ImageSource, select_source
+from pipeline.store import is_remote, resolve_location
+
+MAX_PIXELS = 2**30  # 1 to 8 GiB in memory
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Pixels in memory that are read like those of an `ImageSource`.
+
+    Parameters
+    ----------
+    location : str
+        Where they come from, for messages.
+    axes : str
+        Plane axes, then "yx" or "zyx".
+    pixels : ndarray
+        On `axes`.
+    n_spatial : int
+        2 or 3.
+    """
+
+    location: str
+    axes: str
+    pixels: np.ndarray
+    n_spatial: int = 2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size (px) on `axes`."""
+        return self.pixels.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """dtype of the blocks."""
+        return self.pixels.dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """Pixels of a box inside the image, (*planes, 1, *spatial)."""
+        return np.expand_dims(self.pixels[box], -self.n_spatial - 1)
+
+
+Source = ImageSource | ArraySource
+
+
+def open_source(
+    location: str, *, n_spatial: int = 2, level: int = 0, axes: str | None = None, channel: int | None = None
+) -> Source:
+    """Labels or probabilities at a path: Zarr, which is read by blocks, or TIFF and PNG, read whole.
+
+    Parameters
+    ----------
+    location : str
+        OME-Zarr group, Zarr array (path or URL), TIFF or PNG file, or a folder of these.
+    n_spatial : int
+        2 (z is a plane axis) or 3.
+    level : int
+        Resolution of an OME-Zarr image.
+    axes : str, optional
+        Axes of a bare Zarr array, or of a TIFF that does not say them.
+    channel : int, optional
+        Which channel of several.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read as one value per pixel.
+    """
+    if not is_zarr(location):
+        return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel)
+    image = describe_image(location, level=level, axes=axes)
+    n_channels = image.size("c")
+    if channel is None and n_channels > 1:
+        raise InputError(
+            f"{image.location} has {n_channels} channels, expected one value per pixel: a class, an id or a "
+            f"probability; for a probability map choose the channel, 0 to {n_channels - 1}."
+        )
+    return select_source(image, n_spatial=n_spatial, n_channels=1, channels=[] if channel is None else [channel])
+
+
+def is_zarr(location: str) -> bool:
+    """Whether a path is to be read as Zarr: a URL, or a folder with Zarr metadata."""
+    location = resolve_location(location)
+    return is_remote(location) or any(
+        os.path.exists(os.path.join(location, name)) for name in ("zarr.json", ".zgroup", ".zarray")
+    )
+
+
+def read_masks(
+    path: str | Path, *, n_spatial: int = 2, axes: str | None = None, channel: int | None = None
+) -> ArraySource:
+    """Read a TIFF or PNG file, or a folder of pages in natural order (axis z), into memory.
+
+    Raises
+    ------
+    InputError
+        If nothing is there, it is RGB, has several channels and none is chosen, or is too large.
+    """
+    reader = open_reader(list_files([path]), axes=axes)
+    try:
+        info = reader.info
+        _check(info, str(path), n_spatial, channel)
+        chosen = {"c": slice(channel or 0, (channel or 0) + 1)}
+        pixels = reader.read(tuple(chosen.get(a, slice(0, n)) for a, n in zip(info.axes, info.shape, strict=True)))
+    finally:
+        reader.close()
+    kept = info.axes.replace("c", "")
+    pixels = np.asarray(pixels).reshape([n for a, n in zip(info.axes, info.shape, strict=True) if a != "c"])
+    return ArraySource(str(path), kept, pixels, n_spatial)
+
+
+def _check(info: ImageInfo, path: str, n_spatial: int, channel: int | None) -> None:
+    n_channels = info.shape[info.axes.index("c")] if "c" in info.axes else 1
+    if info.is_rgb:
+        raise InputError(
+            f"{path} is an RGB image, expected one value per pixel (a class or an id): colours are no classes. "
+            f"Save the mask as a grey or integer image."
+        )
+    if n_channels > 1 and channel is None:
+        raise InputError(f"{path} has {n_channels} channels, expected one value per pixel; choose a channel.")
+    if channel is not None and not 0 <= channel < n_channels:
+        raise InputError(f"channel {channel} is not in {path}, expected 0 to {n_channels - 1}.")
+    if n_spatial == 3 and "z" not in info.axes:
+        raise InputError(f"{path} has axes {info.axes!r}, but scores in 3D need z, y, x.")
+    if math.prod(info.shape) > MAX_PIXELS:
+        raise InputError(
+            f"{path} has {math.prod(info.shape):,} values, more than the {MAX_PIXELS:,} that are read into memory; "
+            f"convert it first: segment-slide ingest."
+        )
