@@ -18,7 +18,8 @@ from pipeline import ome, store
 from pipeline.errors import InputError, OutputError, OutputMismatchError, PipelineError, UnreadableChunkError
 from pipeline.grid import Index, ceil_divide
 from pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
-from pipeline.output import LOCK_NAME, exclusive
+from pipeline.lock import LOCK_NAME
+from pipeline.output import exclusive
 from pipeline.pyramid import PyramidLevel, run_level_shard
 from pipeline.readers import Reader
 from pipeline.record import ATTRIBUTE

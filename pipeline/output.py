@@ -8,22 +8,16 @@
 """
 
 import contextlib
-import fcntl
-import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pipeline import ome, store
 from pipeline.errors import OutputError
+from pipeline.lock import LOCK_NAME, hold
 from pipeline.plan import SegmentPlan
 from pipeline.pyramid import calibrate
 from pipeline.record import ATTRIBUTE
-
-log = logging.getLogger(__name__)
-
-LOCK_NAME = ".segment-slide.lock"
 
 
 def label_group(name: str) -> str:
@@ -91,50 +85,15 @@ def _is_inside(inner: str, outer: str) -> bool:
 
 @contextlib.contextmanager
 def exclusive(location: str, name: str) -> Iterator[None]:
-    """Hold the output for this process; the system lets go of it however the process ends.
-
-    On the way out nothing unfinished is left: no half-written file, no lock, no directory that stayed empty.
-    Object stores have no locks: there two equal runs do the same work twice, and write the same bytes.
+    """Hold the output for this process; see `pipeline.lock.hold`.
 
     Raises
     ------
     OutputError
         If another process holds it, or the directory cannot be made.
     """
-    if store.is_remote(location):
+    with hold(location, lambda: _remove_leftovers(location, name)):
         yield
-        return
-    path = Path(location, LOCK_NAME)
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    with _locked(path, location):
-        try:
-            yield
-        finally:
-            _remove_leftovers(location, name)
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the first that holds something, and all above it, stay
-                for folder in missing:
-                    folder.rmdir()
-
-
-def _locked(path: Path, location: str) -> IO[str]:
-    """The lock file, open and locked; closing it lets go."""
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except OSError as error:
-            raise OutputError(f"output={location} cannot be written: {error}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise OutputError(f"output={location} is being written by another run; wait for it, or end it.") from error
-        except OSError as error:
-            log.warning("output=%s cannot be locked (%s): take care that no other run writes there", location, error)
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-        file.close()  # its last holder has just removed it
 
 
 def _remove_leftovers(location: str, name: str) -> None:
