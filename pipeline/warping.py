@@ -6,18 +6,16 @@ pixel that cannot be flipped without merging two objects.
 """
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
 from pipeline.contingency import as_ids, check_same_shape
 from pipeline.errors import InputError
 from pipeline.pixel_scores import as_probability
+from unet.compiled import compiled
 
 # The neighbours of a pixel counter-clockwise from the right, as (dy, dx); bit k of a code is neighbour k.
 NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
-
-Warp = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], int]
 
 
 @functools.cache
@@ -46,6 +44,7 @@ def simple_points() -> np.ndarray:
     return simple
 
 
+@compiled
 def _warp_serially(warped: np.ndarray, order: np.ndarray, offsets: np.ndarray, simple: np.ndarray) -> int:
     """Flip mismatches in their order, again and again, until a pass flips none; return how many are left.
 
@@ -68,19 +67,6 @@ def _warp_serially(warped: np.ndarray, order: np.ndarray, offsets: np.ndarray, s
         if kept == count:
             return count
         count = kept
-
-
-@functools.cache
-def _compiled() -> Warp:
-    """The loop as machine code (about a second to compile, then kept on disk)."""
-    from numba import njit
-
-    compiled: Warp
-    try:
-        compiled = njit(cache=True)(_warp_serially)
-    except RuntimeError:  # neither the package's folder nor the user's home can be written
-        compiled = njit(_warp_serially)
-    return compiled
 
 
 def warp(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -130,7 +116,7 @@ def warp(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> 
     order = (mismatches // truth.shape[1] + 1) * width + mismatches % truth.shape[1] + 1
     framed = np.pad((truth > 0).astype(np.uint8), 1)
     offsets = np.array([dy * width + dx for dy, dx in NEIGHBOURS])
-    _compiled()(framed.reshape(-1), order, offsets, simple_points())
+    _warp_serially(framed.reshape(-1), order, offsets, simple_points())
     return framed[1:-1, 1:-1] > 0
 
 
