@@ -17,11 +17,24 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from unet.geometry import Geometry, round_up
+from unet.geometry import round_up
 
 Box = tuple[slice, ...]
 Index = tuple[int, ...]
+
+
+class Context(Protocol):
+    """What blocks need to know of their work: `unet.geometry.Geometry` of a network, or stride 1 of what has none."""
+
+    @property
+    def stride(self) -> int:
+        """Blocks start at multiples of this (px)."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels per side and spatial axis that a block reads beyond what it writes."""
 
 
 def ceil_divide(size: int, by: int) -> int:
@@ -57,15 +70,15 @@ class BlockGrid:
         Image size (px), plane axes first, then spatial axes; no channel axis.
     block : tuple of int
         Block size (px) on the same axes: 1 on plane axes, a multiple of the stride on spatial ones.
-    geometry : Geometry
-        Stride and halo of the network.
+    geometry : Context
+        Stride and halo, the network's.
     n_spatial : int
         2 or 3: how many of the last axes are spatial.
     """
 
     shape: tuple[int, ...]
     block: tuple[int, ...]
-    geometry: Geometry
+    geometry: Context
     n_spatial: int
 
     @property

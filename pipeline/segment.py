@@ -5,6 +5,7 @@ hands each block its context, and the block's task stores its shard. The next wi
 last one drains, so that workers never starve, and results are forgotten as they come.
 """
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Collection
@@ -16,9 +17,9 @@ import numpy as np
 from pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
 from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.grid import Box, Index, Window
-from pipeline.sizes import BLOCKS_PER_THREAD
 from pipeline.source import ImageSource
-from pipeline.tasks import count_threads, outcome, run_tasks
+from pipeline.tasks import run_tasks
+from pipeline.windows import run_windows
 from unet.errors import UnetError
 
 if TYPE_CHECKING:
@@ -218,34 +219,12 @@ def _run_windows(
     client: "Client", job: BlockJob, window_blocks: tuple[int, ...], done: Collection[Index], notify: OnBlock
 ) -> list[Index]:
     """Run all windows that have pending blocks; return the blocks that failed."""
-    from distributed import as_completed
 
-    windows = enumerate(job.grid.windows(window_blocks))
-    running, failed = as_completed(), []
-    index_of: dict[Any, Index] = {}
+    def submit(window: Window, number: int) -> "dict[Index, Future[Any]]":
+        return _submit_window(client, job, window, done, number)
 
-    def submit_next() -> bool:
-        for number, window in windows:
-            futures = _submit_window(client, job, window, done, number)
-            if futures:
-                index_of.update({future.key: index for index, future in futures.items()})
-                running.update(futures.values())
-                return True
-        return False
-
-    try:
-        submit_next()
-        for future in running:
-            index = index_of.pop(future.key)
-            report, error = outcome(future)
-            # draining: fewer blocks left than the workers will ask for next
-            while len(index_of) <= BLOCKS_PER_THREAD * count_threads(client) and submit_next():
-                pass
-            if not _accept(index, _unwrap(report), error, notify):
-                failed.append(index)
-    finally:
-        client.cancel(list(running.futures))
-    return failed
+    with contextlib.closing(run_windows(client, job.grid.windows(window_blocks), submit)) as results:
+        return [index for index, report, error in results if not _accept(index, _unwrap(report), error, notify)]
 
 
 def _submit_window(

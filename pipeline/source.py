@@ -202,7 +202,8 @@ def select_source(
     if n_spatial == 3 and "z" not in image.axes:
         raise InputError(f"{image.location} has axes {image.axes!r}, but the model is 3D and needs z, y, x.")
     names = image.multiscale.channel_names
-    chosen = tuple(_channel(name, image, names) for name in channels) or tuple(range(image.size("c")))
+    n_stored = image.size("c")
+    chosen = tuple(find_channel(name, n_stored, names, image.location) for name in channels) or tuple(range(n_stored))
     if len(chosen) != n_channels:
         available = f" ({', '.join(names)})" if names else ""
         raise InputError(
@@ -223,10 +224,17 @@ def select_source(
     return ImageSource(image, n_spatial, chosen, tuple(picked))
 
 
-def _channel(name: str | int, image: StoredImage, names: Sequence[str]) -> int:
+def find_channel(name: str | int, n_channels: int, names: Sequence[str], location: str) -> int:
+    """Position of a channel that is named, or numbered from 0.
+
+    Raises
+    ------
+    InputError
+        If there is none such, naming those there are.
+    """
     if str(name) in names:
         return names.index(str(name))
-    if str(name).isdecimal() and int(name) < image.size("c"):
+    if str(name).isdecimal() and int(name) < n_channels:
         return int(name)
-    known = ", ".join(names) or f"0 to {image.size('c') - 1}"
-    raise InputError(f"channel {name!r} is not in {image.location}; expected one of: {known}.")
+    known = ", ".join(names) or f"0 to {n_channels - 1}"
+    raise InputError(f"channel {name!r} is not in {location}; expected one of: {known}.")

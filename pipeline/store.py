@@ -219,6 +219,18 @@ def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
     return {tuple(map(int, index)) for index in shards}
 
 
+def remove(location: str, path: str) -> None:
+    """Delete a group or array with all below it; nothing if there is none.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be deleted.
+    """
+    with _failing_as(f"{join(location, path)} cannot be deleted", remote=is_remote(location)):
+        sync(open_store(location, writable=True).delete_dir(path))
+
+
 def remove_leftovers(location: str, path: str, *, below: bool = True) -> None:
     """Delete files that a killed process had not finished writing (local stores write aside, then rename).
 

@@ -4,7 +4,7 @@ At most a bounded number of tasks exist at a time, so a slide of a million block
 than one of a thousand. Results are gathered and forgotten as they come: nothing stays on workers.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +19,7 @@ TASKS_PER_THREAD = 3  # enough that a worker always has its next task at hand
 
 def run_tasks(
     client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[tuple[Item, Result | None, Exception | None]]:
+) -> Generator[tuple[Item, Result | None, Exception | None]]:
     """Call a function for each item; yield item, result and error in order of completion.
 
     Parameters
@@ -52,7 +52,7 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | N
 
 def _run_on_cluster(
     client: "Client", function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[tuple[Item, Result | None, Exception | None]]:
+) -> Generator[tuple[Item, Result | None, Exception | None]]:
     from distributed import as_completed
 
     waiting, remaining = as_completed(), iter(items)

@@ -1,0 +1,149 @@
+"""Annotated images to a training set: check, ingest, find objects, count, create, weigh, in this visible order."""
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster.local import LocalSpec, local_client, plan_local
+from flows.progress import QuietStages, Stages
+from pipeline import store, weight_inputs
+from pipeline.annotation import AnnotationInput, find_annotation
+from pipeline.lock import hold
+from pipeline.training_set import TrainingSet, create_training_set, pending_blocks, read_training_set
+from pipeline.weight_blocks import WeightJob, replace_weights
+from pipeline.weight_counts import count_classes, describe_set
+from pipeline.weight_maps import make_weights
+from pipeline.weight_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class WeightMapsRequest:
+    """What to make weight maps of, and into what.
+
+    Parameters
+    ----------
+    output : str
+        The training set, by convention ``NAME.zarr``.
+    annotation : AnnotationInput
+        Images and labels.
+    options : WeightOptions
+        What labels mean, Eq. 2, sizes.
+    workers : int, optional
+        Worker processes on this machine.
+    """
+
+    output: str
+    annotation: AnnotationInput
+    options: WeightOptions = WeightOptions()
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class WeightMapsReport:
+    """What a run made.
+
+    Attributes
+    ----------
+    training_set : TrainingSet
+        Classes, weights of classes, images with their counts.
+    without_labels : tuple of str
+        Images that nobody annotated; they were left out.
+    n_blocks, n_done_before : int
+        Blocks of all images, and those found done.
+    n_pixels : int
+        Pixels weighed by this run.
+    seconds : float
+        Wall time.
+    """
+
+    training_set: TrainingSet
+    without_labels: tuple[str, ...]
+    n_blocks: int
+    n_done_before: int
+    n_pixels: int
+    seconds: float
+
+
+def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None) -> WeightMapsReport:
+    """Make the weight maps of a set of annotated images, or go on with what was interrupted.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        Bad input: what metadata say is checked before anything is created, values of labels before the set is.
+    IncompleteError
+        Blocks were left undone; what is done is kept and the same command goes on.
+    """
+    progress, began = progress or QuietStages(), time.perf_counter()
+    plan, cluster = plan_request(request)
+    location = plan.location
+    with hold(location, lambda: store.remove_leftovers(location, "")), local_client(cluster) as client:
+        jobs = _prepare(plan, client, progress)
+        training_set = read_training_set(location)
+        n_done, n_pixels = _weigh(training_set, jobs, client, progress)
+    seconds = time.perf_counter() - began
+    return WeightMapsReport(training_set, plan.annotation.without_labels, plan.n_blocks, n_done, n_pixels, seconds)
+
+
+def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, LocalSpec]:
+    """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        If it cannot be done.
+    """
+    plan = plan_weight_maps(find_annotation(request.annotation), request.options, request.output)
+    cluster = plan_local(request.workers)
+    plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
+    return plan, cluster
+
+
+def _prepare(plan: WeightPlan, client: "Client", progress: Stages) -> list[WeightJob]:
+    """Everything up to the set's record: jobs whose labels are objects."""
+    weight_inputs.begin(plan)
+    files = weight_inputs.inputs_to_ingest(plan)
+    if files:
+        with progress.stage("ingest", total=len(files), unit="images") as advance:
+            for location, planned in files:
+                weight_inputs.ingest(location, planned, threads=len(os.sched_getaffinity(0)))
+                advance(0)
+    found = weight_inputs.open_pixels(plan)
+    jobs = _find_objects(plan, found, client, progress)
+    if not is_counted(plan):
+        with progress.stage("count", total=plan.n_blocks) as advance:
+            counts = count_classes(plan, jobs, client, advance)
+        create_training_set(describe_set(plan, found, counts), counts, (plan.chunk,) * plan.n_spatial)
+    return jobs
+
+
+def _find_objects(
+    plan: WeightPlan, found: list[weight_inputs.AnnotatedPixels], client: "Client", progress: Stages
+) -> list[WeightJob]:
+    pending = weight_inputs.pending_planes(plan, found)
+    if not any(pending.values()):
+        return weight_inputs.object_jobs(plan, found)
+    with progress.stage("objects", total=sum(map(len, pending.values())), unit="planes") as advance:
+        weight_inputs.find_objects(found, pending, client, advance)
+    return weight_inputs.object_jobs(plan, found)
+
+
+def _weigh(training_set: TrainingSet, jobs: list[WeightJob], client: "Client", progress: Stages) -> tuple[int, int]:
+    """Make what is missing; blocks that were done before, and pixels of those that were not."""
+    pending = [pending_blocks(training_set, image) for image in training_set.images]
+    total, n_pixels = sum(job.grid.n_blocks for job in jobs), 0
+    n_done = total - sum(map(len, pending))
+    weighted = [replace_weights(job, training_set.class_weights) for job in jobs]
+    with progress.stage("weights", total=total, done=n_done) as advance:
+
+        def count(pixels: int) -> None:
+            nonlocal n_pixels
+            n_pixels += pixels
+            advance(pixels)
+
+        make_weights(weighted, pending, client, count)
+    return n_done, n_pixels

@@ -1,0 +1,266 @@
+"""Which images are annotated, and by what: finding, pairing and checking, before any pixel is read.
+
+An annotation is a label image: inside an OME-Zarr image (``labels/NAME``, as napari writes it), beside it, or a folder
+of TIFF or PNG masks beside a folder of images. What is not Zarr is converted into the training set with the project's
+own ingest, so that the rest knows one format.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import store
+from pipeline.errors import InputError
+from pipeline.fingerprint import fingerprint
+from pipeline.image import StoredImage, describe_image
+from pipeline.ingest_plan import IngestOptions, IngestPlan, plan_ingest
+from pipeline.pairing import pair_files
+from pipeline.readers import PAGE_SUFFIXES, natural_key
+from pipeline.source import ImageSource, find_channel, select_source
+
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(frozen=True)
+class AnnotationInput:
+    """What a user names: images, their annotation, and how to look at both.
+
+    Parameters
+    ----------
+    images : tuple of str
+        OME-Zarr images, Zarr arrays or files (TIFF, PNG …); a folder stands for all images in it.
+    labels : tuple of str
+        Likewise; empty if each image is an OME-Zarr with its annotation inside (``labels/NAME``).
+    label_name : str, optional
+        Which of the label images inside; by default the only one.
+    n_spatial : int
+        2: planes are learnt from one by one; 3: volumes.
+    channels : tuple of str
+        Channels of the images, names or numbers; all by default.
+    level : int
+        Resolution of OME-Zarr images and labels, 0 the finest.
+    axes, label_axes : str, optional
+        Of bare Zarr arrays and TIFF files that do not say them. A bare label array has the image's by default.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    label_name: str | None = None
+    n_spatial: int = 2
+    channels: tuple[str, ...] = ()
+    level: int = 0
+    axes: str | None = None
+    label_axes: str | None = None
+
+
+@dataclass(frozen=True)
+class FoundPixels:
+    """An image or a label image that exists: Zarr already, or files with a plan to make it so.
+
+    Attributes
+    ----------
+    path : str
+        As it was named.
+    content : StoredImage or IngestPlan
+        What is known of it.
+    """
+
+    path: str
+    content: StoredImage | IngestPlan
+
+    @property
+    def dtype(self) -> str:
+        """As it was made, not as ingest stores it."""
+        return self.content.image.dtype if isinstance(self.content, IngestPlan) else self.content.dtype
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What must not be written over."""
+        return self.content.files if isinstance(self.content, IngestPlan) else (self.content.location,)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the input as it is now."""
+        if isinstance(self.content, IngestPlan):
+            return str(self.content.record["ingested_from"]["fingerprint"])
+        return fingerprint(self.content)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One per channel, or empty."""
+        if isinstance(self.content, StoredImage):
+            return self.content.multiscale.channel_names
+        return self.content.image.channel_names or tuple(f"channel {number}" for number in range(self.size("c")))
+
+    def size(self, axis: str) -> int:
+        """Pixels along an axis, 1 if there is no such axis."""
+        sizes = dict(zip(self.content.axes, self.content.shape, strict=True))
+        return sizes.get(axis, 1)
+
+    def __str__(self) -> str:
+        """Path, axes and shape, for messages."""
+        return f"{self.path} ({self.content.axes} {self.content.shape})"
+
+
+@dataclass(frozen=True)
+class AnnotationPair:
+    """One image and its annotation, which agree in size.
+
+    Attributes
+    ----------
+    name : str
+        Unique among the pairs.
+    image, labels : FoundPixels
+        Both.
+    """
+
+    name: str
+    image: FoundPixels
+    labels: FoundPixels
+
+    def open(self, wanted: AnnotationInput, image: StoredImage, labels: StoredImage) -> tuple[ImageSource, ImageSource]:
+        """Pixels of both, where they are Zarr by now."""
+        n_channels = len(wanted.channels) or image.size("c")
+        return (
+            select_source(image, n_spatial=wanted.n_spatial, n_channels=n_channels, channels=wanted.channels),
+            select_source(labels, n_spatial=wanted.n_spatial, n_channels=1),
+        )
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """All that a user named, found and checked.
+
+    Attributes
+    ----------
+    wanted : AnnotationInput
+        As named.
+    pairs : tuple of AnnotationPair
+        In the order of their names.
+    without_labels : tuple of str
+        Images that nobody annotated; they are left out.
+    """
+
+    wanted: AnnotationInput
+    pairs: tuple[AnnotationPair, ...]
+    without_labels: tuple[str, ...] = ()
+
+
+def find_annotation(wanted: AnnotationInput) -> Annotation:
+    """Find images and labels, pair them, and check what metadata say.
+
+    Raises
+    ------
+    InputError
+        If something is missing, has no partner or several, or image and labels differ in shape; if labels are not
+        whole numbers, or are colours.
+    """
+    if wanted.n_spatial not in (2, 3):
+        raise InputError(f"n_spatial={wanted.n_spatial}, expected 2 (planes) or 3 (volumes).")
+    images = _expand(wanted.images, "image")
+    if wanted.labels:
+        if wanted.label_name is not None:
+            raise InputError(f"label_name={wanted.label_name!r} names labels inside an image, but labels are given.")
+        named, left_out = pair_files(images, _expand(wanted.labels, "label image"))
+    else:
+        named, left_out = pair_files(images, [_labels_inside(path, wanted.label_name) for path in images], inside=True)
+    pairs = [_find_pair(name, image, labels, wanted) for name, image, labels in named]
+    _check_channels(pairs, wanted)
+    return Annotation(wanted, tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(left_out))
+
+
+def _expand(paths: Sequence[str], what: str) -> list[str]:
+    """Each image by itself: a folder that is not Zarr stands for the images in it."""
+    found: list[str] = []
+    for path in map(store.resolve_location, paths):
+        if store.is_remote(path) or os.path.isfile(path) or _is_zarr(path):
+            found.append(path)
+        elif not os.path.exists(path):
+            raise InputError(f"{what} {path}: no such file or directory.")
+        else:
+            found += _list_folder(path, what)
+    if not found:
+        raise InputError(f"no {what} was named.")
+    if len(set(found)) < len(found):
+        raise InputError(f"{len(found) - len(set(found))} of {len(found)} {what}s are named twice.")
+    return found
+
+
+def _is_zarr(path: str) -> bool:
+    return any(os.path.exists(os.path.join(path, name)) for name in _ZARR_FILES)
+
+
+def _list_folder(folder: str, what: str) -> list[str]:
+    names = [name for name in sorted(os.listdir(folder), key=natural_key) if not name.startswith(".")]
+    paths = [os.path.join(folder, name) for name in names if name.lower().endswith((*PAGE_SUFFIXES, ".zarr"))]
+    if not paths:
+        raise InputError(f"{what} {folder}: the folder has none; expected {', '.join(PAGE_SUFFIXES)} or .zarr.")
+    return paths
+
+
+def _labels_inside(image: str, name: str | None) -> str:
+    """The label image inside an OME-Zarr image."""
+    if not store.is_remote(image) and os.path.isfile(image):
+        raise InputError(f"image {image} is a file and has no labels inside; name its label image too.")
+    attributes = store.read_attributes(image, "labels") or {}
+    listed = attributes.get("ome", attributes).get("labels", ())
+    names = sorted(str(entry) for entry in listed)
+    if not names:
+        raise InputError(f"image {image} has no labels inside (labels/NAME); draw some, or name its label image too.")
+    if name is None and len(names) > 1:
+        raise InputError(f"image {image} has {len(names)} label images; choose one: {', '.join(names)}.")
+    if name is not None and name not in names:
+        raise InputError(f"image {image} has no label image {name!r}; it has: {', '.join(names)}.")
+    return store.join(image, "labels", name or names[0])
+
+
+def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationInput) -> AnnotationPair:
+    image = _find_pixels(image_path, wanted.level, wanted.axes)
+    labels = _find_pixels(label_path, wanted.level, wanted.label_axes, image)
+    if labels.size("c") > 1:
+        raise InputError(
+            f"labels {labels} have {labels.size('c')} channels: colours are no labels. Save one whole number per pixel "
+            f"(greyscale, not RGB or a palette)."
+        )
+    if labels.dtype != "bool" and not labels.dtype.startswith(("int", "uint")):
+        raise InputError(
+            f"labels {labels} have dtype={labels.dtype}, expected whole numbers; round them and save them again, for "
+            f"example with labels.round().astype('uint16')."
+        )
+    if any(image.size(axis) != labels.size(axis) for axis in "tzyx"):
+        raise InputError(f"image {image} and labels {labels} differ in shape; each pixel needs its label.")
+    for found in (image, labels):
+        if wanted.n_spatial == 3 and "z" not in found.content.axes:
+            raise InputError(f"{found} has no z axis, but n_spatial=3: volumes have z, y, x.")
+    return AnnotationPair(name, image, labels)
+
+
+def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | None = None) -> FoundPixels:
+    """What is at a path; a bare label array without axes has those of its image, but for channels."""
+    if not store.is_remote(path) and os.path.isfile(path):
+        return FoundPixels(path, plan_ingest(path, IngestOptions(axes=axes)))
+    if store.read_attributes(path) is None:  # an array, or nothing: then it is said below
+        axes = axes or (like.content.axes.replace("c", "") if like else None)
+        return FoundPixels(path, describe_image(path, axes=axes))
+    return FoundPixels(path, describe_image(path, level=level))
+
+
+def _check_channels(pairs: Sequence[AnnotationPair], wanted: AnnotationInput) -> None:
+    """One network takes them all, so all have as many channels, and those that were chosen."""
+    for pair in pairs:
+        for channel in wanted.channels:
+            find_channel(channel, pair.image.size("c"), pair.image.channel_names, pair.image.path)
+    counts = {pair.image.size("c"): pair.image for pair in pairs}
+    if len(counts) > 1 and not wanted.channels:
+        shown = ", ".join(f"{image} has {n}" for n, image in sorted(counts.items()))
+        raise InputError(f"images differ in their number of channels: {shown}. Choose channels, or fewer images.")
+
+
+def safe_name(name: str) -> str:
+    """A name that is one plain folder in a store.
+
+    >>> safe_name("slide 3/a")
+    'slide_3_a'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)

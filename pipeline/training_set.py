@@ -1,0 +1,265 @@
+"""A training set on disk: which images are annotated, and the classes and weights of their pixels.
+
+Weight maps are made into it once, training samples are drawn from it often. Images stay where they are (a slide of
+10^10 pixels is not copied for a few annotated squares); a fingerprint tells if one has changed::
+
+    SET.zarr/                     the record: images, classes, class weights, settings
+    └── <group of an image>/
+        ├── classes               uint8, (*planes, *spatial); 255 where nothing is annotated
+        ├── weights               float32, the same axes; 0 where nothing is annotated (Ronneberger 2015, Eq. 2)
+        └── counts                int64, (*blocks, n_classes): annotated pixels per class of each block
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline import store
+from pipeline.errors import InputError
+from pipeline.fingerprint import fingerprint
+from pipeline.image import describe_image
+from pipeline.record import ATTRIBUTE
+from pipeline.source import ImageSource, select_source
+
+KIND = "training-set"
+CLASSES, WEIGHTS, COUNTS = "classes", "weights", "counts"
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Where the pixels of an image or of its annotation lie: enough to open them again, as JSON.
+
+    Parameters
+    ----------
+    location : str
+        OME-Zarr group or Zarr array.
+    n_spatial : int
+        2 (y, x) or 3 (z, y, x).
+    level : int
+        Resolution, 0 the finest.
+    axes : str or None
+        Of a bare array.
+    channels : tuple of int
+        In the network's order.
+    fingerprint : str
+        Of the files at the time the set was made.
+    """
+
+    location: str
+    n_spatial: int
+    level: int = 0
+    axes: str | None = None
+    channels: tuple[int, ...] = (0,)
+    fingerprint: str = ""
+
+    def open(self) -> ImageSource:
+        """The pixels, all planes.
+
+        Raises
+        ------
+        InputError
+            If they are not there any more.
+        """
+        image = describe_image(self.location, level=self.level, axes=self.axes)
+        return select_source(
+            image, n_spatial=self.n_spatial, n_channels=len(self.channels), channels=[str(c) for c in self.channels]
+        )
+
+    @classmethod
+    def describe(cls, source: ImageSource) -> "StoredPixels":
+        """How to find an open source again."""
+        image = source.image
+        axes = None if image.is_ome else image.axes
+        return cls(image.location, source.n_spatial, image.level, axes, source.channels, fingerprint(image))
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """One image of a training set.
+
+    Parameters
+    ----------
+    name : str
+        Unique in the set: the file's name without endings.
+    group : str
+        In the set's store.
+    shape : tuple of int
+        (*planes, *spatial) in pixels.
+    block : tuple of int
+        Shard of `classes` and `weights`, on the same axes.
+    class_counts : tuple of int
+        Annotated pixels of each class, ridges cut.
+    image, labels : StoredPixels
+        Intensities, and the annotation they were made from.
+    """
+
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+    class_counts: tuple[int, ...]
+    image: StoredPixels
+    labels: StoredPixels
+
+    @property
+    def n_planes_axes(self) -> int:
+        """Leading axes along which planes are independent."""
+        return len(self.shape) - self.image.n_spatial
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All that is known of a training set without reading a pixel.
+
+    Parameters
+    ----------
+    location : str
+        The store.
+    n_spatial : int
+        2 or 3.
+    class_names : tuple of str
+        One per class, the first is background.
+    class_weights : tuple of float
+        w_c of each class; their mean over all annotated pixels is 1.
+    images : tuple of AnnotatedImage
+        In the order of their names.
+    settings : dict
+        How weights were made: `unet.weight_map.WeightSettings` and the kind of annotation.
+    channel_names : tuple of str
+        Of the images; empty if unknown.
+    pixel_size_um : tuple of float
+        Of the first image on spatial axes; empty if unknown.
+    """
+
+    location: str
+    n_spatial: int
+    class_names: tuple[str, ...]
+    class_weights: tuple[float, ...]
+    images: tuple[AnnotatedImage, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    channel_names: tuple[str, ...] = ()
+    pixel_size_um: tuple[float, ...] = ()
+
+    @property
+    def n_classes(self) -> int:
+        """Classes, background included."""
+        return len(self.class_names)
+
+    def array(self, image: AnnotatedImage, name: str) -> zarr.Array[Any]:
+        """One of an image's arrays, for reading."""
+        return store.open_array(self.location, store.join(image.group, name), zarr_format=3)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, without where the store itself lies: what was ingested into it moves with it."""
+        content = asdict(self)
+        del content["location"]
+        for image in content["images"]:
+            for pixels in (image["image"], image["labels"]):
+                pixels["location"] = pixels["location"].removeprefix(self.location + "/")
+        return {"kind": KIND, **content}
+
+
+def create_training_set(training_set: TrainingSet, counts: Mapping[str, np.ndarray], chunk: tuple[int, ...]) -> None:
+    """Create the groups and arrays, with all counts and without any pixel; the record comes last.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+        What it will hold.
+    counts : dict of ndarray of int64
+        By image name: annotated pixels per block and class.
+    chunk : tuple of int
+        Chunk (px) on the spatial axes; divides the blocks.
+
+    Raises
+    ------
+    OutputError
+        If the location cannot be written.
+    """
+    location = training_set.location
+    store.create_group(location, "", [], {ATTRIBUTE: {"kind": KIND}})
+    for image in training_set.images:
+        planes = image.n_planes_axes
+        axes = "tz"[-planes:] * bool(planes) if training_set.n_spatial == 2 else "t" * planes
+        axes += "zyx"[-training_set.n_spatial :]
+        inner = (1,) * planes + chunk
+        table = counts[image.name]
+        specs = [
+            store.ArraySpec(CLASSES, image.shape, image.block, inner, "uint8", axes),
+            store.ArraySpec(WEIGHTS, image.shape, image.block, inner, "float32", axes),
+            store.ArraySpec(COUNTS, table.shape, table.shape, table.shape, "int64", axes + "c"),
+        ]
+        store.create_group(location, image.group, specs, {})
+        where = store.open_array(location, store.join(image.group, COUNTS), writable=True)
+        store.write_box(where, (slice(None),) * table.ndim, table)
+    store.update_attributes(location, "", {ATTRIBUTE: training_set.record()})
+
+
+def read_training_set(location: str | Path) -> TrainingSet:
+    """The training set at a location; its pixels may not all be there yet (`check_complete`).
+
+    Raises
+    ------
+    InputError
+        If there is none, or its creation was interrupted.
+    """
+    location = store.resolve_location(location)
+    record = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    if record.get("kind") != KIND or "images" not in record:
+        raise InputError(f"{location} is not a training set; make one with `segment-slide weight-maps`.")
+    images = tuple(_image(content, location) for content in record["images"])
+    return TrainingSet(
+        location,
+        record["n_spatial"],
+        tuple(record["class_names"]),
+        tuple(record["class_weights"]),
+        images,
+        record["settings"],
+        tuple(record["channel_names"]),
+        tuple(record["pixel_size_um"]),
+    )
+
+
+def _image(content: Mapping[str, Any], set_location: str) -> AnnotatedImage:
+    def pixels(part: Mapping[str, Any]) -> StoredPixels:
+        where = part["location"]
+        if not (store.is_remote(where) or where.startswith("/")):  # in the set, wherever that lies now
+            where = store.join(set_location, where)
+        return StoredPixels(**{**part, "location": where, "channels": tuple(part["channels"])})
+
+    return AnnotatedImage(
+        content["name"],
+        content["group"],
+        tuple(content["shape"]),
+        tuple(content["block"]),
+        tuple(content["class_counts"]),
+        pixels(content["image"]),
+        pixels(content["labels"]),
+    )
+
+
+def pending_blocks(training_set: TrainingSet, image: AnnotatedImage) -> list[tuple[int, ...]]:
+    """Blocks of an image whose classes or weights are not stored, in raster order."""
+    done = [store.stored_shards(training_set.location, store.join(image.group, name)) for name in (CLASSES, WEIGHTS)]
+    grid = [-(-size // block) for size, block in zip(image.shape, image.block, strict=True)]
+    return [index for index in np.ndindex(*grid) if index not in done[0] or index not in done[1]]
+
+
+def check_complete(training_set: TrainingSet) -> None:
+    """Refuse a set whose weight maps are not all there.
+
+    Raises
+    ------
+    InputError
+        With the number of missing blocks.
+    """
+    missing = sum(len(pending_blocks(training_set, image)) for image in training_set.images)
+    if missing:
+        raise InputError(
+            f"{training_set.location}: {missing} blocks of weight maps are missing; run `segment-slide weight-maps` "
+            f"again, it goes on where it stopped."
+        )

@@ -1,0 +1,227 @@
+"""From one block's annotation to its classes and weights: what a task does, whoever calls it.
+
+One axis of one block (`h` halo: the reach of the border term, and what cutting ridges reads)::
+
+    read    |hhhh|wwwwwwwwwwww|hhhh|      beyond the image: background
+    write        |wwwwwwwwwwww|           classes and weights, one shard each
+
+Memory of a task: the block with its halo, times `task_bytes_per_pixel`.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline import store
+from pipeline.grid import BlockGrid, Box, Index
+from pipeline.label_values import LabelRule, code_objects
+from pipeline.source import ImageSource
+from pipeline.training_set import CLASSES, WEIGHTS
+from unet.sample import IGNORE
+from unet.weight_map import WeightMap, cut_ridges, ridge_halo, weight_map
+from unet.weight_settings import WeightSettings
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """The context that a `BlockGrid` asks for, of what has no stride."""
+
+    stride: int = 1
+    halo: int = 0
+
+
+@dataclass(frozen=True)
+class LabelGrid(BlockGrid):
+    """Blocks whose halo differs from axis to axis.
+
+    Parameters
+    ----------
+    halos : tuple of int
+        Pixels per side on each axis.
+    """
+
+    halos: tuple[int, ...] = ()
+
+    def halo(self, axis: int) -> int:
+        """Context (px) per side on an axis."""
+        return self.halos[axis]
+
+
+@dataclass(frozen=True)
+class LabelPixels:
+    """Label values on the axes of the image they belong to; background beyond its border.
+
+    Parameters
+    ----------
+    source : ImageSource
+        One channel. Plane axes of the image that it lacks have size 1.
+    axes : str
+        Of the image, without channels.
+    shape : tuple of int
+        Of the image, on `axes`.
+    """
+
+    source: ImageSource
+    axes: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """As stored."""
+        return self.source.dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """Values of a box that may leave the image on spatial axes.
+
+        Mirroring, as images are read, would mirror objects too, and ridges look in one direction.
+
+        Raises
+        ------
+        UnreadableChunkError
+            If a chunk cannot be read, naming it.
+        """
+        inside = [
+            slice(max(part.start, 0), max(min(part.stop, size), 0)) for part, size in zip(box, self.shape, strict=True)
+        ]
+        around = [(have.start - part.start, part.stop - have.stop) for part, have in zip(box, inside, strict=True)]
+        if any(part.start >= part.stop for part in inside):
+            return np.zeros([part.stop - part.start for part in box], self.dtype)
+        by_axis = dict(zip(self.axes, inside, strict=True))
+        values = self.source.read(tuple(by_axis.get(axis, slice(0, 1)) for axis in self.source.axes))
+        return np.pad(values.reshape([part.stop - part.start for part in inside]), around)
+
+
+@dataclass(frozen=True)
+class WeightJob:
+    """All that a worker needs to make any block of one image's weight map; small and picklable.
+
+    Parameters
+    ----------
+    name, group : str
+        Of the image, and of its arrays in the set.
+    location : str
+        The training set.
+    labels : LabelPixels
+        The annotation, or the objects found in it (`LabelRule.is_coded`).
+    grid : LabelGrid
+        Blocks.
+    rule : LabelRule
+        What label values mean.
+    settings : WeightSettings
+        Of Eq. 2.
+    class_weights : tuple of float
+        w_c of each class, counted over the whole set; empty while they are counted.
+    """
+
+    name: str
+    group: str
+    location: str
+    labels: LabelPixels
+    grid: LabelGrid
+    rule: LabelRule
+    settings: WeightSettings
+    class_weights: tuple[float, ...] = ()
+
+    @property
+    def spatial(self) -> slice:
+        """Which axes are not planes."""
+        return slice(self.grid.n_planes_axes, None)
+
+
+def replace_weights(job: WeightJob, class_weights: tuple[float, ...]) -> WeightJob:
+    """The job with what was counted."""
+    return replace(job, class_weights=class_weights)
+
+
+def task_bytes_per_pixel(itemsize: int) -> int:
+    """Bytes per pixel (halo included) that `weigh_values` needs at most: values, ids, candidates, results.
+
+    Three copies of the values as Dask cuts, joins and converts them, 32 bytes of compact ids and candidates, 12 of
+    weights and terms, 4 of classes and masks.
+    """
+    return 3 * itemsize + 48
+
+
+def count_block(job: WeightJob, index: Index) -> np.ndarray:
+    """Annotated pixels of each class in a block, ridges cut: int64, (255,)."""
+    owned = job.grid.write_box(index)
+    around = ridge_halo(job.settings)
+    halos = [around if job.grid.is_spatial(axis) else 0 for axis in range(len(owned))]
+    values = job.labels.read(_widen(owned, halos))
+    ids, classes = job.rule.decode(values[_first_plane(job)])
+    ids = cut_ridges(ids, job.settings.ridge_px)
+    classes = np.where((ids == 0) & (classes != IGNORE), np.uint8(0), classes)
+    inner = _crop(owned, halos)[job.spatial]
+    return np.bincount(classes[inner].ravel(), minlength=IGNORE + 1)[:IGNORE]
+
+
+def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
+    """Classes and weights of a block's own pixels.
+
+    Parameters
+    ----------
+    job : WeightJob
+        How.
+    values : ndarray, (*planes, *spatial)
+        Exactly the block's read box; plane axes of length 1.
+    index : tuple of int
+        Which block.
+    """
+    ids, classes = job.rule.decode(values[_first_plane(job)])
+    found = weight_map(ids, job.settings, classes=classes, class_weights=job.class_weights)
+    owned = job.grid.write_box(index)
+    inner = _crop(owned, job.grid.halos)[job.spatial]
+    shape = [part.stop - part.start for part in owned]
+    return WeightMap(found.classes[inner].reshape(shape), found.weights[inner].reshape(shape))
+
+
+def run_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
+    """Make and store one block; returns its pixels. Weights come last, but a block is done when both are there.
+
+    Raises
+    ------
+    OutputError
+        If a shard cannot be written.
+    """
+    found = weigh_values(job, values, index)
+    for name, content in ((CLASSES, found.classes), (WEIGHTS, found.weights)):
+        array = store.open_array(job.location, store.join(job.group, name), writable=True)
+        store.write_box(array, job.grid.write_box(index), content)
+    return found.classes.size
+
+
+def run_block_alone(job: WeightJob, index: Index) -> int:
+    """Read a block's own read box and run it: the serial path, and the second try of a failed block."""
+    return run_block(job, job.labels.read(job.grid.read_box(index)), index)
+
+
+def write_objects(job: WeightJob, path: str, plane: Index) -> int:
+    """Find the objects of a class map's plane and store them; returns its pixels.
+
+    Parameters
+    ----------
+    job : WeightJob
+        `labels` are the annotation itself.
+    path : str
+        Array of the objects in the set, uint64.
+    plane : tuple of int
+        Position on the plane axes.
+    """
+    box = (*(slice(i, i + 1) for i in plane), *(slice(0, size) for size in job.grid.shape[job.spatial]))
+    coded = code_objects(job.rule.classes(job.labels.read(box)[_first_plane(job)]))
+    array = store.open_array(job.location, path, writable=True)
+    store.write_box(array, box, coded.reshape([part.stop - part.start for part in box]))
+    return coded.size
+
+
+def _first_plane(job: WeightJob) -> Index:
+    return (0,) * job.grid.n_planes_axes
+
+
+def _widen(box: Box, halos: list[int]) -> Box:
+    return tuple(slice(part.start - around, part.stop + around) for part, around in zip(box, halos, strict=True))
+
+
+def _crop(owned: Box, halos: "list[int] | tuple[int, ...]") -> Box:
+    """The write box seen from the read box."""
+    return tuple(slice(around, around + part.stop - part.start) for part, around in zip(owned, halos, strict=True))

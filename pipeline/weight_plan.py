@@ -1,0 +1,282 @@
+"""What weight maps of annotated images take, decided from metadata alone: sizes, memory, places, provenance."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
+from pipeline.errors import InputError, OutputError, PlanError
+from pipeline.ingest_plan import STORED_DTYPE
+from pipeline.label_values import LabelRule, check_plane
+from pipeline.lock import LOCK_NAME
+from pipeline.record import ATTRIBUTE, code_version, compare_records
+from pipeline.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
+from pipeline.training_set import KIND
+from pipeline.weight_blocks import LabelGrid, PixelGrid, task_bytes_per_pixel
+from unet.geometry import round_up
+from unet.sample import IGNORE
+from unet.weight_settings import WeightSettings, halo
+
+REQUEST_ATTRIBUTE = "segment_slide_request"  # beside the set's record, which comes when everything is counted
+DEFAULT_BLOCK = {2: 1024, 3: 128}
+DEFAULT_CHUNK = {2: 256, 3: 64}
+_PLANE_BYTES = 40  # per pixel of a plane whose objects are found in memory, beside its values; 36 were measured
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What a user may choose beyond the annotation.
+
+    Parameters
+    ----------
+    kind : str
+        What label values mean: "instances" (the default: ids of objects), "classes" or "binary".
+    ignore : int, optional
+        Label value of pixels that nobody annotated.
+    settings : WeightSettings
+        Eq. 2.
+    class_names : tuple of str
+        Of the classes, background first; by default "background", "foreground" (or "class 1", "class 2" …).
+    block, chunk : int, optional
+        Pixels per spatial axis of one task and file, and of what is compressed at once.
+    """
+
+    kind: str = "instances"
+    ignore: int | None = None
+    settings: WeightSettings = WeightSettings()
+    class_names: tuple[str, ...] = ()
+    block: int | None = None
+    chunk: int | None = None
+
+    @property
+    def rule(self) -> LabelRule:
+        """How label values are read."""
+        return LabelRule(self.kind, self.ignore, needs_objects=self.settings.reach_px > 0)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """All of the work on a training set, decided before a pixel is read.
+
+    Attributes
+    ----------
+    location : str
+        The training set.
+    annotation : Annotation
+        Images and labels, in the order of their names.
+    options : WeightOptions
+        As chosen.
+    block, chunk : int
+        Pixels per spatial axis.
+    request : dict
+        What determines the set's bytes, compared when a run goes on.
+    """
+
+    location: str
+    annotation: Annotation
+    options: WeightOptions
+    block: int
+    chunk: int
+    request: dict[str, Any]
+
+    @property
+    def n_spatial(self) -> int:
+        """2 or 3."""
+        return self.annotation.wanted.n_spatial
+
+    def group(self, number: int) -> str:
+        """Group of an image in the set: its position and its name."""
+        return f"{number:03d}-{safe_name(self.annotation.pairs[number].name)}"
+
+    def grid(self, pair: AnnotationPair) -> LabelGrid:
+        """Blocks of an image."""
+        return _make_grid(pair, self.n_spatial, self.block, self.options.settings)
+
+    def itemsize(self, pair: AnnotationPair) -> int:
+        """Bytes of a label value as blocks read it."""
+        return 8 if self.options.rule.is_coded else _stored_dtype(pair.labels).itemsize
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of all images."""
+        return sum(self.grid(pair).n_blocks for pair in self.annotation.pairs)
+
+    @property
+    def task_bytes(self) -> int:
+        """Memory of one task at most: a block's or, for class maps, a plane's."""
+        needed = [0]
+        for pair in self.annotation.pairs:
+            grid, itemsize = self.grid(pair), self.itemsize(pair)
+            read = [
+                grid.widen(min(block, size), axis) + 2 * grid.halo(axis)
+                for axis, (block, size) in enumerate(zip(grid.block, grid.shape, strict=True))
+            ]
+            needed.append(int(np.prod(read)) * task_bytes_per_pixel(itemsize))
+            if self.options.rule.is_coded:
+                plane = int(np.prod(grid.shape[grid.n_planes_axes :]))
+                needed.append(plane * (_PLANE_BYTES + _stored_dtype(pair.labels).itemsize))
+        return max(needed)
+
+    def worker_bytes(self, tasks: int) -> int:
+        """Memory of a worker that runs so many tasks at a time: theirs, and the label values that windows hold."""
+        held = [0]
+        for pair in self.annotation.pairs:
+            grid, itemsize = self.grid(pair), self.itemsize(pair)
+            held.append(window_bytes(grid, choose_window(grid, itemsize), itemsize))
+        return tasks * self.task_bytes + WINDOWS_IN_FLIGHT * max(held)
+
+    def check_memory(self, usable_bytes: int, tasks: int) -> None:
+        """Refuse a plan that a worker has no memory for.
+
+        Raises
+        ------
+        PlanError
+            With the amounts and what to change.
+        """
+        needed = self.worker_bytes(tasks)
+        if needed > usable_bytes:
+            raise PlanError(
+                f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
+                f"{usable_bytes / MiB:.0f} MiB; choose a smaller block (now {self.block} px), a smaller "
+                f"sigma, or fewer workers."
+            )
+
+
+def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: str) -> WeightPlan:
+    """Decide everything, and refuse what cannot work, before anything is read or created.
+
+    Raises
+    ------
+    InputError
+        If the planes of a class map are too large for finding its objects in memory, or names of classes do not fit.
+    PlanError
+        If blocks are smaller than the halo or no multiple of the chunk.
+    OutputError
+        If the output lies in an input, or holds something else.
+    OutputMismatchError
+        If it was begun with other settings or inputs, naming what differs.
+    UnetError
+        If the settings do not fit the number of axes.
+    """
+    location = store.resolve_location(location)
+    n_spatial, rule = annotation.wanted.n_spatial, options.rule
+    options.settings.steps(n_spatial)
+    _check_class_names(options)
+    if rule.is_coded:
+        for pair in annotation.pairs:
+            check_plane(tuple(pair.labels.size(axis) for axis in "zyx"[-n_spatial:]), str(pair.labels))
+    block, chunk = _choose_sizes(annotation, options)
+    request = _make_request(annotation, options, block, chunk)
+    _check_place(location, annotation)
+    plan = WeightPlan(location, annotation, options, block, chunk, request)
+    if is_counted(plan):  # before that nothing is made that other settings could not make anew
+        compare_records(read_request(location) or {}, request, location)
+    return plan
+
+
+def read_request(location: str) -> dict[str, Any] | None:
+    """What a begun set was asked for, or None if there is none."""
+    attributes = store.read_attributes(location) or {}
+    return attributes.get(REQUEST_ATTRIBUTE) or None
+
+
+def is_counted(plan: WeightPlan) -> bool:
+    """Whether the set's record is there: all is known of it but the weights."""
+    return "images" in ((store.read_attributes(plan.location) or {}).get(ATTRIBUTE) or {})
+
+
+def _check_class_names(options: WeightOptions) -> None:
+    names = options.class_names
+    if names and options.kind != "classes" and len(names) != 2:
+        raise InputError(f"class_names={names}: kind {options.kind!r} has 2 classes, background and foreground.")
+    if names and (len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE):
+        raise InputError(f"class_names={names}: expected 2 to {IGNORE} different names, background first.")
+
+
+def _image_shape(pair: AnnotationPair, n_spatial: int) -> tuple[str, tuple[int, ...]]:
+    """Axes and size of an image without channels, plane axes first."""
+    spatial = "zyx"[-n_spatial:]
+    planes = "".join(axis for axis in "tz" if axis in pair.image.content.axes and axis not in spatial)
+    return planes + spatial, tuple(pair.image.size(axis) for axis in planes + spatial)
+
+
+def _make_grid(pair: AnnotationPair, n_spatial: int, block: int, settings: WeightSettings) -> LabelGrid:
+    _, shape = _image_shape(pair, n_spatial)
+    planes = len(shape) - n_spatial
+    halos = [0] * planes
+    for size, around in zip(shape[planes:], halo(settings, n_spatial), strict=True):
+        # a single block has no neighbour to look at, and nothing lies farther away than the image is wide
+        halos.append(1 if size <= block else max(1, min(around, size)))
+    return LabelGrid(shape, (1,) * planes + (block,) * n_spatial, PixelGrid(), n_spatial, tuple(halos))
+
+
+def _choose_sizes(annotation: Annotation, options: WeightOptions) -> tuple[int, int]:
+    n_spatial = annotation.wanted.n_spatial
+    block = DEFAULT_BLOCK[n_spatial] if options.block is None else options.block
+    if block < 1 or (options.chunk is not None and options.chunk < 1):
+        raise PlanError(f"block={options.block}, chunk={options.chunk}: expected positive sizes (px).")
+    widest = max(max(_make_grid(pair, n_spatial, block, options.settings).halos) for pair in annotation.pairs)
+    if options.block is not None and widest > block:
+        raise PlanError(
+            f"block={block} px is smaller than the halo of {widest} px (sigma={options.settings.sigma_px} px): the "
+            f"context of a block would lie beyond its neighbour. Choose block={round_up(widest, 16)} or more, or a "
+            f"smaller sigma."
+        )
+    chunk = options.chunk or largest_divisor(block, DEFAULT_CHUNK[n_spatial])
+    if block % chunk:
+        raise PlanError(f"chunk={chunk} px does not divide block={block} px; every block is one file of whole chunks.")
+    return round_up(max(block, widest), chunk), chunk
+
+
+def _stored_dtype(labels: FoundPixels) -> "np.dtype[Any]":
+    return np.dtype(STORED_DTYPE.get(labels.dtype, labels.dtype))
+
+
+def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> dict[str, Any]:
+    """What determines the bytes, as JSON gives it back."""
+    wanted, settings = annotation.wanted, asdict(options.settings)
+    inputs = {}
+    for pair in annotation.pairs:
+        inputs[f"{pair.name} (image)"] = pair.image.fingerprint
+        inputs[f"{pair.name} (labels)"] = pair.labels.fingerprint
+    return {
+        "annotation": {
+            "kind": options.kind,
+            "ignore": options.ignore,
+            "class_names": list(options.class_names),
+            "n_spatial": wanted.n_spatial,
+            "channels": list(wanted.channels),
+            "level": wanted.level,
+            "names": [pair.name for pair in annotation.pairs],
+        },
+        "weights": {**settings, "spacing": list(settings["spacing"])},
+        "sizes": {"block": block, "chunk": chunk},
+        "code": {"version": code_version()},
+        "inputs": inputs,
+    }
+
+
+def _check_place(location: str, annotation: Annotation) -> None:
+    named = map(store.resolve_location, (*annotation.wanted.images, *annotation.wanted.labels))
+    folders = [path for path in named if os.path.isdir(path)]
+    for pair in annotation.pairs:
+        for path in (*pair.image.files, *pair.labels.files, *folders):
+            if _is_inside(location, path) or _is_inside(path, location):
+                raise OutputError(
+                    f"output={location} and input={path} lie in each other; inputs are read-only. Choose a path beside."
+                )
+    if store.is_file(location):
+        raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.zarr.")
+    attributes = store.read_attributes(location)
+    if attributes is None and store.list_names(location) - {LOCK_NAME}:
+        raise OutputError(f"output={location} holds something else; choose another path, or delete it.")
+    if attributes is not None and attributes.get(ATTRIBUTE, {}).get("kind") != KIND:
+        raise OutputError(f"output={location} exists and is not a training set; choose another path, or delete it.")
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (inner, outer))
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")

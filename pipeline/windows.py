@@ -1,0 +1,56 @@
+"""Many Dask graphs, one after the other without a pause: the next is submitted while the last one drains."""
+
+from collections.abc import Callable, Generator, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.sizes import BLOCKS_PER_THREAD
+from pipeline.tasks import count_threads, outcome
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Part = TypeVar("Part")
+Key = TypeVar("Key", bound=Hashable)
+
+
+def run_windows(
+    client: "Client", windows: Iterable[Part], submit: "Callable[[Part, int], dict[Key, Future[Any]]]"
+) -> Generator[tuple[Key, Any, Exception | None]]:
+    """Submit windows as workers run dry; yield each block's key, result and error in order of completion.
+
+    Close it (`contextlib.closing`) if it is left before its end: that cancels what still runs.
+
+    Parameters
+    ----------
+    client : Client
+        Dask cluster.
+    windows : iterable
+        What becomes one graph each, consumed lazily.
+    submit : callable
+        Of a window and its number: futures of its pending blocks by key; none if nothing is left to do.
+    """
+    from distributed import as_completed
+
+    remaining, running = enumerate(windows), as_completed()
+    key_of: dict[Any, Key] = {}
+
+    def submit_next() -> bool:
+        for number, window in remaining:
+            futures = submit(window, number)
+            if futures:
+                key_of.update({future.key: key for key, future in futures.items()})
+                running.update(futures.values())
+                return True
+        return False
+
+    try:
+        submit_next()
+        for future in running:
+            key = key_of.pop(future.key)
+            result, error = outcome(future)
+            # draining: fewer blocks left than the workers will ask for next
+            while len(key_of) <= BLOCKS_PER_THREAD * count_threads(client) and submit_next():
+                pass
+            yield key, result, error
+    finally:
+        client.cancel(list(running.futures))

@@ -1,0 +1,207 @@
+"""The flow from annotated images to a training set, whole: real data, real workers, a real kill."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import flows.weight_maps
+from cluster.errors import ClusterError
+from flows.progress import QuietStages
+from flows.weight_maps import WeightMapsRequest, make_weight_maps
+from pipeline.annotation import AnnotationInput
+from pipeline.errors import IncompleteError, InputError, OutputError, PlanError
+from pipeline.training_set import check_complete, read_training_set
+from pipeline.weight_plan import WeightOptions
+from tests.flows.support import DATA, shards, tree, wait_until, write_array
+from tests.unet.test_weight_map import draw_cells
+from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
+
+NARROW = WeightSettings(sigma_px=2.0)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Run blocks in this process."""
+    monkeypatch.setattr(flows.weight_maps, "local_client", lambda _: contextlib.nullcontext())
+
+
+class Told(QuietStages):
+    """Remembers stages: name, steps in all, steps done before, steps made."""
+
+    def __init__(self):
+        self.stages = []
+
+    @contextlib.contextmanager
+    def stage(self, name, total, done=0, unit="blocks"):
+        entry = [name, total, done, 0]
+        self.stages.append(entry)
+
+        def advance(n_pixels):
+            entry[3] += 1
+
+        yield advance
+
+
+def request_for(folder: Path, labels: np.ndarray, output="set.zarr", **choices) -> WeightMapsRequest:
+    if not (folder / "labels").exists():
+        write_array(folder / "image", np.zeros(labels.shape, np.uint8), chunk=32)
+        write_array(folder / "labels", labels, chunk=32)
+    annotation = AnnotationInput((str(folder / "image"),), (str(folder / "labels"),), axes="yx")
+    options = WeightOptions(**{"settings": NARROW, "block": 16} | choices)
+    return WeightMapsRequest(str(folder / output), annotation, options, workers=1)
+
+
+def data(*names: str) -> str:
+    path = DATA.joinpath(*names)
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    return str(path)
+
+
+def read(report, number=0):
+    image = report.training_set.images[number]
+    return [np.asarray(report.training_set.array(image, name)[...]) for name in ("classes", "weights")]
+
+
+def test_the_flow_tells_its_stages_and_leaves_out_what_is_done(tmp_path, workers, monkeypatch):
+    monkeypatch.setattr(flows.weight_maps, "local_client", workers)
+    labels, told = draw_cells(0), Told()
+    report = make_weight_maps(request_for(tmp_path, labels), told)
+    n = report.n_blocks
+    assert n == 5 * 6
+    assert told.stages == [["count", n, 0, n], ["weights", n, 0, n]]
+    assert (report.n_done_before, report.n_pixels) == (0, labels.size)
+    np.testing.assert_array_equal(read(report)[1], weight_map(labels, NARROW).weights)
+    told = Told()
+    report = make_weight_maps(request_for(tmp_path, labels), told)
+    assert told.stages == [["weights", n, n, 0]]
+    assert (report.n_done_before, report.n_pixels) == (n, 0)
+
+
+def test_nothing_is_left_but_the_set(tmp_path, here):
+    make_weight_maps(request_for(tmp_path, draw_cells(0), kind="binary"))
+    assert sorted(path.name for path in (tmp_path / "set.zarr").iterdir()) == ["000-image", "objects", "zarr.json"]
+    check_complete(read_training_set(tmp_path / "set.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "error"),
+    [
+        ({"block": 3}, PlanError),
+        ({"kind": "auto"}, InputError),
+        ({"class_names": ("one",)}, InputError),
+    ],
+    ids=["block", "kind", "names"],
+)
+def test_what_cannot_work_is_refused_before_anything_is_created(tmp_path, choices, error):
+    with pytest.raises(error):
+        make_weight_maps(request_for(tmp_path, draw_cells(0), **choices))
+    assert not (tmp_path / "set.zarr").exists()
+
+
+def test_more_workers_than_cores_are_refused(tmp_path):
+    request = request_for(tmp_path, draw_cells(0))
+    with pytest.raises(ClusterError, match="workers=1000"):
+        make_weight_maps(WeightMapsRequest(request.output, request.annotation, request.options, workers=1000))
+
+
+def test_a_set_that_another_process_writes_is_refused(tmp_path, here):
+    from pipeline.lock import hold
+
+    request = request_for(tmp_path, draw_cells(0))
+    with hold(request.output, lambda: None), pytest.raises(OutputError, match="being written by another run"):
+        make_weight_maps(request)
+
+
+SCRIPT = """
+import sys
+from tests.flows.test_weight_maps import draw_cells, make_weight_maps, request_for
+from pathlib import Path
+
+if __name__ == "__main__":
+    make_weight_maps(request_for(Path(sys.argv[1]), draw_cells(0, shape=(130, 140), cells=30), kind="binary"))
+"""
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, here):
+    labels = draw_cells(0, shape=(130, 140), cells=30)
+    request = request_for(tmp_path, labels, kind="binary", output="undisturbed.zarr")
+    expected = make_weight_maps(request)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "run.py", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    weights = tmp_path / "set.zarr" / "000-image" / "weights"
+    wait_until(lambda: len(shards(weights)) >= 5, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 5 <= len(shards(weights)) < expected.n_blocks
+    report = make_weight_maps(request_for(tmp_path, labels, kind="binary"))
+    assert report.n_done_before >= 4
+    assert tree(tmp_path / "set.zarr") == tree(tmp_path / "undisturbed.zarr")
+
+
+def test_a_damaged_annotation_leaves_what_is_done(tmp_path, here):
+    request = request_for(tmp_path, draw_cells(0))
+    (tmp_path / "labels" / "c" / "0" / "0").write_bytes(b"damaged")
+    with pytest.raises(IncompleteError, match="unreadable chunk"):
+        make_weight_maps(request)
+
+
+# -- real data ---------------------------------------------------------------------------------------------------
+
+
+def test_masks_of_membranes_with_six_images_that_nobody_annotated(tmp_path, here):
+    images, labels = data("isbi2012", "image"), data("isbi2012", "label")
+    annotation = AnnotationInput((images,), (labels,))
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, WeightOptions(kind="binary")))
+    assert len(report.training_set.images) == 24
+    assert len(report.without_labels) == 6
+    weights = report.training_set.class_weights
+    assert weights[0] > weights[1]  # membranes are rare
+    classes, found = read(report)
+    assert set(np.unique(classes)) == {0, 1}
+    assert found[classes == 0].max() > 10 > found[classes == 1].max()
+
+
+def test_cells_of_a_tracking_challenge_are_paired_by_number(tmp_path, here):
+    images, labels = data("dic_hela", "01"), data("dic_hela", "01_GT", "SEG")
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), AnnotationInput((images,), (labels,))))
+    gold = sorted(Path(labels).glob("*.tif"))
+    assert [image.name for image in report.training_set.images] == [path.stem.replace("man_seg", "t") for path in gold]
+    values = [tifffile.imread(path) for path in gold]
+    total = sum(np.bincount((cut_ridges(value) > 0).ravel()) for value in values)
+    assert report.training_set.class_weights == count_class_weights(total)
+    expected = weight_map(values[3], class_weights=report.training_set.class_weights)
+    np.testing.assert_array_equal(read(report, 3)[1], expected.weights)
+
+
+def test_nuclei_in_colour_with_instance_ids(tmp_path, here):
+    images, labels = sorted(Path(data("dsb2018", "images")).iterdir())[:3], Path(data("dsb2018", "labels"))
+    masks = tuple(str(labels / f"{path.stem}.tif") for path in images)
+    annotation = AnnotationInput(tuple(map(str, images)), masks)
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation))
+    assert report.training_set.channel_names == ("R", "G", "B")
+    assert report.training_set.images[0].image.open().pixel_bytes == 3
+    assert all(read(report, number)[1].min() > 0 for number in range(3))
+
+
+def test_a_volume_with_labels_inside_it(tmp_path, here):
+    annotation = AnnotationInput((data("ome_zarr", "tubhiswt4D_sub.zarr"),), n_spatial=3)
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation))
+    assert report.training_set.images[0].shape == (3, 2, 512, 512)
+    assert report.training_set.images[0].n_planes_axes == 1
+    assert report.training_set.pixel_size_um == (1.0, 1.0, 1.0)

@@ -1,0 +1,281 @@
+"""Finding, pairing and checking annotations before a pixel is read."""
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from pipeline.annotation import AnnotationInput, find_annotation
+from pipeline.errors import InputError
+from pipeline.label_values import LabelRule, check_plane, code_objects
+from pipeline.pairing import pair_files
+from tests.flows.support import DATA, write_array, write_group, write_ome
+
+
+def write_tiffs(folder: Path, names, dtype="uint8", shape=(6, 8)) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        tifffile.imwrite(folder / name, np.zeros(shape, dtype))
+    return str(folder)
+
+
+def write_label(image: Path, name: str, values: np.ndarray, axes: str) -> None:
+    """A label image inside an OME-Zarr image, as napari-ome-zarr lists it."""
+    listed = sorted({path.name for path in (image / "labels").glob("*") if path.is_dir()} | {name})
+    write_group(image / "labels", {"ome": {"version": "0.5", "labels": listed}})
+    write_ome(image / "labels" / name, values, axes)
+
+
+def find(images, labels=(), **choices):
+    images, labels = ((item,) if isinstance(item, str | Path) else item for item in (images, labels))
+    return find_annotation(AnnotationInput(tuple(map(str, images)), tuple(map(str, labels)), **choices))
+
+
+def names_of(annotation):
+    return [(pair.name, Path(pair.image.path).name, Path(pair.labels.path).name) for pair in annotation.pairs]
+
+
+# -- pairing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (["i/b.png", "i/a.png"], ["m/a.tif", "m/b.tif"], {"i/a.png": "m/a.tif", "i/b.png": "m/b.tif"}),
+        (["i/a.ome.tif"], ["m/a.ome.zarr"], {"i/a.ome.tif": "m/a.ome.zarr"}),
+        (["i/t000.tif", "i/t10.tif"], ["m/man_seg010.tif"], {"i/t10.tif": "m/man_seg010.tif"}),
+        (["s1/p.png", "s2/p.png"], ["s2/m.png", "s1/m.png"], {"s1/p.png": "s1/m.png", "s2/p.png": "s2/m.png"}),
+        (["i/slide.zarr"], ["m/drawn.zarr"], {"i/slide.zarr": "m/drawn.zarr"}),
+    ],
+    ids=["names", "names with several endings", "last numbers", "folders", "one and one"],
+)
+def test_label_images_are_paired_by_what_is_equal_and_not_by_order(images, labels, expected):
+    pairs, left_out = pair_files(images, labels)
+    assert {image: label for _, image, label in pairs} == expected
+    assert left_out == [image for image in images if image not in expected]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (["a.png", "b.png"], ["x/c.png", "x/a.png"], "1 of 2 label images have no clear partner among 2 images: c.png"),
+        (["t1_2.tif", "u1_2.tif"], ["m/m2.tif"], "m2.tif"),
+        (["i/1.tif", "i/2.tif"], ["m/3.tif", "m/x.tif"], "3.tif, x.tif"),
+        (["i/a.tif", "j/b.tif"], ["m/c.tif", "m/d.tif"], "2 of 2"),
+    ],
+    ids=["one alone", "two candidates", "other numbers", "nothing in common"],
+)
+def test_label_images_without_one_clear_partner_are_named(images, labels, message):
+    with pytest.raises(InputError, match=message):
+        pair_files(images, labels)
+
+
+def test_pairs_with_equal_file_names_are_named_after_their_folders():
+    pairs, _ = pair_files(["a/x/p.png", "b/x/p.png"], ["a/x/m.png", "b/x/m.png"])
+    assert [name for name, *_ in pairs] == ["a-x-p", "b-x-p"]
+    same, _ = pair_files(["i/1.tif", "i/1.png"], ["i/1.tif", "i/1.png"], inside=True)
+    assert len({name for name, *_ in same}) == 2
+
+
+# -- finding -----------------------------------------------------------------------------------------------------
+
+
+def test_folders_of_images_and_masks_are_paired_and_unannotated_images_reported(tmp_path):
+    images = write_tiffs(tmp_path / "i", ["t000.tif", "t001.tif", "t002.tif"])
+    labels = write_tiffs(tmp_path / "m", ["man_seg002.tif", "man_seg000.tif"], "uint16")
+    (tmp_path / "i" / "notes.txt").write_text("not an image")
+    found = find(images, labels)
+    assert names_of(found) == [("t000", "t000.tif", "man_seg000.tif"), ("t002", "t002.tif", "man_seg002.tif")]
+    assert [Path(path).name for path in found.without_labels] == ["t001.tif"]
+
+
+def test_labels_inside_an_ome_zarr_image_are_found(tmp_path):
+    image = write_ome(tmp_path / "slide.zarr", np.zeros((3, 6, 8), np.uint8), "cyx")
+    write_label(image, "cells", np.zeros((6, 8), np.uint32), "yx")
+    assert names_of(find(image)) == [("slide", "slide.zarr", "cells")]
+    write_label(image, "other", np.zeros((6, 8), np.uint32), "yx")
+    with pytest.raises(InputError, match="has 2 label images; choose one: cells, other"):
+        find(image)
+    assert names_of(find(image, label_name="other")) == [("slide", "slide.zarr", "other")]
+    with pytest.raises(InputError, match="no label image 'x'; it has: cells, other"):
+        find(image, label_name="x")
+
+
+def test_labels_inside_an_image_of_ome_zarr_0_4_are_found():
+    image = DATA / "ome_zarr" / "tubhiswt4D_sub.zarr"
+    if not image.exists():
+        pytest.skip(f"{image} is absent")
+    found = find(image)
+    assert found.pairs[0].labels.content.shape == (3, 2, 512, 512)
+
+
+def test_an_image_without_labels_inside_says_so(tmp_path):
+    with pytest.raises(InputError, match="has no labels inside"):
+        find(write_ome(tmp_path / "slide.zarr", np.zeros((6, 8), np.uint8), "yx"))
+    with pytest.raises(InputError, match="is a file and has no labels inside"):
+        find(Path(write_tiffs(tmp_path / "i", ["a.tif"]), "a.tif"))
+
+
+def test_bare_arrays_take_their_axes_from_the_user_and_labels_from_their_image(tmp_path):
+    image = write_array(tmp_path / "image", np.zeros((2, 6, 8), np.uint8))
+    labels = write_array(tmp_path / "labels", np.zeros((6, 8), np.int32))
+    assert find(image, labels, axes="cyx").pairs[0].labels.content.axes == "yx"
+    with pytest.raises(InputError, match="without axes"):
+        find(image, labels)
+    named = write_array(tmp_path / "named", np.zeros((1, 6, 8), np.int32))
+    assert find(image, named, axes="cyx", label_axes="zyx").pairs[0].labels.size("z") == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "n_spatial"),
+    [
+        (("tcyx", (1, 2, 6, 8)), ("yx", (6, 8)), 2),
+        (("yx", (6, 8)), ("tczyx", (1, 1, 1, 6, 8)), 2),
+        (("tczyx", (2, 1, 3, 6, 8)), ("tzyx", (2, 3, 6, 8)), 3),
+        (("czyx", (1, 3, 6, 8)), ("zyx", (3, 6, 8)), 2),
+    ],
+    ids=str,
+)
+def test_axes_of_size_1_may_be_missing(tmp_path, image, labels, n_spatial):
+    (axes, shape), (label_axes, label_shape) = image, labels
+    write_ome(tmp_path / "a.zarr", np.zeros(shape, np.uint8), axes)
+    write_ome(tmp_path / "b.zarr", np.zeros(label_shape, np.uint8), label_axes)
+    assert find(tmp_path / "a.zarr", tmp_path / "b.zarr", n_spatial=n_spatial).pairs
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        (("yx", (6, 8)), ("yx", (8, 6))),
+        (("zyx", (3, 6, 8)), ("yx", (6, 8))),
+        (("tyx", (3, 6, 8)), ("tyx", (2, 6, 8))),
+        (("yx", (6, 8)), ("zyx", (2, 6, 8))),
+    ],
+    ids=str,
+)
+def test_an_image_and_labels_of_different_shape_are_refused_with_both_shapes(tmp_path, image, labels):
+    for name, (axes, shape) in (("a.zarr", image), ("b.zarr", labels)):
+        write_ome(tmp_path / name, np.zeros(shape, np.uint8), axes)
+    with pytest.raises(InputError, match="differ in shape") as error:
+        find(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert str(image[1]) in str(error.value)
+    assert str(labels[1]) in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float_labels_are_refused_with_the_remedy(tmp_path, dtype):
+    image = write_array(tmp_path / "image", np.zeros((6, 8), np.uint8))
+    labels = write_array(tmp_path / "labels", np.zeros((6, 8), dtype))
+    with pytest.raises(InputError, match=rf"dtype={dtype}, expected whole numbers; round them .*astype"):
+        find(image, labels, axes="yx")
+
+
+def test_float_labels_in_a_tiff_are_refused_before_ingest_converts_them(tmp_path):
+    images, labels = write_tiffs(tmp_path / "i", ["a.tif"]), write_tiffs(tmp_path / "m", ["a.tif"], "float16")
+    with pytest.raises(InputError, match="dtype=float16"):
+        find(images, labels)
+
+
+def test_colour_masks_are_refused(tmp_path):
+    images = write_tiffs(tmp_path / "i", ["a.tif"])
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.png").write_bytes(imagecodecs.png_encode(np.zeros((6, 8, 3), np.uint8)))
+    with pytest.raises(InputError, match="3 channels: colours are no labels"):
+        find(images, tmp_path / "m")
+
+
+def test_images_of_a_set_have_the_same_number_of_channels(tmp_path):
+    for name, channels in (("a", 1), ("b", 3)):
+        write_ome(tmp_path / "i" / f"{name}.zarr", np.zeros((channels, 6, 8), np.uint8), "cyx")
+        write_ome(tmp_path / "m" / f"{name}.zarr", np.zeros((6, 8), np.uint8), "yx")
+    with pytest.raises(InputError, match=r"differ in their number of channels: .*has 1.*has 3"):
+        find(tmp_path / "i", tmp_path / "m")
+    assert len(find(tmp_path / "i", tmp_path / "m", channels=("0",)).pairs) == 2
+
+
+def test_volumes_need_a_z_axis(tmp_path):
+    image = write_array(tmp_path / "image", np.zeros((6, 8), np.uint8))
+    labels = write_array(tmp_path / "labels", np.zeros((6, 8), np.uint8))
+    with pytest.raises(InputError, match="has no z axis"):
+        find(image, labels, axes="yx", n_spatial=3)
+    with pytest.raises(InputError, match="n_spatial=4"):
+        find(image, labels, axes="yx", n_spatial=4)
+
+
+def test_what_is_missing_empty_or_named_twice_is_said(tmp_path):
+    images = write_tiffs(tmp_path / "i", ["a.tif"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        find(images, tmp_path / "nowhere")
+    with pytest.raises(InputError, match="the folder has none"):
+        find(images, tmp_path / "empty")
+    with pytest.raises(InputError, match="named twice"):
+        find([images, images], tmp_path / "i")
+    with pytest.raises(InputError, match="no image was named"):
+        find([])
+    with pytest.raises(InputError, match="label_name='cells' names labels inside"):
+        find(images, images, label_name="cells")
+
+
+# -- values ------------------------------------------------------------------------------------------------------
+
+
+def test_instances_are_one_class_and_keep_their_ids():
+    ids, classes = LabelRule("instances", ignore=65535).decode(np.array([0, 7, 300, 65535], np.uint16))
+    assert ids.tolist() == [0, 7, 300, 0]
+    assert classes.tolist() == [0, 1, 1, 255]
+
+
+def test_a_mask_is_foreground_where_it_is_not_0():
+    assert LabelRule("binary").classes(np.array([0, 255, 1], np.uint8)).tolist() == [0, 1, 1]
+    assert LabelRule("binary").classes(np.array([False, True])).tolist() == [0, 1]
+
+
+def test_classes_keep_their_values_and_without_a_border_term_are_their_own_objects():
+    ids, classes = LabelRule("classes", ignore=-1, needs_objects=False).decode(np.array([0, 2, -1], np.int16))
+    assert ids.tolist() == [0, 2, 0]
+    assert classes.tolist() == [0, 2, 255]
+
+
+def test_components_of_each_class_are_coded_with_their_class():
+    classes = np.array([[1, 0, 1], [0, 1, 2], [255, 1, 2]], np.uint8)
+    ids, decoded = LabelRule("classes").decode(code_objects(classes))
+    np.testing.assert_array_equal(decoded, classes)
+    assert len(set(ids[classes == 1])) == 3  # 4-connected: corners do not join
+    assert len(set(ids[classes == 2])) == 1
+    assert not ids[(classes == 0) | (classes == 255)].any()
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "message"),
+    [
+        (LabelRule("instances"), [-1, 0], "hold the value -1; ids and classes are 0 or more"),
+        (LabelRule("instances", ignore=-1), [-1, -2], "the value -2"),
+        (LabelRule("classes"), [0, 255], "'binary'"),
+        (LabelRule("classes", ignore=255), [255, 300], "the value 300"),
+    ],
+    ids=["negative", "another negative", "a mask", "ids"],
+)
+def test_values_that_cannot_be_what_they_are_said_to_be_are_refused(rule, values, message):
+    with pytest.raises(InputError, match=message):
+        rule.classes(np.array(values, np.int32))
+
+
+def test_a_kind_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="kind='auto' of annotation, expected one of: instances, classes, binary"):
+        LabelRule("auto")
+
+
+def test_planes_too_large_for_components_are_refused_with_two_ways_out():
+    with pytest.raises(InputError, match=r"kind 'instances'.*w0=0"):
+        check_plane((1 << 14, (1 << 14) + 1), "slide")
+    check_plane((1 << 14, 1 << 14), "slide")
+
+
+def test_zarr_arrays_of_bool_are_labels(tmp_path):
+    image = write_array(tmp_path / "image", np.zeros((6, 8), np.uint8))
+    zarr.create_array(tmp_path / "mask", shape=(6, 8), dtype="bool")[...] = True
+    assert find(image, tmp_path / "mask", axes="yx").pairs[0].labels.dtype == "bool"
