@@ -1,0 +1,260 @@
+"""Deformations that a training sample goes through: one field moves image, classes and weights together.
+
+Ronneberger 2015, Sec. 3.1: "smooth deformations using random displacement vectors on a coarse 3 by 3 grid", Gaussian
+with 10 px standard deviation, per pixel by bicubic interpolation; besides shift, rotation and grey-value variation.
+
+The control points span what a sample reads, corners included, here 3 along an axis of n px::
+
+    |o-----------------o-----------------o|      at pixels 0, (n - 1)/2 and n - 1
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from unet.errors import TrainingDataError
+from unet.resample import place_pixels
+
+ROTATIONS = ("any", "quarter", "none")
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How strongly samples are varied; "none" and zeros leave them as they are.
+
+    Parameters
+    ----------
+    elastic_std_px : float
+        Standard deviation (px, per axis) of the displacement at a control point; 10 in Sec. 3.1.
+    elastic_grid : int
+        Control points per axis; 3 in Sec. 3.1.
+    anisotropy : float
+        Height of a voxel in its widths: displacements along z are smaller by it. 3D only.
+    rotation : {"any", "quarter", "none"}
+        In the plane (y, x): by any angle, or by multiples of 90 degrees.
+    flip : bool
+        Mirror along each axis with probability 1/2.
+    grey : float
+        Strength of the grey-value curve (`GreyCurve`), 0 to below 1; the paper does not say how its own varied.
+
+    Raises
+    ------
+    TrainingDataError
+        If a value is out of range.
+
+    Notes
+    -----
+    Without elastic deformation and rotation by any angle, samples are permutations of the image's pixels: nothing is
+    interpolated.
+    """
+
+    elastic_std_px: float = 10.0
+    elastic_grid: int = 3
+    anisotropy: float = 1.0
+    rotation: str = "any"
+    flip: bool = True
+    grey: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.elastic_std_px) and self.elastic_std_px >= 0 and 2 <= self.elastic_grid <= 64):
+            raise TrainingDataError(
+                f"elastic_std_px={self.elastic_std_px} px, elastic_grid={self.elastic_grid}: expected at least 0, and "
+                f"2 to 64 control points per axis; the paper has 10 px and 3."
+            )
+        if self.rotation not in ROTATIONS:
+            raise TrainingDataError(f"rotation={self.rotation!r}, expected one of {ROTATIONS}.")
+        if not (math.isfinite(self.anisotropy) and self.anisotropy > 0 and 0 <= self.grey < 1):
+            raise TrainingDataError(
+                f"anisotropy={self.anisotropy}, grey={self.grey}: expected above 0, and 0 to below 1; a grey-value "
+                f"curve of strength 1 would not rise everywhere."
+            )
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether samples lie between the image's pixels."""
+        return self.elastic_std_px > 0 or self.rotation == "any"
+
+    def stds_px(self, ndim: int) -> tuple[float, ...]:
+        """Standard deviation (px) of displacements along each axis.
+
+        >>> AugmentSettings(anisotropy=4).stds_px(3)
+        (2.5, 10.0, 10.0)
+        """
+        return (float(self.elastic_std_px / self.anisotropy),) * (ndim - 2) + (float(self.elastic_std_px),) * 2
+
+    def spacing_px(self, size_px: int) -> float:
+        """Distance (px) of control points along an axis. Below some 5 standard deviations, deformations may fold.
+
+        >>> AugmentSettings().spacing_px(444)
+        221.5
+        """
+        return (size_px - 1) / (self.elastic_grid - 1)
+
+
+@dataclass(frozen=True)
+class GreyCurve:
+    """A rising curve for normalised intensities: ``gain * (x + bend * (sqrt(1 + x^2) - 1)) + offset``.
+
+    Parameters
+    ----------
+    gain : float
+        Above 0: contrast.
+    offset : float
+        Brightness, in normalised units.
+    bend : float
+        Between -1 and 1: like a gamma, but for intensities of both signs. Dark ones are stretched and bright ones
+        compressed, or the other way round; 0 stays 0.
+
+    Examples
+    --------
+    >>> GreyCurve(2.0, 0.5, 0.0).apply(np.array([-1, 0, 1], np.float32)).tolist()
+    [-1.5, 0.5, 2.5]
+    """
+
+    gain: float = 1.0
+    offset: float = 0.0
+    bend: float = 0.0
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """The curve at each value; float32 in, float32 out."""
+        bent = np.sqrt(np.square(values) + np.float32(1))
+        bent -= np.float32(1)
+        bent *= np.float32(self.gain * self.bend)
+        bent += values * np.float32(self.gain)
+        bent += np.float32(self.offset)
+        return bent
+
+
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """All that is random in one sample but its place.
+
+    Parameters
+    ----------
+    displacements : ndarray of float64, (ndim, *grid)
+        Displacement (px) at each control point, one component per axis first.
+    matrix : ndarray of float64, (ndim, ndim)
+        Rotation and flips: a direction in the sample to one in the image.
+    curves : tuple of GreyCurve
+        One per channel.
+    """
+
+    displacements: np.ndarray
+    matrix: np.ndarray
+    curves: tuple[GreyCurve, ...]
+
+    def coordinates(self, size_px: tuple[int, ...]) -> np.ndarray:
+        """Where each pixel of a sample comes from, relative to the place of its middle in the image.
+
+        Parameters
+        ----------
+        size_px : tuple of int
+            What the sample reads, per spatial axis.
+
+        Returns
+        -------
+        ndarray of float32, (ndim, *size_px)
+            Positions in pixels; the middle lies between two pixels where the size is even.
+
+        Examples
+        --------
+        >>> still = Deformation(np.zeros((2, 3, 3)), np.array([[1, 0], [0, -1]]), ())
+        >>> still.coordinates((1, 4)).tolist()
+        [[[0.0, 0.0, 0.0, 0.0]], [[1.5, 0.5, -0.5, -1.5]]]
+        """
+        missing = 3 - len(size_px)  # a plane is a volume of one layer
+        vectors = np.zeros((3, *(1,) * missing, *self.displacements.shape[1:]))
+        vectors[missing:] = self.displacements.reshape(len(size_px), *vectors.shape[1:])
+        matrix = np.eye(3)
+        matrix[missing:, missing:] = self.matrix
+        shares = [np.ones((1, 1))] * missing
+        shares += [control_shares(size, n) for size, n in zip(size_px, self.displacements.shape[1:], strict=True)]
+        out = np.empty((3, *(1,) * missing, *size_px), np.float32)
+        place_pixels(matrix, vectors, shares[0], shares[1], shares[2], out)
+        return out[missing:].reshape(len(size_px), *size_px)
+
+    def vary_grey(self, image: np.ndarray) -> np.ndarray:
+        """Intensities, (c, *spatial) of float32, after each channel's curve."""
+        if all(curve == GreyCurve() for curve in self.curves):
+            return image
+        return np.stack([curve.apply(channel) for curve, channel in zip(self.curves, image, strict=True)])
+
+
+def draw_deformation(random: np.random.Generator, settings: AugmentSettings, ndim: int, n_channels: int) -> Deformation:
+    """Draw a deformation; how many numbers it takes from the generator does not depend on strengths.
+
+    Parameters
+    ----------
+    random : Generator
+        Moved on.
+    settings : AugmentSettings
+        Strengths.
+    ndim : int
+        2 or 3.
+    n_channels : int
+        Of the image: each has a grey-value curve of its own.
+
+    Returns
+    -------
+    Deformation
+        A pure function of the generator's state and the settings.
+    """
+    vectors = random.standard_normal((ndim, *(settings.elastic_grid,) * ndim))
+    vectors *= np.reshape(settings.stds_px(ndim), (-1, *(1,) * ndim))
+    turn = random.random()
+    matrix = np.eye(ndim)
+    matrix[-2:, -2:] = _rotation(settings.rotation, turn)
+    signs = np.where(random.random(ndim) < 0.5, -1.0, 1.0)
+    if settings.flip:
+        matrix *= signs
+    curves = tuple(
+        GreyCurve(math.exp(settings.grey * gain), settings.grey * offset, settings.grey * bend)
+        for gain, offset, bend in random.uniform(-1, 1, (n_channels, 3)).tolist()
+    )
+    return Deformation(vectors, matrix, curves)
+
+
+def _rotation(kind: str, turn: float) -> np.ndarray:
+    """Matrix of a share `turn` of the full circle; quarter turns without rounding."""
+    if kind == "any":
+        cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
+    else:
+        quarter = int(4 * turn) if kind == "quarter" else 0
+        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter]
+    return np.array([[cosine, -sine], [sine, cosine]], np.float64)
+
+
+@functools.lru_cache(maxsize=64)
+def control_shares(size_px: int, n_points: int) -> np.ndarray:
+    """Share of each control point in the displacement of each pixel along one axis, by cubic spline.
+
+    The spline goes through the control points and is level at both ends (as an image mirrored there): the 2D or 3D
+    field is the product of its axes.
+
+    Parameters
+    ----------
+    size_px : int
+        Pixels of the axis.
+    n_points : int
+        Control points, the first at pixel 0, the last at ``size_px - 1``.
+
+    Returns
+    -------
+    ndarray of float64, (size_px, n_points), read-only
+        Rows sum to 1.
+
+    Examples
+    --------
+    >>> control_shares(5, 3).round(4).tolist()[:3]
+    [[1.0, 0.0, 0.0], [0.5938, 0.5, -0.0938], [0.0, 1.0, 0.0]]
+    """
+    from scipy.interpolate import CubicSpline
+
+    if size_px == 1:  # all control points fall together
+        return np.full((1, n_points), 1 / n_points)
+    knots = np.linspace(0, size_px - 1, n_points)
+    shares = CubicSpline(knots, np.eye(n_points), bc_type="clamped")(np.arange(size_px))
+    shares.flags.writeable = False
+    return shares
