@@ -1,0 +1,146 @@
+"""Training samples of a training set: check, connect, measure, draw, show, in this order, visible below."""
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.local import local_client
+from flows.progress import QuietStages, Stages, ignore
+from flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
+from pipeline import store
+from pipeline.contact_sheet import write_contact_sheet
+from pipeline.errors import OutputError
+from pipeline.lock import hold
+from pipeline.sample_set import SampleSet, StoredSamples, create_sample_set, find_sample_set
+from pipeline.stored_pixels import StoredAnnotation
+from pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, write_samples
+from unet.draw import plain_places
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["TrainingDataReport", "TrainingDataRequest", "make_training_data"]
+
+PREVIEW_NAME = "preview.png"
+_PREVIEW_SAMPLES = 12
+_FOLDING = 5  # control points nearer than this many standard deviations may change places
+
+
+@dataclass(frozen=True)
+class TrainingDataReport:
+    """What a run made.
+
+    Attributes
+    ----------
+    samples : SampleSet
+        All that is known of the samples.
+    n_files, n_files_before : int
+        Files of samples, and those that an earlier run had made.
+    preview : Path or None
+        The contact sheet; None in an object store.
+    notes : tuple of str
+        What a person should know before training.
+    seconds : float
+        Wall time.
+    """
+
+    samples: SampleSet
+    n_files: int
+    n_files_before: int
+    preview: Path | None
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def make_training_data(request: TrainingDataRequest, progress: Stages | None = None) -> TrainingDataReport:
+    """Make training samples, or go on where an earlier run was interrupted.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        Bad input, before anything is created.
+    IncompleteError
+        Some files could not be made; what is done is kept and the same command goes on.
+    """
+    began = time.perf_counter()
+    progress = progress or QuietStages()
+    prepared = prepare_samples(request)
+    location = prepared.samples.location
+    with hold(location, lambda: store.remove_leftovers(location, "")), local_client(prepared.cluster) as client:
+        if find_sample_set(location) != prepared.begun:
+            raise OutputError(f"output={location} was begun by another run in the meantime; run the command again.")
+        samples = prepared.begun or _measure(prepared, request, client, progress)
+        validation = _normalise(prepared.validation, samples)
+        places = list(plain_places(validation, samples.tile_px))
+        samples = prepared.begun or replace(samples, n_validation=len(places))
+        if not prepared.begun:
+            create_sample_set(samples)
+        job = SampleJob(
+            samples,
+            prepared.settings,
+            {"training": _normalise(prepared.training, samples), "validation": validation},
+        )
+        items = make_items(samples, places)
+        total = samples.n_shards("training") + samples.n_shards("validation")
+        with progress.stage("samples", total, total - len(items), unit="files") as advance:
+            write_samples(job, items, client, on_shard=advance)
+        preview = _write_preview(samples)
+    seconds = time.perf_counter() - began
+    return TrainingDataReport(samples, total, total - len(items), preview, tuple(_notes(prepared)), seconds)
+
+
+def _measure(prepared: PreparedSamples, request: TrainingDataRequest, client: "Client", progress: Stages) -> SampleSet:
+    """The sample set with its normalisation."""
+    training, validation, wanted = prepared.training, prepared.validation, request.normalisation
+    total = count_boxes(training, validation, wanted)
+    with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
+        normalisation, scales = find_normalisation(training, validation, wanted, client, on_box=advance)
+    return replace(prepared.samples, normalisation=normalisation, image_scales=scales)
+
+
+def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[StoredAnnotation]:
+    scales = samples.image_scales
+    return [replace(item, offset=scales[item.image.name][0], scale=scales[item.image.name][1]) for item in items]
+
+
+def _write_preview(samples: SampleSet) -> Path | None:
+    """The first samples on one page; made again by each run, always the same."""
+    if store.is_remote(samples.location):
+        return None
+    stored = StoredSamples(samples, "training")
+    shown = range(min(len(stored), _PREVIEW_SAMPLES))
+    captions = []
+    for number in shown:
+        image, *place = stored.place(number)
+        where = ", ".join(f"{a} {p:.0f}" for a, p in zip(samples.settings["place_axes"], place, strict=True))
+        captions.append(f"{number}: {samples.training_images[int(image)]}, {where}")
+    path = Path(samples.location, PREVIEW_NAME)
+    title = f"{Path(samples.location).name}: the first {len(shown)} of {len(stored)} training samples"
+    try:
+        write_contact_sheet(path, [stored[number] for number in shown], captions, samples.class_names, title)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error}; all samples are stored.") from error
+    return path
+
+
+def _notes(prepared: PreparedSamples) -> list[str]:
+    """What a person should know before training."""
+    samples, augment = prepared.samples, prepared.settings.augment
+    notes = []
+    if not prepared.validation:
+        n = len(prepared.training)
+        notes.append(
+            f"no image validates ({n} annotated image{'s' if n > 1 else ''}): a score on data that training has not "
+            f"seen needs another image."
+        )
+    moves = zip(augment.stds_px(samples.n_spatial), map(augment.spacing_px, samples.read_px), strict=True)
+    folding = [(std, spacing) for std, spacing in moves if spacing < _FOLDING * std]
+    if folding:
+        notes.append(
+            f"displacements of {folding[0][0]:g} px (std) between control points {folding[0][1]:.0f} px apart may fold "
+            f"the image; choose a larger --tile, or a smaller --elastic-std."
+        )
+    return notes

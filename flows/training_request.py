@@ -1,0 +1,193 @@
+"""A request for training samples checked against its training set and output: nothing measured, nothing created."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from cluster.local import LocalSpec, plan_local
+from flows.progress import format_bytes
+from pipeline import store
+from pipeline.errors import InputError, PlanError
+from pipeline.record import code_version
+from pipeline.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
+from pipeline.stored_pixels import StoredAnnotation, open_annotation
+from pipeline.training_data import fingerprint_set, plan_task_bytes, split_images
+from pipeline.training_set import TrainingSet, check_complete, read_training_set
+from unet.augment import AugmentSettings
+from unet.checkpoint import Normalisation
+from unet.draw import SampleSettings, check_sources
+
+_TILE_PX = {2: 256, 3: 64}
+_DEPTH = {2: 4, 3: 3}  # the paper's; in 3D its halo would make samples four times as large
+
+
+@dataclass(frozen=True)
+class TrainingDataRequest:
+    """Which samples to make of which training set.
+
+    Parameters
+    ----------
+    training_set, output : str
+        Where `weight-maps` wrote, and where samples shall be.
+    n : int
+        Training samples.
+    tile_px : tuple of int
+        Pixels per spatial axis whose classes are compared, or one for all; 256 in 2D and 64 in 3D by default.
+    depth : int, optional
+        Of the network, which fixes the halo; by default 4 in 2D, as in the paper, and 3 in 3D.
+    seed : int
+        Chooses everything.
+    foreground_share : float
+        Of the samples, drawn around a pixel of a class above 0; the others around any annotated pixel.
+    augment : AugmentSettings
+        How samples are varied.
+    anisotropy : float, optional
+        Height of a voxel in its widths, 3D only; by default from the pixel size, where it is known.
+    normalisation : Normalisation
+        "constants" without values: measured on all training images.
+    validation_share : float
+        Of the images.
+    validation_names : tuple of str
+        Validate with these images instead.
+    workers : int, optional
+        Worker processes on this machine.
+    """
+
+    training_set: str
+    output: str
+    n: int = 1000
+    tile_px: tuple[int, ...] = ()
+    depth: int | None = None
+    seed: int = 0
+    foreground_share: float = 0.5
+    augment: AugmentSettings = AugmentSettings()
+    anisotropy: float | None = None
+    normalisation: Normalisation = Normalisation()
+    validation_share: float = 0.2
+    validation_names: tuple[str, ...] = ()
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class PreparedSamples:
+    """A request that was checked, before any work.
+
+    Attributes
+    ----------
+    samples : SampleSet
+        What is to be made, as far as it is known before anything is read.
+    settings : SampleSettings
+        How samples are drawn.
+    training, validation : list of StoredAnnotation
+        Images, not normalised yet.
+    cluster : LocalSpec
+        Where tasks run.
+    begun : SampleSet or None
+        What an earlier run began there.
+    """
+
+    samples: SampleSet
+    settings: SampleSettings
+    training: list[StoredAnnotation]
+    validation: list[StoredAnnotation]
+    cluster: LocalSpec
+    begun: SampleSet | None
+
+
+def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
+    """Check everything that can be checked without reading pixels or creating a file.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        What is wrong, and what to change.
+    """
+    training_set = read_training_set(request.training_set)
+    check_complete(training_set)
+    if request.n < 1:
+        raise InputError(f"n={request.n} samples, expected at least 1.")
+    settings = _settings(request, training_set)
+    split = split_images(
+        training_set, share=request.validation_share, names=request.validation_names, seed=request.seed
+    )
+    training, validation = ([open_annotation(training_set, image) for image in part] for part in split)
+    check_sources([*training, *validation], settings)
+    samples = _describe(request, training_set, settings, training, validation)
+    _check_constants(samples)
+    inputs = [training_set.location, *(item.source.image.location for item in (*training, *validation))]
+    check_place(samples.location, inputs)
+    begun = find_sample_set(samples.location)
+    if begun is not None:
+        compare_sample_sets(begun, samples)
+    cluster = plan_local(request.workers)
+    _check_memory(samples, settings, cluster)
+    return PreparedSamples(samples, settings, training, validation, cluster, begun)
+
+
+def _settings(request: TrainingDataRequest, training_set: TrainingSet) -> SampleSettings:
+    n_spatial = training_set.n_spatial
+    tile_px = request.tile_px or (_TILE_PX[n_spatial],)
+    depth = _DEPTH[n_spatial] if request.depth is None else request.depth
+    if len(tile_px) == 1:
+        tile_px *= n_spatial
+    if len(tile_px) != n_spatial:
+        raise InputError(f"tile={tile_px} px, expected 1 or {n_spatial} sizes: the training set is {n_spatial}D.")
+    anisotropy = request.anisotropy
+    if anisotropy is None and n_spatial == 3 and training_set.pixel_size_um:
+        anisotropy = training_set.pixel_size_um[0] / training_set.pixel_size_um[-1]
+    augment = request.augment if anisotropy is None else replace(request.augment, anisotropy=anisotropy)
+    return SampleSettings(tile_px, depth, request.seed, request.foreground_share, augment)
+
+
+def _describe(
+    request: TrainingDataRequest,
+    training_set: TrainingSet,
+    settings: SampleSettings,
+    training: Sequence[StoredAnnotation],
+    validation: Sequence[StoredAnnotation],
+) -> SampleSet:
+    """The sample set as far as it is known before anything is read."""
+    axes = max((item.source.axes for item in (*training, *validation)), key=len)
+    settings_record = {
+        **asdict(settings),
+        "place_axes": axes,
+        "normalisation": asdict(request.normalisation),
+        "version": code_version(),
+    }
+    return SampleSet(
+        location=store.resolve_location(request.output),
+        n_spatial=training_set.n_spatial,
+        n_channels=training[0].n_channels,
+        depth=settings.depth,
+        tile_px=settings.tile_px,
+        n_training=request.n,
+        n_validation=0,
+        class_names=training_set.class_names,
+        channel_names=training_set.channel_names,
+        pixel_size_um=training_set.pixel_size_um,
+        normalisation=request.normalisation,
+        training_images=tuple(item.image.name for item in training),
+        validation_images=tuple(item.image.name for item in validation),
+        settings=json.loads(json.dumps(settings_record)),  # as it will be read again
+        training_set={"location": training_set.location, "fingerprint": fingerprint_set(training_set)},
+    )
+
+
+def _check_constants(samples: SampleSet) -> None:
+    """Refuse constants that are not one per channel."""
+    given, n = samples.normalisation, samples.n_channels
+    if given.kind == "constants" and (len(given.offset), len(given.scale)) not in ((0, 0), (n, n)):
+        raise InputError(
+            f"normalisation offset={given.offset}, scale={given.scale}: expected one value each per channel ({n}), or "
+            f"none: then they are measured."
+        )
+
+
+def _check_memory(samples: SampleSet, settings: SampleSettings, cluster: LocalSpec) -> None:
+    needed = plan_task_bytes(samples, settings) * cluster.tasks_per_worker
+    if needed > cluster.usable_bytes:
+        raise PlanError(
+            f"making samples of {samples.read_px} px takes up to {format_bytes(needed)} per worker "
+            f"({cluster.tasks_per_worker} tasks), each has {format_bytes(cluster.usable_bytes)}; choose a smaller "
+            f"--tile (now {samples.tile_px}) or --depth (now {samples.depth})."
+        )

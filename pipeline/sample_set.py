@@ -1,0 +1,285 @@
+"""Training samples on disk: drawn and deformed once by a cluster, read in any order by a training.
+
+::
+
+    SAMPLES.zarr/                 the record: from which set, how drawn, how normalised
+    ├── training/                 drawn at random, deformed
+    ├── preview.png               the first samples, to look at
+    └── validation/               plain tiles that cover images which training never sees
+        ├── images                float32, (n, c, *read size): normalised, the tile with its halo
+        ├── classes               uint8, (n, *tile); 255 ignored
+        ├── weights               float32, (n, *tile); 0 where ignored
+        └── places                float64, (n, 1 + axes): number of the image, its plane, the tile's centre (px)
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+
+from pipeline import store
+from pipeline.errors import InputError, OutputError
+from pipeline.lock import LOCK_NAME
+from pipeline.record import ATTRIBUTE, compare_records
+from unet.checkpoint import Normalisation
+from unet.geometry import Geometry
+from unet.sample import Sample
+
+KIND = "training-samples"
+ARRAYS = ("images", "classes", "weights", "places")
+SHARD_SAMPLES = 16  # samples in one file: what one task draws, and what is done again after a crash
+SHARD_BYTES = 128 << 20  # fewer in 3D, where one sample with its halo may take 64 MB: a task holds a whole file
+
+_MEASURED = ("normalisation", "n_validation", "image_scales")  # these follow from the rest
+
+Part = Literal["training", "validation"]
+PARTS: tuple[Part, ...] = ("training", "validation")
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """All that is known of stored samples without reading one.
+
+    Parameters
+    ----------
+    location : str
+        The store.
+    n_spatial, n_channels, depth : int
+        Of the network that they are cut for; the depth fixes the halo.
+    tile_px : tuple of int
+        Pixels per spatial axis whose classes are compared, multiples of the stride.
+    n_training, n_validation : int
+        Samples.
+    class_names, channel_names : tuple of str
+        In order; channel names may be empty.
+    pixel_size_um : tuple of float
+        On spatial axes; empty if unknown.
+    normalisation : Normalisation
+        What was done to the intensities: the trained network's.
+    training_images, validation_images : tuple of str
+        Names of the images that either part is drawn from.
+    settings : dict
+        How samples were drawn and deformed, seed included.
+    training_set : dict
+        Location and fingerprint of the training set.
+    image_scales : dict
+        By image name: the [offset, scale] (each one value per channel) that its intensities were normalised with.
+    """
+
+    location: str
+    n_spatial: int
+    n_channels: int
+    depth: int
+    tile_px: tuple[int, ...]
+    n_training: int
+    n_validation: int
+    class_names: tuple[str, ...]
+    channel_names: tuple[str, ...]
+    pixel_size_um: tuple[float, ...]
+    normalisation: Normalisation
+    training_images: tuple[str, ...]
+    validation_images: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    training_set: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    image_scales: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def read_px(self) -> tuple[int, ...]:
+        """Pixels per spatial axis of a sample's image: the tile and its halo."""
+        geometry = Geometry(self.depth)
+        return tuple(geometry.read_size(size) for size in self.tile_px)
+
+    def count(self, part: Part) -> int:
+        """Samples of a part."""
+        return self.n_training if part == "training" else self.n_validation
+
+    @property
+    def shard_samples(self) -> int:
+        """Samples in one file."""
+        sample_bytes = math.prod(self.read_px) * self.n_channels * 4
+        return max(1, min(SHARD_SAMPLES, SHARD_BYTES // sample_bytes))
+
+    def n_shards(self, part: Part) -> int:
+        """Files of each array of a part."""
+        return -(-self.count(part) // self.shard_samples)
+
+    def specs(self, part: Part) -> list[store.ArraySpec]:
+        """Arrays of a part: one sample a chunk, `shard_samples` a file."""
+        n, spatial = self.count(part), "zyx"[-self.n_spatial :]
+
+        def spec(name: str, inner: tuple[int, ...], dtype: str, axes: str) -> store.ArraySpec:
+            return store.ArraySpec(name, (n, *inner), (self.shard_samples, *inner), (1, *inner), dtype, axes)
+
+        return [
+            spec("images", (self.n_channels, *self.read_px), "float32", "nc" + spatial),
+            spec("classes", self.tile_px, "uint8", "n" + spatial),
+            spec("weights", self.tile_px, "float32", "n" + spatial),
+            spec("places", (self._place_length,), "float64", "np"),
+        ]
+
+    @property
+    def _place_length(self) -> int:
+        return 1 + len(self.settings["place_axes"])
+
+    def array(self, part: Part, name: str, *, writable: bool = False) -> zarr.Array[Any]:
+        """One of the arrays."""
+        return store.open_array(self.location, store.join(part, name), writable=writable, zarr_format=3)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON, without where the store itself lies."""
+        content = asdict(self)
+        del content["location"]
+        return {"kind": KIND, **content}
+
+
+def create_sample_set(samples: SampleSet) -> None:
+    """Create groups and arrays without any sample; the record comes last.
+
+    Raises
+    ------
+    OutputError
+        If the location cannot be written.
+    """
+    store.create_group(samples.location, "", [], {ATTRIBUTE: {"kind": KIND}})
+    for part in PARTS:
+        if samples.count(part):
+            store.create_group(samples.location, part, samples.specs(part), {})
+    store.update_attributes(samples.location, "", {ATTRIBUTE: samples.record()})
+
+
+def check_place(location: str, inputs: Sequence[str]) -> None:
+    """Refuse a place that cannot or must not hold samples, before anything is created.
+
+    Parameters
+    ----------
+    location : str
+        Where samples shall be.
+    inputs : sequence of str
+        Training set and images, which are read-only.
+
+    Raises
+    ------
+    OutputError
+        If something else is there, or it lies in an input.
+    """
+    for other in inputs:
+        if _lies_in(location, other) or _lies_in(other, location):
+            raise OutputError(
+                f"output={location} and input={other} lie in each other; inputs are read-only. Choose another path."
+            )
+    attributes = None if store.is_file(location) else store.read_attributes(location)
+    occupied = store.is_file(location) or store.list_names(location) - {LOCK_NAME}
+    if occupied and ((attributes or {}).get(ATTRIBUTE) or {}).get("kind") != KIND:
+        raise OutputError(f"output={location} exists and holds no training samples; choose another path, or delete it.")
+
+
+def _lies_in(inner: str, outer: str) -> bool:
+    inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (inner, outer))
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def find_sample_set(location: str) -> SampleSet | None:
+    """The samples that an earlier run began at a location; None if there are none, or not even all groups of them."""
+    try:
+        return read_sample_set(location)
+    except InputError:
+        return None
+
+
+def compare_sample_sets(begun: SampleSet, wanted: SampleSet) -> None:
+    """Refuse to go on with samples that were begun otherwise; what is measured on the way is not compared.
+
+    Raises
+    ------
+    OutputMismatchError
+        Naming each value that differs.
+    """
+    compare_records(_sections(begun), _sections(wanted), begun.location)
+
+
+def _sections(samples: SampleSet) -> dict[str, Any]:
+    """A record as sections of fields, as JSON gives it back."""
+    record = json.loads(json.dumps(samples.record()))
+    sections = {name: record.pop(name) for name in ("settings", "training_set")}
+    del sections["training_set"]["location"]
+    return {"samples": {key: value for key, value in record.items() if key not in _MEASURED}, **sections}
+
+
+def read_sample_set(location: str | Path) -> SampleSet:
+    """The samples at a location; they may not all be there yet (`pending_shards`).
+
+    Raises
+    ------
+    InputError
+        If there are none, or their creation was interrupted.
+    """
+    location = store.resolve_location(location)
+    record = dict((store.read_attributes(location) or {}).get(ATTRIBUTE) or {})
+    if record.pop("kind", None) != KIND or "n_training" not in record:
+        raise InputError(f"{location} holds no training samples; make some with `segment-slide training-data`.")
+    content: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    content["normalisation"] = Normalisation(**content["normalisation"])
+    return SampleSet(**{**content, "location": location})
+
+
+def pending_shards(samples: SampleSet, part: Part) -> list[int]:
+    """Numbers of the files (of each array) that are not stored yet, rising."""
+    done = [store.stored_shards(samples.location, store.join(part, name)) for name in ARRAYS]
+    return [
+        number
+        for number in range(samples.n_shards(part))
+        if not all(any(index[0] == number for index in indices) for indices in done)
+    ]
+
+
+class StoredSamples:
+    """One part of a sample set as `unet.sample.Samples`.
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Where they are.
+    part : {"training", "validation"}
+        Which.
+
+    Raises
+    ------
+    InputError
+        If some are not stored yet.
+    """
+
+    def __init__(self, samples: SampleSet, part: Part) -> None:
+        self._count = samples.count(part)
+        if missing := len(pending_shards(samples, part)):
+            raise InputError(
+                f"{samples.location}: {missing} files of {part} samples are missing; run `segment-slide training-data` "
+                f"again, it goes on where it stopped."
+            )
+        self._arrays = {name: samples.array(part, name) for name in ARRAYS} if self._count else {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def __getitem__(self, number: int, /) -> Sample:
+        """The sample of a number.
+
+        Raises
+        ------
+        IndexError
+            If there is none.
+        """
+        if not 0 <= number < self._count:
+            raise IndexError(f"sample {number} of {self._count}")
+        image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
+        return Sample(image, classes, weights)
+
+    def place(self, number: int) -> tuple[float, ...]:
+        """Number of the image that a sample was cut from, and the tile's centre in it (px)."""
+        return tuple(map(float, np.asarray(self._arrays["places"][number])))

@@ -1,0 +1,157 @@
+"""Annotated images on disk as `unet.annotated.AnnotatedPixels`: only the boxes that samples show are read.
+
+Travels to workers; arrays are opened there. Where annotated pixels lie is known from the training set's table of
+counts, so choosing one of 10^10 reads a single block.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import InputError
+from pipeline.fingerprint import fingerprint
+from pipeline.source import ImageSource
+from pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet
+from unet.annotated import Box, clip_box, fill_around, is_drawn
+from unet.sample import IGNORE
+
+
+@dataclass(frozen=True, eq=False)
+class StoredAnnotation:
+    """One image of a training set.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+        Where its classes and weights are.
+    image : AnnotatedImage
+        Which.
+    source : ImageSource
+        Its intensities.
+    block_counts : ndarray of int64, (*blocks, n_classes)
+        Annotated pixels per block and class.
+    offset, scale : tuple of float
+        Of each channel; intensities become ``(x - offset) / scale``, in float32 as `unet.predict` does it.
+    """
+
+    training_set: TrainingSet
+    image: AnnotatedImage
+    source: ImageSource
+    block_counts: np.ndarray
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    _opened: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but open arrays and what follows from the rest."""
+        return {**self.__dict__, "_opened": {}}
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """See `AnnotatedPixels`."""
+        return self.image.shape[self.image.n_planes_axes :]
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """See `AnnotatedPixels`."""
+        return self.image.shape[: self.image.n_planes_axes]
+
+    @property
+    def n_channels(self) -> int:
+        """See `AnnotatedPixels`."""
+        return len(self.source.channels)
+
+    def count(self, *, foreground: bool) -> int:
+        """See `AnnotatedPixels`."""
+        return int(self._ends(foreground=foreground)[-1])
+
+    def locate(self, rank: int, *, foreground: bool) -> tuple[int, ...]:
+        """See `AnnotatedPixels`; ranks go block by block.
+
+        Raises
+        ------
+        InputError
+            If the classes stored are not those that were counted.
+        """
+        ends = self._ends(foreground=foreground)
+        number = int(np.searchsorted(ends, rank, side="right"))
+        rank -= int(ends[number - 1]) if number else 0
+        index = np.unravel_index(number, self.block_counts.shape[:-1])
+        box = clip_box(
+            tuple(slice(int(i) * n, int(i) * n + n) for i, n in zip(index, self.image.block, strict=True)),
+            self.image.shape,
+        )
+        classes = self._read(CLASSES, box)
+        found = np.flatnonzero(is_drawn(classes, foreground=foreground))
+        if len(found) != self._in_block(number, foreground=foreground):
+            raise InputError(
+                f"{self.training_set.location}/{self.image.group}: block {tuple(map(int, index))} holds {len(found)} "
+                f"annotated pixels, {self._in_block(number, foreground=foreground)} were counted; make the weight maps "
+                f"again."
+            )
+        within = np.unravel_index(found[rank], classes.shape)
+        return tuple(part.start + int(i) for part, i in zip(box, within, strict=True))
+
+    def read_image(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
+        """See `AnnotatedPixels`."""
+        pixels = self.source.read((*(slice(i, i + 1) for i in plane), *box))
+        column = (-1,) + (1,) * len(box)
+        image = pixels.reshape(pixels.shape[len(plane) :]).astype(np.float32)
+        image -= np.array(self.offset, np.float32).reshape(column)
+        image /= np.array(self.scale, np.float32).reshape(column)
+        return image
+
+    def read_annotation(self, plane: tuple[int, ...], box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """See `AnnotatedPixels`."""
+        inside = clip_box(box, self.spatial)
+        where = (*(slice(i, i + 1) for i in plane), *inside)
+        size = [part.stop - part.start for part in inside]
+        classes, weights = (self._read(name, where).reshape(size) for name in (CLASSES, WEIGHTS))
+        return fill_around(classes, inside, box, IGNORE), fill_around(weights, inside, box, 0)
+
+    def has_annotation(self, plane: tuple[int, ...], box: Box) -> bool:
+        """See `AnnotatedPixels`; reads only where the counts leave it open."""
+        inside = (*(slice(i, i + 1) for i in plane), *clip_box(box, self.spatial))
+        blocks = tuple(
+            slice(part.start // n, -(-part.stop // n)) for part, n in zip(inside, self.image.block, strict=True)
+        )
+        if any(part.start == part.stop for part in inside) or not self.block_counts[blocks].any():
+            return False
+        if int(self.block_counts.sum()) == int(np.prod(self.image.shape)):
+            return True
+        return bool((self._read(CLASSES, inside) != IGNORE).any())
+
+    def _ends(self, *, foreground: bool) -> np.ndarray:
+        """Annotated (foreground) pixels in all blocks up to each, in raster order."""
+        key = f"ends, {foreground}"
+        if key not in self._opened:
+            self._opened[key] = np.cumsum(self.block_counts[..., int(foreground) :].sum(axis=-1))
+        return self._opened[key]
+
+    def _in_block(self, number: int, *, foreground: bool) -> int:
+        return int(np.diff(self._ends(foreground=foreground), prepend=0)[number])
+
+    def _read(self, name: str, box: Box) -> np.ndarray:
+        if name not in self._opened:
+            self._opened[name] = self.training_set.array(self.image, name)
+        array: zarr.Array[Any] = self._opened[name]
+        return np.asarray(array[box])
+
+
+def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredAnnotation:
+    """An image of a training set, not normalised yet.
+
+    Raises
+    ------
+    InputError
+        If the image is not there, or is not the one that the weight maps were made with.
+    """
+    source = image.image.open()
+    if source.shape != image.shape or fingerprint(source.image) != image.image.fingerprint:
+        raise InputError(
+            f"image {image.name} ({source.image.location}) has changed since the training set "
+            f"{training_set.location} was made; run `segment-slide weight-maps` again."
+        )
+    return StoredAnnotation(training_set, image, source, np.asarray(training_set.array(image, COUNTS)[...]))

@@ -1,0 +1,269 @@
+"""Training samples made by many workers: each task draws one file's samples, wherever and whenever it runs.
+
+A sample depends on (seed, number, sources) alone and a file is written whole by one task, so any number of workers,
+a crash and a second run leave the same bytes.
+"""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import statistics, store
+from pipeline.errors import IncompleteError, InputError
+from pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from pipeline.statistics import ChannelStatistics, measure, resolve_normalisation
+from pipeline.stored_pixels import StoredAnnotation
+from pipeline.tasks import run_tasks
+from pipeline.training_set import AnnotatedImage, TrainingSet
+from unet.checkpoint import Normalisation
+from unet.draw import Place, SampleSettings, cut_plain, draw_sample
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_SPLIT = 1 << 32  # this use of the seed, beyond all numbers of samples
+
+
+def split_images(
+    training_set: TrainingSet, *, share: float, names: Sequence[str], seed: int
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Images to train on, and images that training never sees. All planes of an image stay together.
+
+    Neighbouring planes, or patches of one image, show the same cells: a split within an image would flatter the score.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+        The images; those without annotation are left out.
+    share : float
+        Of the images to validate with, 0 to below 1: at least one if there are two, none of a single one.
+    names : sequence of str
+        Validate with these instead.
+    seed : int
+        Chooses them, if none are named.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown or without annotation, or no image is left to train on.
+    """
+    annotated = [image for image in training_set.images if sum(image.class_counts)]
+    known = [image.name for image in annotated]
+    if not annotated:
+        raise InputError(
+            f"{training_set.location}: no pixel of any image is annotated: there is nothing to learn from."
+        )
+    if not 0 <= share < 1:
+        raise InputError(f"validation share={share}, expected 0 to below 1.")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"validation image {unknown[0]!r} is not among the annotated images of {training_set.location}: "
+            f"{', '.join(known)}."
+        )
+    if not names and share and len(known) > 1:
+        count = min(max(1, round(share * len(known))), len(known) - 1)
+        names = [known[i] for i in np.random.default_rng([seed, _SPLIT]).permutation(len(known))[:count]]
+    if len(set(names)) == len(known):
+        raise InputError(f"all {len(known)} annotated images would validate; leave at least one to train on.")
+    return (
+        [image for image in annotated if image.name not in names],
+        [image for image in annotated if image.name in names],
+    )
+
+
+def find_normalisation(
+    training: Sequence[StoredAnnotation],
+    validation: Sequence[StoredAnnotation],
+    wanted: Normalisation,
+    client: "Client | None" = None,
+    on_box: Callable[[int], None] | None = None,
+) -> tuple[Normalisation, dict[str, list[list[float]]]]:
+    """What to do to intensities: never measured per tile.
+
+    Parameters
+    ----------
+    training, validation : sequence of StoredAnnotation
+        Images.
+    wanted : Normalisation
+        "constants" with given constants: as they are. "constants" without: mean and standard deviation over all
+        pixels of all training images. The two others: each whole image by itself.
+    client, on_box
+        As for `pipeline.statistics.measure`.
+
+    Returns
+    -------
+    Normalisation
+        The trained network's.
+    dict
+        By image name: offset and scale of each channel.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read or holds a value that is not finite.
+    """
+    scales: dict[str, list[list[float]]] = {}
+    remaining = [*training, *validation]
+    if _is_pooled(wanted):
+        offset, scale = pool_statistics([measure(item.source, client, on_box) for item in training])
+        wanted = replace(wanted, offset=offset, scale=scale)
+        scales = {item.image.name: [list(offset), list(scale)] for item in training}
+        remaining = list(validation)
+    for item in remaining:
+        found = resolve_normalisation(item.source, wanted, client, on_box)
+        scales[item.image.name] = [list(part) for part in found]
+    return wanted, scales
+
+
+def count_boxes(
+    training: Sequence[StoredAnnotation], validation: Sequence[StoredAnnotation], wanted: Normalisation
+) -> int:
+    """Boxes that `find_normalisation` will read."""
+    first = Normalisation("mean-std") if _is_pooled(wanted) else wanted
+    return sum(statistics.count_boxes(item.source, first) for item in training) + sum(
+        statistics.count_boxes(item.source, wanted) for item in validation
+    )
+
+
+def _is_pooled(wanted: Normalisation) -> bool:
+    """Whether constants are to be measured on all training images."""
+    return wanted.kind == "constants" and not wanted.offset
+
+
+def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (1 if 0) of each channel over all images, summed exactly: in any order the same."""
+    means, stds = [], []
+    for histograms in zip(*(item.histograms for item in measured), strict=True):
+        pairs = [(float(v), int(n)) for values, counts in histograms for v, n in zip(values, counts, strict=True)]
+        total = sum(n for _, n in pairs)
+        mean = math.fsum(v * n for v, n in pairs) / total
+        means.append(mean)
+        stds.append(math.sqrt(math.fsum((v - mean) ** 2 * n for v, n in pairs) / total) or 1.0)
+    return tuple(means), tuple(stds)
+
+
+def fingerprint_set(training_set: TrainingSet) -> str:
+    """sha256 of what a training set was made from and how, wherever it lies."""
+    return hashlib.sha256(json.dumps(training_set.record(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What a task needs to make any file of a sample set.
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Where to.
+    settings : SampleSettings
+        How samples are drawn.
+    sources : dict
+        Normalised images of each part, in the order of their names there.
+    """
+
+    samples: SampleSet
+    settings: SampleSettings
+    sources: dict[Part, list[StoredAnnotation]]
+
+
+@dataclass(frozen=True)
+class ShardItem:
+    """One file of each array: its part and number, and the tiles it holds where these are not drawn."""
+
+    part: Part
+    number: int
+    places: tuple[Place, ...] = ()
+
+
+def make_items(samples: SampleSet, places: Sequence[Place]) -> list[ShardItem]:
+    """Files that are not stored yet; `places` are the validation tiles."""
+    step = samples.shard_samples
+    drawn = [ShardItem("training", number) for number in pending_shards(samples, "training")]
+    plain = [
+        ShardItem("validation", number, tuple(places[number * step : (number + 1) * step]))
+        for number in pending_shards(samples, "validation")
+    ]
+    return drawn + plain
+
+
+def plan_task_bytes(samples: SampleSet, settings: SampleSettings) -> int:
+    """Memory (bytes, at most) that making one file takes: its samples, and what one of them is made from."""
+    read_px, moved_px = math.prod(samples.read_px), 10 * settings.augment.elastic_std_px
+    diagonal = math.hypot(*samples.read_px[-2:]) if settings.augment.interpolates else max(samples.read_px[-2:])
+    box_px = math.prod(size + moved_px for size in samples.read_px[:-2]) * (diagonal + moved_px) ** 2
+    file_bytes = samples.shard_samples * (read_px * samples.n_channels * 4 + math.prod(samples.tile_px) * 5)
+    # a file is held three times: as pixels, compressed, and put together; intensities on the way, up to four times
+    return int(
+        3 * file_bytes + read_px * 4 * (samples.n_spatial + 4 * samples.n_channels) + box_px * samples.n_channels * 12
+    )
+
+
+def write_shard(job: SampleJob, item: ShardItem) -> int:
+    """Make the samples of one file of each array and store them; returns the pixels of their tiles."""
+    samples, sources = job.samples, job.sources[item.part]
+    first = item.number * samples.shard_samples
+    count = min(samples.shard_samples, samples.count(item.part) - first)
+    values = {spec.path: np.empty((count, *spec.shape[1:]), spec.dtype) for spec in samples.specs(item.part)}
+    for i in range(count):
+        if item.part == "training":
+            sample, place = draw_sample(sources, job.settings, first + i)
+        else:
+            place = item.places[i]
+            sample = cut_plain(sources, job.settings, place)
+        values["images"][i], values["classes"][i], values["weights"][i] = sample.image, sample.classes, sample.weights
+        values["places"][i] = _place_row(place, samples)
+    for name in reversed(ARRAYS):  # images, the largest, come last
+        array = samples.array(item.part, name, writable=True)
+        store.write_box(array, (slice(first, first + count),), values[name])
+    return count * math.prod(samples.tile_px)
+
+
+def _place_row(place: Place, samples: SampleSet) -> list[float]:
+    found = (*place.plane, *place.centre_px)
+    missing = len(samples.settings["place_axes"]) - len(found)  # images without the planes that others have
+    return [place.image, *(0,) * missing, *found]
+
+
+def write_samples(
+    job: SampleJob,
+    items: Sequence[ShardItem],
+    client: "Client | None" = None,
+    on_shard: Callable[[int], None] | None = None,
+) -> None:
+    """Make the files of a sample set, here or on a cluster.
+
+    Parameters
+    ----------
+    job : SampleJob
+        What to make.
+    items : sequence of ShardItem
+        Which files.
+    client : Client, optional
+        Where to run.
+    on_shard : callable, optional
+        Called after each file with the pixels of its tiles.
+
+    Raises
+    ------
+    IncompleteError
+        If some could not be made, naming the first ones; all others are stored, and the same command goes on.
+    """
+    failed = []
+    for item, n_pixels, error in run_tasks(client, functools.partial(write_shard, job), items):
+        if error is not None:
+            failed.append(f"  {item.part} file {item.number}: {error}")
+        elif on_shard is not None and n_pixels is not None:
+            on_shard(n_pixels)
+    if failed:
+        shown = "\n".join(sorted(failed)[:10])
+        raise IncompleteError(
+            f"{len(failed)} of {len(items)} files of samples could not be made; all others are stored in "
+            f"{job.samples.location}:\n{shown}"
+        )
