@@ -32,4 +32,16 @@ class TrainingDataError(UnetError, ValueError):
 
 
 class DivergedError(UnetError, RuntimeError):
-    """The loss became NaN or infinite; the weights are of no use."""
+    """The loss became NaN or infinite; the weights are of no use.
+
+    Parameters
+    ----------
+    message : str
+        What happened and what to do.
+    step, sample : int
+        Where: step (0 the first) and number of the sample.
+    """
+
+    def __init__(self, message: str, *, step: int, sample: int) -> None:
+        super().__init__(message)
+        self.step, self.sample = step, sample

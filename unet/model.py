@@ -103,7 +103,8 @@ class UNet(nn.Module):
             features = torch.cat([features, skip], dim=1)  # up-sampled first, then the skip
             del skip
             features = self.merge[level](features)  # 56 -> 52
-        return self.classify(features.to(self.classify.weight.dtype)).float()
+        with torch.autocast(features.device.type, enabled=False):  # mixed precision ends here
+            return self.classify(features.to(self.classify.weight.dtype)).float()
 
 
 def _initialise(module: nn.Module) -> None:

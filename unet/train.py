@@ -1,51 +1,32 @@
-"""A network from a few annotated images, as in Ronneberger 2015, Sec. 3: one large random tile per step.
+"""The training of the paper: one large tile a step, weighted loss, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
 
-The loop knows arrays, not files: who calls it has read and normalised the images. Every tile is a function of
-(seed, step) alone. It leaves out, so far, the border term of the weight map (Eq. 2) and elastic deformations
-(Sec. 3.1).
+The loop knows numbered samples, not files: `unet.draw` makes them from arrays, `pipeline.sample_set` reads stored
+ones. Everything random in a step is a function of (seed, step), so a training that was killed goes on from its last
+state to the weights of one that nobody disturbed.
 """
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from unet.architecture import Architecture
 from unet.device import resolve_device
-from unet.errors import DivergedError
+from unet.errors import TrainingDataError
 from unet.model import UNet
-from unet.sample import IGNORE, TrainSettings, check_training_data, count_class_weights, draw_sample
+from unet.ranks import Ranks, count_processes, start_ranks
+from unet.sample import IGNORE, Sample, Samples
+from unet.train_loop import TrainLoop
+from unet.train_settings import Training, TrainSettings
+from unet.training_state import History, load_state, save_state
 
-_MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
+__all__ = ["TrainSettings", "Training", "build_model", "train"]
 
 OnStep = Callable[[int, float], None]
-
-
-__all__ = ["TrainResult", "TrainSettings", "build_model", "pixel_loss", "train"]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training left behind, beside the weights.
-
-    Attributes
-    ----------
-    losses : tuple of float
-        Loss of each step, before its update: nats per weighted pixel.
-    class_weights : tuple of float
-        Weight of a pixel of each class.
-    seconds : float
-        Wall-clock time.
-    """
-
-    losses: tuple[float, ...]
-    class_weights: tuple[float, ...]
-    seconds: float
+OnSave = Callable[[History], None]
 
 
 def build_model(architecture: Architecture, seed: int) -> UNet:
@@ -55,114 +36,98 @@ def build_model(architecture: Architecture, seed: int) -> UNet:
         return UNet(architecture)
 
 
-def train(
-    model: UNet,
-    images: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    settings: TrainSettings,
-    on_step: OnStep | None = None,
-) -> TrainResult:
-    """Fit a network to annotated images, in place.
+def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_save: OnSave | None = None) -> History:
+    """Fit a network to samples, in place, or go on with a training that was interrupted.
 
     Parameters
     ----------
     model : UNet
-        float32 network; left on its device in evaluation mode.
-    images : sequence of ndarray of float32, (c, *spatial)
-        Normalised intensities. Beyond their border they go on as their own mirror image (edge pixel not
-        repeated), as a slide's do in `unet.predict`.
-    labels : sequence of ndarray of uint8, (*spatial)
-        Class of each pixel; 255 is ignored.
-    settings : TrainSettings
-        How to train.
+        float32 network; left on its device, in evaluation mode, with the weights of the best validation (the last
+        ones if there is no validation).
+    training : Training
+        Samples and settings.
     on_step : callable, optional
-        Called with (steps done, loss) after each step.
+        Called with the number of steps done and the loss after each step.
+    on_save : callable, optional
+        Called with the history whenever the state is kept, and at the end.
 
     Returns
     -------
-    TrainResult
-        Loss history and what it took.
+    History
+        Losses and validations, those before an interruption included.
 
     Raises
     ------
     TrainingDataError
-        If images and labels do not fit each other or the network.
-    GeometryError
-        If the tile is not a multiple of the stride.
+        If samples do not fit the network, or the state is of another training.
     DivergedError
-        If a loss is not finite, naming the step.
+        If a loss is not finite, naming the step and the sample.
 
     Notes
     -----
-    Departures from the paper: the loss is the mean over the tile's pixels and not their sum, so that a learning
-    rate suits every tile size. Equal seeds give equal weights for a given device and number of threads.
+    Departure from the paper: the loss is the mean over a tile's pixels and not their sum (`unet.loss`).
     """
-    check_training_data(model.architecture, images, labels, settings)
-    device = resolve_device(settings.device)
-    class_weights = count_class_weights(labels, model.architecture.n_classes, balance=settings.balance_classes)
-    weights = torch.tensor(class_weights, dtype=torch.float32, device=device)
-    memory_format = _MEMORY_FORMAT[model.architecture.ndim]
-    model.to(device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    optimiser = _make_optimiser(model, settings)
-    losses: list[float] = []
-    started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)  # dropout's; tiles have a generator per step
-        for step in range(settings.steps):
-            tile, classes = draw_sample(images, labels, settings, model.architecture.geometry, step)
-            batch = torch.from_numpy(tile)[None].to(device, memory_format=memory_format)
-            for group in optimiser.param_groups:
-                group["lr"] = settings.rate(step)
-            optimiser.zero_grad()
-            loss = pixel_loss(model(batch), torch.from_numpy(classes)[None].to(device), weights)
-            losses.append(_finite(loss, step, settings))
-            loss.backward()
-            optimiser.step()
-            if on_step is not None:
-                on_step(step + 1, losses[-1])
-    model.eval()
-    return TrainResult(tuple(losses), class_weights, time.perf_counter() - started)
+    device = resolve_device(training.device)
+    check_samples(model.architecture, training.samples, "samples")
+    if len(training.validation):
+        check_samples(model.architecture, training.validation, "validation")
+    size = training.processes or count_processes(device)
+    identity = {
+        **(training.identity or {}),
+        "settings": asdict(training.settings),
+        "architecture": asdict(model.architecture),
+        "n_samples": len(training.samples),
+        "processes": size,
+    }
+    training = replace(training, identity=identity)
+    others = functools.partial(_run, model if size == 1 else copy.deepcopy(model).cpu(), training)
+    with start_ranks(size, device, others) as ranks:
+        return _run(model, training, ranks, on_step, on_save)
 
 
-def pixel_loss(logits: Tensor, classes: Tensor, class_weights: Tensor) -> Tensor:
-    """Softmax and cross-entropy (Eq. 1), the weighted mean over annotated pixels.
+def _run(
+    model: UNet, training: Training, ranks: Ranks, on_step: OnStep | None = None, on_save: OnSave | None = None
+) -> History:
+    """One process of those that train together; only rank 0 keeps the state."""
+    loop, path = TrainLoop(model, training, ranks), training.state_path
+    if path is not None and (begun := load_state(path, training.identity or {})) is not None:
+        loop.restore(begun)
+    ranks.sum(np.zeros(1))  # all have read the state before rank 0 replaces it
+    for step, loss in loop.steps():
+        if on_step is not None:
+            on_step(step, loss)
+        if training.settings.is_saved(step - 1) and ranks.rank == 0:
+            if path is not None:
+                save_state(path, loop.state())
+            if on_save is not None:
+                on_save(loop.history)
+    loop.finish()
+    return loop.history
 
-    Parameters
-    ----------
-    logits : Tensor of float32, (n, n_classes, *network output)
-        Scores, symmetrically wider than `classes` by what tiles crop.
-    classes : Tensor of uint8, (n, *spatial)
-        Classes; 255 counts for nothing, neither in the sum nor in the mean.
-    class_weights : Tensor of float32, (n_classes,)
-        Weight of a pixel of each class.
 
-    Returns
-    -------
-    Tensor
-        Nats per pixel; 0 if no pixel is annotated.
+def check_samples(architecture: Architecture, samples: Samples | tuple[Sample, ...], name: str) -> None:
+    """Refuse, before the first step, samples that do not fit the network; the first one is looked at.
+
+    Raises
+    ------
+    TrainingDataError
+        Naming what does not fit.
+    GeometryError
+        If the tile is not a multiple of the stride.
     """
-    for axis in range(1, classes.ndim):
-        surplus = logits.shape[axis + 1] - classes.shape[axis]
-        logits = logits.narrow(axis + 1, surplus // 2, classes.shape[axis])
-    target = classes.long()
-    annotated = target != IGNORE
-    weights = class_weights[target.where(annotated, 0)] * annotated
-    losses = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
-    return (weights * losses).sum() / weights.sum().clamp_min(1.0)
-
-
-def _make_optimiser(model: UNet, settings: TrainSettings) -> torch.optim.Optimizer:
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
-    return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
-
-
-def _finite(loss: Tensor, step: int, settings: TrainSettings) -> float:
-    """The loss as a number."""
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise DivergedError(
-            f"step {step}: loss={value}, expected a finite number; the weights are of no use. Train with a lower "
-            f"learning rate (now {settings.learning_rate}), or check that the images are normalised."
+    if not len(samples):
+        raise TrainingDataError(f"{name}: there are none to learn from.")
+    sample, tile = samples[0], samples[0].classes.shape
+    if len(tile) != architecture.ndim:
+        raise TrainingDataError(f"{name}: classes of shape {tile}, but the network is {architecture.ndim}D.")
+    expected = (architecture.in_channels, *(architecture.geometry.read_size(size) for size in tile))
+    if sample.image.shape != expected:
+        raise TrainingDataError(
+            f"{name}: an image of shape {sample.image.shape}; a network of depth {architecture.depth} with "
+            f"{architecture.in_channels} channel(s) expects {expected} for classes of shape {tile}."
         )
-    return value
+    if sample.weights.shape != sample.classes.shape:
+        raise TrainingDataError(f"{name}: weights of shape {sample.weights.shape}, expected {sample.classes.shape}.")
+    known = sample.classes[sample.classes != IGNORE]
+    if known.size and int(known.max()) >= architecture.n_classes:
+        raise TrainingDataError(f"{name}: class {known.max()}, but the network has {architecture.n_classes} classes.")

@@ -1,30 +1,25 @@
-"""Training: it learns, it can be repeated, it looks only at what is annotated."""
+"""Training: it learns, it can be repeated, stopped and gone on with, alone or in company."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
+from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
 from unet.architecture import Architecture
 from unet.errors import DivergedError, GeometryError, TrainingDataError
-from unet.geometry import Geometry
 from unet.predict import whole_image_logits
-from unet.sample import IGNORE, count_class_weights, cut_tile, draw_sample
-from unet.train import TrainSettings, build_model, pixel_loss, train
+from unet.sample import IGNORE, Sample
+from unet.train import build_model, train
+from unet.train_settings import TrainSettings, sample_number, step_seed
+from unet.training_state import count_steps, load_state
 
-SMALL = Architecture(base_channels=4, depth=1, dropout=0.0)
-QUICK = TrainSettings(steps=60, tile_px=(32, 32), learning_rate=1e-2)
-
-
-def rough_and_smooth(seed, size=96):
-    """An image of which a third is rougher than the rest, at the same mean brightness, and where."""
-    random = np.random.default_rng(seed)
-    rough = np.zeros((size, size), bool)
-    for _ in range(3):
-        top, left = random.integers(0, size - 32, 2)
-        rough[top : top + 32, left : left + 32] = True
-    noise = random.standard_normal((size, size))
-    return np.where(rough, noise, 0.2 * noise).astype(np.float32)[None], rough.astype(np.uint8)
+ROOT = Path(__file__).parents[2]
 
 
 def accuracy(model, image, classes):
@@ -35,251 +30,370 @@ def majority_share(classes):
     return float(np.bincount(classes.ravel()).max() / classes.size)
 
 
+def weights_of(model):
+    return torch.cat([tensor.ravel() for tensor in model.state_dict().values()])
+
+
+def trained(architecture=SMALL, model_seed=0, **changes):
+    model = build_model(architecture, model_seed)
+    return model, train(model, training(**changes))
+
+
 # -- learning ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def trained():
-    images, labels = zip(*(rough_and_smooth(seed) for seed in range(3)), strict=True)
-    model = build_model(SMALL, seed=0)
-    return model, train(model, images, labels, QUICK)
+def learnt():
+    return trained(steps=80, validate_every=20, validation=RoughSamples(6, seed=7))
 
 
-def test_the_loss_falls(trained):
-    losses = trained[1].losses
-    assert len(losses) == QUICK.steps
+def test_the_loss_falls(learnt):
+    losses = learnt[1].losses
+    assert len(losses) == 80
     assert np.mean(losses[-10:]) < 0.65 * np.mean(losses[:10])
 
 
-def test_a_trained_network_beats_the_majority_class_on_an_image_it_has_not_seen(trained):
+def test_a_trained_network_beats_the_majority_class_on_an_image_it_has_not_seen(learnt):
     image, classes = rough_and_smooth(seed=99)
-    assert accuracy(trained[0], image, classes) > majority_share(classes) + 0.1
+    assert accuracy(learnt[0], image, classes) > majority_share(classes) + 0.1
+
+
+class _Shuffled(RoughSamples):
+    """Classes that have nothing to do with the image."""
+
+    def __getitem__(self, number, /):
+        sample = super().__getitem__(number)
+        classes = np.random.default_rng(number).integers(0, 2, sample.classes.shape, np.uint8)
+        return replace(sample, classes=classes, weights=np.ones_like(sample.weights))
 
 
 def test_labels_that_have_nothing_to_do_with_the_image_teach_nothing():
-    random = np.random.default_rng(5)
-    images = [rough_and_smooth(seed)[0] for seed in range(3)]
-    labels = [random.integers(0, 2, image.shape[1:], np.uint8) for image in images]
-    model = build_model(SMALL, seed=0)
-    result = train(model, images, labels, QUICK)
-    assert np.mean(result.losses[-10:]) > 0.67  # ln 2 is guessing
+    model, history = trained(samples=_Shuffled(), steps=60)
+    assert np.mean(history.losses[-10:]) > 0.67  # ln 2 is guessing
     image, classes = rough_and_smooth(seed=99)
     assert accuracy(model, image, classes) < majority_share(classes) + 0.1
 
 
 def test_the_momentum_of_the_paper_learns_too():
-    images, labels = zip(*(rough_and_smooth(seed) for seed in range(3)), strict=True)
-    settings = TrainSettings(steps=120, tile_px=(32, 32), optimiser="sgd", momentum=0.99, learning_rate=2e-3)
-    losses = train(build_model(SMALL, seed=0), images, labels, settings).losses
-    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    losses = trained(steps=120, optimiser="sgd", momentum=0.99, learning_rate=2e-3)[1].losses
+    assert np.mean(losses[-10:]) < 0.65 * np.mean(losses[:10])
+
+
+def test_mixed_precision_learns_the_same():
+    full, mixed = (trained(steps=40, precision=precision)[1].losses for precision in ("float32", "bfloat16"))
+    assert full != mixed
+    np.testing.assert_allclose(full[:5], mixed[:5], rtol=0.05)
+    assert np.mean(mixed[-10:]) < 0.8 * np.mean(mixed[:10])
+
+
+class _Volumes:
+    """The right half is rougher."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, number, /):
+        classes = np.zeros((8, 16, 16), np.uint8)
+        classes[:, :, 8:] = 1
+        wide = np.pad(classes, 8, mode="edge")
+        noise = np.random.default_rng(number).standard_normal(wide.shape)
+        image = (noise * (0.1 + wide)).astype(np.float32)[None]
+        return Sample(image, classes, np.ones(classes.shape, np.float32))
 
 
 def test_volumes_are_learnt_from_as_planes_are():
-    random = np.random.default_rng(0)
-    classes = np.zeros((12, 24, 24), np.uint8)
-    classes[:, :, 12:] = 1
-    image = (random.standard_normal(classes.shape) * (0.1 + classes))[None].astype(np.float32)
-    model = build_model(Architecture(base_channels=2, depth=1, ndim=3, dropout=0.0), seed=0)
-    settings = TrainSettings(steps=25, tile_px=(8, 16, 16), learning_rate=1e-2)
-    losses = train(model, [image], [classes], settings).losses
+    architecture = Architecture(base_channels=2, depth=1, ndim=3, dropout=0.0)
+    losses = trained(architecture, samples=_Volumes(), steps=25)[1].losses
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
 # -- repeatability -------------------------------------------------------------------------------------------
 
-
-def weights_after(seed, model_seed=0, dropout=0.5):
-    image, classes = rough_and_smooth(seed=1)
-    model = build_model(Architecture(base_channels=2, depth=1, dropout=dropout), model_seed)
-    result = train(model, [image], [classes], TrainSettings(steps=4, tile_px=(32, 32), seed=seed))
-    return result.losses, torch.cat([tensor.ravel() for tensor in model.state_dict().values()])
+DROPPING = Architecture(base_channels=2, depth=1, dropout=0.5)
 
 
 def test_equal_seeds_give_equal_weights_whatever_was_drawn_before():
-    losses, weights = weights_after(seed=3)
+    model, history = trained(DROPPING, steps=4)
     torch.rand(7)
-    np.random.default_rng().random(7)
-    again, weights_again = weights_after(seed=3)
-    assert losses == again
-    assert torch.equal(weights, weights_again)
+    again, history_again = trained(DROPPING, steps=4)
+    assert history == history_again
+    assert torch.equal(weights_of(model), weights_of(again))
 
 
-@pytest.mark.parametrize("seeds", [{"seed": 4}, {"seed": 3, "model_seed": 1}])
-def test_another_seed_gives_other_weights(seeds):
-    assert not torch.equal(weights_after(seed=3)[1], weights_after(**seeds)[1])
+@pytest.mark.parametrize("changes", [{"seed": 4}, {"model_seed": 1}], ids=str)
+def test_another_seed_gives_other_weights(changes):
+    assert not torch.equal(
+        weights_of(trained(DROPPING, steps=4)[0]), weights_of(trained(DROPPING, **{"steps": 4, **changes})[0])
+    )
 
 
 def test_torchs_global_generator_is_left_as_it_was():
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    weights_after(seed=0)
+    trained(DROPPING, steps=2)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_sample_depends_on_seed_and_step_alone():
-    data = [*zip(*(rough_and_smooth(seed) for seed in range(2)), strict=True)]
-    geometry = Geometry(1)
-    forwards = [draw_sample(*data, QUICK, geometry, step)[0] for step in range(6)]
-    backwards = [draw_sample(*data, QUICK, geometry, step)[0] for step in reversed(range(6))][::-1]
-    assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
-    assert len({tile.tobytes() for tile in forwards}) == 6
+def test_each_sample_comes_once_before_any_comes_again():
+    settings = TrainSettings(seed=5)
+    order = [sample_number(settings, 7, position) for position in range(28)]
+    epochs = [order[start : start + 7] for start in range(0, 28, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_the_learning_rate_rises_falls_and_never_is_zero():
-    for steps in (1, 2, 7, 100):
-        rates = [TrainSettings(steps=steps, learning_rate=0.5).rate(step) for step in range(steps)]
-        assert 0 < min(rates) <= max(rates) == 0.5
-        assert np.all(np.diff(rates[rates.index(0.5) :]) <= 0)
+def test_dropout_differs_between_steps_and_processes():
+    seeds = {step_seed(TrainSettings(), step, rank) for step in range(50) for rank in range(4)}
+    assert len(seeds) == 200
 
 
-# -- tiles ---------------------------------------------------------------------------------------------------
+# -- validation ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(40, 56), (24, 24), (9, 30), (1, 50)], ids=str)
-def test_a_tile_is_a_window_of_the_mirrored_image(shape):
-    geometry, tile_px = Geometry(2), (24, 24)
-    image = np.random.default_rng(0).random((2, *shape), np.float32)
-    classes = (image[0] * 200).astype(np.uint8)
-    halo = geometry.halo
-    mirrored = np.pad(image, [(0, 0), (halo, 60), (halo, 60)], mode="reflect")
-    padded = np.pad(classes, [(0, 60)] * 2, constant_values=IGNORE)
-    for origin in np.ndindex(*(max(1, size - tile + 1) for size, tile in zip(shape, tile_px, strict=True))):
-        tile, inner = cut_tile(image, classes, origin, tile_px, halo)
-        read = tuple(slice(start, start + geometry.read_size(24)) for start in origin)
-        assert np.array_equal(tile, mirrored[(slice(None), *read)])
-        assert np.array_equal(inner, padded[tuple(slice(start, start + 24) for start in origin)])
+def test_the_best_validation_keeps_its_weights(learnt):
+    history = learnt[1]
+    assert [validation.step for validation in history.validations] == [20, 40, 60, 80]
+    assert history.best == min(history.validations, key=lambda validation: validation.loss)
+    again = trained(steps=80, validate_every=80, validation=RoughSamples(6, seed=7))[1].validations[-1]
+    assert again == history.validations[-1]
 
 
-def test_image_and_classes_move_together():
-    classes = np.random.default_rng(0).integers(0, 200, (50, 64), np.uint8)
-    geometry, settings = Geometry(1), TrainSettings(steps=1, tile_px=(16, 16))
-    inner = slice(geometry.halo, -geometry.halo)
-    tiles = set()
-    for step in range(60):
-        tile, cut = draw_sample([classes.astype(np.float32)[None]], [classes], settings, geometry, step)
-        assert np.array_equal(tile[0, inner, inner], cut)
-        tiles.add(cut.tobytes())
-    assert len(tiles) > 55
+def test_iou_and_pixel_error_are_those_of_the_tiles(learnt):
+    model, history = learnt
+    halo = SMALL.geometry.halo
+    both = either = wrong = total = 0
+    for number in range(6):
+        sample = RoughSamples(6, seed=7)[number]
+        found = whole_image_logits(model, sample.image).argmax(0)[halo:-halo, halo:-halo]
+        known = sample.classes != IGNORE
+        both += np.sum((found == 1) & (sample.classes == 1) & known)
+        either += np.sum(((found == 1) | (sample.classes == 1)) & known)
+        wrong += np.sum((found != sample.classes) & known)
+        total += known.sum()
+    assert history.best.iou == pytest.approx(both / either, abs=1e-3)
+    assert history.best.pixel_error == pytest.approx(wrong / total, abs=1e-3)
 
 
-def test_all_eight_orientations_occur_and_none_without_augmentation():
-    classes = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    image = classes.astype(np.float32)[None]
-
-    def orientations(augment):
-        settings = TrainSettings(steps=1, tile_px=(4, 4), augment=augment)
-        return {draw_sample([image], [classes], settings, Geometry(1), step)[1].tobytes() for step in range(100)}
-
-    assert len(orientations(augment=True)) == 8
-    assert orientations(augment=False) == {classes.tobytes()}
+def test_training_stops_when_no_validation_is_better():
+    stuck = {"learning_rate": 1e-12, "validate_every": 2, "patience": 3, "steps": 100}
+    history = trained(**stuck, monitor="iou", validation=RoughSamples(3, seed=7))[1]
+    assert history.stopped
+    assert history.steps == history.best.step + 2 * 3 < 100
+    assert not trained(**{**stuck, "patience": 0, "steps": 20}, validation=RoughSamples(3, seed=7))[1].stopped
 
 
-def test_every_pixel_of_an_image_is_learnt_from():
-    seen = np.zeros((40, 40), int)
-    classes = np.zeros((40, 40), np.uint8)
-    rows, columns = np.indices(classes.shape)
-    image = np.stack([rows, columns]).astype(np.float32)
-    settings, geometry = TrainSettings(steps=1, tile_px=(16, 16)), Geometry(1)
-    inner = slice(geometry.halo, -geometry.halo)
-    for step in range(300):
-        tile = draw_sample([image], [classes], settings, geometry, step)[0][:, inner, inner].astype(int)
-        seen[tile[0], tile[1]] += 1
-    assert seen.min() >= 300 * (8 / 40) ** 2 * 0.5  # a corner: the drawn pixel is within 8 of it
-    assert seen.max() <= 300 * (24 / 40) ** 2 * 1.2  # the pixels that all tiles moved inside have in common
+def test_a_training_that_stopped_early_does_not_go_on(tmp_path):
+    stuck = {"learning_rate": 1e-12, "validate_every": 2, "patience": 2, "steps": 50, "monitor": "iou"}
+    changes = {**stuck, "validation": RoughSamples(3, seed=7), "state_path": tmp_path / "state"}
+    first = trained(**changes)[1]
+    steps = []
+    model = build_model(SMALL, 0)
+    again = train(model, training(**changes), on_step=lambda step, loss: steps.append(step))
+    assert (again, steps) == (first, [])
 
 
-# -- loss ----------------------------------------------------------------------------------------------------
+# -- going on ------------------------------------------------------------------------------------------------
 
 
-def test_ignored_pixels_have_no_gradient_and_others_have():
-    torch.manual_seed(0)
-    logits = torch.randn(1, 3, 8, 8, requires_grad=True)
-    classes = torch.randint(0, 3, (1, 8, 8), dtype=torch.uint8)
-    classes[0, :4] = IGNORE
-    pixel_loss(logits, classes, torch.ones(3)).backward()
-    assert torch.all(logits.grad[0, :, :4] == 0)
-    assert torch.all(logits.grad[0, :, 4:] != 0)
+class _InterruptedError(Exception):
+    pass
 
 
-def test_a_tile_that_nobody_annotated_changes_nothing():
-    logits = torch.randn(1, 2, 6, 6, requires_grad=True)
-    loss = pixel_loss(logits, torch.full((1, 6, 6), IGNORE, dtype=torch.uint8), torch.ones(2))
-    loss.backward()
-    assert loss == 0
-    assert torch.all(logits.grad == 0)
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("last", [1, 4, 7, 11])
+def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path, optimiser, last):
+    changes = {"optimiser": optimiser, "learning_rate": 1e-3, "validation": RoughSamples(3, seed=7)}
+    undisturbed, history = trained(DROPPING, **changes)
+
+    def interrupt(step, loss):
+        if step == last:
+            raise _InterruptedError
+
+    changes["state_path"] = tmp_path / "state.safetensors"
+    with pytest.raises(_InterruptedError):
+        train(build_model(DROPPING, 0), training(**changes), on_step=interrupt)
+    steps = []
+    model = build_model(DROPPING, 0)
+    again = train(model, training(**changes), on_step=lambda step, loss: steps.append(step))
+    assert again == history
+    assert torch.equal(weights_of(model), weights_of(undisturbed))
+    assert len(steps) < 12 or last < 3  # it did not begin anew
 
 
-def test_the_loss_is_the_weighted_mean_of_the_cross_entropy_of_the_inner_pixels():
-    torch.manual_seed(0)
-    logits, classes = torch.randn(2, 3, 12, 12), torch.randint(0, 3, (2, 8, 8), dtype=torch.uint8)
-    classes[:, 0] = IGNORE
-    weights = torch.tensor([0.5, 1.0, 4.0])
-    expected = functional.cross_entropy(logits[..., 2:-2, 2:-2], classes.long(), weight=weights, ignore_index=IGNORE)
-    torch.testing.assert_close(pixel_loss(logits, classes, weights), expected)
+def test_a_training_without_its_optimisers_sums_would_end_elsewhere(tmp_path):
+    """Negative control: the test above would notice a state that forgets something."""
+    from unet.training_state import save_state
+
+    path = tmp_path / "state.safetensors"
+    undisturbed, _ = trained(DROPPING, optimiser="sgd", learning_rate=1e-3)
+
+    def interrupt(step, loss):
+        if step == 7:
+            raise _InterruptedError
+
+    changes = {"optimiser": "sgd", "learning_rate": 1e-3, "state_path": path}
+    with pytest.raises(_InterruptedError):
+        train(build_model(DROPPING, 0), training(**changes), on_step=interrupt)
+    state = load_state(path, _identity(path))
+    save_state(path, replace(state, optimiser={}))
+    model = build_model(DROPPING, 0)
+    train(model, training(**changes))
+    assert not torch.equal(weights_of(model), weights_of(undisturbed))
 
 
-def test_balanced_classes_weigh_as_much_as_each_other():
-    labels = [np.array([[0] * 6, [1] * 5 + [IGNORE]], np.uint8), np.array([[2, 0, 0, 0]], np.uint8)]
-    weights = count_class_weights(labels, 4, balance=True)
-    counts = (9, 5, 1, 0)
-    assert [weight * count for weight, count in zip(weights, counts, strict=True)] == pytest.approx([5, 5, 5, 0])
-    assert count_class_weights(labels, 4, balance=False) == (1, 1, 1, 1)
+def _identity(path):
+    import json
+
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["state"])["identity"]
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from tests.unet.training_support import training, RoughSamples
+from unet.architecture import Architecture
+from unet.train import build_model, train
+def slow(step, loss):
+    print(step, flush=True)
+    time.sleep(0.05)
+if __name__ == "__main__":
+    model = build_model(Architecture(base_channels=2, depth=1, dropout=0.5), 0)
+    train(model, training(steps=60, save_every=2, validation=RoughSamples(3, seed=7), processes=int(sys.argv[2]),
+                          state_path=Path(sys.argv[1])), on_step=slow)
+"""
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
+    path = tmp_path / "state.safetensors"
+    for steps in (10, 25):
+        process = _start(tmp_path, path)
+        while process.stdout.readline() != f"{steps}\n".encode():
+            assert process.poll() is None, process.stderr.read()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close(), process.stderr.close()
+        assert steps - 3 <= count_steps(path) <= steps + 3
+    changes = {"steps": 60, "save_every": 2, "validation": RoughSamples(3, seed=7)}
+    model, history = trained(DROPPING, **changes, state_path=path)
+    undisturbed, expected = trained(DROPPING, **changes)
+    assert history == expected
+    assert torch.equal(weights_of(model), weights_of(undisturbed))
+
+
+def _start(folder, path, processes=1):
+    script = folder / "killed.py"
+    script.write_text(_KILLED)
+    command = [sys.executable, str(script), str(path), str(processes)]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
+
+
+def test_a_state_of_another_training_is_refused_naming_what_differs(tmp_path):
+    path = tmp_path / "state"
+    trained(state_path=path)
+    with pytest.raises(TrainingDataError, match=r"settings: begun with .*'steps': 12.* now .*'steps': 13"):
+        trained(state_path=path, steps=13)
+    with pytest.raises(TrainingDataError, match="architecture"):
+        trained(DROPPING, state_path=path)
+
+
+# -- several processes ---------------------------------------------------------------------------------------
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_batch():
+    together, shared = trained(processes=2, validation=RoughSamples(5, seed=7), steps=8)
+    alone, history = trained(batch=2, validation=RoughSamples(5, seed=7), steps=8)
+    np.testing.assert_allclose(shared.losses, history.losses, rtol=1e-4)
+    torch.testing.assert_close(weights_of(together), weights_of(alone), rtol=1e-3, atol=1e-4)
+    assert shared.best.iou == pytest.approx(history.best.iou, abs=1e-3)
+    single = trained(steps=8)[1]
+    assert np.abs(np.subtract(shared.losses, single.losses)).max() > 1e-3  # negative control: it is not a batch of 1
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_end_together_and_go_on(tmp_path):
+    path = tmp_path / "state.safetensors"
+    process = _start(tmp_path, path, processes=2)
+    while process.stdout.readline() != b"10\n":
+        assert process.poll() is None, process.stderr.read()
+    import psutil
+
+    others = psutil.Process(process.pid).children(recursive=True)
+    assert others
+    process.kill()
+    process.wait()
+    process.stdout.close(), process.stderr.close()
+    _, alive = psutil.wait_procs(others, timeout=30)
+    assert not alive
+    changes = {"steps": 60, "save_every": 2, "validation": RoughSamples(3, seed=7), "processes": 2}
+    model, history = trained(DROPPING, **changes, state_path=path)
+    undisturbed, expected = trained(DROPPING, **changes)
+    assert history == expected
+    assert torch.equal(weights_of(model), weights_of(undisturbed))
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step():
-    image, classes = rough_and_smooth(seed=1)
-    settings = TrainSettings(steps=5, tile_px=(32, 32), optimiser="sgd", learning_rate=1e30)
-    with pytest.raises(DivergedError, match=r"step 1: loss=.*lower learning rate \(now 1e\+30\)"):
-        train(build_model(SMALL, seed=0), [image], [classes], settings)
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_sample():
+    with pytest.raises(DivergedError, match=r"loss of sample 4 is nan") as caught:
+        trained(samples=RoughSamples(10, bad=4), steps=10)
+    assert sample_number(TrainSettings(), 10, caught.value.step) == caught.value.sample == 4
 
 
-GOOD = (np.zeros((1, 40, 40), np.float32), np.zeros((40, 40), np.uint8))
+def test_a_rate_that_is_too_high_is_named():
+    with pytest.raises(DivergedError, match=r"step \d: .*lower learning rate \(now 1e\+30\)"):
+        trained(optimiser="sgd", learning_rate=1e30, schedule="constant")
+
+
+class _Fixed:
+    def __init__(self, *samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, number, /):
+        return self.samples[number]
+
+
+GOOD = RoughSamples()[0]
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "message"),
+    ("samples", "message"),
     [
-        ([], [], "0 images"),
-        ([GOOD[0]], [], "1 images and 0 label images"),
-        ([GOOD[0].astype(np.float64)], [GOOD[1]], "image 0: dtype=float64"),
-        ([GOOD[0][0]], [GOOD[1]], r"expected float32 with 1 channel\(s\) first"),
-        ([GOOD[0].repeat(3, 0)], [GOOD[1]], r"shape=\(3, 40, 40\)"),
-        ([GOOD[0]], [GOOD[1][:-1]], r"labels are uint8 of shape \(39, 40\)"),
-        ([GOOD[0]], [GOOD[1].astype(np.int64)], "labels are int64"),
-        ([GOOD[0], GOOD[0] + np.nan], [GOOD[1]] * 2, "image 1 holds values that are not finite"),
-        ([GOOD[0]], [GOOD[1] + 2], "label value 2, expected 0 to 1, or 255"),
-        ([GOOD[0]], [GOOD[1] + IGNORE], "there is nothing to learn from"),
+        ((), "samples: there are none"),
+        ((replace(GOOD, image=GOOD.image[:, :-1]),), r"image of shape \(1, 47, 48\); .* expects \(1, 48, 48\)"),
+        ((replace(GOOD, image=GOOD.image.repeat(3, 0)),), r"shape \(3, 48, 48\)"),
+        ((replace(GOOD, classes=GOOD.classes[None]),), "network is 2D"),
+        ((replace(GOOD, weights=GOOD.weights[:-1]),), r"weights of shape \(31, 32\)"),
+        ((replace(GOOD, classes=GOOD.classes | 2),), "class 3, but the network has 2"),
     ],
 )
-def test_data_that_cannot_be_learnt_from_are_refused_before_the_first_step(images, labels, message):
+def test_samples_that_do_not_fit_are_refused_before_the_first_step(samples, message):
     steps = []
-    with pytest.raises(TrainingDataError, match=message):
-        train(build_model(SMALL, 0), images, labels, QUICK, on_step=lambda *step: steps.append(step))
+    with pytest.raises((TrainingDataError, GeometryError), match=message):
+        train(build_model(SMALL, 0), training(samples=_Fixed(*samples)), on_step=lambda *step: steps.append(step))
     assert not steps
 
 
-@pytest.mark.parametrize("tile_px", [(33, 32), (0, 32)])
-def test_a_tile_off_the_networks_grid_is_refused(tile_px):
-    with pytest.raises(GeometryError, match="stride 2"):
-        train(build_model(SMALL, 0), [GOOD[0]], [GOOD[1]], TrainSettings(tile_px=tile_px))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"steps": 0}, {"seed": -1}, {"optimiser": "adam"}, {"learning_rate": 0}, {"momentum": 1.0}, {"tile_px": (32,)}],
-    ids=str,
-)
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(TrainingDataError, match=next(iter(settings))):
-        train(build_model(SMALL, 0), [GOOD[0]], [GOOD[1]], TrainSettings(**settings))
+def test_validation_samples_are_checked_too():
+    with pytest.raises(TrainingDataError, match="validation: weights"):
+        trained(validation=_Fixed(replace(GOOD, weights=GOOD.weights[:-1])))
 
 
 def test_each_step_is_reported():
-    steps = []
-    settings = TrainSettings(steps=3, tile_px=(8, 8))
-    result = train(build_model(SMALL, 0), [GOOD[0]], [GOOD[1]], settings, lambda *step: steps.append(step))
-    assert steps == [*zip((1, 2, 3), result.losses, strict=True)]
+    steps, saved = [], []
+    history = train(
+        build_model(SMALL, 0),
+        training(steps=7),
+        on_step=lambda *step: steps.append(step),
+        on_save=lambda history: saved.append(history.steps),
+    )
+    assert steps == [*zip(range(1, 8), history.losses, strict=True)]
+    assert saved == [3, 5, 6, 7]

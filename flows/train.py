@@ -1,0 +1,191 @@
+"""Train a network on stored samples: open, check, train, save, in this order, visible below."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.curves import write_picture, write_tables
+from flows.progress import QuietStages, Stages
+from pipeline.errors import OutputError
+from pipeline.lock import hold
+from pipeline.record import code_version
+from pipeline.sample_set import SampleSet, StoredSamples, read_sample_set
+from unet.architecture import Architecture
+from unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
+from unet.errors import DivergedError
+from unet.train_settings import Training, TrainSettings
+
+if TYPE_CHECKING:
+    from unet.training_state import History
+
+STATE_NAME = "state.safetensors"
+PICTURE_NAME = "curves.png"
+_LOSS_SHARE = 20  # the loss that is recorded is the mean of the last twentieth of the steps
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train, on what, into what.
+
+    Parameters
+    ----------
+    samples : str
+        Training samples, as `flows.training_data` makes them.
+    output : str
+        Checkpoint to write, by convention ``NAME.safetensors``; ``NAME.training/`` beside it holds curves and the
+        state that a killed training goes on from.
+    base_channels : int
+        Channels of the first level; the paper has 64.
+    dropout : float
+        At the end of the contracting path (Ronneberger 2015, Sec. 3.1).
+    settings : TrainSettings
+        How.
+    device : str
+        "auto", "cpu" or "cuda".
+    processes : int, optional
+        That train together, one per GPU; by default all GPUs.
+    """
+
+    samples: str
+    output: str
+    base_channels: int = 64
+    dropout: float = 0.5
+    settings: TrainSettings = TrainSettings()
+    device: str = "auto"
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training made.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint
+        The trained network.
+    history : History
+        Losses and validations.
+    folder : Path
+        Curves (``curves.png``, ``losses.csv``, ``scores.csv``) and the state.
+    steps_before : int
+        Steps that an earlier run had done.
+    seconds : float
+        Wall time of this run.
+    """
+
+    checkpoint: Checkpoint
+    history: "History"
+    folder: Path
+    steps_before: int
+    seconds: float
+
+
+def train_network(request: TrainRequest, progress: Stages | None = None) -> TrainReport:
+    """Train a network, or go on with a training that was interrupted.
+
+    Raises
+    ------
+    UnetError, PipelineError
+        Bad input, before the first step.
+    DivergedError
+        If a loss is not finite, naming the sample and where it was cut.
+    """
+    from unet.train import build_model, train
+    from unet.training_state import count_steps
+
+    began = time.perf_counter()
+    path, samples = _output_path(request.output), read_sample_set(request.samples)
+    folder, settings = path.with_suffix(".training"), request.settings
+    config = _describe(request, samples)
+    training = Training(
+        StoredSamples(samples, "training"),
+        settings,
+        StoredSamples(samples, "validation"),
+        request.device,
+        request.processes,
+        folder / STATE_NAME,
+        {"samples": json.loads(json.dumps(samples.record()))},
+    )
+    with hold(str(folder), lambda: _remove_leftovers(folder)):
+        done = count_steps(folder / STATE_NAME)
+        if path.exists() and not done:
+            raise OutputError(f"output={path} exists and is of another training; choose another path, or delete it.")
+        model = build_model(config.architecture, settings.seed)
+        with (progress or QuietStages()).stage("train", settings.steps, done, unit="steps") as advance:
+            try:
+                history = train(
+                    model,
+                    training,
+                    on_step=lambda step, loss: advance(0, f"loss {loss:.3f}"),
+                    on_save=lambda history: _write_curves(folder, history),
+                )
+            except DivergedError as error:
+                raise DivergedError(_locate(error, samples), step=error.step, sample=error.sample) from error
+        _write_curves(folder, history)
+        checkpoint = save_checkpoint(path, model, _add_results(config, history))
+    return TrainReport(checkpoint, history, folder, done, time.perf_counter() - began)
+
+
+def _output_path(output: str) -> Path:
+    path = Path(output).expanduser().absolute()
+    if path.suffix != ".safetensors":
+        raise OutputError(f"output={output}: expected the name of a checkpoint, NAME.safetensors.")
+    if path.is_dir():
+        raise OutputError(f"output={path} is a directory; expected the name of a checkpoint, NAME.safetensors.")
+    return path
+
+
+def _describe(request: TrainRequest, samples: SampleSet) -> ModelConfig:
+    """Everything about the network but its weights and what training will tell."""
+    architecture = Architecture(
+        samples.n_channels,
+        len(samples.class_names),
+        request.base_channels,
+        samples.depth,
+        ndim=samples.n_spatial,
+        dropout=request.dropout,
+    )
+    names = {"training": samples.training_images, "validation": samples.validation_images}
+    return ModelConfig(
+        architecture,
+        classes=samples.class_names,
+        normalisation=samples.normalisation,
+        channel_names=samples.channel_names,
+        pixel_size_um=samples.pixel_size_um,
+        training={
+            "code": code_version(),
+            "images": {part: list(listed) for part, listed in names.items()},
+            "samples": {"count": samples.n_training, "tile_px": list(samples.tile_px), **samples.settings},
+            "settings": asdict(request.settings),
+        },
+    )
+
+
+def _add_results(config: ModelConfig, history: "History") -> ModelConfig:
+    """The configuration with how the training went."""
+    best = asdict(history.best) if history.best else None
+    last = history.losses[-max(1, len(history.losses) // _LOSS_SHARE) :]
+    results = {"steps": history.steps, "loss": sum(last) / len(last), "best": best, "stopped_early": history.stopped}
+    return replace(config, training={**config.training, "results": results})
+
+
+def _locate(error: DivergedError, samples: SampleSet) -> str:
+    """The message, with the image and place that the sample was cut from."""
+    number, *centre = StoredSamples(samples, "training").place(error.sample)
+    where = ", ".join(f"{axis}={place:.0f}" for axis, place in zip(samples.settings["place_axes"], centre, strict=True))
+    return f"{error} It was cut from image {samples.training_images[int(number)]} around {where}."
+
+
+def _write_curves(folder: Path, history: "History") -> None:
+    """Tables with each state; the picture, which takes longer, when there is something new to see."""
+    write_tables(folder, history)
+    latest = history.validations[-1].step if history.validations else 0
+    if history.steps == latest or not (folder / PICTURE_NAME).exists():
+        write_picture(folder, history)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for file in folder.glob("*.partial"):
+        file.unlink(missing_ok=True)

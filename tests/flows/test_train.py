@@ -1,0 +1,228 @@
+"""`segment-slide train`: files, resuming, what is refused; on small stored samples."""
+
+import csv
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flows.curves import smooth
+from flows.train import STATE_NAME, TrainRequest, train_network
+from pipeline.sample_set import SampleSet, create_sample_set
+from tests.flows.support import finish, run_here, run_installed, start, wait_until, write_ome
+from tests.unet.training_support import SMALL, TILE_PX, RoughSamples
+from unet.checkpoint import Normalisation, open_checkpoint
+from unet.errors import DivergedError
+from unet.train_settings import TrainSettings
+from unet.training_state import count_steps
+
+QUICK = TrainSettings(steps=8, optimiser="adamw", learning_rate=1e-2, validate_every=4, save_every=2)
+ARGUMENTS = ["--base-channels", 4, "--optimiser", "adamw", "--learning-rate", 0.01, "--device", "cpu"]
+
+
+def write_samples(location, *, bad=-1, missing=False):
+    """A sample set of `RoughSamples`, 20 to learn from and 4 to judge by."""
+    samples = SampleSet(
+        location=str(location),
+        n_spatial=2,
+        n_channels=1,
+        depth=SMALL.depth,
+        tile_px=(TILE_PX, TILE_PX),
+        n_training=20,
+        n_validation=4,
+        class_names=("background", "rough"),
+        channel_names=("grey",),
+        pixel_size_um=(0.5, 0.5),
+        normalisation=Normalisation(offset=(10.0,), scale=(2.0,)),
+        training_images=("first", "second"),
+        validation_images=("third",),
+        settings={"place_axes": "yx", "seed": 3},
+    )
+    create_sample_set(samples)
+    for part, drawn in (("training", RoughSamples(20, bad=bad)), ("validation", RoughSamples(4, seed=7))):
+        numbers = range(min(len(drawn), 16) if missing else len(drawn))
+        for name in ("image", "classes", "weights"):
+            values = np.stack([getattr(drawn[number], name) for number in numbers])
+            samples.array(part, {"image": "images"}.get(name, name), writable=True)[: len(values)] = values
+        places = np.array([[number % 2, 5.0 * number, 7.0] for number in numbers])
+        samples.array(part, "places", writable=True)[: len(places)] = places
+    return location
+
+
+def read_table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return write_samples(tmp_path / "samples.zarr")
+
+
+def request(samples, output, **changes):
+    return TrainRequest(str(samples), str(output), base_channels=4, device="cpu", **{"settings": QUICK, **changes})
+
+
+def test_a_training_leaves_a_checkpoint_and_curves(samples, tmp_path):
+    report = train_network(request(samples, tmp_path / "cells.safetensors"))
+    config = open_checkpoint(tmp_path / "cells.safetensors").config
+    assert config == report.checkpoint.config
+    assert (config.classes, config.channel_names, config.pixel_size_um) == (
+        ("background", "rough"),
+        ("grey",),
+        (0.5, 0.5),
+    )
+    assert config.normalisation.offset == (10.0,)
+    assert config.architecture.depth == SMALL.depth
+    assert config.training["images"] == {"training": ["first", "second"], "validation": ["third"]}
+    assert config.training["results"]["steps"] == 8
+    folder = tmp_path / "cells.training"
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "losses.csv", "scores.csv", STATE_NAME]
+    losses = read_table(folder / "losses.csv")
+    assert [int(row["step"]) for row in losses] == list(range(1, 9))
+    np.testing.assert_allclose([float(row["loss"]) for row in losses], report.history.losses, rtol=1e-5)
+    assert [row["step"] for row in read_table(folder / "scores.csv")] == ["4", "8"]
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_trainings_leave_equal_bytes_and_another_seed_others(samples, tmp_path):
+    paths = [tmp_path / name / "cells.safetensors" for name in ("a", "b", "c")]
+    for path, seed in zip(paths, (0, 0, 1), strict=True):
+        train_network(request(samples, path, settings=replace(QUICK, seed=seed)))
+    first, second, other = (path.read_bytes() for path in paths)
+    assert first == second != other
+
+
+def test_a_trained_network_segments(samples, tmp_path):
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 8, *ARGUMENTS)
+    assert run.exit_code == 0, run.err
+    assert "cells.safetensors" in run.out
+    image = write_ome(tmp_path / "image.ome.zarr", np.full((1, 40, 50), 10, np.uint8), "cyx")
+    segmented = run_installed("segment", image, "-m", tmp_path / "cells.safetensors", "-o", tmp_path / "out.ome.zarr")
+    assert segmented.exit_code == 0, segmented.err
+
+
+def test_the_same_command_again_says_that_it_is_done(samples, tmp_path):
+    path = tmp_path / "cells.safetensors"
+    first = train_network(request(samples, path))
+    before = path.read_bytes()
+    again = train_network(request(samples, path))
+    assert (again.steps_before, again.history) == (8, first.history)
+    assert path.read_bytes() == before
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
+    options = ["--steps", 150, "--save-every", 5, "--validate-every", 50, *ARGUMENTS]
+    undisturbed = run_installed("train", samples, "-o", tmp_path / "whole.safetensors", *options)
+    assert undisturbed.exit_code == 0, undisturbed.err
+    process = start("train", samples, "-o", tmp_path / "cut.safetensors", *options)
+    state = tmp_path / "cut.training" / STATE_NAME
+    wait_until(lambda: count_steps(state) >= 20, process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert 20 <= count_steps(state) < 150
+    assert not (tmp_path / "cut.safetensors").exists()
+    again = run_installed("train", samples, "-o", tmp_path / "cut.safetensors", *options)
+    assert again.exit_code == 0, again.err
+    assert (tmp_path / "cut.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    for name in ("losses.csv", "scores.csv"):
+        assert (tmp_path / "cut.training" / name).read_bytes() == (tmp_path / "whole.training" / name).read_bytes()
+
+
+def test_sigterm_ends_a_training_that_can_go_on(samples, tmp_path):
+    process = start(
+        "train", samples, "-o", tmp_path / "cut.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS
+    )
+    state = tmp_path / "cut.training" / STATE_NAME
+    wait_until(lambda: count_steps(state) >= 5, process)
+    os.kill(process.pid, signal.SIGTERM)
+    run = finish(process)
+    assert run.exit_code == 143
+    assert "run the same command again" in run.err
+    assert "Traceback" not in run.err
+    assert count_steps(state) >= 5
+
+
+def test_two_trainings_into_one_output_are_refused(samples, tmp_path):
+    options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, *ARGUMENTS]
+    process = start("train", samples, *options)
+    wait_until((tmp_path / "cells.training").exists, process)
+    time.sleep(0.2)
+    run = run_here("train", samples, *options)
+    assert run.exit_code == 2
+    assert "being written by another run" in run.err
+    process.kill()
+    process.communicate()
+
+
+def test_a_sample_that_is_not_finite_is_named_with_its_place(tmp_path):
+    samples = write_samples(tmp_path / "samples.zarr", bad=13)
+    with pytest.raises(DivergedError, match=r"sample 13 is nan.* image second around y=65, x=7"):
+        train_network(
+            request(samples, tmp_path / "cells.safetensors", settings=TrainSettings(**{**vars(QUICK), "steps": 20}))
+        )
+    run = run_here("train", samples, "-o", tmp_path / "b.safetensors", "--steps", 20, *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "sample 13" in run.err
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", 0], "steps=0"),
+        (["--optimiser", "adam"], "optimiser='adam', expected one of sgd, adamw"),
+        (["--learning-rate", -1], "learning_rate=-1.0"),
+        (["--precision", "half"], "precision='half'"),
+        (["--base-channels", 0], "base_channels=0"),
+        (["--dropout", 1], "dropout=1.0"),
+        (["--device", "tpu"], "device='tpu'"),
+        (["-o", "cells.pt"], "expected the name of a checkpoint, NAME.safetensors"),
+    ],
+)
+def test_bad_options_are_refused_and_leave_nothing(samples, tmp_path, arguments, message):
+    before = sorted(tmp_path.rglob("*"))
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", *arguments)
+    assert run.exit_code == 2
+    assert message in run.err
+    assert "Traceback" not in run.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_sample_set_is_refused(tmp_path):
+    run = run_here("train", tmp_path / "nothing.zarr", "-o", tmp_path / "cells.safetensors")
+    assert run.exit_code == 2
+    assert "segment-slide training-data" in run.err
+
+
+def test_samples_that_are_not_all_there_are_refused(tmp_path):
+    samples = write_samples(tmp_path / "samples.zarr", missing=True)
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "missing" in run.err
+    assert not (tmp_path / "cells.training").exists()
+
+
+def test_a_checkpoint_of_another_training_is_not_replaced(samples, tmp_path):
+    path = tmp_path / "cells.safetensors"
+    path.write_bytes(b"precious")
+    run = run_here("train", samples, "-o", path, *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "exists" in run.err
+    assert path.read_bytes() == b"precious"
+
+
+def test_other_settings_than_those_it_was_begun_with_are_refused(samples, tmp_path):
+    train_network(request(samples, tmp_path / "cells.safetensors"))
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 9, *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "differs: settings" in run.err
+
+
+def test_the_smooth_curve_is_a_running_mean():
+    values = np.random.default_rng(0).random(50)
+    expected = [values[max(0, end - 7) : end].mean() for end in range(1, 51)]
+    np.testing.assert_allclose(smooth(values, 7), expected)

@@ -1,0 +1,181 @@
+"""How to train: every choice that decides the weights, checked before the first step (no torch)."""
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet.errors import TrainingDataError
+from unet.sample import Sample, Samples
+
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "linear", "cosine")
+MONITORS = ("loss", "iou")
+# With momentum 0.99 each gradient acts about a hundred times, so SGD's rate is that much smaller than it looks.
+DEFAULT_RATES = {"sgd": 1e-3, "adamw": 1e-3}
+_WARM_UP = 0.05  # share of the steps in which the rate rises; ReLUs without it may die in the first ones
+_ORDER = 1  # this file's use of the seed, beside the steps' own (`step_seed`)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; equal settings and samples give equal weights on the same kind of processor.
+
+    Parameters
+    ----------
+    steps : int
+        Updates of the weights.
+    batch : int
+        Tiles per update and process: "a batch of one large tile" (Ronneberger 2015, Sec. 3).
+    optimiser : {"sgd", "adamw"}
+        "sgd" with momentum 0.99 is the paper's; "adamw" needs fewer steps where time is short.
+    learning_rate : float or None
+        Highest rate, or what suits the optimiser; the paper does not say its own.
+    momentum : float
+        Of "sgd".
+    weight_decay : float
+        Of either.
+    schedule : {"constant", "linear", "cosine"}
+        After a rise over the first twentieth of the steps: stay, or fall to 0.
+    clip_norm : float
+        Gradients whose norm is larger are scaled down to it; 0 leaves all as they are (the paper).
+    precision : {"float32", "bfloat16"}
+        "bfloat16" multiplies in it and keeps weights, sums and the loss in float32.
+    validate_every : int
+        Steps between validations; 0 validates after the last step only.
+    patience : int
+        Validations without a better value before training stops early; 0 never stops.
+    monitor : {"loss", "iou"}
+        What "better" means: the weighted loss (lower), or the mean IoU of the foreground classes (higher).
+    save_every : int
+        Steps between states that a killed training goes on from; 0 saves with each validation only.
+    seed : int
+        Chooses the order of samples and dropout.
+
+    Raises
+    ------
+    TrainingDataError
+        If a value is out of range.
+    """
+
+    steps: int = 5000
+    batch: int = 1
+    optimiser: str = "sgd"
+    learning_rate: float | None = None
+    momentum: float = 0.99
+    weight_decay: float = 0.0
+    schedule: str = "linear"
+    clip_norm: float = 0.0
+    precision: str = "float32"
+    validate_every: int = 250
+    patience: int = 0
+    monitor: str = "loss"
+    save_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _expect_one_of("optimiser", self.optimiser, OPTIMISERS)
+        _expect_one_of("schedule", self.schedule, SCHEDULES)
+        _expect_one_of("precision", self.precision, ("float32", "bfloat16"))
+        _expect_one_of("monitor", self.monitor, MONITORS)
+        for name, least in (("steps", 1), ("batch", 1), ("validate_every", 0), ("patience", 0), ("save_every", 0)):
+            if getattr(self, name) < least:
+                raise TrainingDataError(f"{name}={getattr(self, name)}, expected at least {least}.")
+        if not (math.isfinite(self.peak_rate) and self.peak_rate > 0):
+            raise TrainingDataError(f"learning_rate={self.learning_rate}, expected a finite number above 0.")
+        if not 0 <= self.momentum < 1:
+            raise TrainingDataError(f"momentum={self.momentum}, expected 0 to below 1; the paper's is 0.99.")
+        for name in ("weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise TrainingDataError(f"{name}={value}, expected a finite number, at least 0.")
+        if not 0 <= self.seed < 1 << 32:
+            raise TrainingDataError(f"seed={self.seed}, expected 0 to 2^32 - 1.")
+
+    @property
+    def peak_rate(self) -> float:
+        """Highest learning rate."""
+        return DEFAULT_RATES[self.optimiser] if self.learning_rate is None else self.learning_rate
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, 0 the first; never 0.
+
+        >>> settings = TrainSettings(steps=100, learning_rate=1.0, schedule="linear")
+        >>> [round(settings.rate(step), 2) for step in (0, 4, 5, 52, 99)]
+        [0.2, 1.0, 1.0, 0.51, 0.01]
+        """
+        rising = max(1, round(self.steps * _WARM_UP))
+        left = min((self.steps - step) / max(1, self.steps - rising), 1.0)
+        fall = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[self.schedule]
+        return self.peak_rate * min((step + 1) / rising, fall)
+
+    def is_validated(self, step: int) -> bool:
+        """Whether a validation follows a step, 0 the first."""
+        return step + 1 == self.steps or (self.validate_every > 0 and (step + 1) % self.validate_every == 0)
+
+    def is_saved(self, step: int) -> bool:
+        """Whether the state is kept after a step, 0 the first."""
+        return self.is_validated(step) or (self.save_every > 0 and (step + 1) % self.save_every == 0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train on and where to keep the state; picklable, as each process of several gets it.
+
+    Parameters
+    ----------
+    samples, validation : Samples
+        To learn from, and to judge by; `validation` may be empty.
+    settings : TrainSettings
+        How.
+    device : str
+        "auto", "cpu" or "cuda".
+    processes : int or None
+        That train together; by default one per GPU.
+    state_path : Path or None
+        File that a killed training goes on from; None keeps nothing.
+    identity : dict
+        What the samples are, as JSON: a state of other samples is refused.
+    """
+
+    samples: Samples
+    settings: TrainSettings
+    validation: Samples | tuple[Sample, ...] = ()
+    device: str = "auto"
+    processes: int | None = None
+    state_path: Path | None = None
+    identity: Mapping[str, Any] | None = None
+
+
+def sample_number(settings: TrainSettings, n_samples: int, position: int) -> int:
+    """Which sample comes at a position of the training: each once, in random order, then each again in another.
+
+    >>> settings = TrainSettings(seed=3)
+    >>> [sample_number(settings, 3, position) for position in range(9)]
+    [0, 1, 2, 0, 2, 1, 0, 2, 1]
+    """
+    epoch, place = divmod(position, n_samples)
+    return int(_order(settings.seed, n_samples, epoch)[place])
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, n_samples: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(n_samples)
+
+
+def step_seed(settings: TrainSettings, step: int, rank: int) -> int:
+    """Seed of what is random inside the network in one step of one process: dropout.
+
+    >>> step_seed(TrainSettings(seed=3), step=7, rank=0) == step_seed(TrainSettings(seed=3), step=7, rank=1)
+    False
+    """
+    return int(np.random.SeedSequence([settings.seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _expect_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise TrainingDataError(f"{name}={value!r}, expected one of {', '.join(allowed)}.")

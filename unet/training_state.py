@@ -1,0 +1,214 @@
+"""What a training that was killed goes on from: one safetensors file, replaced whole, no pickle.
+
+It holds weights, the optimiser's sums, the best weights so far and the history; everything random in a step is a
+function of the step, so nothing else is needed for the same weights as of a training that nobody disturbed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet.errors import CheckpointError, TrainingDataError
+
+FORMAT = "segment-slide-training-state"
+_KEY = "state"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How well the network did on what it does not learn from.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    loss : float
+        Weighted loss: nats per pixel.
+    iou : float
+        Mean of the foreground classes' intersection over union; 1 for a class that neither has.
+    pixel_error : float
+        Share of annotated pixels with another class.
+    """
+
+    step: int
+    loss: float
+    iou: float
+    pixel_error: float
+
+    def better_than(self, other: "Validation | None", monitor: str) -> bool:
+        """Whether this one is better: a lower loss, or a higher IoU."""
+        if other is None:
+            return True
+        return self.loss < other.loss if monitor == "loss" else self.iou > other.iou
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened so far.
+
+    Attributes
+    ----------
+    losses : tuple of float
+        Mean loss of each step's tiles, before its update: nats per pixel.
+    validations : tuple of Validation
+        In order.
+    best : Validation or None
+        Whose weights are kept.
+    stopped : bool
+        Whether the training ended early, as no validation became better.
+    """
+
+    losses: tuple[float, ...] = ()
+    validations: tuple[Validation, ...] = ()
+    best: Validation | None = None
+    stopped: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return len(self.losses)
+
+    def add(self, validation: Validation, monitor: str, patience: int) -> "History":
+        """The history with one more validation."""
+        best = validation if validation.better_than(self.best, monitor) else self.best
+        waited = [v for v in (*self.validations, validation) if best is not None and v.step > best.step]
+        stopped = 0 < patience <= len(waited)
+        return replace(self, validations=(*self.validations, validation), best=best, stopped=stopped)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that the next step depends on.
+
+    Attributes
+    ----------
+    identity : dict
+        Settings, samples and network, as JSON: a state of another training is refused.
+    history : History
+        Losses and validations.
+    weights, best, optimiser : dict of Tensor
+        Of the network; of the best validation (empty before the first); of the optimiser, by ``<number>.<name>``.
+    """
+
+    identity: Mapping[str, Any]
+    history: History = History()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    optimiser: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write a state, whole or not at all; it is on the disk when this returns.
+
+    Raises
+    ------
+    OSError
+        If the disk is full; the state before it stays.
+    """
+    from safetensors.torch import save
+
+    history = state.history
+    header = {
+        "format": FORMAT,
+        "identity": state.identity,
+        "validations": [vars(validation) for validation in history.validations],
+        "best": vars(history.best) if history.best else None,
+        "stopped": history.stopped,
+    }
+    tensors = {"losses": torch.tensor(history.losses, dtype=torch.float64)}
+    for prefix, group in (("weights", state.weights), ("best", state.best), ("optimiser", state.optimiser)):
+        tensors |= {f"{prefix}/{name}": tensor.detach().cpu().contiguous() for name, tensor in group.items()}
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(save(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)}))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
+    """The state of a training that was interrupted, or None if it has none.
+
+    Raises
+    ------
+    TrainingDataError
+        If the state is of another training, naming what differs.
+    CheckpointError
+        If the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole training state ({error}); delete it to begin anew.") from error
+    _compare(header["identity"], json.loads(json.dumps(identity)), path)
+    history = History(
+        tuple(np.asarray(tensors.pop("losses")).tolist()),
+        tuple(Validation(**content) for content in header["validations"]),
+        Validation(**header["best"]) if header["best"] else None,
+        header["stopped"],
+    )
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "optimiser": {}}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition("/")
+        groups[prefix][rest] = tensor
+    return TrainingState(header["identity"], history, groups["weights"], groups["best"], groups["optimiser"])
+
+
+def count_steps(path: Path) -> int:
+    """Steps that a state's training has done; 0 if there is no state, or none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int(file.get_slice("losses").get_shape()[0])
+    except (SafetensorError, OSError):
+        return 0
+
+
+def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    differences = [
+        f"{name}: begun with {begun.get(name)!r}, now {wanted.get(name)!r}"
+        for name in sorted({*begun, *wanted})
+        if begun.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise TrainingDataError(
+            f"{path} is of a training that differs: {'; '.join(differences)}. Train as it was begun, choose another "
+            f"output, or delete it."
+        )
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's sums, by ``<number of the parameter>.<name>``."""
+    return {
+        f"{number}.{name}": value
+        for number, values in optimiser.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Inverse of `optimiser_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
