@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
+from flows import cli_training
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -208,6 +209,9 @@ def demo(
     from flows.demo import run_demo
 
     run_demo(output)
+
+
+app.add_typer(cli_training.commands)
 
 
 def _options(

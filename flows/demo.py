@@ -1,4 +1,4 @@
-"""The whole way on a synthetic slide: draw, train, segment, score, show; what ``segment-slide demo`` does.
+"""The whole way on a synthetic slide: draw, train, segment, evaluate, show; what ``segment-slide demo`` does.
 
 The network learns from patches of one synthetic slide and is scored on another one, with exact truth. Running it again
 into the same folder goes on from what is there.
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.demo_network import DemoSettings, train_network
+from flows.demo_network import DemoSettings, make_network
 from flows.progress import RichStages, format_rate, format_seconds
 from pipeline.errors import OutputError
 from pipeline.synthetic import SyntheticSlide
@@ -70,15 +70,15 @@ def run_demo(output: Path, settings: DemoSettings | None = None, console: Consol
     output = output.absolute()
     _make_folder(output)
     slide = SyntheticSlide(settings.shape, settings.seed)
-    slide_path, model_path, overlay_path = (
-        output / "slide.ome.zarr",
-        output / f"{NAME}.safetensors",
-        output / "overlay.png",
-    )
+    slide_path, model_path = output / "slide.ome.zarr", output / f"{NAME}.safetensors"
+    overlay_path, training_path = output / "overlay.png", output / "training"
     seconds: dict[str, float] = {}
     _timed(seconds, "draw", lambda: _draw(slide, slide_path, console))
-    checkpoint = _timed(seconds, "train", lambda: train_network(settings, model_path, console))
-    report = _timed(seconds, "segment", lambda: _segment(slide_path, checkpoint, output, settings, console))
+    progress = RichStages(console)
+    trained = _timed(seconds, "train", lambda: make_network(settings, training_path, model_path, progress))
+    if trained.steps_before == settings.steps:
+        console.print("Network: trained already.")
+    report = _timed(seconds, "segment", lambda: _segment(slide_path, trained.checkpoint, output, settings, console))
     truth, predicted = _read(slide_path, "labels/truth/0"), _read(Path(report.location), f"labels/{NAME}/0")
     pixels, objects = _timed(seconds, "score", lambda: _score(truth, predicted))
     caption = f"IoU {pixels.iou:.3f}; {objects.touching_recall:.1%} of {objects.n_touching:,} touching cells separated"

@@ -158,6 +158,19 @@ def evaluate_request(
     return replace(found, notes=notes + found.notes, seconds=time.perf_counter() - began)
 
 
+def evaluate_locally(
+    request: EvaluateRequest, workers: int | None = None, progress: Stages | None = None
+) -> EvaluateReport:
+    """`evaluate_request` on worker processes of this machine; here where one block is all there is."""
+    from cluster.local import local_client, plan_local
+
+    cluster = plan_local(workers)
+    if prepare(request)[-1] == 1:
+        return evaluate_request(request, progress)
+    with local_client(cluster) as client:
+        return evaluate_request(request, progress, client)
+
+
 def prepare(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
     """Open both sides and refuse what cannot be compared; return them, the options, notes and the number of blocks."""
     _check_words(request)

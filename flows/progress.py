@@ -2,14 +2,20 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """One step is done."""
+
+    def __call__(self, n_pixels: int, note: str = "") -> None:
+        """Count a step with the pixels that it covered, and say something about it."""
+        ...
 
 
 class Stages(Protocol):
@@ -24,13 +30,17 @@ class Stages(Protocol):
         """
 
 
+def ignore(n_pixels: int, note: str = "") -> None:
+    """Nobody is told."""
+
+
 class QuietStages:
     """Tells nobody."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
         """See `Stages`."""
-        yield lambda n_pixels: None
+        yield ignore
 
 
 class _PixelRate(ProgressColumn):
@@ -57,15 +67,16 @@ class RichStages:
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TextColumn(unit),
+            TextColumn("{task.fields[note]}", style="cyan"),
             _PixelRate(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(name, total=total, completed=done, pixels=0, began=time.monotonic())
+            task = progress.add_task(name, total=total, completed=done, pixels=0, note="", began=time.monotonic())
 
-            def advance(n_pixels: int) -> None:
+            def advance(n_pixels: int, note: str = "") -> None:
                 pixels = progress.tasks[0].fields["pixels"] + n_pixels
-                progress.update(task, advance=1, pixels=pixels)
+                progress.update(task, advance=1, pixels=pixels, note=note)
 
             yield advance
 

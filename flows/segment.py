@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.local import local_client
 from flows.prepare import Prepared, SegmentRequest, prepare
-from flows.progress import QuietStages, Stages
+from flows.progress import QuietStages, Stages, ignore
 from pipeline import output, statistics, store
 from pipeline.background import background_blocks
 from pipeline.block import BlockJob
@@ -100,7 +100,7 @@ def normalise(prepared: Prepared, client: "Client", progress: Stages) -> dict[st
         return prepared.record
     normalisation, source = prepared.checkpoint.config.normalisation, prepared.plan.source
     total = statistics.count_boxes(source, normalisation)
-    with progress.stage("measure", total) if total else contextlib.nullcontext(_ignore) as advance:
+    with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
     content = {"kind": normalisation.kind, "offset": list(offset), "scale": list(scale)}
     return {**prepared.record, "normalisation": content}
@@ -203,10 +203,6 @@ def _explain_failures(prepared: Prepared, failures: list[BlockFailure]) -> str:
         f"{len(failures)} of {prepared.plan.grid.n_blocks} blocks could not be done; all others are stored in "
         f"{prepared.location}:\n{shown}{more}"
     )
-
-
-def _ignore(n_pixels: int) -> None:
-    """Nothing is read, nothing is shown."""
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from unet.checkpoint import Checkpoint
 
 
-def _table(title: str, rows: dict[str, str]) -> Table:
+def make_table(title: str, rows: dict[str, str]) -> Table:
+    """Rows of a name and a value."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # whole paths and sums, never an ellipsis
@@ -60,7 +61,7 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "LocalSpec") -> No
         f"model {format_bytes(memory.model_bytes)}, forward passes {format_bytes(memory.forward_bytes)}, "
         f"blocks {format_bytes(memory.blocks_bytes)}, windows {format_bytes(memory.windows_bytes)}",
     }
-    console.print(_table("Plan", rows))
+    console.print(make_table("Plan", rows))
 
 
 def _volume(sizes: tuple[int, ...]) -> int:
@@ -145,7 +146,7 @@ def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
         "sha256": checkpoint.sha256,
         **{f"training {key}": str(value) for key, value in sorted(config.training.items())},
     }
-    console.print(_table(f"Checkpoint {checkpoint.path}", rows))
+    console.print(make_table(f"Checkpoint {checkpoint.path}", rows))
 
 
 def _sizes_um(sizes: tuple[float, ...]) -> str:
@@ -166,7 +167,7 @@ def _show_image(console: Console, image: "StoredImage") -> None:
         "channels": ", ".join(image.multiscale.channel_names) or str(image.size("c")),
         "format": f"{'OME-Zarr' if image.is_ome else 'bare Zarr array'}, Zarr format {image.zarr_format}",
     }
-    console.print(_table(f"Image {image.location}", rows))
+    console.print(make_table(f"Image {image.location}", rows))
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
@@ -187,7 +188,7 @@ def _show_labels(console: Console, location: str, name: str) -> None:
             "parameters": ", ".join(f"{key} {value}" for key, value in record["parameters"].items()),
             "code": f"{record['code']['name']} {record['code']['version']}",
         }
-    console.print(_table(f"Labels {name}", rows))
+    console.print(make_table(f"Labels {name}", rows))
 
 
 def _record_or_none(read: Any, location: str, name: str) -> dict[str, Any] | None:

@@ -80,6 +80,8 @@ def open_source(
         If it cannot be read as one value per pixel.
     """
     if not is_zarr(location):
+        if level:
+            raise InputError(f"level={level}, expected 0: {location} is no OME-Zarr and has no other.")
         return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel)
     image = describe_image(location, level=level, axes=axes)
     n_channels = image.size("c")

@@ -9,6 +9,8 @@ import pytest
 from distributed import Client, Worker
 
 import flows.segment
+import flows.training_data
+import flows.weight_maps
 from cluster.local import local_client, plan_local
 from tests.flows.support import write_model
 
@@ -47,4 +49,5 @@ def _count_running(dask_worker: Worker) -> int:
 @pytest.fixture
 def warm(workers, monkeypatch):
     """Let commands run by `run_here` use workers that are already there."""
-    monkeypatch.setattr(flows.segment, "local_client", workers)
+    for flow in (flows.segment, flows.training_data, flows.weight_maps):
+        monkeypatch.setattr(flow, "local_client", workers)

@@ -13,9 +13,18 @@ from pipeline.errors import OutputError, OutputMismatchError
 from pipeline.store import open_array
 from pipeline.synthetic import SyntheticSlide, draw_region
 from tests.flows.support import tree
+from unet.errors import TrainingDataError
 
 TINY = DemoSettings(
-    shape=(600, 600), n_patches=3, patch_px=160, base_channels=6, depth=2, steps=120, tile_px=64, block=256
+    shape=(600, 600),
+    n_patches=4,
+    patch_px=160,
+    base_channels=6,
+    depth=2,
+    steps=200,
+    n_samples=100,
+    tile_px=64,
+    block=256,
 )
 
 
@@ -35,11 +44,10 @@ def pixels_of(folder):
     return {name: digest for name, digest in files.items() if "/c/" in name or name.endswith(".safetensors")}
 
 
-def test_the_demo_segments_better_than_all_background(first):
+def test_the_demo_segments_better_than_one_class_alone(first):
     result, _ = first
     truth = open_array(str(result.slide), "labels/truth/0")[...]
     assert result.pixels.accuracy > max(np.mean(truth > 0), np.mean(truth == 0)) + 0.1
-    assert result.pixels.iou > 0.6
 
 
 def test_the_scores_are_those_of_the_stored_labels(first):
@@ -88,8 +96,12 @@ def test_the_same_seed_gives_the_same_bytes_in_another_folder(first, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "error"),
-    [({"seed": 8}, OutputMismatchError), ({"steps": 151}, OutputError)],
-    ids=["another slide", "another training"],
+    [
+        ({"seed": 8}, OutputMismatchError),
+        ({"steps": 201}, TrainingDataError),
+        ({"n_samples": 101}, OutputMismatchError),
+    ],
+    ids=["another slide", "another training", "other samples"],
 )
 def test_the_results_of_other_settings_are_not_overwritten(first, settings, error):
     folder = first[0].slide.parent

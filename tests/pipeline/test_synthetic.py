@@ -9,7 +9,7 @@ from scipy import ndimage
 from pipeline import store
 from pipeline.errors import OutputError, OutputMismatchError, PlanError
 from pipeline.image import describe_image
-from pipeline.synthetic import SyntheticSlide, draw_region, part_cells, widen_ridges
+from pipeline.synthetic import SyntheticSlide, draw_region, part_cells
 from pipeline.synthetic_store import TRUTH_GROUP, count_pending, store_slide
 from tests.flows.support import tree
 
@@ -140,16 +140,6 @@ def test_cells_that_touch_nothing_keep_all_their_pixels():
     ids = np.zeros((9, 9), np.uint32)
     ids[1:4, 1:4], ids[5:8, 5:8] = 3, 8
     assert np.array_equal(part_cells(ids), ids)
-
-
-def test_wider_ridges_take_pixels_only_where_another_cell_is_near(whole):
-    wide = widen_ridges(whole.instances, 1)
-    assert np.array_equal(widen_ridges(whole.instances, 0), whole.classes)
-    lost = whole.classes - wide
-    assert 0 < lost.sum() < 0.2 * whole.classes.sum()
-    for row, column in np.argwhere(lost)[::97]:
-        near = whole.instances[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
-        assert len(set(near.ravel()) - {0}) > 1
 
 
 # -- on disk -------------------------------------------------------------------------------------------------
