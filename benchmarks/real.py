@@ -33,13 +33,18 @@ from pipeline.object_scores import score_objects
 from pipeline.options import SegmentOptions
 from pipeline.pixel_scores import score_pixels
 from pipeline.store import open_array
-from pipeline.synthetic import part_cells, widen_ridges
+from pipeline.synthetic import part_cells
+from unet.annotated import ArrayPixels
 from unet.architecture import Architecture
+from unet.array_samples import ArraySamples
 from unet.checkpoint import ModelConfig, Normalisation, open_checkpoint, save_checkpoint
+from unet.draw import SampleSettings
 from unet.model import UNet
 from unet.predict import whole_image_logits
 from unet.sample import IGNORE
-from unet.train import TrainSettings, build_model, train
+from unet.train import Training, TrainSettings, build_model, train
+from unet.weight_map import count_class_weights, weight_map
+from unet.weight_settings import WeightSettings
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CONSOLE = Console()
@@ -66,31 +71,34 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def fit(
-    path: Path,
-    images: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    config: ModelConfig,
-    settings: TrainSettings,
-    reuse: bool,
+    path: Path, images: Sequence[np.ndarray], labels: Sequence[np.ndarray], config: ModelConfig, reuse: bool
 ) -> float:
-    """Train and save; seconds."""
+    """Train with the weight map and the deformations of the paper, and save; seconds."""
     if reuse and path.exists():
         return float("nan")
-    model = build_model(config.architecture, settings.seed)
+    architecture, settings = config.architecture, TrainSettings(**config.training["settings"])
+    counts = sum(np.bincount(classes.ravel(), minlength=256)[:IGNORE] for classes in labels)
+    class_weights = count_class_weights(counts)
+    sources = []
+    for image, classes in zip(images, labels, strict=True):
+        cells = ndimage.label(classes == 1)[0]
+        made = weight_map(cells, WeightSettings(ridge_px=0), classes=classes, class_weights=class_weights)
+        sources.append(ArrayPixels(image, made.classes, made.weights))
+    samples = ArraySamples(sources, SampleSettings((256, 256), architecture.depth, settings.seed), 1 << 20)
+    model = build_model(architecture, settings.seed)
+    began = time.perf_counter()
     with Progress(console=CONSOLE) as progress:
         task = progress.add_task("train", total=settings.steps)
-        result = train(
+        history = train(
             model,
-            images,
-            labels,
-            settings,
-            lambda step, loss: progress.update(task, completed=step, description=f"train, loss {loss:.3f}"),
+            Training(samples, settings, device="cpu"),
+            on_step=lambda step, loss: progress.update(task, completed=step, description=f"train, loss {loss:.3f}"),
         )
     tenth = max(1, settings.steps // 10)
-    curve = [float(np.mean(result.losses[start : start + tenth])) for start in range(0, settings.steps, tenth)]
+    curve = [float(np.mean(history.losses[start : start + tenth])) for start in range(0, settings.steps, tenth)]
     CONSOLE.print("loss by tenths of the training:", " ".join(f"{loss:.3f}" for loss in curve))
     save_checkpoint(path, model, config)
-    return result.seconds
+    return time.perf_counter() - began
 
 
 def constants(images: Sequence[np.ndarray]) -> Normalisation:
@@ -145,7 +153,7 @@ def isbi(data: Path, output: Path, reuse: bool) -> Row:
     CONSOLE.rule(f"ISBI 2012: {len(pages)} slices, {len(learnt)} to learn from, {len(HELD_OUT)} to score")
     ingest_image(pages, str(output / "stack.ome.zarr"), IngestOptions(pixel_size={"z": 0.05, "y": 0.004, "x": 0.004}))
 
-    settings = TrainSettings(steps=1000, tile_px=(256, 256), learning_rate=1.5e-3, seed=1)
+    settings = TrainSettings(steps=1000, optimiser="adamw", learning_rate=1.5e-3, precision="bfloat16", seed=1)
     normalisation = constants([images[name] for name in learnt])
     config = ModelConfig(
         Architecture(base_channels=16, depth=4, dropout=0.0),
@@ -160,7 +168,6 @@ def isbi(data: Path, output: Path, reuse: bool) -> Row:
         [normalise(images[name], normalisation) for name in learnt],
         [truths[name] for name in learnt],
         config,
-        settings,
         reuse,
     )
     options = SegmentOptions(name="cells", block=512, probabilities="uint8", tta="flips")
@@ -244,9 +251,9 @@ def wsi(data: Path, output: Path, reuse: bool) -> Row:
     patches = [(slice(top, top + 512), slice(left, left + 512)) for top, left in PATCHES]
     taught = stained[HELD_OUT_STAINED:]
     images = [np.moveaxis(slide[patch], -1, 0) for patch in patches] + [image for image, _ in taught] * 2
-    labels = [pseudo[patch] for patch in patches] + [widen_ridges(part_cells(ids), 0) for _, ids in taught] * 2
+    labels = [pseudo[patch] for patch in patches] + [(part_cells(ids) > 0).astype(np.uint8) for _, ids in taught] * 2
     normalisation = constants(images[: len(patches)])
-    settings = TrainSettings(steps=1000, tile_px=(256, 256), learning_rate=2e-3, seed=1)
+    settings = TrainSettings(steps=1000, optimiser="adamw", learning_rate=2e-3, precision="bfloat16", seed=1)
     config = ModelConfig(
         Architecture(3, 2, base_channels=16, depth=3, dropout=0.0),
         ("background", "nucleus"),
@@ -256,7 +263,7 @@ def wsi(data: Path, output: Path, reuse: bool) -> Row:
         training={"data": "DSB 2018 and pseudo labels of CMU-1, rows 0-1450", "settings": asdict(settings)},
     )
     model = output / "nuclei.safetensors"
-    train_s = fit(model, [normalise(image, normalisation) for image in images], labels, config, settings, reuse)
+    train_s = fit(model, [normalise(image, normalisation) for image in images], labels, config, reuse)
     report = run_flow(
         output / "slide.ome.zarr",
         model,

@@ -180,32 +180,3 @@ def part_cells(ids: np.ndarray) -> np.ndarray:
     is_largest = np.zeros(count + 1, bool)
     is_largest[order[1:][np.diff(owner[order]) > 0]] = True
     return np.where(is_largest[pieces], parted, np.uint32(0))
-
-
-def widen_ridges(instances: np.ndarray, by_px: int) -> np.ndarray:
-    """Class map in which the ridges between cells are wider, for learning.
-
-    A ridge of one pixel is a small part of the loss; until the loss weighs it by Eq. 2 of the paper, a network learns
-    it sooner if it is wide.
-
-    Parameters
-    ----------
-    instances : ndarray of uint32, (y, x)
-        Cells parted by ridges of one pixel.
-    by_px : int
-        Pixels that each cell loses where another is near.
-
-    Returns
-    -------
-    ndarray of uint8, (y, x)
-        1 in cells, 0 in the background and ridges.
-
-    Examples
-    --------
-    >>> widen_ridges(np.array([[1, 1, 1, 0, 2, 2, 2]], np.uint32), 1)
-    array([[1, 1, 0, 0, 0, 1, 1]], dtype=uint8)
-    """
-    size = 2 * by_px + 3
-    highest = ndimage.maximum_filter(instances, size, mode="nearest")
-    lowest = ndimage.minimum_filter(np.where(instances, instances, instances.max()), size, mode="nearest")
-    return ((instances > 0) & ((highest == lowest) | (by_px == 0))).astype(np.uint8)
