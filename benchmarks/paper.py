@@ -324,9 +324,9 @@ def draw(path: Path, frame: Frame, probability: np.ndarray, result: dict[str, An
     panels = [
         Panel(image, f"{frame.name}, not learnt from"),
         Panel((255 * probability).astype(np.uint8), "probability"),
-        Panel(image, "black: truth, yellow: ours", contours=[(truth, "black"), (probability > 0.5, "yellow")]),
+        Panel(image, "blue: truth, yellow: ours", contours=[(truth, "deepskyblue"), (probability > 0.5, "yellow")]),
     ]
-    write_overlay(path, panels, figures)
+    write_overlay(path, panels, f"all scored images: {figures}")
 
 
 # -- tables --------------------------------------------------------------------------------------------------

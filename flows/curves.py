@@ -64,8 +64,9 @@ def _draw(history: History) -> bytes:
     losses, scores = figure.subplots(1, 2)
     steps = np.arange(1, history.steps + 1)
     values = np.asarray(history.losses)
+    means = smooth(values, max(1, history.steps // _SMOOTHED_SHARE))
     losses.plot(steps, values, color="0.8", linewidth=0.5, label="each step")
-    losses.plot(steps, smooth(values, max(1, history.steps // _SMOOTHED_SHARE)), color="C0", label="mean of steps")
+    losses.plot(steps, means, color="C0", label="mean of steps")
     validations = history.validations
     at = [validation.step for validation in validations]
     if at:
@@ -78,6 +79,7 @@ def _draw(history: History) -> bytes:
         for axes in (losses, scores):
             axes.axvline(history.best.step, color="0.6", linestyle=":")
     losses.set(title="weighted loss", xlabel="step", ylabel="nats per pixel", yscale="log")
+    losses.set_ylim(bottom=means.min() / 3)  # a tile without any border may be learnt to 1e-7
     losses.legend(loc="upper right")
     scores.set(title="validation" if at else "no validation images", xlabel="step", ylim=(0, 1))
     canvas.draw()

@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 
 from pipeline import store
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, UnreadableChunkError
 from pipeline.lock import LOCK_NAME
 from pipeline.record import ATTRIBUTE, compare_records
 from unet.checkpoint import Normalisation
@@ -255,7 +255,7 @@ class StoredSamples:
     """
 
     def __init__(self, samples: SampleSet, part: Part) -> None:
-        self._count = samples.count(part)
+        self._count, self._where = samples.count(part), store.join(samples.location, part)
         if missing := len(pending_shards(samples, part)):
             raise InputError(
                 f"{samples.location}: {missing} files of {part} samples are missing; run `segment-slide training-data` "
@@ -274,10 +274,18 @@ class StoredSamples:
         ------
         IndexError
             If there is none.
+        UnreadableChunkError
+            If its file is damaged.
         """
         if not 0 <= number < self._count:
             raise IndexError(f"sample {number} of {self._count}")
-        image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
+        try:
+            image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
+        except Exception as error:  # codecs raise whatever they like on damaged bytes
+            raise UnreadableChunkError(
+                f"{self._where}: sample {number} cannot be read ({type(error).__name__}: {error}). Delete the file of "
+                f"each array that holds it and run `segment-slide training-data` again, then go on training."
+            ) from error
         return Sample(image, classes, weights)
 
     def place(self, number: int) -> tuple[float, ...]:

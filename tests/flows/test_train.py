@@ -206,6 +206,19 @@ def test_samples_that_are_not_all_there_are_refused(tmp_path):
     assert not (tmp_path / "cells.training").exists()
 
 
+def test_a_damaged_sample_ends_the_training_with_a_sentence(samples, tmp_path):
+    options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
+    process = start("train", samples, *options)
+    wait_until(lambda: count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5, process)
+    file = samples / "training" / "classes" / "c" / "0" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:200])
+    run = finish(process)
+    assert run.exit_code == 2
+    assert "cannot be read" in run.err
+    assert "Traceback" not in run.err
+    assert count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5
+
+
 def test_a_checkpoint_of_another_training_is_not_replaced(samples, tmp_path):
     path = tmp_path / "cells.safetensors"
     path.write_bytes(b"precious")

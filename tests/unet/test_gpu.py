@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unet.training_support import SMALL, training
 from unet.architecture import Architecture
 from unet.model import UNet
 from unet.predict import Predictor, whole_image_logits
+from unet.train import build_model, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,3 +61,17 @@ def test_the_tile_is_halved_when_the_gpus_memory_runs_out():
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert np.mean(labels == expected) > 0.9999
+
+
+def test_training_on_the_gpu_learns_and_goes_on(tmp_path):
+    losses = {}
+    for device, precision in (("cuda", "float32"), ("cuda", "bfloat16"), ("cpu", "float32")):
+        model = build_model(SMALL, 0)
+        path = tmp_path / f"{device}-{precision}"
+        settings = {"steps": 60, "device": device, "precision": precision, "processes": None, "state_path": path}
+        history = train(model, training(**settings))
+        losses[device, precision] = history.losses
+        assert np.mean(history.losses[-10:]) < 0.8 * np.mean(history.losses[:10])
+        assert train(build_model(SMALL, 0), training(**settings)) == history
+    if torch.cuda.device_count() == 1:
+        np.testing.assert_allclose(losses["cuda", "float32"][:3], losses["cpu", "float32"][:3], rtol=1e-2)
