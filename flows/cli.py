@@ -195,9 +195,11 @@ def ingest(
 
 @app.command()
 def info(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="An image, a segmentation, or a checkpoint.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="An image, a segmentation, a checkpoint, a training set or samples.")
+    ],
 ) -> None:
-    """Say what lies at a path: an image, a segmentation and how far it is, or a checkpoint."""
+    """Say what lies at a path: an image, a segmentation and how far it is, a checkpoint, training data."""
     show_info(console, path)
 
 

@@ -103,8 +103,10 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 
 
 def show_info(console: Console, path: str) -> None:
-    """Print what lies at a path: a checkpoint, a segmentation, or an image."""
+    """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
+    from flows.show_training import show_training_info
     from pipeline.image import describe_image
+    from pipeline.record import ATTRIBUTE
     from pipeline.store import is_remote, read_attributes, resolve_location
 
     location = resolve_location(path)
@@ -117,6 +119,8 @@ def show_info(console: Console, path: str) -> None:
     attributes = read_attributes(location) if is_remote(location) or os.path.isdir(location) else None
     if attributes is None:
         axes = _guess_axes(location)
+    elif show_training_info(console, location, (attributes.get(ATTRIBUTE) or {}).get("kind", "")):
+        return
     _show_image(console, describe_image(location, axes=axes))
     for name in ((read_attributes(location, "labels") or {}).get("ome") or {}).get("labels", []):
         _show_labels(console, location, name)

@@ -11,45 +11,39 @@ if TYPE_CHECKING:
     from flows.train import TrainReport
     from flows.training_data import TrainingDataReport
     from flows.weight_maps import WeightMapsReport
+    from pipeline.sample_set import SampleSet
+    from pipeline.training_set import TrainingSet
 
 
 def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
-    """Print what a training set holds."""
-    training_set = report.training_set
-    counts = [
-        sum(image.class_counts[number] for image in training_set.images) for number in range(training_set.n_classes)
-    ]
-    total = max(1, sum(counts))
-    rows = {"images": f"{len(training_set.images)}, {'volumes' if training_set.n_spatial == 3 else 'plane by plane'}"}
-    if report.without_labels:
-        rows["left out"] = f"{', '.join(report.without_labels)}: not annotated"
-    rows |= {
-        name: f"{count:,} px ({count / total:.1%} of what is annotated), weight {weight:.4g}"
-        for name, count, weight in zip(training_set.class_names, counts, training_set.class_weights, strict=True)
-    }
-    rows |= {
+    """Print what a training set holds, and what this run did."""
+    left_out = {"left out": f"{', '.join(report.without_labels)}: not annotated"} if report.without_labels else {}
+    rows = _describe_set(report.training_set) | {
+        **left_out,
         "blocks": f"{report.n_blocks:,}, {report.n_done_before:,} of them done before",
         "time": format_seconds(report.seconds),
-        "written to": training_set.location,
+        "written to": report.training_set.location,
     }
     console.print(make_table("Training set", rows))
     console.print("Next: segment-slide training-data SET -o SAMPLES.zarr", highlight=False, soft_wrap=True)
 
 
+def _describe_set(training_set: "TrainingSet") -> dict[str, str]:
+    counts = [sum(numbers) for numbers in zip(*(image.class_counts for image in training_set.images), strict=True)]
+    total = max(1, sum(counts))
+    how = "volumes" if training_set.n_spatial == 3 else "plane by plane"
+    return {"images": f"{len(training_set.images)}, {how}"} | {
+        name: f"{count:,} px ({count / total:.1%} of what is annotated), weight {weight:.4g}"
+        for name, count, weight in zip(training_set.class_names, counts, training_set.class_weights, strict=True)
+    }
+
+
 def show_training_data(console: Console, report: "TrainingDataReport") -> None:
     """Print what samples were made."""
-    samples = report.samples
-    halo = (samples.read_px[0] - samples.tile_px[0]) // 2
-    rows = {
-        "samples": f"{samples.n_training:,} to learn from, {samples.n_validation:,} to validate with; "
-        f"{report.n_files:,} files, {report.n_files_before:,} of them there before",
-        "size": f"{' x '.join(map(str, samples.tile_px))} px with a halo of {halo} px, "
-        f"{samples.n_channels} channel(s), {len(samples.class_names)} classes",
-        "images": f"{len(samples.training_images)} to learn from, {len(samples.validation_images)} to validate with"
-        + (f" ({', '.join(samples.validation_images)})" if samples.validation_images else ""),
-        "normalised": _normalisation(report),
+    rows = _describe_samples(report.samples) | {
+        "files": f"{report.n_files:,}, {report.n_files_before:,} of them there before",
         "time": format_seconds(report.seconds),
-        "written to": samples.location,
+        "written to": report.samples.location,
     }
     if report.preview is not None:
         rows["picture"] = str(report.preview)
@@ -58,13 +52,48 @@ def show_training_data(console: Console, report: "TrainingDataReport") -> None:
     console.print("Next: segment-slide train SAMPLES -o NAME.safetensors", highlight=False, soft_wrap=True)
 
 
-def _normalisation(report: "TrainingDataReport") -> str:
-    normalisation = report.samples.normalisation
+def _describe_samples(samples: "SampleSet") -> dict[str, str]:
+    halo = (samples.read_px[0] - samples.tile_px[0]) // 2
+    kept = f" ({', '.join(samples.validation_images)})" if samples.validation_images else ""
+    return {
+        "samples": f"{samples.n_training:,} to learn from, {samples.n_validation:,} to validate with",
+        "size": f"{' x '.join(map(str, samples.tile_px))} px with a halo of {halo} px (depth {samples.depth}), "
+        f"{samples.n_channels} channel(s), {len(samples.class_names)} classes",
+        "images": f"{len(samples.training_images)} to learn from, "
+        f"{len(samples.validation_images)} to validate with{kept}",
+        "normalised": _describe_normalisation(samples),
+    }
+
+
+def _describe_normalisation(samples: "SampleSet") -> str:
+    normalisation = samples.normalisation
     if normalisation.kind != "constants":
         return f"each image by its own {normalisation.kind}"
     offsets = ", ".join(f"{value:.4g}" for value in normalisation.offset)
     scales = ", ".join(f"{value:.4g}" for value in normalisation.scale)
     return f"(x - {offsets}) / {scales}: mean and deviation of the images that are learnt from"
+
+
+def show_training_info(console: Console, location: str, kind: str) -> bool:
+    """Print what is known of a training set or of training samples; False if the kind is another."""
+    from pipeline import sample_set, training_set
+
+    if kind == training_set.KIND:
+        found = training_set.read_training_set(location)
+        pending = sum(len(training_set.pending_blocks(found, image)) for image in found.images)
+        rows = _describe_set(found) | {"settings": str(found.settings), "blocks": _pending(pending)}
+        rows["names"] = ", ".join(image.name for image in found.images)
+        console.print(make_table(f"Training set {location}", rows))
+    elif kind == sample_set.KIND:
+        samples = sample_set.read_sample_set(location)
+        pending = sum(len(sample_set.pending_shards(samples, part)) for part in sample_set.PARTS)
+        rows = _describe_samples(samples) | {"settings": str(samples.settings), "files": _pending(pending)}
+        console.print(make_table(f"Training samples {location}", rows))
+    return kind in (training_set.KIND, sample_set.KIND)
+
+
+def _pending(n: int) -> str:
+    return f"{n} missing; run the same command again to go on" if n else "all there"
 
 
 def show_train(console: Console, report: "TrainReport") -> None:

@@ -97,6 +97,8 @@ class TestInProcess:
             assert made.exit_code == 0, made.err
             found.append(tree(tmp_path))
         assert found[0] == found[1]
+        assert "weight" in run_here("info", tmp_path / "set.zarr").out
+        assert "8 to learn from" in run_here("info", tmp_path / "samples.zarr").out
 
     def test_volumes_and_every_option_of_a_weight_map_reach_it(self, tmp_path):
         stack = np.stack([cells(seed)[1] for seed in (1, 1, 2, 2)])
