@@ -228,7 +228,8 @@ def run(experiment: Experiment, arguments: argparse.Namespace, variant: Variant)
     frames = experiment.load()
     learnt = [frame for frame in frames if frame.name not in experiment.held_out]
     scored = [frame for frame in frames if frame.name in experiment.held_out]
-    weights = WeightSettings(w0=WeightSettings().w0 if variant.weights else 0.0, ridge_px=experiment.ridge_px)
+    w0 = WeightSettings().w0 if variant.weights else 0.0
+    weights = WeightSettings(w0=w0, ridge_px=experiment.ridge_px, balance=not arguments.no_balance)
     sources = annotate(learnt, normalise(learnt, learnt), weights)
     sample_settings = SampleSettings((TILE_PX, TILE_PX), depth=4, seed=arguments.seed, augment=variant.augment())
     samples = ArraySamples(sources, sample_settings, N_SAMPLES)
@@ -244,6 +245,7 @@ def run(experiment: Experiment, arguments: argparse.Namespace, variant: Variant)
         "experiment": experiment.name,
         "variant": asdict(variant),
         "base": arguments.base,
+        "balanced": not arguments.no_balance,
         "steps": steps,
         "optimiser": arguments.optimiser,
         "minutes": seconds / 60,
@@ -352,8 +354,11 @@ ABLATION = (
 
 
 def print_experiment(experiment: Experiment, result: dict[str, Any]) -> None:
-    print(f"\n### {experiment.name}\n\n{experiment.protocol}. Base {result['base']}, {result['steps']} steps of "
-          f"{result['optimiser']}, {result['minutes']:.1f} min on {result['device']}.\n")  # fmt: skip
+    balanced = "balanced" if result["balanced"] else "as frequent as they are"
+    print(
+        f"\n### {experiment.name}\n\n{experiment.protocol}. Base {result['base']}, {result['steps']} steps of "
+        f"{result['optimiser']}, classes {balanced}, {result['minutes']:.1f} min on {result['device']}.\n"
+    )
     print("| score | paper | ours |\n|---|---|---|")
     for name in SHOWN:
         if name in result:
@@ -382,6 +387,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-balance", action="store_true", help="leave classes as frequent as they are (w_c = 1)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     results = []

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_training
+from flows import cli_evaluate, cli_training
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -214,6 +214,7 @@ def demo(
 
 
 app.add_typer(cli_training.commands)
+app.add_typer(cli_evaluate.commands)
 
 
 def _options(

@@ -1,11 +1,12 @@
-"""Commands that make and judge a network: weight-maps, training-data, train, evaluate; in the order of their use."""
+"""Commands that make a network: weight-maps, training-data, train; in the order of their use."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from flows.cli_values import numbers, sizes, split
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -72,13 +73,13 @@ def weight_maps(
         labels=tuple(labels or ()),
         label_name=label_name,
         n_spatial=3 if volumes else 2,
-        channels=_split(channels),
+        channels=split(channels),
         level=level,
         axes=axes,
         label_axes=label_axes,
     )
     settings = WeightSettings(
-        w0=w0, sigma_px=sigma, ridge_px=ridge, balance=balance, spacing=_numbers(spacing, "spacing")
+        w0=w0, sigma_px=sigma, ridge_px=ridge, balance=balance, spacing=numbers(spacing, "spacing")
     )
     options = WeightOptions(
         kind=kind, ignore=ignore, settings=settings, class_names=tuple(class_name or ()), block=block
@@ -120,6 +121,9 @@ def training_data(
     validation_image: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Validate with this image instead; may be repeated.")
     ] = None,
+    validation_tiles: Annotated[
+        int, typer.Option(help="Tiles of validation images at most, spread evenly over them.")
+    ] = 256,
     workers: Workers = None,
 ) -> None:
     """Draw augmented training samples from a training set, on all workers.
@@ -136,7 +140,7 @@ def training_data(
         training_set=training_set,
         output=output,
         n=n,
-        tile_px=_sizes(tile, "tile"),
+        tile_px=sizes(tile, "tile"),
         depth=depth,
         seed=seed,
         foreground_share=foreground_share,
@@ -147,6 +151,7 @@ def training_data(
         normalisation=Normalisation(kind=normalise),
         validation_share=validation,
         validation_names=tuple(validation_image or ()),
+        validation_tiles=validation_tiles,
         workers=workers,
     )
     show_training_data(console, make_training_data(request, RichStages(console)))
@@ -208,90 +213,3 @@ def train(
     )
     request = TrainRequest(samples, output, base_channels, dropout, settings, device, processes)
     show_train(console, train_network(request, RichStages(console)))
-
-
-@commands.command()
-def evaluate(
-    predicted: Annotated[str, typer.Argument(metavar="PREDICTED", help="Zarr, TIFF or PNG, or a folder of files.")],
-    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Likewise.")],
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="classes (pixel by pixel), instances (object by object), or membranes (a probability map of cells, "
-            "with the errors of the EM challenge 2012)."
-        ),
-    ] = "classes",
-    predicted_objects: Annotated[
-        str, typer.Option(help="Instances: the prediction holds ids, or classes whose components are objects; auto.")
-    ] = "auto",
-    truth_objects: Annotated[str, typer.Option(help="Likewise, of the truth.")] = "ids",
-    value: Annotated[int, typer.Option(help="Class whose components are objects.")] = 1,
-    iou: Annotated[str | None, typer.Option(help="Thresholds of precision and recall, as 0.5,0.75.")] = None,
-    ignore: Annotated[
-        int | None, typer.Option(help="Value of the truth that is left out (by default 255 for classes; -1 for none).")
-    ] = None,
-    binary: Annotated[bool, typer.Option("--binary", help="Classes: all above 0 is class 1.")] = False,
-    level: Annotated[int, typer.Option(help="Resolution of an OME-Zarr prediction.")] = 0,
-    truth_level: Annotated[int, typer.Option(help="Resolution of an OME-Zarr truth.")] = 0,
-    axes: Annotated[str | None, typer.Option(help="Axes of a prediction that does not say them.")] = None,
-    truth_axes: Annotated[str | None, typer.Option(help="Axes of a truth that does not say them.")] = None,
-    channel: Annotated[int | None, typer.Option(help="Channel of a prediction that has several.")] = None,
-    volumes: Annotated[bool, typer.Option("--3d", help="Objects extend along z; else planes stand alone.")] = False,
-    json: Annotated[Path | None, typer.Option(help="File to write the scores to, as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="File to write the scores to, as CSV.")] = None,
-    block: Annotated[int, typer.Option(help="Pixels per side of what one task reads.")] = 2048,
-    workers: Workers = None,
-) -> None:
-    """Score a segmentation against the truth: IoU, Dice, SEG, F1, Rand, warping error."""
-    from flows.evaluate import EvaluateRequest, evaluate_locally
-    from flows.progress import RichStages
-    from flows.show_scores import show_scores, write_csv, write_json
-    from pipeline.evaluate import EvaluateOptions
-    from pipeline.object_scores import IOU_THRESHOLDS
-
-    request = EvaluateRequest(
-        predicted=predicted,
-        truth=truth,
-        kind=kind,  # type: ignore[arg-type]
-        predicted_objects=predicted_objects,
-        truth_objects=truth_objects,
-        value=value,
-        ious=_numbers(iou, "iou") or IOU_THRESHOLDS,
-        options=EvaluateOptions(block_px=block, ignore=ignore, is_binary=binary),
-        predicted_level=level,
-        truth_level=truth_level,
-        predicted_axes=axes,
-        truth_axes=truth_axes,
-        channel=channel,
-        n_spatial=3 if volumes else 2,
-    )
-    report = evaluate_locally(request, workers, RichStages(console))
-    show_scores(console, report)
-    if json is not None:
-        write_json(report, json)
-    if csv is not None:
-        write_csv(report, csv)
-
-
-def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
-
-
-def _numbers(text: str | None, name: str) -> tuple[float, ...]:
-    """Numbers given as "0.5,0.75"."""
-    from pipeline.errors import InputError
-
-    try:
-        return tuple(float(part) for part in _split(text))
-    except ValueError as error:
-        raise InputError(f"--{name}={text!r}, expected numbers like 0.5,0.75.") from error
-
-
-def _sizes(text: str | None, name: str) -> tuple[int, ...]:
-    """Sizes given as "256" or "32,128,128"."""
-    from pipeline.errors import InputError
-
-    parts = _split(text)
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--{name}={text!r}, expected a size in pixels like 256, or one per axis like 32,128,128.")
-    return tuple(map(int, parts))

@@ -15,7 +15,7 @@ from pipeline.evaluate import (
     score_stored_membranes,
 )
 from pipeline.label_pair import LabelPair
-from pipeline.mask_files import Source, open_source
+from pipeline.mask_files import Source, is_folder_of_files, open_source
 from pipeline.membrane_scores import MembraneScores
 from pipeline.object_scores import (
     IOU_THRESHOLDS,
@@ -25,8 +25,10 @@ from pipeline.object_scores import (
     score_matches,
     score_seg,
 )
+from pipeline.pairing import pair_files
 from pipeline.pixel_scores import Confusion
 from pipeline.rand_scores import RandScores, score_rand
+from pipeline.readers import list_files
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -176,17 +178,34 @@ def prepare(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple
     _check_words(request)
     if request.kind == "instances":
         check_ious(request.ious)
+    files, notes = _pair_folders(request)
     predicted = open_source(
         request.predicted,
         n_spatial=request.n_spatial,
         level=request.predicted_level,
         axes=request.predicted_axes,
         channel=request.channel,
+        files=files[0],
     )
-    truth = open_source(request.truth, n_spatial=request.n_spatial, level=request.truth_level, axes=request.truth_axes)
+    truth = open_source(
+        request.truth,
+        n_spatial=request.n_spatial,
+        level=request.truth_level,
+        axes=request.truth_axes,
+        files=files[1],
+    )
     pair = LabelPair(predicted, truth)
-    options, notes = _resolve_objects(request, pair)
-    return pair, options, notes, check_pair(pair, request.kind, options)
+    options, more = _resolve_objects(request, pair)
+    return pair, options, notes + more, check_pair(pair, request.kind, options)
+
+
+def _pair_folders(request: EvaluateRequest) -> tuple[tuple[list[str], list[str]], tuple[str, ...]]:
+    """Files of two folders that belong together by name: one more on a side would shift their order."""
+    if not (is_folder_of_files(request.predicted) and is_folder_of_files(request.truth)):
+        return ([], []), ()
+    pairs, alone = pair_files(list_files([request.predicted]), list_files([request.truth]))
+    note = f"{len(alone)} of {len(alone) + len(pairs)} files of the prediction have no truth, and are left out"
+    return ([path for _, path, _ in pairs], [path for _, _, path in pairs]), (note,) if alone else ()
 
 
 def _check_words(request: EvaluateRequest) -> None:

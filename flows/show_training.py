@@ -24,6 +24,7 @@ def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
         "time": format_seconds(report.seconds),
         "written to": report.training_set.location,
     }
+    rows |= {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
     console.print(make_table("Training set", rows))
     console.print("Next: segment-slide training-data SET -o SAMPLES.zarr", highlight=False, soft_wrap=True)
 

@@ -1,27 +1,32 @@
 """Train a network on stored samples: open, check, train, save, in this order, visible below."""
 
+import contextlib
 import json
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.curves import write_picture, write_tables
 from flows.progress import QuietStages, Stages
-from pipeline.errors import OutputError
-from pipeline.lock import hold
+from pipeline.errors import IncompleteError, OutputError, PipelineError
+from pipeline.lock import LOCK_NAME, hold
 from pipeline.record import code_version
-from pipeline.sample_set import SampleSet, StoredSamples, read_sample_set
+from pipeline.sample_set import SampleSet, lies_in, read_sample_set
+from pipeline.stored_samples import StoredSamples
 from unet.architecture import Architecture
 from unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
-from unet.errors import DivergedError
-from unet.train_settings import Training, TrainSettings
+from unet.errors import CheckpointError, DivergedError, RankError
+from unet.train_settings import MEETING_PREFIX, Training, TrainSettings
 
 if TYPE_CHECKING:
     from unet.training_state import History
 
 STATE_NAME = "state.safetensors"
 PICTURE_NAME = "curves.png"
+_OUR_NAMES = (STATE_NAME, PICTURE_NAME, "losses.csv", "scores.csv")
 _LOSS_SHARE = 20  # the loss that is recorded is the mean of the last twentieth of the steps
 
 
@@ -91,6 +96,8 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         Bad input, before the first step.
     DivergedError
         If a loss is not finite, naming the sample and where it was cut.
+    IncompleteError
+        If the disk is full or a process ended; the same command goes on from the last state.
     """
     from unet.train import build_model, train
     from unet.training_state import count_steps
@@ -106,9 +113,10 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         request.device,
         request.processes,
         folder / STATE_NAME,
-        {"samples": json.loads(json.dumps(samples.record()))},
+        {"samples": json.loads(json.dumps(samples.record())), "code": code_version()},
     )
-    with hold(str(folder), lambda: _remove_leftovers(folder)):
+    _check_place(path, folder, samples.location)
+    with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
         done = count_steps(folder / STATE_NAME)
         if path.exists() and not done:
             raise OutputError(f"output={path} exists and is of another training; choose another path, or delete it.")
@@ -135,6 +143,35 @@ def _output_path(output: str) -> Path:
     if path.is_dir():
         raise OutputError(f"output={path} is a directory; expected the name of a checkpoint, NAME.safetensors.")
     return path
+
+
+def _check_place(path: Path, folder: Path, samples_location: str) -> None:
+    """Refuse a place in the samples, and a folder that a training did not make."""
+    if lies_in(str(path), samples_location):
+        raise OutputError(f"output={path} lies in {samples_location}, which is read-only; choose another path.")
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; the training's state and curves are to be in a folder of that name.")
+    if STATE_NAME not in names and not all(map(_is_leftover, names)):
+        raise OutputError(f"{folder} holds files that no training made; choose another output, or delete it.")
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a training may leave a file or folder of that name behind before its first state."""
+    return name == LOCK_NAME or name.startswith(MEETING_PREFIX) or name in {f"{ours}.partial" for ours in _OUR_NAMES}
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+    """A full disk, or a process that ended, in the middle of a training."""
+    try:
+        yield
+    except (PipelineError, CheckpointError):
+        raise
+    except RankError as error:
+        raise IncompleteError(f"{error}") from error
+    except OSError as error:
+        raise IncompleteError(f"{folder} cannot be written: {error}. The last state is kept.") from error
 
 
 def _describe(request: TrainRequest, samples: SampleSet) -> ModelConfig:
@@ -187,5 +224,8 @@ def _write_curves(folder: Path, history: "History") -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for file in folder.glob("*.partial"):
-        file.unlink(missing_ok=True)
+    """What a killed training had not finished."""
+    for name in _OUR_NAMES:
+        (folder / f"{name}.partial").unlink(missing_ok=True)
+    for place in folder.glob(f"{MEETING_PREFIX}*"):
+        shutil.rmtree(place, ignore_errors=True)

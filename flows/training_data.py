@@ -14,10 +14,11 @@ from pipeline import store
 from pipeline.contact_sheet import write_contact_sheet
 from pipeline.errors import OutputError
 from pipeline.lock import hold
-from pipeline.sample_set import SampleSet, StoredSamples, create_sample_set, find_sample_set
+from pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
 from pipeline.stored_pixels import StoredAnnotation
-from pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, write_samples
-from unet.draw import plain_places
+from pipeline.stored_samples import StoredSamples
+from pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, note_on_frames, write_samples
+from unet.draw import Place, plain_places
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,7 +75,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
             raise OutputError(f"output={location} was begun by another run in the meantime; run the command again.")
         samples = prepared.begun or _measure(prepared, request, client, progress)
         validation = _normalise(prepared.validation, samples)
-        places = list(plain_places(validation, samples.tile_px))
+        places = spread(list(plain_places(validation, samples.tile_px)), request.validation_tiles)
         samples = prepared.begun or replace(samples, n_validation=len(places))
         if not prepared.begun:
             create_sample_set(samples)
@@ -126,6 +127,18 @@ def _write_preview(samples: SampleSet) -> Path | None:
     return path
 
 
+def spread(places: Sequence[Place], most: int) -> list[Place]:
+    """So many places at most, evenly spread over all in their order.
+
+    >>> from unet.draw import Place
+    >>> tiles = [Place(0, (), (float(y), 0.0)) for y in range(10)]
+    >>> [int(place.centre_px[0]) for place in spread(tiles, 4)]
+    [0, 2, 5, 7]
+    """
+    n = min(len(places), most)
+    return [places[number * len(places) // n] for number in range(n)]
+
+
 def _notes(prepared: PreparedSamples) -> list[str]:
     """What a person should know before training."""
     samples, augment = prepared.samples, prepared.settings.augment
@@ -136,6 +149,9 @@ def _notes(prepared: PreparedSamples) -> list[str]:
             f"no image validates ({n} annotated image{'s' if n > 1 else ''}): a score on data that training has not "
             f"seen needs another image."
         )
+    frames = note_on_frames(samples.training_images, samples.validation_images)
+    if frames:
+        notes.append(frames)
     moves = zip(augment.stds_px(samples.n_spatial), map(augment.spacing_px, samples.read_px), strict=True)
     folding = [(std, spacing) for std, spacing in moves if spacing < _FOLDING * std]
     if folding:

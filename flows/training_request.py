@@ -49,6 +49,8 @@ class TrainingDataRequest:
         Of the images.
     validation_names : tuple of str
         Validate with these images instead.
+    validation_tiles : int
+        Tiles of validation images at most, spread evenly: a whole slide would take longer to judge by than to train.
     workers : int, optional
         Worker processes on this machine.
     """
@@ -65,6 +67,7 @@ class TrainingDataRequest:
     normalisation: Normalisation = Normalisation()
     validation_share: float = 0.2
     validation_names: tuple[str, ...] = ()
+    validation_tiles: int = 256
     workers: int | None = None
 
 
@@ -106,6 +109,8 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     check_complete(training_set)
     if request.n < 1:
         raise InputError(f"n={request.n} samples, expected at least 1.")
+    if request.validation_tiles < 1:
+        raise InputError(f"validation_tiles={request.validation_tiles}, expected at least 1.")
     settings = _settings(request, training_set)
     split = split_images(
         training_set, share=request.validation_share, names=request.validation_names, seed=request.seed
@@ -152,6 +157,7 @@ def _describe(
         **asdict(settings),
         "place_axes": axes,
         "normalisation": asdict(request.normalisation),
+        "validation_tiles": request.validation_tiles,
         "version": code_version(),
     }
     return SampleSet(

@@ -58,6 +58,8 @@ class WeightMapsReport:
         Pixels weighed by this run.
     seconds : float
         Wall time.
+    notes : tuple of str
+        What a person should know of the annotation.
     """
 
     training_set: TrainingSet
@@ -66,6 +68,7 @@ class WeightMapsReport:
     n_done_before: int
     n_pixels: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None) -> WeightMapsReport:
@@ -74,19 +77,22 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        Bad input: what metadata say is checked before anything is created, values of labels before the set is.
+        Bad input: what metadata say is checked before anything is created, values of labels before the set is; a set
+        that is refused for them, and was not there before, is taken back.
     IncompleteError
         Blocks were left undone; what is done is kept and the same command goes on.
     """
     progress, began = progress or QuietStages(), time.perf_counter()
     plan, cluster = plan_request(request)
     location = plan.location
-    with hold(location, lambda: store.remove_leftovers(location, "")), local_client(cluster) as client:
+    held = hold(location, lambda: store.remove_leftovers(location, ""))
+    with held, weight_inputs.take_back_if_refused(plan), local_client(cluster) as client:
         jobs = _prepare(plan, client, progress)
         training_set = read_training_set(location)
         n_done, n_pixels = _weigh(training_set, jobs, client, progress)
     seconds = time.perf_counter() - began
-    return WeightMapsReport(training_set, plan.annotation.without_labels, plan.n_blocks, n_done, n_pixels, seconds)
+    left_out, notes = plan.annotation.without_labels, training_set.notes
+    return WeightMapsReport(training_set, left_out, plan.n_blocks, n_done, n_pixels, seconds, notes)
 
 
 def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, LocalSpec]:
@@ -116,8 +122,8 @@ def _prepare(plan: WeightPlan, client: "Client", progress: Stages) -> list[Weigh
     jobs = _find_objects(plan, found, client, progress)
     if not is_counted(plan):
         with progress.stage("count", total=plan.n_blocks) as advance:
-            counts = count_classes(plan, jobs, client, advance)
-        create_training_set(describe_set(plan, found, counts), counts, (plan.chunk,) * plan.n_spatial)
+            counts, notes = count_classes(plan, jobs, client, advance)
+        create_training_set(describe_set(plan, found, counts, notes), counts, (plan.chunk,) * plan.n_spatial)
     return jobs
 
 

@@ -34,7 +34,6 @@ Kind = Literal["classes", "instances"]
 Result = TypeVar("Result")
 Table = TypeVar("Table", Contingency, Areas)
 
-NOTHING_IGNORED = -1
 _MERGE_ROWS = 2**20
 
 
@@ -48,7 +47,9 @@ class EvaluateOptions:
         Pixels per side of what one task reads; never changes a score.
     ignore : int, optional
         Pixels whose truth has this value are left out. By default 255 for classes (unless `is_binary`) and none for
-        instances; `NOTHING_IGNORED` (-1) for none.
+        instances.
+    ignores_nothing : bool
+        Every value counts.
     is_binary : bool
         Classes: everything above 0 is class 1, as in masks of 0 and 255.
     truth_class, predicted_class : int, optional
@@ -58,6 +59,7 @@ class EvaluateOptions:
 
     block_px: int = 2048
     ignore: int | None = None
+    ignores_nothing: bool = False
     is_binary: bool = False
     truth_class: int | None = None
     predicted_class: int | None = None
@@ -69,9 +71,11 @@ class EvaluateOptions:
 
     def ignored(self, kind: Kind) -> int | None:
         """The value that is left out, or None."""
+        if self.ignores_nothing:
+            return None
         if self.ignore is None:
             return IGNORE if kind == "classes" and not self.is_binary else None
-        return None if self.ignore == NOTHING_IGNORED else self.ignore
+        return self.ignore
 
 
 @dataclass(frozen=True)
@@ -192,9 +196,6 @@ def check_pair(pair: LabelPair, kind: Kind | Literal["membranes"], options: Eval
     """
     if options.block_px < 1:
         raise InputError(f"block={options.block_px} px, expected at least 1.")
-    highest = IGNORE if kind == "classes" else np.iinfo(np.uint64).max
-    if options.ignore is not None and not NOTHING_IGNORED <= options.ignore <= highest:
-        raise InputError(f"ignore={options.ignore}, expected a value of the truth, 0 to {highest}, or -1 for none.")
     pair.check_shapes()
     if kind != "membranes":
         pair.check_labels()
@@ -218,10 +219,12 @@ def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Con
     truth, predicted = read_part(pair.truth, part), read_part(pair.predicted, part)
     ignore = options.ignored("classes")
     if not options.is_binary:
+        if ignore is not None and not 0 <= ignore <= IGNORE:  # -1, say: no class
+            truth, ignore = np.where(truth == ignore, IGNORE, truth), IGNORE
         return count_confusion(truth, predicted, ignore)
-    binary = (as_ids(truth, "truth") > 0).astype(np.uint8)
-    if ignore is not None:
-        binary[truth == ignore] = IGNORE
+    ignored = np.zeros(truth.shape, bool) if ignore is None else truth == ignore
+    binary = (as_ids(np.where(ignored, 0, truth), "truth") > 0).astype(np.uint8)
+    binary[ignored] = IGNORE
     return count_confusion(binary, as_ids(predicted, "predicted") > 0, IGNORE)
 
 
@@ -233,11 +236,10 @@ def _count_objects(pair: LabelPair, options: EvaluateOptions, part: Part) -> Obj
     )
     own = tuple(slice(side.start - w.start, side.stop - w.start) for side, w in zip(part.box, wide, strict=True))
     labels = read_part(pair.truth, Part(part.frame, wide))
-    truth = _objects(labels, "truth", options.truth_class)
     ignore = options.ignored("instances")
-    if ignore is not None:
-        truth[labels == ignore] = 0
-    kept = np.ones(predicted.shape, bool) if ignore is None else labels[own] != ignore
+    ignored = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
+    truth = _objects(np.where(ignored, labels.dtype.type(0), labels), "truth", options.truth_class)
+    kept = ~ignored[own]
     table = count_pairs(truth[own][kept], predicted[kept], part.frame) if kept.any() else merge_tables([])
     return ObjectCounts(table, as_areas(part.frame, find_touching(truth, own)))
 

@@ -28,12 +28,19 @@ class LabelRule:
     ignore : int, optional
         Value of pixels that nobody annotated.
     needs_objects : bool
-        Whether a class map or a mask is to be split into its connected components: the border term needs objects.
+        Whether a class map or a mask is to be split into its connected components: ridges and the border term need
+        objects.
 
     Raises
     ------
     InputError
-        If there is no such kind, or background is to be ignored.
+        If there is no such kind, or background (0) is to be ignored.
+
+    Examples
+    --------
+    >>> LabelRule("binary", ignore=0)
+    Traceback (most recent call last):
+    pipeline.errors.InputError: ignore=0, expected another value: 0 is background, and without background ...
     """
 
     kind: Kind = "instances"
@@ -43,11 +50,42 @@ class LabelRule:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"kind={self.kind!r} of annotation, expected one of: {', '.join(KINDS)}.")
+        if self.ignore == 0:
+            raise InputError(
+                "ignore=0, expected another value: 0 is background, and without background there is nothing to tell "
+                "objects from. Give the pixels that nobody annotated a value of their own, for example 255."
+            )
 
     @property
     def is_coded(self) -> bool:
         """Whether blocks are read from stored objects (`code_objects`) and not from the annotation itself."""
         return self.kind != "instances" and self.needs_objects
+
+    @property
+    def cuts_within_classes(self) -> bool:
+        """Whether ridges lie between objects of one class only: a nucleus in its cytoplasm needs no gap around it."""
+        return self.kind == "classes"
+
+    def check_dtype(self, dtype: str, name: str) -> None:
+        """Refuse labels that can hold no ids where ids are expected.
+
+        Parameters
+        ----------
+        dtype : str
+            Of the labels, as they were made.
+        name : str
+            Of the labels.
+
+        Raises
+        ------
+        InputError
+            With the kind to choose.
+        """
+        if self.kind == "instances" and dtype == "bool":
+            raise InputError(
+                f"labels {name} have dtype=bool: a mask, in which kind 'instances' would take all that is true for one "
+                f"object. The kind is 'binary': objects are what hangs together."
+            )
 
     def decode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Objects and classes of a box.
@@ -123,8 +161,8 @@ def check_plane(shape: tuple[int, ...], name: str) -> None:
     if math.prod(shape) > MAX_PLANE_PX:
         raise InputError(
             f"{name}: shape={shape} has {math.prod(shape)} pixels, and objects of class maps and masks are found in "
-            f"memory, in up to {MAX_PLANE_PX}. Annotate with one id per object (kind 'instances'), or leave the "
-            f"border term out (w0=0)."
+            f"memory, in up to {MAX_PLANE_PX}. Annotate with one id per object (kind 'instances'), or leave both "
+            f"the border term (w0=0) and ridges (ridge=0) out."
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,13 @@ Source = ImageSource | ArraySource
 
 
 def open_source(
-    location: str, *, n_spatial: int = 2, level: int = 0, axes: str | None = None, channel: int | None = None
+    location: str,
+    *,
+    n_spatial: int = 2,
+    level: int = 0,
+    axes: str | None = None,
+    channel: int | None = None,
+    files: Sequence[str] = (),
 ) -> Source:
     """Labels or probabilities at a path: Zarr, which is read by blocks, or TIFF and PNG, read whole.
 
@@ -73,6 +80,8 @@ def open_source(
         Axes of a bare Zarr array, or of a TIFF that does not say them.
     channel : int, optional
         Which channel of several.
+    files : sequence of str
+        Of a folder, those to read, in order; by default all.
 
     Raises
     ------
@@ -82,7 +91,7 @@ def open_source(
     if not is_zarr(location):
         if level:
             raise InputError(f"level={level}, expected 0: {location} is no OME-Zarr and has no other.")
-        return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel)
+        return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel, files=files)
     image = describe_image(location, level=level, axes=axes)
     n_channels = image.size("c")
     if channel is None and n_channels > 1:
@@ -101,17 +110,27 @@ def is_zarr(location: str) -> bool:
     )
 
 
+def is_folder_of_files(location: str) -> bool:
+    """Whether a path is a folder of TIFF and PNG files."""
+    return not is_zarr(location) and os.path.isdir(resolve_location(location))
+
+
 def read_masks(
-    path: str | Path, *, n_spatial: int = 2, axes: str | None = None, channel: int | None = None
+    path: str | Path,
+    *,
+    n_spatial: int = 2,
+    axes: str | None = None,
+    channel: int | None = None,
+    files: Sequence[str] = (),
 ) -> ArraySource:
-    """Read a TIFF or PNG file, or a folder of pages in natural order (axis z), into memory.
+    """Read a TIFF or PNG file, or a folder of pages in natural order or that of `files` (axis z), into memory.
 
     Raises
     ------
     InputError
         If nothing is there, it is RGB, has several channels and none is chosen, or is too large.
     """
-    reader = open_reader(list_files([path]), axes=axes)
+    reader = open_reader(tuple(files) or list_files([path]), axes=axes)
     try:
         info = reader.info
         _check(info, str(path), n_spatial, channel)

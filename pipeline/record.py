@@ -123,6 +123,6 @@ def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: 
     if differences:
         raise OutputMismatchError(
             f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
-            f"Run it as it was begun, choose another --output or --name, or delete it."
+            f"Run it as it was begun, choose another output, or delete it."
             f"{_REPAIR_HINT if any(text.startswith('input.fingerprint') for text in differences) else ''}"
         )

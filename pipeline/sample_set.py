@@ -20,16 +20,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import zarr
 
 from pipeline import store
-from pipeline.errors import InputError, OutputError, UnreadableChunkError
+from pipeline.errors import InputError, OutputError
 from pipeline.lock import LOCK_NAME
 from pipeline.record import ATTRIBUTE, compare_records
 from unet.checkpoint import Normalisation
 from unet.geometry import Geometry
-from unet.sample import Sample
 
 KIND = "training-samples"
 ARRAYS = ("images", "classes", "weights", "places")
@@ -169,7 +167,7 @@ def check_place(location: str, inputs: Sequence[str]) -> None:
         If something else is there, or it lies in an input.
     """
     for other in inputs:
-        if _lies_in(location, other) or _lies_in(other, location):
+        if lies_in(location, other) or lies_in(other, location):
             raise OutputError(
                 f"output={location} and input={other} lie in each other; inputs are read-only. Choose another path."
             )
@@ -179,7 +177,8 @@ def check_place(location: str, inputs: Sequence[str]) -> None:
         raise OutputError(f"output={location} exists and holds no training samples; choose another path, or delete it.")
 
 
-def _lies_in(inner: str, outer: str) -> bool:
+def lies_in(inner: str, outer: str) -> bool:
+    """Whether a place is another one, or inside it."""
     inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (inner, outer))
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
@@ -230,64 +229,7 @@ def read_sample_set(location: str | Path) -> SampleSet:
 
 def pending_shards(samples: SampleSet, part: Part) -> list[int]:
     """Numbers of the files (of each array) that are not stored yet, rising."""
-    done = [store.stored_shards(samples.location, store.join(part, name)) for name in ARRAYS]
-    return [
-        number
-        for number in range(samples.n_shards(part))
-        if not all(any(index[0] == number for index in indices) for indices in done)
-    ]
-
-
-class StoredSamples:
-    """One part of a sample set as `unet.sample.Samples`.
-
-    Parameters
-    ----------
-    samples : SampleSet
-        Where they are.
-    part : {"training", "validation"}
-        Which.
-
-    Raises
-    ------
-    InputError
-        If some are not stored yet.
-    """
-
-    def __init__(self, samples: SampleSet, part: Part) -> None:
-        self._count, self._where = samples.count(part), store.join(samples.location, part)
-        if missing := len(pending_shards(samples, part)):
-            raise InputError(
-                f"{samples.location}: {missing} files of {part} samples are missing; run `segment-slide training-data` "
-                f"again, it goes on where it stopped."
-            )
-        self._arrays = {name: samples.array(part, name) for name in ARRAYS} if self._count else {}
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return self._count
-
-    def __getitem__(self, number: int, /) -> Sample:
-        """The sample of a number.
-
-        Raises
-        ------
-        IndexError
-            If there is none.
-        UnreadableChunkError
-            If its file is damaged.
-        """
-        if not 0 <= number < self._count:
-            raise IndexError(f"sample {number} of {self._count}")
-        try:
-            image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
-        except Exception as error:  # codecs raise whatever they like on damaged bytes
-            raise UnreadableChunkError(
-                f"{self._where}: sample {number} cannot be read ({type(error).__name__}: {error}). Delete the file of "
-                f"each array that holds it and run `segment-slide training-data` again, then go on training."
-            ) from error
-        return Sample(image, classes, weights)
-
-    def place(self, number: int) -> tuple[float, ...]:
-        """Number of the image that a sample was cut from, and the tile's centre in it (px)."""
-        return tuple(map(float, np.asarray(self._arrays["places"][number])))
+    done = set(range(samples.n_shards(part)))
+    for name in ARRAYS:
+        done &= {index[0] for index in store.stored_shards(samples.location, store.join(part, name))}
+    return [number for number in range(samples.n_shards(part)) if number not in done]

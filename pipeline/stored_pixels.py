@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline.errors import InputError
-from pipeline.fingerprint import fingerprint
+from pipeline.errors import InputError, UnreadableChunkError
 from pipeline.source import ImageSource
-from pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet
+from pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet, fingerprint_pixels
 from unet.annotated import Box, clip_box, fill_around, is_drawn
 from unet.sample import IGNORE
 
@@ -104,12 +103,30 @@ class StoredAnnotation:
         return image
 
     def read_annotation(self, plane: tuple[int, ...], box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """See `AnnotatedPixels`."""
+        """See `AnnotatedPixels`.
+
+        Raises
+        ------
+        UnreadableChunkError
+            If an annotated pixel weighs nothing though its class does: a shard is missing, which Zarr reads as 0.
+        """
         inside = clip_box(box, self.spatial)
         where = (*(slice(i, i + 1) for i in plane), *inside)
         size = [part.stop - part.start for part in inside]
         classes, weights = (self._read(name, where).reshape(size) for name in (CLASSES, WEIGHTS))
+        self._check_weights(classes, weights, where)
         return fill_around(classes, inside, box, IGNORE), fill_around(weights, inside, box, 0)
+
+    def _check_weights(self, classes: np.ndarray, weights: np.ndarray, where: Box) -> None:
+        expected = np.zeros(IGNORE + 1, np.bool_)
+        expected[: self.training_set.n_classes] = np.array(self.training_set.class_weights, np.float32) > 0
+        if (expected[classes] & ~(weights > 0)).any():
+            shown = ", ".join(f"{part.start}:{part.stop}" for part in where)
+            raise UnreadableChunkError(
+                f"{self.training_set.location}: annotated pixels of image {self.image.name} have no weight at "
+                f"[{shown}]; a file of its classes or weights is missing or damaged. Run `segment-slide weight-maps` "
+                f"again."
+            )
 
     def has_annotation(self, plane: tuple[int, ...], box: Box) -> bool:
         """See `AnnotatedPixels`; reads only where the counts leave it open."""
@@ -149,7 +166,8 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
         If the image is not there, or is not the one that the weight maps were made with.
     """
     source = image.image.open()
-    if source.shape != image.shape or fingerprint(source.image) != image.image.fingerprint:
+    mark = fingerprint_pixels(source.image, training_set.location)
+    if source.shape != image.shape or mark != image.image.fingerprint:
         raise InputError(
             f"image {image.name} ({source.image.location}) has changed since the training set "
             f"{training_set.location} was made; run `segment-slide weight-maps` again."

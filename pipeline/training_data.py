@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -149,9 +150,39 @@ def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float,
     return tuple(means), tuple(stds)
 
 
+def note_on_frames(training_names: Sequence[str], validation_names: Sequence[str]) -> str | None:
+    """What to say if an image to validate with may be the next frame of one to train on: both show the same cells.
+
+    >>> note_on_frames(["t000", "t001"], ["t002"])
+    'validation image t002 and training image t001 are neighbours by number; if they are frames of one movie they ...
+    >>> note_on_frames(["a1"], ["b2", "a3"])
+    """
+    frames = {key: name for name in training_names if (key := _frame(name))}
+    for name in validation_names:
+        series, number = _frame(name) or ("", -1)
+        if other := frames.get((series, number - 1)) or frames.get((series, number + 1)):
+            return (
+                f"validation image {name} and training image {other} are neighbours by number; if they are frames of "
+                f"one movie they show the same cells, and the score flatters: keep other movies for validation with "
+                f"--validation-image."
+            )
+    return None
+
+
+def _frame(name: str) -> tuple[str, int] | None:
+    """A name without its last number, and that number."""
+    parts = re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name, re.DOTALL)
+    return (f"{parts[1]}\0{parts[3]}", int(parts[2])) if parts else None
+
+
 def fingerprint_set(training_set: TrainingSet) -> str:
-    """sha256 of what a training set was made from and how, wherever it lies."""
-    return hashlib.sha256(json.dumps(training_set.record(), sort_keys=True).encode()).hexdigest()
+    """sha256 of what a training set was made from and how, wherever it and its images lie."""
+    record = training_set.record()
+    del record["notes"]
+    for image in record["images"]:
+        for pixels in (image["image"], image["labels"]):
+            del pixels["location"]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

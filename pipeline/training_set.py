@@ -1,9 +1,11 @@
 """A training set on disk: which images are annotated, and the classes and weights of their pixels.
 
 Weight maps are made into it once, training samples are drawn from it often. Images stay where they are (a slide of
-10^10 pixels is not copied for a few annotated squares); a fingerprint tells if one has changed::
+10^10 pixels is not copied for a few annotated squares); a fingerprint tells if one has changed. What was ingested into
+the set moves with it, and its fingerprint is that of the files it was made from::
 
     SET.zarr/                     the record: images, classes, class weights, settings
+    ├── sources/                  what was not Zarr, as OME-Zarr
     └── <group of an image>/
         ├── classes               uint8, (*planes, *spatial); 255 where nothing is annotated
         ├── weights               float32, the same axes; 0 where nothing is annotated (Ronneberger 2015, Eq. 2)
@@ -21,7 +23,7 @@ import zarr
 from pipeline import store
 from pipeline.errors import InputError
 from pipeline.fingerprint import fingerprint
-from pipeline.image import describe_image
+from pipeline.image import StoredImage, describe_image
 from pipeline.record import ATTRIBUTE
 from pipeline.source import ImageSource, select_source
 
@@ -46,7 +48,7 @@ class StoredPixels:
     channels : tuple of int
         In the network's order.
     fingerprint : str
-        Of the files at the time the set was made.
+        At the time the set was made, see `fingerprint_pixels`.
     """
 
     location: str
@@ -70,11 +72,32 @@ class StoredPixels:
         )
 
     @classmethod
-    def describe(cls, source: ImageSource) -> "StoredPixels":
-        """How to find an open source again."""
+    def describe(cls, source: ImageSource, set_location: str = "") -> "StoredPixels":
+        """How to find an open source again, for the set at a location."""
         image = source.image
         axes = None if image.is_ome else image.axes
-        return cls(image.location, source.n_spatial, image.level, axes, source.channels, fingerprint(image))
+        mark = fingerprint_pixels(image, set_location)
+        return cls(image.location, source.n_spatial, image.level, axes, source.channels, mark)
+
+
+def fingerprint_pixels(image: StoredImage, set_location: str) -> str:
+    """What tells whether pixels have changed since the set was made.
+
+    Of an image beside the set: names, sizes and times of its files. Of one that was ingested into the set: the
+    contents of the files it was made from, as its own record has them, so that a copy of the set is as good.
+
+    Parameters
+    ----------
+    image : StoredImage
+        Anywhere.
+    set_location : str
+        The set as it lies now.
+    """
+    if set_location and image.location.startswith(set_location.rstrip("/") + "/"):
+        record = (store.read_attributes(image.location) or {}).get(ATTRIBUTE) or {}
+        if found := (record.get("ingested_from") or {}).get("fingerprint"):
+            return str(found)
+    return fingerprint(image)
 
 
 @dataclass(frozen=True)
@@ -133,6 +156,8 @@ class TrainingSet:
         Of the images; empty if unknown.
     pixel_size_um : tuple of float
         Of the first image on spatial axes; empty if unknown.
+    notes : tuple of str
+        What a person should know of the annotation.
     """
 
     location: str
@@ -143,6 +168,7 @@ class TrainingSet:
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     channel_names: tuple[str, ...] = ()
     pixel_size_um: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -221,6 +247,7 @@ def read_training_set(location: str | Path) -> TrainingSet:
         record["settings"],
         tuple(record["channel_names"]),
         tuple(record["pixel_size_um"]),
+        tuple(record.get("notes", ())),
     )
 
 

@@ -9,6 +9,7 @@ Memory of a task: the block with its halo, times `task_bytes_per_pixel`.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -142,17 +143,51 @@ def task_bytes_per_pixel(itemsize: int) -> int:
     return 3 * itemsize + 48
 
 
-def count_block(job: WeightJob, index: Index) -> np.ndarray:
-    """Annotated pixels of each class in a block, ridges cut: int64, (255,)."""
+class BlockCount(NamedTuple):
+    """What one block holds.
+
+    Attributes
+    ----------
+    per_class : ndarray of int64, (255,)
+        Annotated pixels of each class, ridges cut.
+    lowest_id, highest_id : int
+        Of its objects, before ridges are cut; both 0 if it has none.
+    """
+
+    per_class: np.ndarray
+    lowest_id: int
+    highest_id: int
+
+
+def count_block(job: WeightJob, index: Index) -> BlockCount:
+    """Annotated pixels and range of ids in a block's own pixels."""
     owned = job.grid.write_box(index)
     around = ridge_halo(job.settings)
     halos = [around if job.grid.is_spatial(axis) else 0 for axis in range(len(owned))]
     values = job.labels.read(_widen(owned, halos))
     ids, classes = job.rule.decode(values[_first_plane(job)])
-    ids = cut_ridges(ids, job.settings.ridge_px)
-    classes = np.where((ids == 0) & (classes != IGNORE), np.uint8(0), classes)
     inner = _crop(owned, halos)[job.spatial]
-    return np.bincount(classes[inner].ravel(), minlength=IGNORE + 1)[:IGNORE]
+    present = ids[inner][ids[inner] != 0]
+    ids = _cut(job, ids, classes)
+    classes = np.where((ids == 0) & (classes != IGNORE), np.uint8(0), classes)
+    counts = np.bincount(classes[inner].ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return BlockCount(counts, int(present.min()), int(present.max())) if present.size else BlockCount(counts, 0, 0)
+
+
+def _cut(job: WeightJob, ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Objects with ridges between them; in class maps between those of the same class only.
+
+    Different classes are told apart by their class: a ridge would ring a nucleus (2) in its cytoplasm (1) with
+    background that is not there.
+    """
+    width = job.settings.ridge_px
+    if not job.rule.cuts_within_classes or not width:
+        return cut_ridges(ids, width)
+    cut = ids.copy()
+    for value in np.flatnonzero(np.bincount(classes.ravel(), minlength=IGNORE)[1:IGNORE]) + 1:
+        alone = np.where(classes == value, ids, ids.dtype.type(0))
+        cut[(alone != 0) & (cut_ridges(alone, width) == 0)] = 0
+    return cut
 
 
 def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
@@ -168,7 +203,8 @@ def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
         Which block.
     """
     ids, classes = job.rule.decode(values[_first_plane(job)])
-    found = weight_map(ids, job.settings, classes=classes, class_weights=job.class_weights)
+    ids = _cut(job, ids, classes)
+    found = weight_map(ids, replace(job.settings, ridge_px=0), classes=classes, class_weights=job.class_weights)
     owned = job.grid.write_box(index)
     inner = _crop(owned, job.grid.halos)[job.spatial]
     shape = [part.stop - part.start for part in owned]

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from pipeline.grid import Index
 from pipeline.source import ImageSource
 from pipeline.tasks import run_tasks
 from pipeline.training_set import AnnotatedImage, StoredPixels, TrainingSet
-from pipeline.weight_blocks import WeightJob, count_block
+from pipeline.weight_blocks import BlockCount, WeightJob, count_block
 from pipeline.weight_inputs import AnnotatedPixels, OnBlock, expect
 from pipeline.weight_plan import WeightPlan
 from unet.sample import IGNORE
@@ -23,10 +23,20 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
+_SHOWN = 5
+
+
 def count_classes(
     plan: WeightPlan, jobs: Sequence[WeightJob], client: "Client | None", on_block: OnBlock
-) -> dict[str, np.ndarray]:
-    """Annotated pixels of each class and block, ridges cut: by image name, int64, (*blocks, n_classes).
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Read all annotations once.
+
+    Returns
+    -------
+    counts : dict of ndarray of int64, (*blocks, n_classes)
+        By image name: annotated pixels of each class and block, ridges cut.
+    notes : tuple of str
+        What looks as if it was not meant.
 
     Raises
     ------
@@ -34,17 +44,34 @@ def count_classes(
         If values cannot be what they are said to be, nothing is annotated or nothing is foreground.
     """
     tables = {job.name: np.zeros((*job.grid.counts, IGNORE), np.int64) for job in jobs}
+    ids: dict[str, set[int]] = {job.name: set() for job in jobs}  # two of each block's ids at most
     items = ((job, index) for job in jobs for index in job.grid.indices())
     with contextlib.closing(run_tasks(client, _count, items)) as results:
-        for (job, index), counts, error in results:
-            tables[job.name][index] = expect(counts, error, f"{job.name}, block {index}")
+        for (job, index), counted, error in results:
+            found: BlockCount = expect(counted, error, f"{job.name}, block {index}")
+            tables[job.name][index] = found.per_class
+            ids[job.name] |= {found.lowest_id, found.highest_id} - {0}
             on_block(math.prod(part.stop - part.start for part in job.grid.write_box(index)))
     n_classes = _count_names(plan, tables)
-    return {name: table[..., :n_classes] for name, table in tables.items()}
+    notes = _note_on_ids(ids) if plan.options.kind == "instances" else ()
+    return {name: table[..., :n_classes] for name, table in tables.items()}, notes
 
 
-def _count(item: tuple[WeightJob, Index]) -> np.ndarray:
+def _count(item: tuple[WeightJob, Index]) -> BlockCount:
     return count_block(*item)
+
+
+def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:
+    """Images with a single object, which are often masks."""
+    single = [f"{name} ({next(iter(found))})" for name, found in ids.items() if len(found) == 1]
+    if not single:
+        return ()
+    shown = ", ".join(single[:_SHOWN]) + (" …" if len(single) > _SHOWN else "")
+    note = (
+        f"{len(single)} of {len(ids)} label images have one value beside 0, and so one object, and no border between "
+        f"objects: {shown}. If they are masks, make the set anew with --kind binary."
+    )
+    return (note,)
 
 
 def _count_names(plan: WeightPlan, tables: dict[str, np.ndarray]) -> int:
@@ -76,8 +103,13 @@ def _count_names(plan: WeightPlan, tables: dict[str, np.ndarray]) -> int:
     return len(names) or max(highest + 1, 2)
 
 
-def describe_set(plan: WeightPlan, found: Sequence[AnnotatedPixels], counts: dict[str, np.ndarray]) -> TrainingSet:
-    """The training set that counts and plan make."""
+def describe_set(
+    plan: WeightPlan,
+    found: Sequence[AnnotatedPixels],
+    counts: Mapping[str, np.ndarray],
+    notes: tuple[str, ...] = (),
+) -> TrainingSet:
+    """The training set that plan, counts and notes make."""
     images = []
     for pixels in found:
         job = pixels.job
@@ -89,8 +121,8 @@ def describe_set(plan: WeightPlan, found: Sequence[AnnotatedPixels], counts: dic
                 job.grid.shape,
                 job.grid.block,
                 tuple(map(int, per_class)),
-                StoredPixels.describe(pixels.image),
-                StoredPixels.describe(pixels.labels),
+                StoredPixels.describe(pixels.image, plan.location),
+                StoredPixels.describe(pixels.labels, plan.location),
             )
         )
     totals = np.sum([image.class_counts for image in images], axis=0)
@@ -105,6 +137,7 @@ def describe_set(plan: WeightPlan, found: Sequence[AnnotatedPixels], counts: dic
         {**settings, "kind": plan.options.kind, "ignore": plan.options.ignore, "chunk": plan.chunk},
         tuple(names[channel] for channel in first.channels) if names else (),
         _pixel_size_um(first),
+        notes,
     )
 
 

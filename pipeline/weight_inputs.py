@@ -5,9 +5,11 @@ leave out what is there already. Works here or on a Dask cluster.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from zarr.core.sync import sync
 
 from pipeline import store
 from pipeline.annotation import FoundPixels
@@ -59,6 +61,30 @@ def begin(plan: WeightPlan) -> None:
         for name in (_SOURCES, _OBJECTS):
             store.remove(plan.location, name)
         store.update_attributes(plan.location, "", {REQUEST_ATTRIBUTE: plan.request})
+
+
+@contextlib.contextmanager
+def take_back_if_refused(plan: WeightPlan) -> Iterator[None]:
+    """Leave nothing of a set that this run began if its labels are refused before they are counted.
+
+    What was there before stays: another run may go on with it. So does what cannot be deleted; the next run of
+    weight-maps goes on with it, or forgets it.
+
+    Raises
+    ------
+    InputError
+        As it came.
+    """
+    was_begun = read_request(plan.location) is not None
+    try:
+        yield
+    except InputError:
+        if not was_begun and not is_counted(plan):
+            with contextlib.suppress(OSError):
+                for name in (_SOURCES, _OBJECTS):
+                    store.remove(plan.location, name)
+                sync(store.open_store(plan.location, writable=True).delete("zarr.json"))
+        raise
 
 
 def inputs_to_ingest(plan: WeightPlan) -> list[tuple[str, IngestPlan]]:

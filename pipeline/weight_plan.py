@@ -1,5 +1,6 @@
 """What weight maps of annotated images take, decided from metadata alone: sizes, memory, places, provenance."""
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,7 +55,8 @@ class WeightOptions:
     @property
     def rule(self) -> LabelRule:
         """How label values are read."""
-        return LabelRule(self.kind, self.ignore, needs_objects=self.settings.reach_px > 0)  # type: ignore[arg-type]
+        needs_objects = self.settings.reach_px > 0 or self.settings.ridge_px > 0  # w0 alone must not change classes
+        return LabelRule(self.kind, self.ignore, needs_objects)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ class WeightPlan:
     @property
     def task_bytes(self) -> int:
         """Memory of one task at most: a block's or, for class maps, a plane's."""
+        return max(self.block_bytes, self._largest_plane()[0])
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory of a task that makes one block, at most."""
         needed = [0]
         for pair in self.annotation.pairs:
             grid, itemsize = self.grid(pair), self.itemsize(pair)
@@ -115,10 +122,14 @@ class WeightPlan:
                 for axis, (block, size) in enumerate(zip(grid.block, grid.shape, strict=True))
             ]
             needed.append(int(np.prod(read)) * task_bytes_per_pixel(itemsize))
-            if self.options.rule.is_coded:
-                plane = int(np.prod(grid.shape[grid.n_planes_axes :]))
-                needed.append(plane * (_PLANE_BYTES + _stored_dtype(pair.labels).itemsize))
         return max(needed)
+
+    def _largest_plane(self) -> tuple[int, str]:
+        """Memory of the largest task that finds a plane's objects, 0 if none does; and the plane's labels."""
+        if not self.options.rule.is_coded:
+            return 0, ""
+        planes = [(pair, math.prod(self.grid(pair).shape[-self.n_spatial :])) for pair in self.annotation.pairs]
+        return max((px * (_PLANE_BYTES + _stored_dtype(pair.labels).itemsize), str(pair.labels)) for pair, px in planes)
 
     def worker_bytes(self, tasks: int) -> int:
         """Memory of a worker that runs so many tasks at a time: theirs, and the label values that windows hold."""
@@ -137,12 +148,19 @@ class WeightPlan:
             With the amounts and what to change.
         """
         needed = self.worker_bytes(tasks)
-        if needed > usable_bytes:
-            raise PlanError(
-                f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
-                f"{usable_bytes / MiB:.0f} MiB; choose a smaller block (now {self.block} px), a smaller "
-                f"sigma, or fewer workers."
+        if needed <= usable_bytes:
+            return
+        remedy = f"choose a smaller block (now {self.block} px), a smaller sigma, or fewer workers."
+        plane_bytes, labels = self._largest_plane()
+        if plane_bytes > self.block_bytes:  # a smaller block would not help
+            remedy = (
+                f"so much takes finding the objects of one plane of {labels}. Annotate with one id per object (kind "
+                f"'instances'), leave both the border term (w0=0) and ridges (ridge=0) out, or choose fewer workers."
             )
+        raise PlanError(
+            f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
+            f"{usable_bytes / MiB:.0f} MiB; {remedy}"
+        )
 
 
 def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: str) -> WeightPlan:
@@ -151,7 +169,7 @@ def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: s
     Raises
     ------
     InputError
-        If the planes of a class map are too large for finding its objects in memory, or names of classes do not fit.
+        If planes are too large for finding objects in memory, a mask is no 'binary', or names of classes do not fit.
     PlanError
         If blocks are smaller than the halo or no multiple of the chunk.
     OutputError
@@ -165,8 +183,9 @@ def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: s
     n_spatial, rule = annotation.wanted.n_spatial, options.rule
     options.settings.steps(n_spatial)
     _check_class_names(options)
-    if rule.is_coded:
-        for pair in annotation.pairs:
+    for pair in annotation.pairs:
+        rule.check_dtype(pair.labels.dtype, str(pair.labels))
+        if rule.is_coded:
             check_plane(tuple(pair.labels.size(axis) for axis in "zyx"[-n_spatial:]), str(pair.labels))
     block, chunk = _choose_sizes(annotation, options)
     request = _make_request(annotation, options, block, chunk)
@@ -238,10 +257,8 @@ def _stored_dtype(labels: FoundPixels) -> "np.dtype[Any]":
 def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> dict[str, Any]:
     """What determines the bytes, as JSON gives it back."""
     wanted, settings = annotation.wanted, asdict(options.settings)
-    inputs = {}
-    for pair in annotation.pairs:
-        inputs[f"{pair.name} (image)"] = pair.image.fingerprint
-        inputs[f"{pair.name} (labels)"] = pair.labels.fingerprint
+    inputs = {f"{pair.name} (image)": pair.image.fingerprint for pair in annotation.pairs}
+    inputs |= {f"{pair.name} (labels)": pair.labels.fingerprint for pair in annotation.pairs}
     return {
         "annotation": {
             "kind": options.kind,

@@ -7,6 +7,7 @@
     ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
     ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
     ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
+    ├── RankError (RuntimeError)      one of several processes that train together ended
     └── DivergedError (RuntimeError)  a training whose loss became NaN or infinite
 """
 
@@ -31,6 +32,10 @@ class TrainingDataError(UnetError, ValueError):
     """Images, labels or settings that a network cannot be trained with."""
 
 
+class RankError(UnetError, RuntimeError):
+    """One of several processes that train together ended; the last state is kept."""
+
+
 class DivergedError(UnetError, RuntimeError):
     """The loss became NaN or infinite; the weights are of no use.
 
@@ -39,7 +44,7 @@ class DivergedError(UnetError, RuntimeError):
     message : str
         What happened and what to do.
     step, sample : int
-        Where: step (0 the first) and number of the sample.
+        Where: step (1 the first) and number of the sample.
     """
 
     def __init__(self, message: str, *, step: int, sample: int) -> None:

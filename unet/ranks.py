@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unet.errors import DeviceError
+from unet.errors import DeviceError, RankError, UnetError
+from unet.train_settings import MEETING_PREFIX
 
 _PATIENCE_S = 10  # for the other processes to end by themselves
 # All on one machine: without these, gloo and NCCL look for the address of the host's name, which may be none.
@@ -87,7 +89,9 @@ def device_of(device: torch.device, rank: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def start_ranks(size: int, device: torch.device, work: Callable[[Ranks], object]) -> Iterator[Ranks]:
+def start_ranks(
+    size: int, device: torch.device, work: Callable[[Ranks], object], folder: Path | None = None
+) -> Iterator[Ranks]:
     """Start the other processes and yield this one's place; end them however the body ends.
 
     Parameters
@@ -98,6 +102,13 @@ def start_ranks(size: int, device: torch.device, work: Callable[[Ranks], object]
         Kind of device.
     work : callable
         What the others run, given their place; picklable.
+    folder : Path, optional
+        Where they meet, in a folder of its own called ``ranks-…``; by default that for temporary files.
+
+    Raises
+    ------
+    RankError
+        If one of the others ended before its time.
     """
     for rank in range(size):
         device_of(device, rank)
@@ -105,8 +116,8 @@ def start_ranks(size: int, device: torch.device, work: Callable[[Ranks], object]
         yield Ranks(0, 1, device)
         return
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="segment-slide-") as folder, _environment(_LOOPBACK):
-        meeting = str(Path(folder, "ranks"))
+    with tempfile.TemporaryDirectory(prefix=MEETING_PREFIX, dir=folder) as place, _environment(_LOOPBACK):
+        meeting = str(Path(place, "meeting"))
         others = [
             context.Process(target=_run_rank, args=(rank, size, device, meeting, work), daemon=True)
             for rank in range(1, size)
@@ -116,10 +127,26 @@ def start_ranks(size: int, device: torch.device, work: Callable[[Ranks], object]
         try:
             with _joined(0, size, device, meeting) as ranks:
                 yield ranks
+        except RuntimeError as error:  # torch's, where the connection to another process breaks
+            if isinstance(error, UnetError) or not (ended := _find_ended(others)):
+                raise
+            raise RankError(
+                f"process {ended[0]} of {size} ended with exit code {ended[1]} while they trained together; the last "
+                f"state is kept."
+            ) from error
         finally:
             for process in others:
                 process.join(_PATIENCE_S)
                 process.kill()
+
+
+def _find_ended(others: "Sequence[BaseProcess]") -> tuple[int, int] | None:
+    """Rank and exit code of a process that failed; its own end may take a moment to be seen."""
+    for rank, process in enumerate(others, start=1):
+        process.join(_PATIENCE_S / len(others))
+        if process.exitcode:
+            return rank, process.exitcode
+    return None
 
 
 def _run_rank(rank: int, size: int, device: torch.device, meeting: str, work: Callable[[Ranks], object]) -> None:

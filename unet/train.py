@@ -62,6 +62,8 @@ def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_
         If samples do not fit the network, or the state is of another training.
     DivergedError
         If a loss is not finite, naming the step and the sample.
+    RankError
+        If another process that trains with this one ended.
 
     Notes
     -----
@@ -78,10 +80,13 @@ def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_
         "architecture": asdict(model.architecture),
         "n_samples": len(training.samples),
         "processes": size,
+        "device": device.type,
+        "torch": torch.__version__.partition("+")[0],
     }
     training = replace(training, identity=identity)
     others = functools.partial(_run, model if size == 1 else copy.deepcopy(model).cpu(), training)
-    with start_ranks(size, device, others) as ranks:
+    folder = training.state_path.parent if training.state_path is not None else None
+    with start_ranks(size, device, others, folder) as ranks:
         return _run(model, training, ranks, on_step, on_save)
 
 

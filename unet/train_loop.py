@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unet.device import use_exact_float32
 from unet.errors import DivergedError
 from unet.loss import crop_to, weighted_loss
 from unet.model import UNet
@@ -34,6 +35,8 @@ class TrainLoop:
     """
 
     def __init__(self, model: UNet, training: Training, ranks: Ranks) -> None:
+        if ranks.device.type == "cuda":
+            use_exact_float32()  # and repeatable, as far as a GPU's sums are
         self._training, self._settings, self._ranks = training, training.settings, ranks
         self._format = _MEMORY_FORMAT[model.architecture.ndim]
         self._model = model.to(ranks.device, memory_format=self._format)  # type: ignore[call-overload]
@@ -118,10 +121,10 @@ class TrainLoop:
             if not math.isfinite(loss):
                 number = sample_number(self._settings, len(self._training.samples), step * len(losses) + place)
                 raise DivergedError(
-                    f"step {step}: the loss of sample {number} is {loss}, expected a finite number; the weights are of "
-                    f"no use from here on. Train with a lower learning rate (now {self._settings.rate(step):.3g}), or "
-                    f"look at that sample.",
-                    step=step,
+                    f"step {step + 1}: the loss of sample {number} is {loss}, expected a finite number; the weights "
+                    f"are of no use from here on. Train with a lower learning rate (now "
+                    f"{self._settings.rate(step):.3g}), or look at that sample.",
+                    step=step + 1,
                     sample=number,
                 )
 

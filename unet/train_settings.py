@@ -17,13 +17,14 @@ SCHEDULES = ("constant", "linear", "cosine")
 MONITORS = ("loss", "iou")
 # With momentum 0.99 each gradient acts about a hundred times, so SGD's rate is that much smaller than it looks.
 DEFAULT_RATES = {"sgd": 1e-3, "adamw": 1e-3}
+MEETING_PREFIX = "ranks-"  # of folders in which several processes meet, see `unet.ranks`
 _WARM_UP = 0.05  # share of the steps in which the rate rises; ReLUs without it may die in the first ones
 _ORDER = 1  # this file's use of the seed, beside the steps' own (`step_seed`)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; equal settings and samples give equal weights on the same kind of processor.
+    """How to train; equal settings and samples give equal weights on the same kind of processor, GPUs by and large.
 
     Parameters
     ----------
@@ -140,6 +141,11 @@ class Training:
         File that a killed training goes on from; None keeps nothing.
     identity : dict
         What the samples are, as JSON: a state of other samples is refused.
+
+    Raises
+    ------
+    TrainingDataError
+        If there are no processes.
     """
 
     samples: Samples
@@ -149,6 +155,10 @@ class Training:
     processes: int | None = None
     state_path: Path | None = None
     identity: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.processes is not None and self.processes < 1:
+            raise TrainingDataError(f"processes={self.processes}, expected at least 1, or none for one per GPU.")
 
 
 def sample_number(settings: TrainSettings, n_samples: int, position: int) -> int:

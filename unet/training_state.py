@@ -5,6 +5,7 @@ function of the step, so nothing else is needed for the same weights as of a tra
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -43,7 +44,9 @@ class Validation:
     pixel_error: float
 
     def better_than(self, other: "Validation | None", monitor: str) -> bool:
-        """Whether this one is better: a lower loss, or a higher IoU."""
+        """Whether this one is better: a lower loss, or a higher IoU; a loss that is not finite never is."""
+        if not math.isfinite(self.loss):
+            return False
         if other is None:
             return True
         return self.loss < other.loss if monitor == "loss" else self.iou > other.iou
@@ -78,7 +81,7 @@ class History:
     def add(self, validation: Validation, monitor: str, patience: int) -> "History":
         """The history with one more validation."""
         best = validation if validation.better_than(self.best, monitor) else self.best
-        waited = [v for v in (*self.validations, validation) if best is not None and v.step > best.step]
+        waited = [v for v in (*self.validations, validation) if best is None or v.step > best.step]
         stopped = 0 < patience <= len(waited)
         return replace(self, validations=(*self.validations, validation), best=best, stopped=stopped)
 
@@ -156,7 +159,7 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
             header = json.loads((file.metadata() or {})[_KEY])
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a whole training state ({error}); delete it to begin anew.") from error
+        raise _damaged(path, error) from error
     _compare(header["identity"], json.loads(json.dumps(identity)), path)
     history = History(
         tuple(np.asarray(tensors.pop("losses")).tolist()),
@@ -172,27 +175,52 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
 
 
 def count_steps(path: Path) -> int:
-    """Steps that a state's training has done; 0 if there is no state, or none that can be read."""
+    """Steps that a state's training has done; 0 if there is no state.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if not path.exists():
+        return 0
     try:
         with safe_open(path, framework="numpy") as file:
             return int(file.get_slice("losses").get_shape()[0])
-    except (SafetensorError, OSError):
-        return 0
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is not a whole training state ({error}); delete it to begin anew.")
 
 
 def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    flat, flat_wanted = _flatten(begun), _flatten(wanted)
     differences = [
-        f"{name}: begun with {begun.get(name)!r}, now {wanted.get(name)!r}"
-        for name in sorted({*begun, *wanted})
-        if begun.get(name) != wanted.get(name)
+        f"{name}: begun with {flat.get(name)!r}, now {flat_wanted.get(name)!r}"
+        for name in sorted({*flat, *flat_wanted})
+        if flat.get(name) != flat_wanted.get(name)
     ]
     if differences:
         raise TrainingDataError(
             f"{path} is of a training that differs: {'; '.join(differences)}. Train as it was begun, choose another "
             f"output, or delete it."
         )
+
+
+def _flatten(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Values by dotted names.
+
+    >>> _flatten({"settings": {"steps": 5}, "n": 2})
+    {'settings.steps': 5, 'n': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flatten(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

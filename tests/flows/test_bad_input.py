@@ -522,7 +522,7 @@ DIFFERENT_OPTIONS = {
 def test_an_output_begun_with_other_parameters_is_refused_naming_both_values(options, says, copied, model):
     before = snapshot(copied)
     outcome = run_here(*begun_arguments(copied, model), *options)
-    check_sentence(outcome, ("was begun by a run that differs", *says, "choose another --output or --name"))
+    check_sentence(outcome, ("was begun by a run that differs", *says, "choose another output"))
     assert snapshot(copied) == before
 
 

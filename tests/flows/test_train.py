@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -12,7 +13,17 @@ import pytest
 from flows.curves import smooth
 from flows.train import STATE_NAME, TrainRequest, train_network
 from pipeline.sample_set import SampleSet, create_sample_set
-from tests.flows.support import finish, run_here, run_installed, start, wait_until, write_ome
+from tests.flows.support import (
+    can_mount,
+    finish,
+    mounted,
+    run_here,
+    run_installed,
+    start,
+    tree,
+    wait_until,
+    write_ome,
+)
 from tests.unet.training_support import SMALL, TILE_PX, RoughSamples
 from unet.checkpoint import Normalisation, open_checkpoint
 from unet.errors import DivergedError
@@ -180,6 +191,7 @@ def test_a_sample_that_is_not_finite_is_named_with_its_place(tmp_path):
         (["--base-channels", 0], "base_channels=0"),
         (["--dropout", 1], "dropout=1.0"),
         (["--device", "tpu"], "device='tpu'"),
+        (["--processes", 0], "processes=0"),
         (["-o", "cells.pt"], "expected the name of a checkpoint, NAME.safetensors"),
     ],
 )
@@ -206,12 +218,16 @@ def test_samples_that_are_not_all_there_are_refused(tmp_path):
     assert not (tmp_path / "cells.training").exists()
 
 
-def test_a_damaged_sample_ends_the_training_with_a_sentence(samples, tmp_path):
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_sample_ends_the_training_with_a_sentence(samples, tmp_path, damage):
     options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
     process = start("train", samples, *options)
     wait_until(lambda: count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5, process)
     file = samples / "training" / "classes" / "c" / "0" / "0" / "0"
-    file.write_bytes(file.read_bytes()[:200])
+    if damage == "cut off":
+        file.write_bytes(file.read_bytes()[:200])
+    else:
+        shutil.rmtree(samples)
     run = finish(process)
     assert run.exit_code == 2
     assert "cannot be read" in run.err
@@ -228,11 +244,48 @@ def test_a_checkpoint_of_another_training_is_not_replaced(samples, tmp_path):
     assert path.read_bytes() == b"precious"
 
 
+def test_a_folder_that_no_training_made_is_left_alone(samples, tmp_path):
+    folder = tmp_path / "cells.training"
+    folder.mkdir()
+    (folder / "notes.partial").write_text("precious")
+    (folder / "losses.csv").write_text("mine")
+    before = tree(tmp_path)
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "no training made" in run.err
+    assert tree(tmp_path) == before
+
+
+def test_an_output_in_the_samples_is_refused(samples):
+    run = run_here("train", samples, "-o", samples / "cells.safetensors", *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "read-only" in run.err
+
+
+def test_a_damaged_state_is_named(samples, tmp_path):
+    train_network(request(samples, tmp_path / "cells.safetensors"))
+    state = tmp_path / "cells.training" / STATE_NAME
+    state.write_bytes(state.read_bytes()[:3000])
+    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 8, *ARGUMENTS)
+    assert run.exit_code == 2
+    assert "not a whole training state" in run.err
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs to mount a memory file system")
+def test_a_full_disk_ends_a_training_that_can_go_on(samples, tmp_path):
+    with mounted(tmp_path / "full", "size=60k") as full:
+        run = run_here("train", samples, "-o", full / "cells.safetensors", "--steps", 8, *ARGUMENTS)
+        assert run.exit_code == 3
+        assert "cannot be written" in run.err
+        assert "Traceback" not in run.err
+        assert not list(full.rglob("*.partial"))
+
+
 def test_other_settings_than_those_it_was_begun_with_are_refused(samples, tmp_path):
     train_network(request(samples, tmp_path / "cells.safetensors"))
     run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 9, *ARGUMENTS)
     assert run.exit_code == 2
-    assert "differs: settings" in run.err
+    assert "settings.steps: begun with 8, now 9" in run.err
 
 
 def test_the_smooth_curve_is_a_running_mean():

@@ -176,6 +176,21 @@ class TestInProcess:
         assert message in run.err
         assert "Traceback" not in run.err
 
+    def test_files_of_two_folders_are_paired_by_name(self, tmp_path):
+        first, second = cells(0)[1], cells(1)[1]
+        for side, names in (("found", ("t000", "t001")), ("truth", ("t001", "t002"))):
+            (tmp_path / side).mkdir()
+            for name, mask in zip(names, (first, second), strict=True):
+                tifffile.imwrite(tmp_path / side / f"{name}.tif", mask)
+        run = run_here("evaluate", tmp_path / "found", tmp_path / "truth", "--kind", "instances")
+        assert run.exit_code == 2
+        assert "t002.tif" in run.err
+        (tmp_path / "truth" / "t002.tif").unlink()
+        run = run_here("evaluate", tmp_path / "found", tmp_path / "truth", "--kind", "instances")
+        assert run.exit_code == 0, run.err
+        assert "1 of 2 files of the prediction have no truth" in run.out
+        assert "1.0000" not in run.out.split("SEG")[1].splitlines()[0]
+
     def test_a_segmentation_is_perfect_against_itself(self, annotated):
         mask = annotated / "masks" / "f0.tif"
         run = run_here("evaluate", mask, mask, "--kind", "instances")

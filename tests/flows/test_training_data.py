@@ -14,7 +14,8 @@ from PIL import Image
 
 from flows.training_data import TrainingDataRequest, make_training_data
 from pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
-from pipeline.sample_set import StoredSamples, read_sample_set
+from pipeline.sample_set import read_sample_set
+from pipeline.stored_samples import StoredSamples
 from tests.flows.support import tree
 from tests.pipeline.training_set_support import write_training_set
 from unet.augment import AugmentSettings
@@ -62,7 +63,8 @@ def test_samples_are_made_and_made_only_once(tmp_path, here):
     request = request_for(write_set(tmp_path), tmp_path)
     report = make_training_data(request)
     samples = report.samples
-    assert (report.n_files, report.n_files_before, report.notes) == (3 + 2 - 1, 0, ())  # 20 and 20 samples
+    assert (report.n_files, report.n_files_before) == (3 + 2 - 1, 0)  # 20 and 20 samples
+    assert [note for note in report.notes if "frames of one movie" not in note] == []
     assert samples == read_sample_set(request.output)
     assert len(samples.training_images) == 2
     assert len(samples.validation_images) == 1
@@ -163,7 +165,7 @@ def test_each_image_is_normalised_by_its_own_statistics_if_asked_for(tmp_path, h
 
 def test_control_points_too_near_to_each_other_are_worth_a_note(tmp_path, here):
     report = make_training_data(request_for(write_set(tmp_path), tmp_path, augment=AugmentSettings()))
-    assert "may fold the image; choose a larger --tile" in report.notes[0]
+    assert "may fold the image; choose a larger --tile" in report.notes[-1]
 
 
 def test_samples_begun_otherwise_are_refused(tmp_path, here):
@@ -228,3 +230,14 @@ def test_two_runs_at_a_time_are_refused(tmp_path, here):
     request = request_for(write_set(tmp_path), tmp_path)
     with hold(request.output, lambda: None), pytest.raises(OutputError, match="is being written by another run"):
         make_training_data(request)
+
+
+@pytest.mark.usefixtures("here")
+def test_validation_tiles_are_spread_evenly_up_to_their_number(tmp_path):
+    where = write_set(tmp_path)
+    few = make_training_data(request_for(where, tmp_path, validation_tiles=3))
+    assert few.samples.n_validation == 3
+    (tmp_path / "all").mkdir()
+    assert make_training_data(request_for(where, tmp_path / "all")).samples.n_validation == 20
+    with pytest.raises(InputError, match="validation_tiles=0"):
+        make_training_data(request_for(where, tmp_path / "none", validation_tiles=0))

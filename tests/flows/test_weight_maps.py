@@ -1,7 +1,9 @@
 """The flow from annotated images to a training set, whole: real data, real workers, a real kill."""
 
 import contextlib
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from rich.console import Console
 
+import flows.training_data
 import flows.weight_maps
 from cluster.errors import ClusterError
 from flows.progress import QuietStages
-from flows.weight_maps import WeightMapsRequest, make_weight_maps
+from flows.show_training import show_weight_maps
+from flows.training_data import TrainingDataRequest, make_training_data
+from flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
+from pipeline import weight_inputs
 from pipeline.annotation import AnnotationInput
-from pipeline.errors import IncompleteError, InputError, OutputError, PlanError
+from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from pipeline.training_set import check_complete, read_training_set
 from pipeline.weight_plan import WeightOptions
 from tests.flows.support import DATA, shards, tree, wait_until, write_array
@@ -105,6 +112,95 @@ def test_what_cannot_work_is_refused_before_anything_is_created(tmp_path, choice
     with pytest.raises(error):
         make_weight_maps(request_for(tmp_path, draw_cells(0), **choices))
     assert not (tmp_path / "set.zarr").exists()
+
+
+def write_files(folder: Path, labels: np.ndarray) -> AnnotationInput:
+    for name, values in (("images", np.zeros(labels.shape, np.uint8)), ("masks", labels)):
+        (folder / name).mkdir(exist_ok=True)
+        for number in range(3):
+            tifffile.imwrite(folder / name / f"t{number}.tif", values)
+    return AnnotationInput((str(folder / "images"),), (str(folder / "masks"),))
+
+
+@pytest.mark.parametrize(
+    ("labels", "choices", "message"),
+    [
+        (np.full((40, 40), -1, np.int16), {}, "the value -1"),
+        (np.full((40, 40), 300, np.int16), {"kind": "classes"}, "the value 300"),
+        (np.zeros((40, 40), np.uint8), {"kind": "binary"}, "nothing is foreground"),
+        (np.ones((40, 40), np.uint8), {}, "everything annotated has class 1"),
+    ],
+    ids=["negative", "no classes", "no foreground", "no background"],
+)
+def test_a_set_that_is_refused_for_its_labels_is_taken_back(tmp_path, here, labels, choices, message):
+    annotation, output = write_files(tmp_path, labels), tmp_path / "new" / "set.zarr"
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=message):
+        make_weight_maps(WeightMapsRequest(str(output), annotation, WeightOptions(**choices), workers=1))
+    assert tree(tmp_path) == before
+    assert not output.parent.exists()
+
+
+def test_a_refused_run_leaves_what_was_there_before(tmp_path, here):
+    annotation, output = write_files(tmp_path, draw_cells(0).astype(np.uint8)), tmp_path / "set.zarr"
+    plan, _ = plan_request(WeightMapsRequest(str(output), annotation, workers=1))
+    weight_inputs.begin(plan)
+    names = WeightOptions(kind="classes", class_names=("glass", "cell"))
+    with pytest.raises(InputError, match="hold class"):
+        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=1))
+    assert (output / "sources").exists()
+    complete = make_weight_maps(WeightMapsRequest(str(output), annotation, workers=1))
+    before = tree(output)
+    with pytest.raises(OutputMismatchError):
+        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=1))
+    assert tree(output) == before
+    check_complete(complete.training_set)
+
+
+# -- a set and its copy ------------------------------------------------------------------------------------------
+
+
+def test_two_runs_into_two_places_give_equal_bytes(tmp_path, here):
+    annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
+    for name in ("one/set.zarr", "two/other.zarr"):
+        make_weight_maps(WeightMapsRequest(str(tmp_path / name), annotation, workers=1))
+    assert tree(tmp_path / "one/set.zarr") == tree(tmp_path / "two/other.zarr")
+
+
+def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original(tmp_path, here, monkeypatch):
+    monkeypatch.setattr(flows.training_data, "local_client", lambda _: contextlib.nullcontext())
+    annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
+    make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, workers=1))
+
+    def draw(training_set, output):
+        request = TrainingDataRequest(str(tmp_path / training_set), str(tmp_path / output), 40, (16,), 1, workers=1)
+        return make_training_data(request)
+
+    draw("set.zarr", "samples.zarr")
+    before = tree(tmp_path / "samples.zarr")
+    shutil.rmtree(tmp_path / "images")
+    shutil.copytree(tmp_path / "set.zarr", tmp_path / "copy.zarr", copy_function=shutil.copy)  # new times
+    shutil.rmtree(tmp_path / "set.zarr")
+    shutil.rmtree(tmp_path / "samples.zarr/training/images/c/0")
+    report = draw("copy.zarr", "samples.zarr")
+    assert report.n_files_before == report.n_files - 1
+    assert tree(tmp_path / "samples.zarr") == before
+
+
+def test_a_note_on_masks_is_told_by_every_run(tmp_path, here):
+    labels = np.where(draw_cells(0) > 0, np.uint8(255), np.uint8(0))
+    notes = [make_weight_maps(request_for(tmp_path, labels)).notes for _ in range(2)]
+    assert len(notes[0]) == 1
+    assert notes[0] == notes[1]
+
+
+def test_notes_are_shown(tmp_path, here):
+    report = make_weight_maps(request_for(tmp_path, np.where(draw_cells(0) > 0, np.uint8(255), np.uint8(0))))
+    console = Console(record=True, width=400, file=io.StringIO())
+    show_weight_maps(console, report)
+    shown = console.export_text()
+    assert "note 1" in shown
+    assert "--kind binary" in shown
 
 
 def test_more_workers_than_cores_are_refused(tmp_path):

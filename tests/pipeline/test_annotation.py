@@ -269,8 +269,21 @@ def test_a_kind_that_there_is_not_is_refused():
         LabelRule("auto")
 
 
+@pytest.mark.parametrize("kind", ["instances", "classes", "binary"])
+def test_background_cannot_be_ignored(kind):
+    with pytest.raises(InputError, match="ignore=0, expected another value: 0 is background"):
+        LabelRule(kind, ignore=0)
+
+
+def test_a_mask_of_bool_holds_no_ids():
+    with pytest.raises(InputError, match=r"labels m\.zarr have dtype=bool.*'binary'"):
+        LabelRule("instances").check_dtype("bool", "m.zarr")
+    LabelRule("binary").check_dtype("bool", "m.zarr")
+    LabelRule("instances").check_dtype("uint8", "m.zarr")
+
+
 def test_planes_too_large_for_components_are_refused_with_two_ways_out():
-    with pytest.raises(InputError, match=r"kind 'instances'.*w0=0"):
+    with pytest.raises(InputError, match=r"kind 'instances'.*w0=0.*ridge=0"):
         check_plane((1 << 14, (1 << 14) + 1), "slide")
     check_plane((1 << 14, 1 << 14), "slide")
 

@@ -13,7 +13,6 @@ import pipeline.label_pair
 from pipeline.contingency import count_pairs, merge_tables
 from pipeline.errors import InputError, UnreadableChunkError
 from pipeline.evaluate import (
-    NOTHING_IGNORED,
     EvaluateOptions,
     check_pair,
     evaluate_stored,
@@ -95,11 +94,25 @@ def test_classes_counted_in_blocks_are_those_of_the_whole_array(tmp_path, block_
     random = np.random.default_rng(1)
     truth, found = (random.choice([0, 1, 2, 255], SHAPE).astype(np.uint8) for _ in range(2))
     stored = source_of(tmp_path / "found", found), source_of(tmp_path / "truth", truth)
-    for ignore, expected in ((None, 255), (NOTHING_IGNORED, None), (2, 2)):
-        counted = evaluate_stored(*stored, "classes", EvaluateOptions(block_px=block_px, ignore=ignore))
+    for chosen, expected in (({}, 255), ({"ignores_nothing": True}, None), ({"ignore": 2}, 2)):
+        counted = evaluate_stored(*stored, "classes", EvaluateOptions(block_px=block_px, **chosen))
         whole = count_confusion(truth, found, expected)
         assert (counted.counts == whole.counts).all()
         assert counted.n_ignored == whole.n_ignored
+
+
+@pytest.mark.parametrize("kind", ["classes", "instances"])
+def test_a_negative_value_can_be_ignored(tmp_path, kind):
+    truth = np.array([[[0, 1, 1, -1, -1, 2]]], np.int16)
+    found = np.array([[[0, 1, 1, 1, 0, 2]]], np.uint16)
+    stored = source_of(tmp_path / "found", found), source_of(tmp_path / "truth", truth)
+    found = evaluate_stored(*stored, kind, EvaluateOptions(ignore=-1))
+    if kind == "classes":
+        assert (found.accuracy, found.n_ignored) == (1.0, 2)
+    else:
+        assert int(found.table.n_pixels.sum()) == 4
+    with pytest.raises(InputError, match="-1"):
+        evaluate_stored(*stored, kind, EvaluateOptions())
 
 
 def test_on_a_cluster_it_is_the_same_to_the_last_bit(tmp_path, client):

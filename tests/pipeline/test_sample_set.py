@@ -2,17 +2,17 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import store
-from pipeline.errors import InputError, OutputError, OutputMismatchError
+from pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
 from pipeline.sample_set import (
     SHARD_BYTES,
     SHARD_SAMPLES,
     SampleSet,
-    StoredSamples,
     check_place,
     compare_sample_sets,
     create_sample_set,
@@ -20,6 +20,7 @@ from pipeline.sample_set import (
     pending_shards,
     read_sample_set,
 )
+from pipeline.stored_samples import StoredSamples
 from unet.checkpoint import Normalisation
 
 
@@ -48,7 +49,7 @@ def fill(samples, part):
     """Random samples in every file of a part; what was written."""
     written = {}
     for spec in samples.specs(part):
-        values = np.random.default_rng(0).integers(0, 99, spec.shape).astype(spec.dtype)
+        values = np.random.default_rng(0).integers(1, 99, spec.shape).astype(spec.dtype)
         store.write_box(samples.array(part, spec.path, writable=True), (slice(None),), values)
         written[spec.path] = values
     return written
@@ -151,3 +152,14 @@ def test_foreign_places_are_refused_and_left_as_they_are(tmp_path):
             check_place(str(tmp_path / place), [str(tmp_path / other)])
     check_place(str(tmp_path / "set.zarr-samples"), [str(tmp_path / "set.zarr")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("lost", ["images", "weights"])
+def test_a_file_that_is_lost_is_noticed_and_not_read_as_zeros(tmp_path, lost):
+    samples = describe(tmp_path)
+    create_sample_set(samples)
+    fill(samples, "training")
+    stored = StoredSamples(samples, "training")
+    shutil.rmtree(Path(samples.location, "training", lost, "c"))
+    with pytest.raises(UnreadableChunkError, match="training sample 2 cannot be read"):
+        stored[2]

@@ -9,16 +9,18 @@ import pytest
 import zarr
 
 from pipeline import store
-from pipeline.errors import IncompleteError, InputError
-from pipeline.sample_set import SampleSet, StoredSamples, create_sample_set, pending_shards
+from pipeline.errors import IncompleteError, InputError, UnreadableChunkError
+from pipeline.sample_set import SampleSet, create_sample_set, pending_shards
 from pipeline.source import ImageSource
 from pipeline.stored_pixels import open_annotation
+from pipeline.stored_samples import StoredSamples
 from pipeline.training_data import (
     SampleJob,
     count_boxes,
     find_normalisation,
     fingerprint_set,
     make_items,
+    note_on_frames,
     plan_task_bytes,
     pool_statistics,
     split_images,
@@ -283,6 +285,25 @@ def test_classes_that_are_not_those_counted_are_refused(tmp_path):
         item.locate(0, foreground=False)
 
 
+@pytest.mark.parametrize("lost", [["classes", "weights"], ["weights"]], ids=" and ".join)
+def test_a_lost_file_of_a_complete_set_is_not_read_as_zeros(tmp_path, lost):
+    training_set = write_set(tmp_path)
+    item = open_all(training_set)[0]
+    for name in lost:
+        (tmp_path / "set.zarr" / "image-0" / name / "c" / "0" / "1").unlink()
+    item.read_annotation((), (slice(0, 60), slice(0, 64)))
+    with pytest.raises(UnreadableChunkError, match=r"set\.zarr: .* image image-0 .*0:60, 30:90.*weight-maps` again"):
+        item.read_annotation((), (slice(0, 60), slice(30, 90)))
+
+
+def test_pixels_of_a_class_whose_weight_is_0_may_weigh_nothing(tmp_path):
+    classes = np.ones((20, 20), np.uint8)
+    weights = {"a": np.zeros((20, 20), np.float32)}
+    training_set = write_training_set(tmp_path, {"a": (pixels(1, 20, 20), classes)}, weights=weights)
+    weightless = replace(training_set, class_weights=(1.0, 0.0))
+    assert not open_all(weightless)[0].read_annotation((), (slice(0, 20),) * 2)[1].any()
+
+
 # -- which images, which intensities -------------------------------------------------------------------------
 
 
@@ -327,6 +348,29 @@ def test_a_split_that_cannot_be_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="no pixel of any image is annotated"):
         split_images(empty, share=0.2, names=(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "expected"),
+    [
+        (["t000", "t002"], ["t001"], ("t001", "t000")),
+        (["01-t009", "02-t007"], ["02-t008"], ("02-t008", "02-t007")),
+        (["b"], ["a9", "c1_z10.x"], None),
+        (["c1_z9.x"], ["a", "c1_z10.x"], ("c1_z10.x", "c1_z9.x")),
+        (["t000", "t002"], ["t004"], None),
+        (["s1", "s2"], ["t3"], None),
+        (["a1b"], ["a2c"], None),
+        (["t000"], [], None),
+    ],
+    ids=str,
+)
+def test_neighbouring_frames_on_both_sides_of_the_split_are_told(training, validation, expected):
+    note = note_on_frames(training, validation)
+    if expected is None:
+        assert note is None
+    else:
+        assert note.startswith(f"validation image {expected[0]} and training image {expected[1]} are neighbours")
+        assert "--validation-image" in note
 
 
 def test_constants_are_the_mean_and_deviation_of_all_training_images(tmp_path):
@@ -393,6 +437,11 @@ def test_pooled_statistics_of_one_image_are_its_own(tmp_path):
 def test_the_fingerprint_of_a_set_follows_its_content_and_not_its_place(tmp_path):
     training_set = write_set(tmp_path)
     assert fingerprint_set(replace(training_set, location="elsewhere")) == fingerprint_set(training_set)
+    moved = replace(training_set.images[0].image, location="/elsewhere/a.zarr")
+    images = (replace(training_set.images[0], image=moved, labels=moved), *training_set.images[1:])
+    assert fingerprint_set(replace(training_set, images=images)) == fingerprint_set(training_set)
+    changed = replace(images[0], image=replace(moved, fingerprint="another"))
+    assert fingerprint_set(replace(training_set, images=(changed, *images[1:]))) != fingerprint_set(training_set)
     assert fingerprint_set(replace(training_set, class_weights=(1.0, 2.0, 1.0))) != fingerprint_set(training_set)
 
 

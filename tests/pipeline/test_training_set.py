@@ -16,6 +16,7 @@ from pipeline.training_set import (
     TrainingSet,
     check_complete,
     create_training_set,
+    fingerprint_pixels,
     pending_blocks,
     read_training_set,
 )
@@ -100,6 +101,23 @@ def test_a_block_is_done_when_both_its_shards_are_there(tmp_path):
     for index in pending:
         fill(training_set, index)
     check_complete(training_set)
+
+
+def test_pixels_in_the_set_are_known_by_what_they_were_ingested_from_and_others_by_their_files(tmp_path):
+    inside = write_ome(tmp_path / "set.zarr" / "sources" / "a.ome.zarr", np.zeros((40, 50), np.uint8), "yx")
+    plain = fingerprint_pixels(describe_image(inside), "")
+    assert fingerprint_pixels(describe_image(inside), str(tmp_path / "set.zarr")) == plain  # no record of an ingest
+    store.update_attributes(str(inside), "", {"segment_slide": {"ingested_from": {"fingerprint": "of the file"}}})
+    image = describe_image(inside)
+    assert fingerprint_pixels(image, str(tmp_path / "set.zarr")) == "of the file"
+    assert fingerprint_pixels(image, str(tmp_path / "set")) == plain
+    assert fingerprint_pixels(image, "") == plain
+
+
+def test_notes_are_kept(tmp_path):
+    training_set, counts = make_set(tmp_path)
+    create_training_set(replace(training_set, notes=("one object",)), counts, (8, 8))
+    assert read_training_set(training_set.location).notes == ("one object",)
 
 
 def test_creating_it_twice_gives_equal_bytes(tmp_path):

@@ -3,6 +3,7 @@
 import math
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from pipeline.weight_plan import WeightOptions, is_counted, plan_weight_maps
 from tests.flows.support import shards, tree, write_array, write_ome
 from tests.unet.test_weight_map import draw_cells
 from unet.errors import TrainingDataError
-from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
+from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
 
 NARROW = WeightSettings(sigma_px=2.0)  # reach 13 px, so that small blocks will do
 
@@ -52,8 +53,8 @@ def run(plan, client=None, on_block=lambda n_pixels: None):
     weight_inputs.find_objects(found, weight_inputs.pending_planes(plan, found), client, lambda n_pixels: None)
     jobs = weight_inputs.object_jobs(plan, found)
     if not is_counted(plan):
-        counts = count_classes(plan, jobs, client, lambda n_pixels: None)
-        create_training_set(describe_set(plan, found, counts), counts, (plan.chunk,) * plan.n_spatial)
+        counts, notes = count_classes(plan, jobs, client, lambda n_pixels: None)
+        create_training_set(describe_set(plan, found, counts, notes), counts, (plan.chunk,) * plan.n_spatial)
     training_set = read_training_set(plan.location)
     jobs = [weight_blocks.replace_weights(job, training_set.class_weights) for job in jobs]
     pending = [pending_blocks(training_set, image) for image in training_set.images]
@@ -265,32 +266,108 @@ def test_a_mask_is_split_into_its_components(tmp_path):
     assert_same_bits(found, weight_map(components, NARROW))
 
 
-def test_a_class_map_has_a_weight_per_class_and_a_border_between_objects_of_all_classes(tmp_path):
+def cut_within_classes(objects: np.ndarray, classes: np.ndarray, ridge_px: int) -> np.ndarray:
+    """An oracle, pixel by pixel: objects whose ridges lie between objects of one class only."""
+    cut = objects.copy()
+    for place in np.argwhere(objects > 0):
+        for offset in ridge_offsets(ridge_px, objects.ndim):
+            other = tuple(place + offset)
+            if all(0 <= i < size for i, size in zip(other, objects.shape, strict=True)):
+                here = tuple(place)
+                if objects[other] not in (0, objects[here]) and classes[other] == classes[here]:
+                    cut[here] = 0
+    return cut
+
+
+@pytest.mark.parametrize("ridge_px", [0, 1, 2, 3])
+def test_a_class_map_has_a_weight_per_class_and_a_border_between_objects_of_all_classes(tmp_path, ridge_px):
     from scipy.ndimage import label
 
+    settings = replace(NARROW, ridge_px=ridge_px)
     classes = (draw_cells(3) % 3).astype(np.int8)
     classes[5:9, 5:40] = -1
-    plan = plan_for(tmp_path, classes, kind="classes", ignore=-1, block=20)
+    plan = plan_for(tmp_path, classes, kind="classes", ignore=-1, block=20, settings=settings)
     training_set = run(plan)
     objects = np.zeros(classes.shape, int)
     for value in (1, 2):
         components, _ = label(classes == value)
         objects += np.where(components > 0, components + value * 1000, 0)
-    expected = weight_map(objects, NARROW, classes=np.where(classes < 0, 255, classes).astype(np.uint8))
+    objects = cut_within_classes(objects, classes, ridge_px)
+    uncut = replace(NARROW, ridge_px=0)
+    expected = weight_map(objects, uncut, classes=np.where(classes < 0, 255, classes).astype(np.uint8))
     assert_same_bits(stored(training_set), expected)
     assert training_set.class_names == ("background", "class 1", "class 2")
     assert training_set.images[0].class_counts == tuple(np.bincount(expected.classes.ravel())[:3])
 
 
-def test_without_the_border_term_no_objects_are_looked_for(tmp_path):
+def test_a_nucleus_in_its_cytoplasm_keeps_all_its_pixels(tmp_path):
+    classes = np.zeros((30, 30), np.uint8)
+    classes[5:25, 5:25] = 1
+    classes[10:20, 10:20] = 2
+    training_set = run(plan_for(tmp_path, classes, kind="classes", block=16))
+    np.testing.assert_array_equal(stored(training_set)[0], classes)
+    assert training_set.images[0].class_counts == (500, 300, 100)
+
+
+def test_objects_of_one_class_that_touch_by_a_corner_are_still_parted(tmp_path):
+    classes = np.zeros((30, 30), np.uint8)
+    classes[5:10, 5:10] = classes[10:15, 10:15] = 1
+    classes[20:25, 20:25] = 2
+    expected = classes.copy()
+    expected[10, 10] = 0  # its NW neighbour is another object
+    np.testing.assert_array_equal(stored(run(plan_for(tmp_path, classes, kind="classes", block=16)))[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes"])
+def test_classes_are_the_same_with_and_without_the_border_term(tmp_path, kind):
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:10, 5:10] = mask[10:15, 10:15] = 1
+    found = [
+        stored(run(plan_for(tmp_path, mask, kind=kind, block=16, name=f"{w0}.zarr", settings=replace(NARROW, w0=w0))))
+        for w0 in (10, 0)
+    ]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[1][0][10, 10] == 0
+    assert len(np.unique(found[1][1])) == 2
+
+
+def test_without_the_border_term_and_ridges_no_objects_are_looked_for(tmp_path):
     classes = np.zeros((20, 30), np.uint8)
     classes[:, 20:] = 2
     names = ("glass", "never", "cell")
-    plan = plan_for(tmp_path, classes, kind="classes", settings=WeightSettings(w0=0), block=16, class_names=names)
+    plan = plan_for(
+        tmp_path, classes, kind="classes", settings=WeightSettings(w0=0, ridge_px=0), block=16, class_names=names
+    )
     training_set = run(plan)
     assert not Path(plan.location, "objects").exists()
     assert_same_bits(stored(training_set), [classes, np.where(classes == 2, np.float32(1.5), np.float32(0.75))])
     assert training_set.class_weights == (0.75, 0.0, 1.5)
+
+
+@pytest.mark.parametrize("block", [16, 64])
+def test_a_mask_under_the_kind_instances_is_noted(tmp_path, block):
+    mask = np.where(draw_cells(3) > 0, np.uint8(255), np.uint8(0))
+    (note,) = run(plan_for(tmp_path, mask, block=block)).notes
+    assert note.startswith("1 of 1 label images have one value beside 0")
+    assert "image (255)" in note
+    assert "--kind binary" in note
+    mask[mask == 0] = 7
+    assert run(plan_for(tmp_path, mask, block=block, ignore=7, kind="binary", name="b.zarr")).notes == ()
+
+
+@pytest.mark.parametrize("other", [254, 7], ids=["the last", "the first"])
+def test_a_second_object_in_another_block_needs_no_note(tmp_path, other):
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:5, :5], labels[30:, 30:] = 255, other
+    assert run(plan_for(tmp_path, labels, block=16)).notes == ()
+
+
+def test_a_mask_of_bool_under_the_kind_instances_is_refused(tmp_path):
+    write_array(tmp_path / "image", np.zeros((20, 30), np.uint8))
+    zarr.create_array(tmp_path / "labels", shape=(20, 30), dtype="bool")[:10] = True
+    with pytest.raises(InputError, match="dtype=bool.*'binary'"):
+        plan_for(tmp_path, np.zeros(1))
+    assert stored(run(plan_for(tmp_path, np.zeros(1), kind="binary")))[0].sum() == 300
 
 
 def test_class_names_are_kept_and_checked(tmp_path):
@@ -429,17 +506,34 @@ def test_a_slide_of_100_000_px_is_planned_in_a_second_and_refused_where_memory_i
         plan_for(tmp_path, np.zeros(1), kind="binary")
 
 
-def test_a_task_stays_within_its_planned_memory(tmp_path):
+def test_a_plane_too_large_for_memory_is_named_with_what_helps(tmp_path):
+    for name in ("image", "labels"):
+        zarr.create_array(tmp_path / name, shape=(10_000, 12_000), dtype="uint8", chunks=(1024, 1024))
+    plan = plan_for(tmp_path, np.zeros(1), kind="binary")
+    with pytest.raises(
+        PlanError, match=r"one plane of .*labels \(yx.*'instances'.*w0=0.*ridge=0.*fewer workers"
+    ) as said:
+        plan.check_memory(2 << 30, tasks=1)
+    assert "smaller block" not in str(said.value)
+    without = plan_for(tmp_path, np.zeros(1), kind="binary", settings=WeightSettings(w0=0, ridge_px=0))
+    without.check_memory(2 << 30, tasks=1)
+    with pytest.raises(PlanError, match="choose a smaller block"):
+        without.check_memory(50 << 20, tasks=1)
+
+
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+def test_a_task_stays_within_its_planned_memory(tmp_path, kind):
     labels = draw_cells(0, shape=(300, 300), cells=200).astype(np.uint64)
-    plan = plan_for(tmp_path, labels, block=256)
+    plan = plan_for(tmp_path, labels if kind == "instances" else labels % 5, block=256, kind=kind)
     run(plan)
-    job = weight_inputs.open_pixels(plan)[0].job
-    job = weight_blocks.replace_weights(job, (1.0, 1.0))
-    tracemalloc.start()
-    weight_blocks.run_block_alone(job, (0, 0))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert 0.3 * plan.task_bytes < peak <= plan.task_bytes
+    job = weight_inputs.object_jobs(plan, weight_inputs.open_pixels(plan))[0]
+    job = weight_blocks.replace_weights(job, (1.0,) * 5)
+    for task in (weight_blocks.run_block_alone, weight_blocks.count_block):
+        tracemalloc.start()
+        task(job, (0, 0))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert 0.3 * plan.block_bytes < peak <= plan.block_bytes
 
 
 def test_finding_objects_stays_within_its_planned_memory(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from unet.predict import whole_image_logits
 from unet.sample import IGNORE, Sample
 from unet.train import build_model, train
 from unet.train_settings import TrainSettings, sample_number, step_seed
-from unet.training_state import count_steps, load_state
+from unet.training_state import History, Validation, count_steps, load_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -295,7 +296,7 @@ def _start(folder, path, processes=1):
 def test_a_state_of_another_training_is_refused_naming_what_differs(tmp_path):
     path = tmp_path / "state"
     trained(state_path=path)
-    with pytest.raises(TrainingDataError, match=r"settings: begun with .*'steps': 12.* now .*'steps': 13"):
+    with pytest.raises(TrainingDataError, match=r"differs: settings.steps: begun with 12, now 13\."):
         trained(state_path=path, steps=13)
     with pytest.raises(TrainingDataError, match="architecture"):
         trained(DROPPING, state_path=path)
@@ -320,8 +321,6 @@ def test_processes_that_train_together_end_together_and_go_on(tmp_path):
     process = _start(tmp_path, path, processes=2)
     while process.stdout.readline() != b"10\n":
         assert process.poll() is None, process.stderr.read()
-    import psutil
-
     others = psutil.Process(process.pid).children(recursive=True)
     assert others
     process.kill()
@@ -342,7 +341,7 @@ def test_processes_that_train_together_end_together_and_go_on(tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_sample():
     with pytest.raises(DivergedError, match=r"loss of sample 4 is nan") as caught:
         trained(samples=RoughSamples(10, bad=4), steps=10)
-    assert sample_number(TrainSettings(), 10, caught.value.step) == caught.value.sample == 4
+    assert sample_number(TrainSettings(), 10, caught.value.step - 1) == caught.value.sample == 4
 
 
 def test_a_rate_that_is_too_high_is_named():
@@ -397,3 +396,30 @@ def test_each_step_is_reported():
     )
     assert steps == [*zip(range(1, 8), history.losses, strict=True)]
     assert saved == [3, 5, 6, 7]
+
+
+def test_no_processes_are_refused():
+    with pytest.raises(TrainingDataError, match="processes=0"):
+        training(processes=0)
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best():
+    nan, good, worse = (Validation(step, loss, 0.5, 0.1) for step, loss in ((1, float("nan")), (2, 0.5), (3, 0.7)))
+    history = History().add(nan, "iou", 0)
+    assert history.best is None
+    assert history.add(good, "loss", 0).add(worse, "loss", 0).best == good
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_those_that_train_with_it(tmp_path):
+    path = tmp_path / "state.safetensors"
+    process = _start(tmp_path, path, processes=2)
+    while process.stdout.readline() != b"10\n":
+        assert process.poll() is None, process.stderr.read()
+    other = next(child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
+    other.kill()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode
+    assert "RankError: process 1 of 2 ended with exit code -9" in said.decode()
+    assert count_steps(path) >= 8
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []

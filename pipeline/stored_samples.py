@@ -1,0 +1,71 @@
+"""Stored samples as a training reads them, in any order; damaged and lost files are noticed, not learnt from."""
+
+import numpy as np
+
+from pipeline.errors import InputError, UnreadableChunkError
+from pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from unet.sample import IGNORE, Sample
+
+
+class StoredSamples:
+    """One part of a sample set as `unet.sample.Samples`.
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Where they are.
+    part : {"training", "validation"}
+        Which.
+
+    Raises
+    ------
+    InputError
+        If some are not stored yet.
+    """
+
+    def __init__(self, samples: SampleSet, part: Part) -> None:
+        self._samples, self._part, self._count = samples, part, samples.count(part)
+        if missing := len(pending_shards(samples, part)):
+            raise InputError(
+                f"{samples.location}: {missing} files of {part} samples are missing; run `segment-slide training-data` "
+                f"again, it goes on where it stopped."
+            )
+        self._arrays = {name: samples.array(part, name) for name in ARRAYS} if self._count else {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def __getitem__(self, number: int, /) -> Sample:
+        """The sample of a number.
+
+        Raises
+        ------
+        IndexError
+            If there is none.
+        UnreadableChunkError
+            If its file is damaged, or gone by now.
+        """
+        if not 0 <= number < self._count:
+            raise IndexError(f"sample {number} of {self._count}")
+        try:
+            image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
+        except Exception as error:  # codecs raise whatever they like on damaged bytes
+            raise UnreadableChunkError(self._explain(number, f"{type(error).__name__}: {error}")) from error
+        # zarr gives zeros for a file that is gone: no weight where something is annotated, or no image
+        if (weights[classes != IGNORE] <= 0).any() or (not image.any() and self._is_gone(number)):
+            raise UnreadableChunkError(self._explain(number, "its file is gone"))
+        return Sample(image, classes, weights)
+
+    def _is_gone(self, number: int) -> bool:
+        return number // self._samples.shard_samples in pending_shards(self._samples, self._part)
+
+    def _explain(self, number: int, what: str) -> str:
+        return (
+            f"{self._samples.location}: {self._part} sample {number} cannot be read ({what}). Delete the file of each "
+            f"array that holds it and run `segment-slide training-data` again, then go on training."
+        )
+
+    def place(self, number: int) -> tuple[float, ...]:
+        """Number of the image that a sample was cut from, and the tile's centre in it (px)."""
+        return tuple(map(float, np.asarray(self._arrays["places"][number])))
