@@ -1,10 +1,10 @@
-"""Two real acquisitions from raw files to an OME-Zarr segmentation: ISBI 2012 (EM, a stack) and CMU-1 (H&E, a slide).
+"""A real slide from its file to an OME-Zarr segmentation: CMU-1, H&E.
 
-    python benchmarks/real.py --output /tmp/real [--data ../shared/data] [--only isbi|wsi] [--reuse]
+    python benchmarks/real.py --output /tmp/real [--data ../shared/data] [--reuse]
 
-Each part ingests the files, trains a small U-Net on a few annotated images for some minutes on the CPU, segments
-through the real flow, scores what it did not learn from, validates the output with the libraries that others read it
-with, and writes a picture. Data: see README.md in the data folder.
+Ingests the file, trains a small U-Net on a few annotated images for some minutes on the CPU, segments through the real
+flow, scores what it did not learn from, validates the output with the libraries that others read it with, and writes a
+picture. Data: see README.md in the data folder.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from flows.overlay import Panel, write_overlay
 from flows.prepare import SegmentRequest
 from flows.progress import format_seconds
 from flows.segment import SegmentReport, segment_slide
-from pipeline.ingest_plan import IngestOptions
 from pipeline.object_scores import score_objects
 from pipeline.options import SegmentOptions
 from pipeline.pixel_scores import score_pixels
@@ -61,7 +60,7 @@ class Row:
     scores: str
 
 
-# -- what both have in common --------------------------------------------------------------------------------
+# -- training, running, validating --------------------------------------------------------------------------------
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -134,92 +133,6 @@ def validate(location: Path, groups: Sequence[str]) -> None:
         f"layers {[(kind, meta.get('name')) for _, meta, kind in layers]} (napari-ome-zarr)",
         highlight=False,
     )
-
-
-# -- ISBI 2012 -----------------------------------------------------------------------------------------------
-
-HELD_OUT = ("03", "08", "13", "17", "22", "27")  # three of each half of the stack: the halves differ in sharpness
-
-
-def isbi(data: Path, output: Path, reuse: bool) -> Row:
-    """30 slices as one stack; a 2D network from 18 labelled slices, scored on 6 others."""
-    output.mkdir(parents=True, exist_ok=True)
-    pages = sorted((data / "isbi2012" / "image").glob("*.png"))
-    truths = {
-        path.stem: (read_png(path) > 127).astype(np.uint8) for path in (data / "isbi2012" / "label").glob("*.png")
-    }
-    images = {path.stem: read_png(path)[None] for path in pages}
-    learnt = sorted(set(truths) - set(HELD_OUT))
-    CONSOLE.rule(f"ISBI 2012: {len(pages)} slices, {len(learnt)} to learn from, {len(HELD_OUT)} to score")
-    ingest_image(pages, str(output / "stack.ome.zarr"), IngestOptions(pixel_size={"z": 0.05, "y": 0.004, "x": 0.004}))
-
-    settings = TrainSettings(steps=1000, optimiser="adamw", learning_rate=1.5e-3, precision="bfloat16", seed=1)
-    normalisation = constants([images[name] for name in learnt])
-    config = ModelConfig(
-        Architecture(base_channels=16, depth=4, dropout=0.0),
-        ("membrane", "cell"),
-        normalisation,
-        pixel_size_um=(0.004, 0.004),
-        training={"data": f"ISBI 2012, slices {' '.join(learnt)}", "settings": asdict(settings)},
-    )
-    model = output / "isbi.safetensors"
-    train_s = fit(
-        model,
-        [normalise(images[name], normalisation) for name in learnt],
-        [truths[name] for name in learnt],
-        config,
-        reuse,
-    )
-    options = SegmentOptions(name="cells", block=512, probabilities="uint8", tta="flips")
-    report = run_flow(output / "stack.ome.zarr", model, output / "cells.ome.zarr", options)
-    validate(output / "cells.ome.zarr", ["", "labels/cells", "probability/cells"])
-
-    found = np.asarray(open_array(report.location, "labels/cells/0")[...])
-    scores = np.asarray(open_array(report.location, "probability/cells/0")[...])[1]
-    errors = {}
-    for name in HELD_OUT:
-        truth, cell = truths[name], scores[int(name)] / 255
-        at_thresholds = [float(np.mean((cell >= threshold) != truth)) for threshold in np.arange(0, 1.05, 0.1)]
-        errors[name] = (1 - score_pixels(truth, found[int(name)]).accuracy, min(at_thresholds))
-    CONSOLE.print(
-        "pixel error (argmax / best threshold):",
-        ", ".join(f"{name} {a:.3f}/{b:.3f}" for name, (a, b) in errors.items()),
-        highlight=False,
-    )
-    error, best = np.mean(list(errors.values()), axis=0)
-    majority = np.mean([truths[name].mean() for name in HELD_OUT])
-    draw_isbi(output / "isbi.png", images["17"][0], truths["17"], found[17], errors["17"][0])
-    return Row(
-        "ISBI 2012",
-        "30 x 512 x 512, EM",
-        train_s,
-        report,
-        f"pixel error {error:.3f} (best threshold {best:.3f}) on {len(HELD_OUT)} unseen slices; all cell: "
-        f"{1 - majority:.3f}; the paper, another test set, net 10 h trained: 0.061",
-    )
-
-
-def draw_isbi(path: Path, image: np.ndarray, truth: np.ndarray, found: np.ndarray, error: float) -> None:
-    true_ids, ids = (ndimage.label(morphology.remove_small_objects(c > 0, max_size=50))[0] for c in (truth, found))
-    overlaps = np.zeros((ids.max() + 1, true_ids.max() + 1), int)
-    np.add.at(overlaps, (ids, true_ids), 1)
-    best = overlaps[:, 1:].argmax(axis=1) + 1
-    best[0] = 0
-    panels = [
-        Panel(image, "ISBI 2012, slice 17 (not learnt from)"),
-        Panel(coloured(image, best[ids]), "segmentation, colours as in the truth"),
-        Panel(coloured(image, true_ids), "truth"),
-    ]
-    write_overlay(path, panels, f"pixel error of this slice {error:.3f}")
-
-
-def coloured(image: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Objects in colours over a grey image."""
-    hues = (np.arange(1, ids.max() + 2) * 0.618034) % 1  # golden ratio: neighbours differ
-    colours = color.hsv2rgb(np.stack([hues, np.full_like(hues, 0.75), np.ones_like(hues)], axis=-1)[None])[0]
-    shade = image.astype(float)[..., None] / 255
-    mixed = np.where(ids[..., None] > 0, 0.65 * shade + 0.35 * colours[ids - 1], shade)
-    return (mixed * 255).round().astype(np.uint8)
 
 
 # -- CMU-1 ---------------------------------------------------------------------------------------------------
@@ -357,25 +270,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--only", choices=["isbi", "wsi"])
     parser.add_argument("--reuse", action="store_true", help="keep networks that are there")
     options = parser.parse_args()
-    table = Table(title="Real data, on the CPU", title_justify="left")
+    table = Table(title="A real slide, on the CPU", title_justify="left")
     for heading in ("", "image", "train", "segment", "Mpx/s", "scores"):
         table.add_column(heading)
-    for name, run in (("isbi", isbi), ("wsi", wsi)):
-        if options.only in (None, name):
-            began = time.perf_counter()
-            row = run(options.data, options.output / name, options.reuse)
-            CONSOLE.print(f"{name}: {format_seconds(time.perf_counter() - began)} in all")
-            table.add_row(
-                row.name,
-                row.data,
-                format_seconds(row.train_s) if row.train_s == row.train_s else "reused",
-                format_seconds(row.segment.seconds),
-                f"{row.segment.pixels_per_s / 1e6:.2f}",
-                row.scores,
-            )
+    began = time.perf_counter()
+    row = wsi(options.data, options.output, options.reuse)
+    CONSOLE.print(f"{format_seconds(time.perf_counter() - began)} in all")
+    table.add_row(
+        row.name,
+        row.data,
+        format_seconds(row.train_s) if row.train_s == row.train_s else "reused",
+        format_seconds(row.segment.seconds),
+        f"{row.segment.pixels_per_s / 1e6:.2f}",
+        row.scores,
+    )
     CONSOLE.print(table)
 
 
