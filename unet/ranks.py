@@ -7,6 +7,7 @@ averaged by torch's DistributedDataParallel, so n processes with a batch of b ar
 import contextlib
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -150,8 +151,11 @@ def _find_ended(others: "Sequence[BaseProcess]") -> tuple[int, int] | None:
 
 
 def _run_rank(rank: int, size: int, device: torch.device, meeting: str, work: Callable[[Ranks], object]) -> None:
-    with _joined(rank, size, device, meeting) as ranks:
-        work(ranks)
+    try:
+        with _joined(rank, size, device, meeting) as ranks:
+            work(ranks)
+    except (UnetError, KeyboardInterrupt):
+        sys.exit(1)  # rank 0 meets the same, and says so
 
 
 @contextlib.contextmanager

@@ -344,6 +344,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_sample():
     assert sample_number(TrainSettings(), 10, caught.value.step - 1) == caught.value.sample == 4
 
 
+def test_a_loss_of_another_process_that_is_not_finite_ends_both(capfd):
+    with pytest.raises(DivergedError, match=r"loss of sample 4 is inf"):
+        trained(samples=RoughSamples(10, bad=4), steps=10, processes=2)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_rate_that_is_too_high_is_named():
     with pytest.raises(DivergedError, match=r"step \d: .*lower learning rate \(now 1e\+30\)"):
         trained(optimiser="sgd", learning_rate=1e30, schedule="constant")
