@@ -103,7 +103,7 @@ class UNet(nn.Module):
             features = torch.cat([features, skip], dim=1)  # up-sampled first, then the skip
             del skip
             features = self.merge[level](features)  # 56 -> 52
-        with torch.autocast(features.device.type, enabled=False):  # mixed precision ends here
+        with torch.autocast("cuda" if features.is_cuda else "cpu", enabled=False):  # mixed precision ends here
             return self.classify(features.to(self.classify.weight.dtype)).float()
 
 
