@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.curves import write_picture, write_tables
 from flows.progress import QuietStages, Stages
@@ -113,7 +113,7 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         request.device,
         request.processes,
         folder / STATE_NAME,
-        {"samples": json.loads(json.dumps(samples.record())), "code": code_version()},
+        {"samples": _identify(samples), "code": code_version()},
     )
     _check_place(path, folder, samples.location)
     with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
@@ -134,6 +134,13 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         _write_curves(folder, history)
         checkpoint = save_checkpoint(path, model, _add_results(config, history))
     return TrainReport(checkpoint, history, folder, done, time.perf_counter() - began)
+
+
+def _identify(samples: SampleSet) -> dict[str, Any]:
+    """What the samples are, wherever they and their training set lie."""
+    record: dict[str, Any] = json.loads(json.dumps(samples.record()))
+    del record["training_set"]["location"]
+    return record
 
 
 def _output_path(output: str) -> Path:

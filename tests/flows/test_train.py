@@ -51,6 +51,7 @@ def write_samples(location, *, bad=-1, missing=False):
         training_images=("first", "second"),
         validation_images=("third",),
         settings={"place_axes": "yx", "seed": 3},
+        training_set={"location": f"{location}-set", "fingerprint": "abc"},
     )
     create_sample_set(samples)
     for part, drawn in (("training", RoughSamples(20, bad=bad)), ("validation", RoughSamples(4, seed=7))):
@@ -122,6 +123,13 @@ def test_the_same_command_again_says_that_it_is_done(samples, tmp_path):
     again = train_network(request(samples, path))
     assert (again.steps_before, again.history) == (8, first.history)
     assert path.read_bytes() == before
+
+
+def test_a_training_goes_on_with_samples_that_were_moved(samples, tmp_path):
+    first = train_network(request(samples, tmp_path / "cells.safetensors"))
+    moved = write_samples(tmp_path / "elsewhere.zarr")
+    again = train_network(request(moved, tmp_path / "cells.safetensors"))
+    assert (again.steps_before, again.history) == (8, first.history)
 
 
 def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
