@@ -49,7 +49,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a segmentation against the truth: IoU, Dice, SEG, F1, Rand, warping error."""
-    from flows.evaluate import EvaluateRequest, evaluate_locally
+    from flows.evaluate import EvaluateRequest, as_kind, evaluate_locally
     from flows.progress import RichStages
     from flows.show_scores import show_scores, write_csv, write_json
     from pipeline.evaluate import EvaluateOptions
@@ -58,7 +58,7 @@ def evaluate(
     request = EvaluateRequest(
         predicted=predicted,
         truth=truth,
-        kind=kind,  # type: ignore[arg-type]
+        kind=as_kind(kind),
         predicted_objects=predicted_objects,
         truth_objects=truth_objects,
         value=value,

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flows.progress import QuietStages, Stages
 from pipeline.contingency import Contingency
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Kind = Literal["classes", "instances", "membranes"]
-KINDS = ("classes", "instances", "membranes")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 OBJECTS = ("auto", "ids", "components")
 
 
@@ -208,9 +208,23 @@ def _pair_folders(request: EvaluateRequest) -> tuple[tuple[list[str], list[str]]
     return ([path for _, path, _ in pairs], [path for _, _, path in pairs]), (note,) if alone else ()
 
 
+def as_kind(word: str) -> Kind:
+    """A word for what is compared.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind.
+    """
+    for kind in KINDS:
+        if word == kind:
+            return kind
+    raise InputError(f"kind={word!r}, expected one of: {', '.join(KINDS)}.")
+
+
 def _check_words(request: EvaluateRequest) -> None:
-    choices = {
-        "kind": (request.kind, KINDS),
+    as_kind(request.kind)
+    choices: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "predicted_objects": (request.predicted_objects, OBJECTS),
         "truth_objects": (request.truth_objects, OBJECTS),
         "n_spatial": (request.n_spatial, (2, 3)),

@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from unet.sample import IGNORE
 
 Kind = Literal["instances", "classes", "binary"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_PLANE_PX = 1 << 28  # one plane's values, mask and components are in memory at once: about 10 GiB
 _CLASS_BITS = 8  # of a coded object: its class below, its number above
@@ -48,8 +48,7 @@ class LabelRule:
     needs_objects: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"kind={self.kind!r} of annotation, expected one of: {', '.join(KINDS)}.")
+        as_kind(self.kind)
         if self.ignore == 0:
             raise InputError(
                 "ignore=0, expected another value: 0 is background, and without background there is nothing to tell "
@@ -141,6 +140,20 @@ class LabelRule:
                 f"annotated, name it as the value to ignore; if values are objects, the kind is 'instances'; if they "
                 f"are a mask (0 and {highest}), 'binary'."
             )
+
+
+def as_kind(word: str) -> Kind:
+    """A word for a kind of annotation.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind.
+    """
+    for kind in KINDS:
+        if word == kind:
+            return kind
+    raise InputError(f"kind={word!r} of annotation, expected one of: {', '.join(KINDS)}.")
 
 
 def check_plane(shape: tuple[int, ...], name: str) -> None:

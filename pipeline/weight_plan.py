@@ -11,7 +11,7 @@ from pipeline import store
 from pipeline.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
 from pipeline.errors import InputError, OutputError, PlanError
 from pipeline.ingest_plan import STORED_DTYPE
-from pipeline.label_values import LabelRule, check_plane
+from pipeline.label_values import LabelRule, as_kind, check_plane
 from pipeline.lock import LOCK_NAME
 from pipeline.record import ATTRIBUTE, code_version, compare_records
 from pipeline.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
@@ -56,7 +56,7 @@ class WeightOptions:
     def rule(self) -> LabelRule:
         """How label values are read."""
         needs_objects = self.settings.reach_px > 0 or self.settings.ridge_px > 0  # w0 alone must not change classes
-        return LabelRule(self.kind, self.ignore, needs_objects)  # type: ignore[arg-type]
+        return LabelRule(as_kind(self.kind), self.ignore, needs_objects)
 
 
 @dataclass(frozen=True)
