@@ -1,0 +1,123 @@
+"""Intermediate results of a run on disk: one small file per block, there whole or not at all, deleted at the end.
+
+What must be known across blocks is too much for one memory and too little for a Zarr array of its own. A file's
+presence says that its block's step is done, so a run that was killed goes on from what is here.
+"""
+
+import io
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs.zstd import Zstd
+
+from pipeline import store
+from pipeline.errors import BlockError, OutputError
+from pipeline.grid import Index
+
+_SUFFIX = ".npz.zst"
+_CODEC = Zstd(level=1)  # written once, read once or twice: fast beats small
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """A folder of intermediate results, one file per block and kind.
+
+    Parameters
+    ----------
+    location : str
+        The output's store: a local path or a URL.
+    path : str
+        Folder in it, for example "labels/cells-instances/work".
+    """
+
+    location: str
+    path: str
+
+    def save(self, kind: str, index: Index, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the arrays of a block, aside and then renamed.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written: a full disk, a lost connection.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+        self._write(self._file(kind, index), bytes(_CODEC.encode(buffer.getvalue())))
+
+    def load(self, kind: str, index: Index) -> Arrays:
+        """Arrays of a block, as they were saved.
+
+        Raises
+        ------
+        BlockError
+            If the file is missing or damaged, naming it.
+        """
+        file = self._file(kind, index)
+        try:
+            with np.load(io.BytesIO(_CODEC.decode(self._read(file)))) as content:
+                return {name: content[name] for name in content.files}
+        except Exception as error:  # codecs and file systems raise what they like on damaged bytes
+            raise BlockError(
+                f"{file} is missing or damaged ({type(error).__name__}: {error}); delete it, so that it is made again"
+            ) from error
+
+    def stored(self, kind: str) -> set[Index]:
+        """Blocks whose file of a kind is there; a file of 0 bytes (a power cut) is not."""
+        return {
+            tuple(map(int, name.removesuffix(_SUFFIX).split(".")))
+            for name in self._names(kind)
+            if name.endswith(_SUFFIX)
+        }
+
+    def remove(self) -> None:
+        """Delete the folder with all in it; nothing if it is not there."""
+        store.remove(self.location, self.path)
+
+    def _file(self, kind: str, index: Index) -> str:
+        return store.join(self.location, self.path, kind, ".".join(map(str, index)) + _SUFFIX)
+
+    def _names(self, kind: str) -> Iterator[str]:
+        folder = store.join(self.location, self.path, kind)
+        if store.is_remote(self.location):
+            yield from store.list_names(folder)
+        elif os.path.isdir(folder):
+            with os.scandir(folder) as entries:
+                yield from (entry.name for entry in entries if entry.stat().st_size > 0)
+
+    def _read(self, file: str) -> bytes:
+        if not store.is_remote(file):
+            return Path(file).read_bytes()
+        filesystem, path = _filesystem(file)
+        content: bytes = filesystem.cat_file(path)
+        return content
+
+    def _write(self, file: str, content: bytes) -> None:
+        try:
+            if store.is_remote(file):
+                filesystem, path = _filesystem(file)
+                filesystem.pipe_file(path, content)
+                return
+            aside = Path(f"{file}.{uuid.uuid4().hex}.partial")
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                aside.write_bytes(content)
+                aside.replace(file)
+            finally:
+                aside.unlink(missing_ok=True)
+        except Exception as error:  # fsspec back ends raise classes of their own
+            raise OutputError(f"{file} cannot be written: {error}") from error
+
+
+def _filesystem(file: str) -> tuple[Any, str]:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(file)
+    return filesystem, path
