@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_evaluate, cli_training
+from flows import cli_evaluate, cli_objects, cli_training
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -213,6 +213,7 @@ def demo(
     run_demo(output)
 
 
+app.add_typer(cli_objects.commands)
 app.add_typer(cli_training.commands)
 app.add_typer(cli_evaluate.commands)
 

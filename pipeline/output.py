@@ -129,9 +129,7 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str,
     if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
         shown = ome.multiscale_attributes(ome.within(labels, label_group(name)))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": label_group(name)}})
-    listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
-    names = sorted({*listed.get("labels", []), name})
-    store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
+    list_label(location, name)
     if plan.probabilities is not None:
         arrays = plan.probability_arrays()
         scores = ome.multiscale_attributes(_calibrated(name, plan, "local_mean", arrays[0].axes))
@@ -139,6 +137,14 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str,
         _create_image(location, probability_group(name), arrays, scores, record)
     shown = ome.label_attributes(labels, tuple(record["model"]["classes"]))
     _create_image(location, label_group(name), plan.label_arrays(), shown, record)
+
+
+def list_label(location: str, name: str) -> None:
+    """Name a label image in ``labels/``, beside those that are named there."""
+    listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
+    names = sorted({*listed.get("labels", []), name})
+    if names != listed.get("labels"):
+        store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
 
 
 def _create_image(

@@ -1,0 +1,188 @@
+"""What one block knows of its objects, as two files: its runs, for itself, and its faces, for its neighbours.
+
+An object that touches a face which the block shares with another one (a face object) may go on there; all others are
+known completely. Only face objects are ever looked at across blocks, and they alone decide how much memory that takes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.components import Components
+from pipeline.grid import BlockGrid, Index
+from pipeline.joining import Face
+from pipeline.work import Arrays, WorkFolder
+
+RUNS, FACES = "runs", "faces"
+Columns = Mapping[str, np.ndarray]  # a value per object
+
+
+@dataclass(frozen=True)
+class BlockObjects:
+    """All objects of a block.
+
+    Attributes
+    ----------
+    components : Components
+        The objects; numbers count from 1 within the block.
+    columns : mapping
+        Values per object.
+    """
+
+    components: Components
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class FaceObjects:
+    """Face objects of a block, numbered from 1 in the order of their numbers in it.
+
+    Attributes
+    ----------
+    numbers : ndarray of uint32, (face objects,)
+        Their numbers in the block, ascending.
+    columns : mapping
+        Values per face object.
+    faces : mapping of Face to ndarray of uint32
+        Number (of the face object) per pixel of each face shared with another block.
+    starts : ndarray of uint32, (lines,)
+        How many of the block's other objects that are kept begin in each line.
+    line : ndarray of uint32, (face objects,)
+        Line of the block in which the face object begins.
+    position : ndarray of uint32, (face objects,)
+        How many of the block's other kept objects begin before it in that line.
+    """
+
+    numbers: np.ndarray
+    columns: Columns
+    faces: dict[Face, np.ndarray]
+    starts: np.ndarray
+    line: np.ndarray
+    position: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of face objects."""
+        return len(self.numbers)
+
+
+def shared_faces(grid: BlockGrid, index: Index) -> list[Face]:
+    """Faces of a block behind which another block lies, on spatial axes."""
+    spatial = range(grid.n_planes_axes, len(grid.shape))
+    return [
+        (axis, side) for axis in spatial for side in (0, 1) if 0 <= index[axis] + (2 * side - 1) < grid.counts[axis]
+    ]
+
+
+def first_pixels(grid: BlockGrid, index: Index, components: Components) -> np.ndarray:
+    """Linear index in the whole image (C order) of each object's first pixel, int64."""
+    local = np.unravel_index(components.first_pixel, components.shape)
+    origin = [part.start for part in grid.write_box(index)]
+    strides = [math.prod(grid.shape[axis + 1 :]) for axis in range(len(grid.shape))]
+    total = np.zeros(components.count, np.int64)
+    for position, start, stride in zip(local, origin, strides, strict=True):
+        total += (position + start) * stride
+    return total
+
+
+def save_block(work: WorkFolder, index: Index, objects: BlockObjects, shared: list[Face], kept: np.ndarray) -> None:
+    """Write a block's runs and then its faces, whose presence says that the block is done.
+
+    Parameters
+    ----------
+    work : WorkFolder
+        Where to.
+    index : tuple of int
+        The block.
+    objects : BlockObjects
+        Its objects.
+    shared : list of Face
+        Faces behind which another block lies.
+    kept : ndarray of bool, (objects,)
+        Which objects stay, as far as the block alone can say.
+    """
+    components, width = objects.components, objects.components.shape[-1]
+    position_dtype = np.uint16 if width <= np.iinfo(np.uint16).max else np.uint32
+    runs: Arrays = {
+        "shape": np.array(components.shape, np.int64),
+        "runs": np.diff(components.line).astype(np.uint32),
+        "start": components.start.astype(position_dtype),
+        "stop": components.stop.astype(position_dtype),
+        "number": components.number,
+    }
+    work.save(RUNS, index, runs | {f"column.{name}": values for name, values in objects.columns.items()})
+    work.save(FACES, index, _face_arrays(objects, shared, kept))
+
+
+def _face_arrays(objects: BlockObjects, shared: list[Face], kept: np.ndarray) -> Arrays:
+    components = objects.components
+    painted = components.paint(np.arange(1, components.count + 1, dtype=np.uint32))
+    faces = {face: painted[(slice(None),) * face[0] + (-face[1],)] for face in shared}  # -0 is the first, -1 the last
+    is_face = np.zeros(components.count + 1, np.bool_)
+    for pixels in faces.values():
+        is_face[pixels] = True
+    is_face[0] = False
+    rank = np.cumsum(is_face, dtype=np.uint32) * is_face  # 0 stays 0: what is no face object is on no face
+    inner = kept & ~is_face[1:]
+    lines, first_line = len(components.line) - 1, components.first_line
+    numbers = np.flatnonzero(is_face)
+    return {
+        "numbers": numbers.astype(np.uint32),
+        "starts": np.bincount(first_line[inner], minlength=lines).astype(np.uint32),
+        "line": first_line[numbers - 1].astype(np.uint32),
+        "position": count_before(first_line, inner, lines)[numbers - 1].astype(np.uint32),
+        **{f"column.{name}": values[numbers - 1] for name, values in objects.columns.items()},
+        **{f"face.{axis}.{side}": rank[pixels] for (axis, side), pixels in faces.items()},
+    }
+
+
+def count_before(line: np.ndarray, counted: np.ndarray, n_lines: int) -> np.ndarray:
+    """How many of the counted objects begin before each object in its own line.
+
+    Parameters
+    ----------
+    line : ndarray of integer, (objects,)
+        In which each begins, ascending.
+    counted : ndarray of bool, (objects,)
+        Which count.
+    n_lines : int
+        Number of lines.
+
+    Examples
+    --------
+    >>> count_before(np.array([0, 0, 2, 2]), np.array([True, True, False, True]), 3).tolist()
+    [0, 1, 0, 0]
+    """
+    starts = np.bincount(line[counted], minlength=n_lines)
+    before_line = np.cumsum(starts) - starts
+    before: np.ndarray = np.cumsum(counted) - counted - before_line[line]
+    return before
+
+
+def load_objects(work: WorkFolder, index: Index) -> BlockObjects:
+    """A block's objects, as `save_block` wrote them."""
+    arrays = work.load(RUNS, index)
+    line = np.zeros(len(arrays["runs"]) + 1, np.int64)
+    np.cumsum(arrays["runs"], out=line[1:])
+    number = arrays["number"]
+    first_run = np.flatnonzero(np.diff(np.maximum.accumulate(number.astype(np.int64)), prepend=0))
+    start, stop = arrays["start"].astype(np.uint32), arrays["stop"].astype(np.uint32)
+    shape = tuple(int(size) for size in arrays["shape"])
+    return BlockObjects(Components(shape, line, start, stop, number, first_run), _columns(arrays))
+
+
+def load_faces(work: WorkFolder, index: Index) -> FaceObjects:
+    """A block's face objects, as `save_block` wrote them."""
+    arrays = work.load(FACES, index)
+    faces = {}
+    for name, pixels in arrays.items():
+        if name.startswith("face."):
+            _, axis, side = name.split(".")
+            faces[int(axis), int(side)] = pixels
+    return FaceObjects(arrays["numbers"], _columns(arrays), faces, arrays["starts"], arrays["line"], arrays["position"])
+
+
+def _columns(arrays: Arrays) -> dict[str, np.ndarray]:
+    return {name.removeprefix("column."): values for name, values in arrays.items() if name.startswith("column.")}

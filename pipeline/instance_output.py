@@ -1,0 +1,164 @@
+"""The instance image on disk: where it may lie, its groups and metadata, the record of what made it.
+
+::
+
+    OUT.ome.zarr/labels/<name>-instances/0, 1, …    uint32 or uint64 ids, `nearest` pyramid
+                                        /work/      intermediate files, until the ids are written
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline import ome, store
+from pipeline.errors import InputError, OutputError
+from pipeline.image import StoredImage, describe_image
+from pipeline.instance_plan import InstancePlan
+from pipeline.output import check_output, label_group, list_label
+from pipeline.pyramid import calibrate
+from pipeline.record import ATTRIBUTE, compare_records
+from pipeline.work import WorkFolder
+
+COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
+
+
+def instances_name(name: str) -> str:
+    """Name of the instance image that belongs to a class map."""
+    return f"{name}-instances"
+
+
+def instance_group(name: str) -> str:
+    """Path of that image in its output."""
+    return label_group(instances_name(name))
+
+
+def work_folder(location: str, name: str, step: str) -> WorkFolder:
+    """Where a step keeps what must be known across blocks."""
+    return WorkFolder(location, f"{work_path(name)}/{step}")
+
+
+def work_path(name: str) -> str:
+    """Folder of all intermediate files."""
+    return f"{instance_group(name)}/work"
+
+
+def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = None) -> tuple[StoredImage, bool]:
+    """The class map to label, and whether it lies in the `labels/` of the location.
+
+    Raises
+    ------
+    InputError
+        If there is none, naming the label images there are.
+    """
+    location = store.resolve_location(location)
+    listed = ((store.read_attributes(location, "labels") or {}).get("ome") or {}).get("labels") or []
+    if name in listed or store.read_attributes(location, label_group(name)) is not None:
+        image = describe_image(store.join(location, label_group(name)), level=level, axes=axes)
+        _check_complete(location, name, image)
+        return image, True
+    if listed:
+        raise InputError(f"{location} has no label image {name!r}; choose with --name: {', '.join(map(str, listed))}.")
+    return describe_image(location, level=level, axes=axes), False
+
+
+def _check_complete(location: str, name: str, image: StoredImage) -> None:
+    """Refuse a segmentation that is not finished: what is missing would pass for background."""
+    if not is_ours(location, name):
+        return
+    missing = missing_shards(image)
+    if missing:
+        raise InputError(
+            f"{image.location} is not complete: {missing} of its blocks are missing. Finish the segmentation first: "
+            f"run the same `segment-slide segment` again."
+        )
+
+
+def missing_shards(image: StoredImage) -> int:
+    """Files of an image that are not there (yet); only images that store background too can tell."""
+    total = np.prod([-(-size // chunk) for size, chunk in zip(image.shape, image.chunks, strict=True)])
+    return int(total) - len(store.stored_shards(image.location, image.array_path))
+
+
+def is_ours(location: str, name: str) -> bool:
+    """Whether a label image was made by this package."""
+    return ATTRIBUTE in (store.read_attributes(location, label_group(name)) or {})
+
+
+def check_place(location: str, name: str, image: StoredImage, wanted: dict[str, Any], *, in_place: bool) -> bool:
+    """Refuse a place that cannot or must not take instances; whether they were begun there before.
+
+    Raises
+    ------
+    OutputError
+        If foreign files lie there.
+    OutputMismatchError
+        If other instances were begun there, naming what differs.
+    """
+    check_output(location, instances_name(name), image.location, in_place=in_place)
+    begun = read_instance_record(location, name)
+    if begun:
+        compare_records(begun, wanted, store.join(location, instance_group(name)))
+    return bool(begun)
+
+
+def read_instance_record(location: str, name: str) -> dict[str, Any]:
+    """What made the instances that lie there; empty if there are none."""
+    return (store.read_attributes(location, instance_group(name)) or {}).get(ATTRIBUTE) or {}
+
+
+def begin(location: str, name: str, record: dict[str, Any]) -> None:
+    """Write down what is about to be made; no array yet: its dtype depends on how many objects there are."""
+    store.create_group(location, instance_group(name), [], {ATTRIBUTE: record})
+
+
+def create_arrays(location: str, name: str, plan: InstancePlan, count: int, *, in_place: bool) -> list[store.ArraySpec]:
+    """Create the instance image without any pixel, unless it is there; its arrays.
+
+    The label image's metadata come after its arrays, and `labels/` names it last, so that no viewer finds it before.
+    """
+    group = instance_group(name)
+    arrays = plan.arrays(ids_dtype(count))
+    if "ome" not in (store.read_attributes(location, group) or {}):
+        shown = _calibrated(name, plan)
+        store.create_group(location, group, arrays, {"ome": ome.label_attributes(shown)})
+        if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
+            root = ome.multiscale_attributes(ome.within(shown, group))
+            store.create_group(location, "", [], {"ome": root, ATTRIBUTE: {"shows": group}})
+    list_label(location, instances_name(name))
+    return arrays
+
+
+def ids_dtype(count: int) -> str:
+    """The smallest dtype that a viewer shows and that holds all ids.
+
+    >>> ids_dtype(2**32 - 1), ids_dtype(2**32)
+    ('uint32', 'uint64')
+    """
+    return "uint32" if count <= np.iinfo(np.uint32).max else "uint64"
+
+
+def finish(location: str, name: str, summary: dict[str, int]) -> None:
+    """Say that all ids are there, and delete what was only needed on the way.
+
+    Parameters
+    ----------
+    location, name : str
+        Store and class map.
+    summary : dict
+        What the record gains: how many objects there are, and how many of them were larger than the halo.
+    """
+    record = read_instance_record(location, name)
+    if not record:
+        raise OutputError(f"{store.join(location, instance_group(name))} was deleted while it was written.")
+    store.update_attributes(location, instance_group(name), {ATTRIBUTE: {**record, **summary}})
+    store.remove(location, work_path(name))
+
+
+def _calibrated(name: str, plan: InstancePlan) -> ome.Multiscale:
+    """Where the ids' voxels lie: where those of the classes do."""
+    image = plan.image
+    level, units = image.multiscale.levels[image.level], dict(zip(image.axes, image.multiscale.units, strict=True))
+    scale, start = (dict(zip(image.axes, values, strict=True)) for values in (level.scale, level.translation))
+    first = ome.Level("0", tuple(scale[a] for a in plan.axes), tuple(start[a] for a in plan.axes))
+    names = tuple(units[axis] for axis in plan.axes)
+    return calibrate(instances_name(name), plan.axes, names, first, plan.n_levels, "nearest", halved=plan.spatial_axes)

@@ -1,0 +1,225 @@
+"""What labelling a slide takes, decided from metadata: blocks, halo, memory, provenance. Nothing is read or created."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError, PlanError
+from pipeline.fingerprint import fingerprint
+from pipeline.grid import BlockGrid
+from pipeline.image import StoredImage
+from pipeline.instance_options import InstanceOptions, ObjectSize
+from pipeline.label_source import LabelSource
+from pipeline.measure_units import calibrate_um
+from pipeline.record import code_version
+from pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
+from pipeline.source import ImageSource
+from pipeline.store import ArraySpec
+from pipeline.weight_blocks import PixelGrid
+from unet.geometry import round_up
+
+DEFAULT_SPLIT_HALO = {2: 128, 3: 32}
+# Bytes per pixel of a task, at most: noise has a run for every second pixel. Measured with benchmarks/instances.py.
+_LABEL_BYTES = 40
+_SPLIT_BYTES = 120
+PROCESS_BYTES = 600 * MiB
+
+
+@dataclass(frozen=True)
+class InstancePlan:
+    """A labelling, decided.
+
+    Attributes
+    ----------
+    source : LabelSource
+        Which class labels.
+    grid : BlockGrid
+        Where blocks lie; its halo is what objects are split in.
+    chunk : tuple of int
+        Of the output, on its axes.
+    n_levels : int
+        Levels of the output's pyramid.
+    spacing : tuple of float
+        Pixel size per spatial axis, relative to the last one's.
+    parameters : dict
+        What determines the output's bytes, as recorded in it.
+    """
+
+    source: LabelSource
+    grid: BlockGrid
+    chunk: tuple[int, ...]
+    n_levels: int
+    spacing: tuple[float, ...]
+    parameters: dict[str, Any]
+
+    @property
+    def image(self) -> StoredImage:
+        """The stored class labels."""
+        return self.source.image.image
+
+    @property
+    def axes(self) -> str:
+        """Of the labels, without a channel axis."""
+        return self.source.image.axes
+
+    @property
+    def spatial_axes(self) -> str:
+        """Axes along which objects hang together."""
+        return self.source.image.spatial_axes
+
+    @property
+    def task_bytes(self) -> int:
+        """Memory of one task at most."""
+        read = math.prod(part.stop - part.start for part in self.grid.read_box((0,) * len(self.grid.shape)))
+        per_pixel = _LABEL_BYTES if self.parameters["split"] is None else _SPLIT_BYTES
+        return read * per_pixel + self.image.decoding_bytes
+
+    def check_memory(self, usable_bytes: int, tasks: int) -> None:
+        """Refuse blocks that a worker has no memory for.
+
+        Raises
+        ------
+        PlanError
+            With the amounts and what to change.
+        """
+        needed = PROCESS_BYTES + tasks * self.task_bytes
+        if needed > usable_bytes:
+            raise PlanError(
+                f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
+                f"{usable_bytes / MiB:.0f} MiB; choose a smaller --block (now {max(self.grid.block)} px) or fewer "
+                f"--workers."
+            )
+
+    def arrays(self, dtype: str) -> list[ArraySpec]:
+        """Arrays of the instance image, finest first."""
+        shapes = level_shapes(self.grid.shape, self.grid.n_spatial, self.n_levels)
+        return [
+            ArraySpec(str(level), shape, self.grid.block, self.chunk, dtype, self.axes)
+            for level, shape in enumerate(shapes)
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """What the output is compared with when a run goes on."""
+        image = self.image
+        return {
+            "code": {"name": "segment-slide", "version": code_version()},
+            "input": {
+                "location": image.location,
+                "array": image.array_path,
+                "shape": list(image.shape),
+                "dtype": image.dtype,
+                "fingerprint": fingerprint(image),
+            },
+            "parameters": self.parameters,
+        }
+
+
+def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan:
+    """Decide everything about a labelling from metadata.
+
+    Parameters
+    ----------
+    image : StoredImage
+        Stored classes.
+    options : InstanceOptions
+        The user's choices.
+
+    Raises
+    ------
+    InputError
+        If the image cannot be a map of classes.
+    PlanError
+        If a choice does not exist or does not fit the image.
+    """
+    _check_image(image)
+    ndim = _choose_ndim(image, options.ndim)
+    source = ImageSource(image, ndim, (0,), tuple((0, image.size(a)) for a in "tz" if a in image.axes[:-ndim]))
+    _check_choices(options, ndim)
+    calibration = calibrate_um(image, ndim)
+    pixel_um = None if calibration is None else calibration.voxel
+    block = _choose_block(image, options.block, ndim)
+    halo = _choose_halo(options, block, ndim)
+    planes = len(source.plane_axes)
+    spatial = source.shape[planes:]
+    clipped = tuple(min(block, size) for size in spatial)
+    grid = BlockGrid(source.shape, (1,) * planes + clipped, PixelGrid(halo=halo), ndim)
+    chunk = choose_chunk(None, block, ndim)
+    chunks = tuple(chunk if size == block else largest_divisor(size, chunk) for size in clipped)
+    return InstancePlan(
+        source=LabelSource(source),
+        grid=grid,
+        chunk=(1,) * planes + chunks,
+        n_levels=count_levels(spatial, DEFAULT_CHUNK[ndim]),
+        spacing=_relative(image, ndim),
+        parameters={
+            "ndim": ndim,
+            "connectivity": options.connectivity,
+            "fill_holes_px": _pixels(options.fill_holes, pixel_um, ndim, "fill_holes"),
+            "min_size_px": _pixels(options.min_size, pixel_um, ndim, "min_size"),
+            "split": options.split,
+            "split_halo": halo,
+            "regrow": options.regrow,
+            "block": block,
+        },
+    )
+
+
+def _check_image(image: StoredImage) -> None:
+    where = f"{image.location}/{image.array_path}".rstrip("/")
+    if np.dtype(image.dtype).kind not in "bui":
+        raise InputError(
+            f"{where} has dtype={image.dtype}; expected classes, whole numbers from 0 (background) to 255."
+        )
+    if image.size("c") > 1:
+        raise InputError(f"{where} has {image.size('c')} channels; expected a map of classes, which has one.")
+
+
+def _choose_ndim(image: StoredImage, ndim: int | None) -> int:
+    """As asked for, or 3 where files hold several planes: those of a 2D segmentation hold one."""
+    if ndim is None:
+        return 3 if "z" in image.axes and image.chunks[image.axes.index("z")] > 1 else 2
+    if ndim not in (2, 3) or (ndim == 3 and "z" not in image.axes):
+        raise PlanError(f"ndim={ndim}, expected 2, or 3 where there is a z axis; the labels have axes {image.axes!r}.")
+    return ndim
+
+
+def _check_choices(options: InstanceOptions, ndim: int) -> None:
+    if not 1 <= options.connectivity <= ndim:
+        raise PlanError(
+            f"connectivity={options.connectivity}, expected 1 to {ndim}: the axes along which neighbours may differ."
+        )
+    for name, value in (("split", options.split), ("split_halo", options.split_halo), ("block", options.block)):
+        if value is not None and not 0 < value < math.inf:
+            raise PlanError(f"{name}={value}, expected a positive number of pixels.")
+    if options.split is None and options.split_halo is not None:
+        raise PlanError(f"split_halo={options.split_halo} px was given, but nothing is to be split; add split.")
+
+
+def _choose_block(image: StoredImage, block: int | None, ndim: int) -> int:
+    """As asked for, or the files of the input where they are of a good size, so that a task reads its own only."""
+    if block is not None:
+        return round_up(block, 16)
+    stored = max(image.chunks[-ndim:])
+    usual = DEFAULT_BLOCK[ndim]
+    return round_up(stored, 16) if usual // 4 <= stored <= 4 * usual else usual
+
+
+def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
+    if options.split is None:
+        return 0
+    return DEFAULT_SPLIT_HALO[ndim] if options.split_halo is None else options.split_halo
+
+
+def _relative(image: StoredImage, ndim: int) -> tuple[float, ...]:
+    """Pixel size per spatial axis over that of the last, in whatever unit they share; 1 where units differ."""
+    level, units = image.multiscale.levels[image.level], image.multiscale.units
+    scale = level.scale[-ndim:]
+    if len(set(units[-ndim:])) > 1 or min(scale) <= 0:
+        return (1.0,) * ndim
+    return tuple(size / scale[-1] for size in scale)
+
+
+def _pixels(size: ObjectSize | None, pixel_um: float | None, ndim: int, name: str) -> int:
+    return 0 if size is None else size.to_pixels(pixel_um, ndim, name)

@@ -1,0 +1,238 @@
+"""Instances of a stored class map of any size, the same as if it were labelled at once; two passes over storage.
+
+::
+
+    find    each block's components; runs and faces to intermediate files          a task per block
+    join    face objects that hang together across blocks; united here             a task per block row
+    rank    objects that begin before each line: ids in raster order               a task per block row
+    write   ids of each block, into its shard                                      a task per block
+
+Holes are filled by the same find and join, before. Every file is whole or absent, so each step goes on after a kill
+with what is missing; joining and ranking keep nothing and are done again, in seconds.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from pipeline.block_objects import FACES
+from pipeline.errors import IncompleteError, InputError, OutputError
+from pipeline.grid import Index
+from pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
+from pipeline.joining import previous_offsets
+from pipeline.merge import JoinJob, Nodes, RowJoin, join_row
+from pipeline.object_blocks import (
+    ObjectsJob,
+    RankItem,
+    WriteItem,
+    find_objects,
+    rank_objects,
+    write_objects,
+)
+from pipeline.ranks import RowOrder
+from pipeline.tasks import run_tasks
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OnStep = Callable[[int], None]
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Which objects there are.
+
+    Attributes
+    ----------
+    count : int
+        Objects; ids are 1 to `count`.
+    n_larger_than_halo : int
+        Objects that no block saw as a whole when they were split.
+    nodes : Nodes
+        Face objects.
+    counted : ndarray of bool, (nodes,)
+        Where an object that is kept begins.
+    ids : ndarray of uint64, (nodes,)
+        Id per face object; 0 where it is dropped.
+    order : RowOrder
+        Objects before each block row.
+    """
+
+    count: int
+    n_larger_than_halo: int
+    nodes: Nodes
+    counted: np.ndarray
+    ids: np.ndarray
+    order: RowOrder
+
+
+def find_all_objects(job: ObjectsJob, client: "Client | None", on_step: OnStep) -> None:
+    """The first pass; blocks that are done are left alone.
+
+    Raises
+    ------
+    IncompleteError
+        Naming blocks that failed; the others are kept.
+    """
+    pending = _pending(job.join)
+    _run_all(client, functools.partial(find_objects, job), pending, on_step)
+
+
+def join_blocks(join: JoinJob, client: "Client | None", on_step: OnStep) -> Nodes:
+    """Unite face objects across all blocks.
+
+    Raises
+    ------
+    IncompleteError
+        If an intermediate file is damaged, naming it.
+    """
+    rows = join.rows()
+    found: dict[Index, RowJoin] = {}
+    for row, joined in _run_each(client, functools.partial(join_row, join), rows):
+        found[row] = joined
+        on_step(0)
+    return Nodes([found[row] for row in rows])
+
+
+def number_objects(job: ObjectsJob, nodes: Nodes, client: "Client | None", on_step: OnStep) -> Numbering:
+    """Give every object its id, in raster order of first pixels."""
+    join = job.join
+    kept = nodes.columns["size"] >= job.min_size_px
+    counted = kept & (nodes.columns["first"] == nodes.columns["own_first"])
+    rows = join.rows()
+    items = [RankItem(row, tuple(counted[part] for part in _parts(join, nodes, row))) for row in rows]
+    totals, ranks = {}, {}
+    for _, ranked in _run_each(client, functools.partial(rank_objects, job), items):
+        totals[ranked.row], ranks[ranked.row] = ranked.totals, ranked.ranks
+        on_step(0)
+    order = RowOrder(join.grid, totals)
+    own = np.zeros(nodes.count, np.uint64)
+    for row in rows:
+        before = order.before(row)
+        for part, rank, lines in zip(
+            _parts(join, nodes, row), ranks[row], _leading_lines(job, nodes, row), strict=True
+        ):
+            own[part] = before[lines] + rank + 1
+    ids = np.zeros(nodes.count, np.uint64)
+    ids[nodes.root[counted]] = own[counted]
+    larger = np.unique(nodes.root[kept & nodes.columns["cut"]]).size if "cut" in nodes.columns else 0
+    return Numbering(order.count, larger, nodes, counted, ids[nodes.root], order)
+
+
+def _parts(join: JoinJob, nodes: Nodes, row: Index) -> Iterator[slice]:
+    """Nodes of each block of a row."""
+    first = join.row_number(row) * join.grid.counts[-1]
+    return (nodes.of_block(first + last) for last in range(join.grid.counts[-1]))
+
+
+def _leading_lines(job: ObjectsJob, nodes: Nodes, row: Index) -> Iterator[np.ndarray]:
+    """Leading line within the row in which each node begins, block by block."""
+    grid = job.join.grid
+    owned = grid.write_box((*row, 0))[:-2]
+    for part in _parts(job.join, nodes, row):
+        place = np.unravel_index(nodes.columns["own_first"][part], grid.shape)
+        local = [axis - box.start for axis, box in zip(place[:-2], owned, strict=True)]
+        shape = tuple(box.stop - box.start for box in owned)
+        yield np.ravel_multi_index(local, shape) if shape else np.zeros(part.stop - part.start, np.int64)
+
+
+def write_all_objects(
+    job: ObjectsJob, numbering: Numbering, done: Collection[Index], client: "Client | None", on_step: OnStep
+) -> None:
+    """The second pass: ids into the shards that are missing.
+
+    Raises
+    ------
+    IncompleteError
+        Naming blocks that failed; the others are kept.
+    """
+    pending = (index for index in job.join.grid.indices() if index not in done)
+    items = (_write_item(job, numbering, index) for index in pending)
+    _run_all(client, functools.partial(write_objects, job), items, on_step)
+
+
+def _write_item(job: ObjectsJob, numbering: Numbering, index: Index) -> WriteItem:
+    grid = job.join.grid
+    here = (0,) * len(index)
+    before = previous_offsets(grid.n_planes_axes, grid.n_spatial, grid.n_spatial) if job.regrow else []
+    ids = {}
+    for offset in (here, *before, *(tuple(-step for step in offset) for offset in before)):
+        near = tuple(a + b for a, b in zip(index, offset, strict=True))
+        if all(0 <= position < count for position, count in zip(near, grid.counts, strict=True)):
+            ids[offset] = numbering.ids[_nodes_of(job.join, numbering.nodes, near)]
+    counted = numbering.counted[_nodes_of(job.join, numbering.nodes, index)]
+    return WriteItem(index, numbering.order.before(index[:-1]), counted, ids)
+
+
+def _nodes_of(join: JoinJob, nodes: Nodes, index: Index) -> slice:
+    return nodes.of_block(int(np.ravel_multi_index(index, join.grid.counts)))
+
+
+def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
+    """Fill holes of all blocks; three steps per block: found, joined, filled.
+
+    Raises
+    ------
+    IncompleteError
+        Naming blocks that failed; the others are kept.
+    """
+    _run_all(client, functools.partial(find_holes, job), _pending(job.join), on_step)
+    nodes = join_blocks(job.join, client, on_step)
+    fill = choose_fill(nodes.columns, job.max_size_px)
+    pending = (index for index in job.join.grid.indices() if index not in done)
+    items = (FillItem(index, fill[_nodes_of(job.join, nodes, index)]) for index in pending)
+    _run_all(client, functools.partial(fill_holes, job), items, on_step)
+
+
+def _pending(join: JoinJob) -> list[Index]:
+    done = join.work.stored(FACES)
+    return [index for index in join.grid.indices() if index not in done]
+
+
+def _run_all(
+    client: "Client | None", function: Callable[[Item], object], items: Iterable[Item], on_step: OnStep
+) -> None:
+    for _ in _run_each(client, function, items):
+        on_step(0)
+
+
+def _run_each(
+    client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Items and results in order of completion; what failed is tried once more, then named.
+
+    Raises
+    ------
+    IncompleteError
+        When all others are done; at once if the output cannot be written or the input holds no classes.
+    """
+    failed: list[Item] = []
+    for item, result, error in run_tasks(client, function, items):
+        if isinstance(error, OutputError | InputError):
+            raise IncompleteError(f"{_place(item)}: {error}. What is done is kept.") from error
+        if error is not None:
+            failed.append(item)
+        else:
+            yield item, result  # type: ignore[misc]
+    reasons = []
+    for item, result, error in run_tasks(client, function, failed):
+        if error is not None:
+            reasons.append(f"  {_place(item)}: {error}")
+        else:
+            yield item, result  # type: ignore[misc]
+    if reasons:
+        more = [f"  … and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        raise IncompleteError(
+            "\n".join([f"{len(reasons)} blocks could not be done; all others are kept:", *reasons[:_SHOWN], *more])
+        )
+
+
+def _place(item: object) -> str:
+    index = getattr(item, "index", getattr(item, "row", item))
+    return f"block {index}"

@@ -1,0 +1,38 @@
+"""Pixels and micrometres: where voxels lie and how large they are, or that nobody knows.
+
+A size in pixels is never passed off as one in micrometres: without a known unit there is no `Calibration`.
+"""
+
+import math
+from dataclasses import dataclass
+
+from pipeline.image import StoredImage
+
+MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Voxel k of an axis has its centre at ``k * scale + translation``; both in um, per spatial axis."""
+
+    scale: tuple[float, ...]
+    translation: tuple[float, ...]
+
+    @property
+    def voxel(self) -> float:
+        """Area (um2) or volume (um3) of one pixel."""
+        return math.prod(self.scale)
+
+
+def calibrate_um(image: StoredImage, n_spatial: int) -> Calibration | None:
+    """The calibration of the last axes of an image, or None if the unit of one is unknown, or no length."""
+    level = image.multiscale.levels[image.level]
+    factors = [MICROMETRES.get(unit or "") for unit in image.multiscale.units[-n_spatial:]]
+    scale, translation = level.scale[-n_spatial:], level.translation[-n_spatial:]
+    if None in factors or min(scale) <= 0:
+        return None
+    known = [factor for factor in factors if factor is not None]
+    return Calibration(
+        tuple(step * factor for step, factor in zip(scale, known, strict=True)),
+        tuple(start * factor for start, factor in zip(translation, known, strict=True)),
+    )

@@ -1,0 +1,191 @@
+"""One block of an instance segmentation: found, ranked and written. Who calls these, and where, does not matter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline import store
+from pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
+from pipeline.components import Components, label_components, number_pieces
+from pipeline.grid import Box, Index
+from pipeline.joining import touching
+from pipeline.label_source import LabelSource
+from pipeline.merge import JoinJob
+from pipeline.ranks import number_objects, rank_row
+
+BASES = "bases"
+_CONTEXT = {-1: slice(0, 1), 0: slice(1, -1), 1: slice(-1, None)}  # where a neighbour's pixels lie around a block's
+
+
+@dataclass(frozen=True)
+class ObjectsJob:
+    """What tasks need to label a slide.
+
+    Parameters
+    ----------
+    source : LabelSource
+        Class of each pixel.
+    join : JoinJob
+        Blocks, connectivity, intermediate files.
+    min_size_px : int
+        Smaller objects are dropped.
+    split_depth_px : float, optional
+        Touching objects are split (`pipeline.split`).
+    spacing : tuple of float
+        Pixel size per spatial axis, relative to the last one's.
+    regrow : bool
+        Whether ridges between objects are given back.
+    location, group : str
+        Where ids go.
+    """
+
+    source: LabelSource
+    join: JoinJob
+    min_size_px: int
+    split_depth_px: float | None
+    spacing: tuple[float, ...]
+    regrow: bool
+    location: str
+    group: str
+
+
+@dataclass(frozen=True)
+class RankItem:
+    """A row to rank: which of its face objects are counted, block by block."""
+
+    row: Index
+    counted: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """Objects that begin in a row per leading line, and ranks of its blocks' face objects."""
+
+    row: Index
+    totals: np.ndarray
+    ranks: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class WriteItem:
+    """A block to write.
+
+    Attributes
+    ----------
+    index : tuple of int
+        The block.
+    before_rows : ndarray of int64
+        Objects that begin before its row, per leading line.
+    counted : ndarray of bool, (face objects,)
+        Face objects that begin here and are kept.
+    ids : mapping of offset to ndarray of uint64
+        Ids of the face objects of the block (offset of zeros) and, where ridges are given back, of its neighbours.
+    """
+
+    index: Index
+    before_rows: np.ndarray
+    counted: np.ndarray
+    ids: Mapping[Index, np.ndarray]
+
+
+def find_objects(job: ObjectsJob, index: Index) -> None:
+    """The first pass: find a block's objects and save them."""
+    grid, join = job.join.grid, job.join
+    objects = _label(job, index) if job.split_depth_px is None else _split(job, index)
+    kept = objects.columns["size"] >= job.min_size_px
+    save_block(join.work, index, objects, shared_faces(grid, index), kept)
+
+
+def _label(job: ObjectsJob, index: Index) -> BlockObjects:
+    """Connected components."""
+    grid = job.join.grid
+    classes = job.source.read(grid.write_box(index))
+    components = label_components(classes, job.join.connectivity, planes=grid.n_planes_axes)
+    return BlockObjects(components, _columns(job, index, components, classes.reshape(-1)))
+
+
+def _columns(job: ObjectsJob, index: Index, components: Components, classes: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "size": components.sizes,
+        "first": first_pixels(job.join.grid, index, components),
+        "class": classes[components.first_pixel],
+    }
+
+
+def _split(job: ObjectsJob, index: Index) -> BlockObjects:
+    """Pieces of what touches, found in the block and its halo, where each object shows as a whole."""
+    from pipeline.split import split_touching
+
+    grid = job.join.grid
+    planes, owned = grid.n_planes_axes, grid.write_box(index)
+    read = tuple(
+        slice(max(part.start, 0), min(part.stop, size))
+        for part, size in zip(grid.read_box(index), grid.shape, strict=True)
+    )
+    classes = job.source.read(read)
+    spatial = read[planes:]
+    pieces = split_touching(
+        classes.reshape(classes.shape[planes:]),
+        depth_px=job.split_depth_px or 0.0,
+        spacing=job.spacing,
+        connectivity=job.join.connectivity,
+        open_faces=tuple((s.start > 0, s.stop < n) for s, n in zip(spatial, grid.shape[planes:], strict=True)),
+    )
+    inner: Box = tuple(slice(o.start - r.start, o.stop - r.start) for o, r in zip(owned, read, strict=True))
+    components, piece = number_pieces(pieces.labels.reshape(classes.shape)[inner])
+    columns = _columns(job, index, components, np.ascontiguousarray(classes[inner]).reshape(-1))
+    seed = pieces.seed[piece - 1]
+    place = np.unravel_index(np.maximum(seed, 0), classes.shape[planes:])
+    whole = np.ravel_multi_index([p + s.start for p, s in zip(place, spatial, strict=True)], grid.shape[planes:])
+    columns |= {"seed": np.where(seed < 0, -1, whole), "cut": pieces.cut[piece - 1]}
+    return BlockObjects(components, columns)
+
+
+def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
+    """Between the passes: rank a row's objects; what each block needs of it is saved for its own task."""
+    join = job.join
+    blocks = [load_faces(join.work, index) for index in join.row_blocks(item.row)]
+    owned = join.grid.write_box((*item.row, 0))[-2]
+    ranked = rank_row(blocks, item.counted, owned.stop - owned.start)
+    for index, base in zip(join.row_blocks(item.row), ranked.bases, strict=True):
+        join.work.save(BASES, index, {"base": base})
+    return RankedRow(item.row, ranked.totals, tuple(ranked.ranks))
+
+
+def write_objects(job: ObjectsJob, item: WriteItem) -> int:
+    """The second pass: give a block's objects their ids and store its shard; returns its pixels."""
+    grid, work = job.join.grid, job.join.work
+    array = store.open_array(job.location, f"{job.group}/0", writable=True)
+    objects, faces = load_objects(work, item.index), load_faces(work, item.index)
+    inner = objects.columns["size"] >= job.min_size_px
+    inner[faces.numbers - 1] = False
+    begins = np.zeros_like(inner)
+    begins[faces.numbers - 1] = item.counted
+    base = work.load(BASES, item.index)["base"]
+    ids = number_objects(objects.components.first_line, inner, begins, base, item.before_rows)
+    here = (0,) * len(grid.shape)
+    ids[faces.numbers - 1] = item.ids[here]
+    pixels = objects.components.paint(ids.astype(array.dtype))
+    if job.regrow:
+        from pipeline.regrow import regrow_ridges
+
+        pixels = regrow_ridges(_with_context(job, item, pixels)).reshape(pixels.shape)
+    store.write_box(array, grid.write_box(item.index), pixels)
+    return pixels.size
+
+
+def _with_context(job: ObjectsJob, item: WriteItem, pixels: np.ndarray) -> np.ndarray:
+    """A block's ids with one pixel of its neighbours' around, on spatial axes."""
+    planes = job.join.grid.n_planes_axes
+    padded = np.pad(pixels.reshape(pixels.shape[planes:]), 1)
+    for offset, ids in item.ids.items():
+        if not any(offset):
+            continue
+        near = tuple(a + b for a, b in zip(item.index, offset, strict=True))
+        faces = load_faces(job.join.work, near).faces
+        numbers = touching(faces, tuple(-step for step in offset))
+        place = tuple(_CONTEXT[step] for step in offset[planes:])
+        table = np.concatenate([[0], ids]).astype(pixels.dtype)
+        padded[place] = table[numbers].reshape(padded[place].shape)
+    return padded
