@@ -108,7 +108,8 @@ class Run:
 
 def label_ours(location: str, output: str, workers: int | None) -> dict[str, object]:
     """Label with the project's flow; the only place that knows how it is called."""
-    from flows.instances import InstancesRequest, label_objects
+    from flows.instances import label_objects
+    from flows.prepare_objects import InstancesRequest
 
     began = time.perf_counter()
     report = label_objects(InstancesRequest(input=f"{location}/{GROUP}", output=output, workers=workers))

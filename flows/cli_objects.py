@@ -68,7 +68,8 @@ def instances(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.instances import InstancesRequest, label_objects
+    from flows.instances import label_objects
+    from flows.prepare_objects import InstancesRequest
     from flows.progress import RichStages
     from flows.show_objects import show_instances
     from pipeline.instance_options import InstanceOptions, ObjectSize

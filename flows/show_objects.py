@@ -24,8 +24,8 @@ def show_instances(console: Console, report: "InstancesReport") -> None:
     )
     if report.n_larger_than_halo:
         console.print(
-            f"[yellow]Note:[/] {report.n_larger_than_halo:,} object(s) at block borders belong to clumps larger than the "
-            f"halo; how these were split may depend on where blocks lie. A larger --split-halo sees them as a whole.",
+            f"[yellow]Note:[/] {report.n_larger_than_halo:,} object(s) at block borders belong to clumps larger than "
+            f"the halo; how these were split may depend on where blocks lie. A larger --split-halo sees them whole.",
             highlight=False,
         )
     console.print(f"Instances: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)

@@ -91,7 +91,7 @@ class InstanceOptions:
     split_halo : int, optional
         Context (px) of a block when objects are split: what is smaller is split as in the whole image.
     regrow : bool
-        Give the one-pixel ridges between objects, which training inserts, back to them.
+        Give the narrow ridges between objects, which training inserts, back to them.
     block : int, optional
         Pixels per spatial axis of one task and one file.
     ndim : int, optional

@@ -19,6 +19,7 @@ from pipeline.pyramid import calibrate
 from pipeline.record import ATTRIBUTE, compare_records
 from pipeline.work import WorkFolder
 
+FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
 COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
 
 
@@ -109,6 +110,19 @@ def read_instance_record(location: str, name: str) -> dict[str, Any]:
 def begin(location: str, name: str, record: dict[str, Any]) -> None:
     """Write down what is about to be made; no array yet: its dtype depends on how many objects there are."""
     store.create_group(location, instance_group(name), [], {ATTRIBUTE: record})
+
+
+def create_work(location: str, name: str, plan: InstancePlan) -> None:
+    """Create the arrays that are needed on the way only, unless they are there."""
+    if store.read_attributes(location, work_path(name)) is not None:
+        return
+    wanted = {FILLED: ("uint8", plan.parameters["fill_holes_px"]), UNGROWN: ("uint64", plan.parameters["regrow"])}
+    arrays = [
+        store.ArraySpec(array, plan.grid.shape, plan.grid.block, plan.chunk, dtype, plan.axes)
+        for array, (dtype, is_wanted) in wanted.items()
+        if is_wanted
+    ]
+    store.create_group(location, work_path(name), arrays, {})
 
 
 def create_arrays(location: str, name: str, plan: InstancePlan, count: int, *, in_place: bool) -> list[store.ArraySpec]:

@@ -23,7 +23,7 @@ from unet.geometry import round_up
 DEFAULT_SPLIT_HALO = {2: 128, 3: 32}
 # Bytes per pixel of a task, at most: noise has a run for every second pixel. Measured with benchmarks/instances.py.
 _LABEL_BYTES = 40
-_SPLIT_BYTES = 120
+_SPLIT_BYTES = 70  # 30 of them the watershed
 PROCESS_BYTES = 600 * MiB
 
 

@@ -22,14 +22,15 @@ from pipeline.block_objects import FACES
 from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.grid import Index
 from pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
-from pipeline.joining import previous_offsets
 from pipeline.merge import JoinJob, Nodes, RowJoin, join_row
 from pipeline.object_blocks import (
     ObjectsJob,
     RankItem,
+    RegrowJob,
     WriteItem,
     find_objects,
     rank_objects,
+    regrow_objects,
     write_objects,
 )
 from pipeline.ranks import RowOrder
@@ -158,20 +159,24 @@ def write_all_objects(
 
 
 def _write_item(job: ObjectsJob, numbering: Numbering, index: Index) -> WriteItem:
-    grid = job.join.grid
-    here = (0,) * len(index)
-    before = previous_offsets(grid.n_planes_axes, grid.n_spatial, grid.n_spatial) if job.regrow else []
-    ids = {}
-    for offset in (here, *before, *(tuple(-step for step in offset) for offset in before)):
-        near = tuple(a + b for a, b in zip(index, offset, strict=True))
-        if all(0 <= position < count for position, count in zip(near, grid.counts, strict=True)):
-            ids[offset] = numbering.ids[_nodes_of(job.join, numbering.nodes, near)]
-    counted = numbering.counted[_nodes_of(job.join, numbering.nodes, index)]
-    return WriteItem(index, numbering.order.before(index[:-1]), counted, ids)
+    part = _nodes_of(job.join, numbering.nodes, index)
+    return WriteItem(index, numbering.order.before(index[:-1]), numbering.counted[part], numbering.ids[part])
 
 
 def _nodes_of(join: JoinJob, nodes: Nodes, index: Index) -> slice:
     return nodes.of_block(int(np.ravel_multi_index(index, join.grid.counts)))
+
+
+def regrow_all_objects(job: RegrowJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
+    """Give ridges between objects back to them, where that is not done yet.
+
+    Raises
+    ------
+    IncompleteError
+        Naming blocks that failed; the others are kept.
+    """
+    pending = (index for index in job.grid.indices() if index not in done)
+    _run_all(client, functools.partial(regrow_objects, job), pending, on_step)
 
 
 def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:

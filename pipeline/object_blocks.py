@@ -1,6 +1,5 @@
 """One block of an instance segmentation: found, ranked and written. Who calls these, and where, does not matter."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,14 +7,13 @@ import numpy as np
 from pipeline import store
 from pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
 from pipeline.components import Components, label_components, number_pieces
-from pipeline.grid import Box, Index
-from pipeline.joining import touching
+from pipeline.grid import BlockGrid, Box, Index
 from pipeline.label_source import LabelSource
 from pipeline.merge import JoinJob
 from pipeline.ranks import number_objects, rank_row
 
 BASES = "bases"
-_CONTEXT = {-1: slice(0, 1), 0: slice(1, -1), 1: slice(-1, None)}  # where a neighbour's pixels lie around a block's
+REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.regrow`)
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class ObjectsJob:
         Touching objects are split (`pipeline.split`).
     spacing : tuple of float
         Pixel size per spatial axis, relative to the last one's.
-    regrow : bool
-        Whether ridges between objects are given back.
-    location, group : str
+    location, array_path : str
         Where ids go.
     """
 
@@ -45,9 +41,18 @@ class ObjectsJob:
     min_size_px: int
     split_depth_px: float | None
     spacing: tuple[float, ...]
-    regrow: bool
     location: str
-    group: str
+    array_path: str
+
+
+@dataclass(frozen=True)
+class RegrowJob:
+    """What tasks need to give ridges between objects back to them: ids as found, and where they go."""
+
+    grid: BlockGrid
+    location: str
+    source_path: str
+    target_path: str
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,14 @@ class WriteItem:
         Objects that begin before its row, per leading line.
     counted : ndarray of bool, (face objects,)
         Face objects that begin here and are kept.
-    ids : mapping of offset to ndarray of uint64
-        Ids of the face objects of the block (offset of zeros) and, where ridges are given back, of its neighbours.
+    ids : ndarray of uint64, (face objects,)
+        Ids of the block's face objects.
     """
 
     index: Index
     before_rows: np.ndarray
     counted: np.ndarray
-    ids: Mapping[Index, np.ndarray]
+    ids: np.ndarray
 
 
 def find_objects(job: ObjectsJob, index: Index) -> None:
@@ -156,7 +161,7 @@ def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
 def write_objects(job: ObjectsJob, item: WriteItem) -> int:
     """The second pass: give a block's objects their ids and store its shard; returns its pixels."""
     grid, work = job.join.grid, job.join.work
-    array = store.open_array(job.location, f"{job.group}/0", writable=True)
+    array = store.open_array(job.location, job.array_path, writable=True)
     objects, faces = load_objects(work, item.index), load_faces(work, item.index)
     inner = objects.columns["size"] >= job.min_size_px
     inner[faces.numbers - 1] = False
@@ -164,28 +169,28 @@ def write_objects(job: ObjectsJob, item: WriteItem) -> int:
     begins[faces.numbers - 1] = item.counted
     base = work.load(BASES, item.index)["base"]
     ids = number_objects(objects.components.first_line, inner, begins, base, item.before_rows)
-    here = (0,) * len(grid.shape)
-    ids[faces.numbers - 1] = item.ids[here]
+    ids[faces.numbers - 1] = item.ids
     pixels = objects.components.paint(ids.astype(array.dtype))
-    if job.regrow:
-        from pipeline.regrow import regrow_ridges
-
-        pixels = regrow_ridges(_with_context(job, item, pixels)).reshape(pixels.shape)
     store.write_box(array, grid.write_box(item.index), pixels)
     return pixels.size
 
 
-def _with_context(job: ObjectsJob, item: WriteItem, pixels: np.ndarray) -> np.ndarray:
-    """A block's ids with one pixel of its neighbours' around, on spatial axes."""
-    planes = job.join.grid.n_planes_axes
-    padded = np.pad(pixels.reshape(pixels.shape[planes:]), 1)
-    for offset, ids in item.ids.items():
-        if not any(offset):
-            continue
-        near = tuple(a + b for a, b in zip(item.index, offset, strict=True))
-        faces = load_faces(job.join.work, near).faces
-        numbers = touching(faces, tuple(-step for step in offset))
-        place = tuple(_CONTEXT[step] for step in offset[planes:])
-        table = np.concatenate([[0], ids]).astype(pixels.dtype)
-        padded[place] = table[numbers].reshape(padded[place].shape)
-    return padded
+def regrow_objects(job: RegrowJob, index: Index) -> int:
+    """After the second pass: store a block's ids with the ridges between them given back; returns its pixels."""
+    from pipeline.regrow import regrow_ridges
+
+    grid, planes = job.grid, job.grid.n_planes_axes
+    owned = grid.write_box(index)
+    near = tuple(
+        part if axis < planes else slice(max(0, part.start - REGROW_REACH_PX), min(size, part.stop + REGROW_REACH_PX))
+        for axis, (part, size) in enumerate(zip(owned, grid.shape, strict=True))
+    )
+    beyond = [
+        (REGROW_REACH_PX - o.start + n.start, REGROW_REACH_PX - n.stop + o.stop)
+        for o, n in zip(owned[planes:], near[planes:], strict=True)
+    ]
+    array = store.open_array(job.location, job.target_path, writable=True)
+    ids = np.asarray(store.open_array(job.location, job.source_path)[near]).astype(array.dtype)
+    grown = regrow_ridges(np.pad(ids.reshape(ids.shape[planes:]), beyond), REGROW_REACH_PX)
+    store.write_box(array, owned, grown.reshape([part.stop - part.start for part in owned]))
+    return grown.size

@@ -1,0 +1,122 @@
+"""A request for objects, checked against its input and output before any work: nothing is read, nothing created."""
+
+from dataclasses import dataclass
+
+from cluster.local import LocalSpec, plan_local
+from pipeline import instance_output, store
+from pipeline.errors import InputError
+from pipeline.hole_blocks import HolesJob, complement
+from pipeline.instance_options import InstanceOptions
+from pipeline.instance_plan import InstancePlan, plan_instances
+from pipeline.label_source import LabelSource
+from pipeline.merge import JoinJob
+from pipeline.object_blocks import ObjectsJob, RegrowJob
+
+
+@dataclass(frozen=True)
+class InstancesRequest:
+    """What to find objects in, and where ids go.
+
+    Parameters
+    ----------
+    input : str
+        A segmentation (its label image `name`), or an image of classes.
+    name : str
+        Of the class map; the instances' is ``<name>-instances``.
+    output : str
+        Another store for the ids; by default the segmentation itself.
+    options : InstanceOptions
+        What becomes an object.
+    level, axes
+        Of the input: see `pipeline.image.describe_image`.
+    workers : int, optional
+        Worker processes on this machine.
+    in_place : bool
+        Write into an input that this package did not make.
+    """
+
+    input: str
+    name: str = "segmentation"
+    output: str = ""
+    options: InstanceOptions = InstanceOptions()
+    level: int = 0
+    axes: str | None = None
+    workers: int | None = None
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedInstances:
+    """A request checked against its input and output."""
+
+    request: InstancesRequest
+    location: str
+    plan: InstancePlan
+    cluster: LocalSpec
+    in_place: bool
+    begun: bool
+
+    @property
+    def name(self) -> str:
+        """Of the class map."""
+        return self.request.name
+
+    @property
+    def ids_path(self) -> str:
+        """Array of the ids."""
+        return f"{instance_output.instance_group(self.name)}/0"
+
+    @property
+    def _ungrown_path(self) -> str:
+        return f"{instance_output.work_path(self.name)}/{instance_output.UNGROWN}"
+
+    def holes_job(self) -> HolesJob:
+        """What tasks need to fill holes."""
+        plan, location = self.plan, self.location
+        work = instance_output.work_folder(location, self.name, "holes")
+        connectivity = complement(plan.parameters["connectivity"], plan.grid.n_spatial)
+        array = f"{instance_output.work_path(self.name)}/{instance_output.FILLED}"
+        join = JoinJob(plan.grid, work, connectivity)
+        return HolesJob(plan.source, join, plan.parameters["fill_holes_px"], location, array)
+
+    def objects_job(self, source: LabelSource) -> ObjectsJob:
+        """What tasks need to find objects in classes from a source, and to write them."""
+        plan, parameters = self.plan, self.plan.parameters
+        work = instance_output.work_folder(self.location, self.name, "objects")
+        return ObjectsJob(
+            source=source,
+            join=JoinJob(plan.grid, work, parameters["connectivity"]),
+            min_size_px=parameters["min_size_px"],
+            split_depth_px=parameters["split"],
+            spacing=plan.spacing,
+            location=self.location,
+            array_path=self._ungrown_path if parameters["regrow"] else self.ids_path,
+        )
+
+    def regrow_job(self) -> RegrowJob:
+        """What tasks need to give ridges back."""
+        return RegrowJob(self.plan.grid, self.location, self._ungrown_path, self.ids_path)
+
+
+def prepare(request: InstancesRequest) -> PreparedInstances:
+    """Check everything that metadata tell; nothing is read or created."""
+    image, in_labels = instance_output.find_labels(request.input, request.name, level=request.level, axes=request.axes)
+    location = _choose_location(request, in_labels)
+    in_place = location == store.resolve_location(request.input)
+    plan = plan_instances(image, request.options)
+    cluster = plan_local(request.workers)
+    plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
+    begun = instance_output.check_place(location, request.name, image, plan.record(), in_place=in_place)
+    return PreparedInstances(request, location, plan, cluster, in_place, begun)
+
+
+def _choose_location(request: InstancesRequest, in_labels: bool) -> str:
+    if request.output:
+        return store.resolve_location(request.output)
+    location = store.resolve_location(request.input)
+    if in_labels and (request.in_place or instance_output.is_ours(location, request.name)):
+        return location
+    raise InputError(
+        f"{location} was not made by segment-slide, and inputs are read-only: give --output OUT.ome.zarr"
+        f"{', or --in-place to write into its labels/' if in_labels else ''}."
+    )

@@ -1,0 +1,75 @@
+"""What follows from a finished table: its summary as a page and a picture, and objects named in the label image."""
+
+from typing import Any
+
+from pipeline import store
+from pipeline.measure_page import make_page
+from pipeline.measure_picture import draw_summary
+from pipeline.measure_plan import TABLES, MeasurePlan
+from pipeline.measure_summary import SizeCounts, Summary, summarise, summary_columns
+from pipeline.measure_table import read_part, read_schema, write_file
+
+MOST_NAMED = 1000  # objects; a viewer loads all properties with the image's metadata
+
+
+def page_path(plan: MeasurePlan) -> str:
+    """File of the summary's page; its picture lies beside it."""
+    return store.join(plan.location, TABLES, f"{plan.table_name}.html")
+
+
+def write_summary(plan: MeasurePlan, counts: SizeCounts) -> Summary:
+    """Write page and picture, each whole or not at all.
+
+    Parameters
+    ----------
+    plan : MeasurePlan
+        Of a table that is complete.
+    counts : SizeCounts
+        Of the whole table.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    summary = summarise(plan.source.spec, counts)
+    title = f"Objects of {plan.name}"
+    picture = draw_summary(summary, title)
+    schema = read_schema(plan.location, plan.table, 0)
+    page = make_page(summary, title, picture, schema, plan.table.rpartition("/")[2])
+    write_file(page_path(plan).removesuffix(".html") + ".png", picture)
+    write_file(page_path(plan), page.encode())
+    return summary
+
+
+def name_objects(plan: MeasurePlan) -> bool:
+    """Put class and size of each object into the label image's metadata, where viewers look; only if there are few.
+
+    Returns
+    -------
+    bool
+        Whether they are there.
+
+    Raises
+    ------
+    OutputError
+        If the metadata cannot be written.
+    """
+    if not 0 < plan.source.n_objects <= MOST_NAMED:
+        return False
+    group = plan.source.instances.location.removeprefix(plan.location).lstrip("/")
+    shown = (store.read_attributes(plan.location, group) or {}).get("ome") or {}
+    label = {**shown.get("image-label", {}), "properties": _properties(plan)}
+    if shown.get("image-label") != label:
+        store.update_attributes(plan.location, group, {"ome": {**shown, "image-label": label}})
+    return True
+
+
+def _properties(plan: MeasurePlan) -> list[dict[str, Any]]:
+    size = summary_columns(plan.source.spec)[1]
+    found = []
+    for number in range(plan.n_parts):
+        table = read_part(plan.location, plan.table, number, ("id", "class_name", size))
+        rows = zip(*(table[name].to_pylist() for name in ("id", "class_name", size)), strict=True)
+        found += [{"label-value": i, "class": name, size: n} for i, name, n in rows]
+    return found
