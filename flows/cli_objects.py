@@ -1,10 +1,14 @@
 """The command that makes objects of classes: instances."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from flows.measure import MeasureRequest
+    from flows.prepare_objects import InstancesRequest
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -68,10 +72,7 @@ def instances(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.instances import label_objects
     from flows.prepare_objects import InstancesRequest
-    from flows.progress import RichStages
-    from flows.show_objects import show_instances
     from pipeline.instance_options import InstanceOptions, ObjectSize
 
     request = InstancesRequest(
@@ -93,4 +94,22 @@ def instances(
         workers=workers,
         in_place=in_place,
     )
+    number(request)
+
+
+def number(request: "InstancesRequest") -> None:
+    """Number the objects, and say how many there are."""
+    from flows.instances import label_objects
+    from flows.progress import RichStages
+    from flows.show_objects import show_instances
+
     show_instances(console, label_objects(request, RichStages(console)))
+
+
+def measure_all(request: "MeasureRequest") -> None:
+    """Measure the objects, and sum them up."""
+    from flows.measure import measure_objects
+    from flows.progress import RichStages
+    from flows.show_measure import show_measure
+
+    show_measure(console, measure_objects(request, RichStages(console)))

@@ -187,12 +187,23 @@ def _show_labels(console: Console, location: str, name: str) -> None:
         done = len(stored_shards(location, f"labels/{name}/0"))
         rows |= {
             "blocks": f"{done} of {total} done" + ("" if done == total else "; run the same command again to go on"),
-            "input": f"{record['input']['location']} level {record['input']['level']}",
-            "model": f"{record['model']['path']} (sha256 {record['model']['sha256'][:12]}…)",
+            **_describe_record(record),
             "parameters": ", ".join(f"{key} {value}" for key, value in record["parameters"].items()),
             "code": f"{record['code']['name']} {record['code']['version']}",
         }
     console.print(make_table(f"Labels {name}", rows))
+
+
+def _describe_record(record: dict[str, Any]) -> dict[str, str]:
+    """What classes were segmented with, or what objects were found in."""
+    if "model" in record:
+        return {
+            "input": f"{record['input']['location']} level {record['input']['level']}",
+            "model": f"{record['model']['path']} (sha256 {record['model']['sha256'][:12]}…)",
+        }
+    count = record.get("n_objects")
+    found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
+    return {"objects": found, "input": f"{record['input']['location']}/{record['input']['array']}"}
 
 
 def _record_or_none(read: Any, location: str, name: str) -> dict[str, Any] | None:
