@@ -94,12 +94,20 @@ def segment(
         bool,
         typer.Option("--input-repaired", help="Go on after damaged chunks of INPUT were replaced; the rest stays."),
     ] = False,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Number the objects too, as `segment-slide instances` does.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Number and measure the objects too, as `segment-slide measure` does.")
+    ] = False,
 ) -> None:
     """Segment an image into an OME-Zarr of labels.
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
+    from flows.measure import MeasureRequest
     from flows.prepare import SegmentRequest
+    from flows.prepare_objects import InstancesRequest
     from flows.progress import RichStages
     from flows.segment import segment_slide
 
@@ -117,7 +125,12 @@ def segment(
         in_place=in_place,
         input_repaired=input_repaired,
     )
-    show_report(console, segment_slide(request, RichStages(console)))
+    report = segment_slide(request, RichStages(console))
+    show_report(console, report)
+    if instances or measure:
+        cli_objects.number(InstancesRequest(report.location, name, workers=workers))
+    if measure:
+        cli_objects.measure_all(MeasureRequest(report.location, name, workers=workers))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The whole way on a synthetic slide: draw, train, segment, evaluate, show; what ``segment-slide demo`` does.
+"""The whole way on a synthetic slide: draw, train, segment, count, evaluate, show; what ``segment-slide demo`` does.
 
 The network learns from patches of one synthetic slide and is scored on another one, with exact truth. Running it again
 into the same folder goes on from what is there.
@@ -21,6 +21,7 @@ from pipeline.errors import OutputError
 from pipeline.synthetic import SyntheticSlide
 
 if TYPE_CHECKING:
+    from flows.measure import MeasureReport
     from flows.segment import SegmentReport
     from pipeline.object_scores import ObjectScores
     from pipeline.pixel_scores import PixelScores
@@ -43,6 +44,7 @@ class DemoResult:
     slide: Path
     model: Path
     segmentation: Path
+    table: "MeasureReport"
     overlay: Path
     pixels: "PixelScores"
     objects: "ObjectScores"
@@ -79,11 +81,14 @@ def run_demo(output: Path, settings: DemoSettings | None = None, console: Consol
     if trained.steps_before == settings.steps:
         console.print("Network: trained already.")
     report = _timed(seconds, "segment", lambda: _segment(slide_path, trained.checkpoint, output, settings, console))
-    truth, predicted = _read(slide_path, "labels/truth/0"), _read(Path(report.location), f"labels/{NAME}/0")
-    pixels, objects = _timed(seconds, "score", lambda: _score(truth, predicted))
+    segmentation = Path(report.location)
+    table = _timed(seconds, "count", lambda: _count(segmentation, console))
+    truth, predicted = _read(slide_path, "labels/truth/0"), _read(segmentation, f"labels/{NAME}/0")
+    ids = _read(segmentation, f"labels/{NAME}-instances/0")
+    pixels, objects = _timed(seconds, "score", lambda: _score(truth, predicted, ids))
     caption = f"IoU {pixels.iou:.3f}; {objects.touching_recall:.1%} of {objects.n_touching:,} touching cells separated"
     _timed(seconds, "overlay", lambda: _show(overlay_path, slide_path, truth, predicted, caption))
-    result = DemoResult(slide_path, model_path, Path(report.location), overlay_path, pixels, objects, seconds)
+    result = DemoResult(slide_path, model_path, segmentation, table, overlay_path, pixels, objects, seconds)
     _print(console, result, report)
     return result
 
@@ -134,20 +139,28 @@ def _segment(
     return segment_slide(request, RichStages(console))
 
 
+def _count(segmentation: Path, console: Console) -> "MeasureReport":
+    """Number the cells and measure them."""
+    from flows.instances import label_objects
+    from flows.measure import MeasureRequest, measure_objects
+    from flows.prepare_objects import InstancesRequest
+
+    label_objects(InstancesRequest(str(segmentation), NAME), RichStages(console))
+    return measure_objects(MeasureRequest(str(segmentation), NAME), RichStages(console))
+
+
 def _read(location: Path, path: str) -> np.ndarray:
     from pipeline.store import open_array
 
     return np.asarray(open_array(str(location), path)[...])
 
 
-def _score(truth: np.ndarray, predicted: np.ndarray) -> "tuple[PixelScores, ObjectScores]":
-    """Scores of a class map against true cells; its objects are what hangs together by edges."""
-    from scipy import ndimage
-
+def _score(truth: np.ndarray, predicted: np.ndarray, ids: np.ndarray) -> "tuple[PixelScores, ObjectScores]":
+    """Scores of a class map and its objects against true cells."""
     from pipeline.object_scores import score_objects
     from pipeline.pixel_scores import score_pixels
 
-    return score_pixels(truth > 0, predicted > 0), score_objects(truth, ndimage.label(predicted)[0])
+    return score_pixels(truth > 0, predicted > 0), score_objects(truth, ids)
 
 
 def densest(truth: np.ndarray, size_px: int) -> tuple[int, int]:
@@ -211,6 +224,7 @@ def _print(console: Console, result: DemoResult, report: "SegmentReport") -> Non
         scores.add_row(f"[dim]{name}[/]", text)
     console.print(scores)
     console.print(f"Picture: {escape(str(result.overlay))}", highlight=False, soft_wrap=True)
+    console.print(f"Cells: {escape(result.table.page)}", highlight=False, soft_wrap=True)
     console.print(
         f"Look at it: napari --plugin napari-ome-zarr {escape(str(result.slide))} {escape(str(result.segmentation))}",
         highlight=False,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import Client, Worker
 
+import flows.instances
 import flows.segment
 import flows.training_data
 import flows.weight_maps
@@ -49,5 +50,5 @@ def _count_running(dask_worker: Worker) -> int:
 @pytest.fixture
 def warm(workers, monkeypatch):
     """Let commands run by `run_here` use workers that are already there."""
-    for flow in (flows.segment, flows.training_data, flows.weight_maps):
+    for flow in (flows.instances, flows.segment, flows.training_data, flows.weight_maps):
         monkeypatch.setattr(flow, "local_client", workers)

@@ -21,6 +21,11 @@ import pytest
 import torch
 import zarr
 
+from pipeline import ome, store
+from pipeline.pyramid import build_pyramid, calibrate
+from pipeline.record import ATTRIBUTE
+from pipeline.sizes import level_shapes
+from pipeline.store import ArraySpec
 from unet.architecture import Architecture
 from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from unet.model import UNet
@@ -79,6 +84,42 @@ def write_group(path: Path, attributes: dict[str, Any]) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     content = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     (path / "zarr.json").write_text(json.dumps(content))
+    return path
+
+
+def write_segmentation(
+    path: Path,
+    classes: np.ndarray,
+    axes: str = "yx",
+    *,
+    name: str = "segmentation",
+    files: Sequence[int] = (64, 64),
+    scale: Sequence[float] = (),
+    unit: str | None = "micrometer",
+    n_levels: int = 1,
+) -> Path:
+    """A finished segmentation without a network: `files` are of so many pixels along the last axes."""
+    group, planes = f"labels/{name}", classes.ndim - len(files)
+    shard = tuple(map(min, classes.shape, (*(1,) * planes, *files)))
+    units = tuple(unit if axis in "zyx" else None for axis in axes)
+    first = ome.Level("0", tuple(scale) or (1.0,) * classes.ndim, (0.0,) * classes.ndim)
+    shown = calibrate(name, axes, units, first, n_levels, "nearest", halved=axes[planes:])
+    shapes = level_shapes(classes.shape, len(files), n_levels)
+    arrays = [
+        ArraySpec(str(level), shape, shard, shard, str(classes.dtype), axes) for level, shape in enumerate(shapes)
+    ]
+    whole = {"ome": ome.multiscale_attributes(ome.within(shown, group)), ATTRIBUTE: {"shows": group}}
+    store.create_group(str(path), "", [], whole)
+    store.create_group(str(path), "labels", [], {"ome": {"version": ome.VERSION, "labels": [name]}})
+    record = {
+        "input": {"location": "slide.ome.zarr", "level": 0},
+        "model": {"path": "cells.safetensors", "sha256": "0" * 64, "classes": ["background", "cell"]},
+        "parameters": {},
+        "code": {"name": "segment-slide", "version": "0"},
+    }
+    store.create_group(str(path), group, arrays, {"ome": ome.label_attributes(shown), ATTRIBUTE: record})
+    store.open_array(str(path), f"{group}/0", writable=True)[...] = classes
+    build_pyramid(str(path), group, arrays, axes[planes:], "nearest")
     return path
 
 
