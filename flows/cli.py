@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_evaluate, cli_objects, cli_training
+from flows import cli_evaluate, cli_measure, cli_objects, cli_training
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -130,7 +130,7 @@ def segment(
     if instances or measure:
         cli_objects.number(InstancesRequest(report.location, name, workers=workers))
     if measure:
-        cli_objects.measure_all(MeasureRequest(report.location, name, workers=workers))
+        cli_measure.measure_all(MeasureRequest(report.location, name, workers=workers))
 
 
 @app.command()
@@ -227,6 +227,7 @@ def demo(
 
 
 app.add_typer(cli_objects.commands)
+app.add_typer(cli_measure.commands)
 app.add_typer(cli_training.commands)
 app.add_typer(cli_evaluate.commands)
 

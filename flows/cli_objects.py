@@ -7,7 +7,6 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from flows.measure import MeasureRequest
     from flows.prepare_objects import InstancesRequest
 
 commands = typer.Typer()
@@ -104,12 +103,3 @@ def number(request: "InstancesRequest") -> None:
     from flows.show_objects import show_instances
 
     show_instances(console, label_objects(request, RichStages(console)))
-
-
-def measure_all(request: "MeasureRequest") -> None:
-    """Measure the objects, and sum them up."""
-    from flows.measure import measure_objects
-    from flows.progress import RichStages
-    from flows.show_measure import show_measure
-
-    show_measure(console, measure_objects(request, RichStages(console)))

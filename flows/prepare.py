@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.local import LocalSpec, plan_local
 from pipeline import output, store
+from pipeline.calibration import MICROMETRES
 from pipeline.errors import InputError
 from pipeline.image import StoredImage, describe_image
 from pipeline.options import SegmentOptions
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
 _PIXEL_SIZE_TOLERANCE = 1.2
 
 
@@ -155,7 +155,7 @@ def _warn_about_pixel_size(config: ModelConfig, plan: SegmentPlan) -> None:
     level = image.multiscale.levels[image.level]
     for axis, trained in zip(plan.source.spatial_axes, config.pixel_size_um, strict=False):
         position = image.axes.index(axis)
-        factor = _MICROMETRES.get(image.multiscale.units[position] or "")
+        factor = MICROMETRES.get(image.multiscale.units[position] or "")
         if factor is None:
             continue
         size = level.scale[position] * factor

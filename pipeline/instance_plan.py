@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.calibration import calibrate_um
 from pipeline.errors import InputError, PlanError
 from pipeline.fingerprint import fingerprint
 from pipeline.grid import BlockGrid
 from pipeline.image import StoredImage
 from pipeline.instance_options import InstanceOptions, ObjectSize
 from pipeline.label_source import LabelSource
-from pipeline.measure_units import calibrate_um
 from pipeline.record import code_version
 from pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
 from pipeline.source import ImageSource

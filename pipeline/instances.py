@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pipeline.block_objects import FACES
-from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.grid import Index
 from pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
 from pipeline.merge import JoinJob, Nodes, RowJoin, join_row
@@ -34,15 +33,13 @@ from pipeline.object_blocks import (
     write_objects,
 )
 from pipeline.ranks import RowOrder
-from pipeline.tasks import run_tasks
+from pipeline.tasks import run_all
 
 if TYPE_CHECKING:
     from distributed import Client
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 OnStep = Callable[[int], None]
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def find_all_objects(job: ObjectsJob, client: "Client | None", on_step: OnStep) 
         Naming blocks that failed; the others are kept.
     """
     pending = _pending(job.join)
-    _run_all(client, functools.partial(find_objects, job), pending, on_step)
+    _run(client, functools.partial(find_objects, job), pending, on_step)
 
 
 def join_blocks(join: JoinJob, client: "Client | None", on_step: OnStep) -> Nodes:
@@ -95,7 +92,7 @@ def join_blocks(join: JoinJob, client: "Client | None", on_step: OnStep) -> Node
     """
     rows = join.rows()
     found: dict[Index, RowJoin] = {}
-    for row, joined in _run_each(client, functools.partial(join_row, join), rows):
+    for row, joined in run_all(client, functools.partial(join_row, join), rows, "row {}".format):
         found[row] = joined
         on_step(0)
     return Nodes([found[row] for row in rows])
@@ -109,7 +106,7 @@ def number_objects(job: ObjectsJob, nodes: Nodes, client: "Client | None", on_st
     rows = join.rows()
     items = [RankItem(row, tuple(counted[part] for part in _parts(join, nodes, row))) for row in rows]
     totals, ranks = {}, {}
-    for _, ranked in _run_each(client, functools.partial(rank_objects, job), items):
+    for _, ranked in run_all(client, functools.partial(rank_objects, job), items, _name):
         totals[ranked.row], ranks[ranked.row] = ranked.totals, ranked.ranks
         on_step(0)
     order = RowOrder(join.grid, totals)
@@ -155,7 +152,7 @@ def write_all_objects(
     """
     pending = (index for index in job.join.grid.indices() if index not in done)
     items = (_write_item(job, numbering, index) for index in pending)
-    _run_all(client, functools.partial(write_objects, job), items, on_step)
+    _run(client, functools.partial(write_objects, job), items, on_step)
 
 
 def _write_item(job: ObjectsJob, numbering: Numbering, index: Index) -> WriteItem:
@@ -176,7 +173,7 @@ def regrow_all_objects(job: RegrowJob, done: Collection[Index], client: "Client 
         Naming blocks that failed; the others are kept.
     """
     pending = (index for index in job.grid.indices() if index not in done)
-    _run_all(client, functools.partial(regrow_objects, job), pending, on_step)
+    _run(client, functools.partial(regrow_objects, job), pending, on_step)
 
 
 def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
@@ -187,12 +184,12 @@ def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | Non
     IncompleteError
         Naming blocks that failed; the others are kept.
     """
-    _run_all(client, functools.partial(find_holes, job), _pending(job.join), on_step)
+    _run(client, functools.partial(find_holes, job), _pending(job.join), on_step)
     nodes = join_blocks(job.join, client, on_step)
     fill = choose_fill(nodes.columns, job.max_size_px)
     pending = (index for index in job.join.grid.indices() if index not in done)
     items = (FillItem(index, fill[_nodes_of(job.join, nodes, index)]) for index in pending)
-    _run_all(client, functools.partial(fill_holes, job), items, on_step)
+    _run(client, functools.partial(fill_holes, job), items, on_step)
 
 
 def _pending(join: JoinJob) -> list[Index]:
@@ -200,44 +197,12 @@ def _pending(join: JoinJob) -> list[Index]:
     return [index for index in join.grid.indices() if index not in done]
 
 
-def _run_all(
-    client: "Client | None", function: Callable[[Item], object], items: Iterable[Item], on_step: OnStep
-) -> None:
-    for _ in _run_each(client, function, items):
+def _run(client: "Client | None", function: Callable[[Item], object], items: Iterable[Item], on_step: OnStep) -> None:
+    for _ in run_all(client, function, items, _name):
         on_step(0)
 
 
-def _run_each(
-    client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[tuple[Item, Result]]:
-    """Items and results in order of completion; what failed is tried once more, then named.
-
-    Raises
-    ------
-    IncompleteError
-        When all others are done; at once if the output cannot be written or the input holds no classes.
-    """
-    failed: list[Item] = []
-    for item, result, error in run_tasks(client, function, items):
-        if isinstance(error, OutputError | InputError):
-            raise IncompleteError(f"{_place(item)}: {error}. What is done is kept.") from error
-        if error is not None:
-            failed.append(item)
-        else:
-            yield item, result  # type: ignore[misc]
-    reasons = []
-    for item, result, error in run_tasks(client, function, failed):
-        if error is not None:
-            reasons.append(f"  {_place(item)}: {error}")
-        else:
-            yield item, result  # type: ignore[misc]
-    if reasons:
-        more = [f"  … and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
-        raise IncompleteError(
-            "\n".join([f"{len(reasons)} blocks could not be done; all others are kept:", *reasons[:_SHOWN], *more])
-        )
-
-
-def _place(item: object) -> str:
-    index = getattr(item, "index", getattr(item, "row", item))
-    return f"block {index}"
+def _name(item: object) -> str:
+    if isinstance(item, RankItem):
+        return f"row {item.row}"
+    return f"block {item.index if isinstance(item, WriteItem | FillItem) else item}"

@@ -19,15 +19,14 @@ away from the face. Distances beside the face are too small there; markers on su
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import generate_binary_structure
 
+from pipeline import split_kernels as kernels
 from pipeline.edge_distance import squared_distances
 from pipeline.errors import PlanError
-from unet.compiled import compiled
 
 _MAX_PIXELS = 2**31 - 1  # indices share 64 bits with a float32
 
@@ -110,7 +109,7 @@ def split_touching(
     padded, squares = np.pad(classes, 1), np.pad(squared_distances(classes, steps, faces), 1)
     labels = np.zeros(padded.shape, np.uint32)
     flat = (padded.ravel(), squares.ravel(), labels.ravel(), _strides(padded, connectivity))
-    basins = _Basins(*_grow_basins(_descending(*flat[:2]), *flat, float(depth_px)))
+    basins = _Basins(*kernels.grow_basins(_descending(*flat[:2]), *flat, float(depth_px)))
     inner = labels[(slice(1, -1),) * classes.ndim]
     cut = np.zeros(len(basins.whole), np.bool_)
     for axis, side in np.argwhere(faces):
@@ -120,13 +119,13 @@ def split_touching(
     n_markers = np.bincount(basins.whole[np.unique(markers)], minlength=len(cut))[basins.whole]
     names = np.where(n_markers > 1, 0, basins.whole).astype(np.uint32)  # 0: its pixels are still to be flooded
     owners = np.where(n_markers[markers] > 1, markers, basins.whole[markers])
-    _flood(*flat, names, pixels, owners)
+    kernels.flood(*flat, names, pixels, owners)
 
     seeds = np.full(len(cut), -1, np.int64)
     places = [at[::-1] - 1 for at in np.unravel_index(pixels, padded.shape)]  # from the last, so that the first stays
     seeds[owners[::-1]] = np.ravel_multi_index(places, classes.shape)
     labels = inner.copy()
-    found, first = _number(labels.ravel(), len(cut))
+    found, first = kernels.number(labels.ravel(), len(cut))
     return Pieces(labels, seeds[found], cut[basins.whole[found]], classes.ravel()[first])
 
 
@@ -180,63 +179,6 @@ def _descending(classes: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return keys
 
 
-@compiled
-def _root(parents: list[int], i: int) -> int:
-    while parents[i] != i:
-        parents[i] = parents[parents[i]]
-        i = parents[i]
-    return i
-
-
-@compiled
-def _grow_basins(
-    order: np.ndarray,
-    classes: np.ndarray,
-    squares: np.ndarray,
-    labels: np.ndarray,
-    strides: np.ndarray,
-    depth: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Let the level sink from the highest maximum; where two basins meet, judge the lower one by its height there.
-
-    Compares heights, never heights minus depth with each other, as reconstruction by dilation does: subtraction
-    rounds. Writes basins into `labels`; returns the fields of `_Basins`.
-    """
-    whole, same, top = [0], [0], [0]  # top: the highest basin of an object
-    peak, is_core = [np.float32(0)], [False]
-    for key in order:
-        p = np.int64(key & np.uint64(0xFFFFFFFF))
-        height = math.sqrt(np.float64(squares[p]))
-        for stride in strides:
-            q = p + stride
-            if labels[q] == 0 or classes[q] != classes[p]:
-                continue
-            if labels[p] == 0:
-                labels[p] = labels[q]
-                continue
-            a, b = _root(whole, int(labels[p])), _root(whole, int(labels[q]))
-            if a == b:
-                continue
-            if peak[top[a]] < peak[top[b]]:
-                a, b = b, a
-            lower = top[b]
-            if not math.sqrt(np.float64(peak[lower])) - height >= depth:  # so that infinity minus infinity is no neck
-                if peak[lower] == peak[top[a]]:
-                    same[lower] = top[a]
-                else:
-                    is_core[lower] = False
-            whole[b] = a
-        if labels[p] == 0:
-            labels[p] = len(whole)
-            for basins in (whole, same, top):
-                basins.append(len(basins))
-            peak.append(squares[p])
-            is_core.append(depth <= height < np.inf)
-    for i in range(len(whole)):
-        whole[i], same[i] = _root(whole, i), _root(same, i)
-    return np.array(whole), np.array(same), np.array(peak), np.array(is_core)
-
-
 def _certain_markers(
     padded_shape: tuple[int, ...],
     squares: np.ndarray,
@@ -246,7 +188,7 @@ def _certain_markers(
     faces: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of markers (linear, raster order) and the basin that stands for each; none as far from an open face."""
-    pixels = _marker_pixels(squares, labels, *basins)
+    pixels = kernels.marker_pixels(squares, labels, *basins)
     markers = basins.same[labels[pixels]]
     limit = np.full(pixels.shape, np.inf, np.float32)
     places = np.unravel_index(pixels, padded_shape)
@@ -255,58 +197,3 @@ def _certain_markers(
         limit = np.minimum(limit, (way * way).astype(np.float32))
     certain = ~np.isin(markers, markers[squares[pixels] >= limit])
     return pixels[certain], markers[certain]
-
-
-@compiled
-def _marker_pixels(
-    squares: np.ndarray, labels: np.ndarray, whole: np.ndarray, same: np.ndarray, peak: np.ndarray, is_core: np.ndarray
-) -> np.ndarray:
-    """Pixels at the height of their basin's maximum, where that is a core."""
-    found = []
-    for p in range(labels.size):
-        basin = labels[p]
-        if basin != 0 and squares[p] == peak[basin] and is_core[same[basin]]:
-            found.append(p)
-    return np.array(found, np.int64)
-
-
-@compiled
-def _flood(
-    classes: np.ndarray,
-    squares: np.ndarray,
-    labels: np.ndarray,
-    strides: np.ndarray,
-    names: np.ndarray,
-    pixels: np.ndarray,
-    owners: np.ndarray,
-) -> None:
-    """Basins get their names, those without one (0) are flooded from the markers, in place."""
-    for p in range(labels.size):
-        labels[p] = names[labels[p]]
-    heap = [(-np.inf, np.int64(i), pixels[i]) for i in range(pixels.size) if labels[pixels[i]] == 0]
-    for i in range(pixels.size):
-        labels[pixels[i]] = owners[i]
-    age = pixels.size
-    while len(heap) > 0:
-        level, _, p = heappop(heap)
-        for stride in strides:
-            q = p + stride
-            if labels[q] == 0 and classes[q] == classes[p]:
-                labels[q] = labels[p]
-                heappush(heap, (max(level, -np.float64(squares[q])), np.int64(age), q))
-                age += 1
-
-
-@compiled
-def _number(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number pieces from 1 by their first pixel, in place; return their former names and their first pixels."""
-    numbers, names, first = np.zeros(n, np.uint32), [], []
-    for p in range(labels.size):
-        name = labels[p]
-        if name != 0:
-            if numbers[name] == 0:
-                names.append(np.int64(name))
-                first.append(p)
-                numbers[name] = len(names)
-            labels[p] = numbers[name]
-    return np.array(names, np.int64), np.array(first, np.int64)

@@ -198,6 +198,7 @@ def list_names(location: str) -> set[str]:
 
     with _failing_as(f"{location} cannot be reached", remote=True):
         filesystem, path = fsspec.core.url_to_fs(location)
+        filesystem.invalidate_cache()  # workers may have written since the last listing
         try:
             return {name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False)}
         except (FileNotFoundError, NotImplementedError):  # HTTP has no listing

@@ -4,9 +4,13 @@ At most a bounded number of tasks exist at a time, so a slide of a million block
 than one of a thousand. Results are gathered and forgotten as they come: nothing stays on workers.
 """
 
+import contextlib
+import logging
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pipeline.errors import IncompleteError, InputError, OutputError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+log = logging.getLogger(__name__)
+
+_SHOWN = 10
 TASKS_PER_THREAD = 3  # enough that a worker always has its next task at hand
 
 
@@ -41,6 +48,55 @@ def run_tasks(
             yield item, *_attempt(function, item)
         return
     yield from _run_on_cluster(client, function, items)
+
+
+def run_all(
+    client: "Client | None",
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    name: Callable[[Item], str],
+) -> Generator[tuple[Item, Result]]:
+    """Call a function for each item; yield items and results in order of completion. What failed is tried once more.
+
+    Parameters
+    ----------
+    client : Client or None
+        Where to run; None runs here, one after the other.
+    function : callable
+        Pure of its item, and picklable.
+    items : iterable
+        Picklable items, consumed lazily.
+    name : callable
+        What an item is called in messages, e.g. "block (0, 3)".
+
+    Raises
+    ------
+    IncompleteError
+        When all others are done, naming what failed twice; at once where it would fail for all: the output cannot be
+        written, or the input is not what it should be.
+    """
+    failed: list[Item] = []
+    with contextlib.closing(run_tasks(client, function, items)) as results:
+        for item, result, error in results:
+            if isinstance(error, OutputError | InputError):
+                raise IncompleteError(f"{name(item)}: {error}. What is done is kept.") from error
+            if error is not None:
+                log.info("%s failed: %s", name(item), error)
+                failed.append(item)
+            else:
+                yield item, cast(Result, result)
+    reasons = []
+    for item in failed:  # one at a time: a task that ends its worker takes no other with it
+        with contextlib.closing(run_tasks(client, function, [item])) as results:
+            for _, result, error in results:
+                if error is not None:
+                    reasons.append(f"  {name(item)}: {error}")
+                else:
+                    yield item, cast(Result, result)
+    if reasons:
+        more = [f"  … and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+        summary = f"{len(reasons)} step(s) could not be done; all others are kept:"
+        raise IncompleteError("\n".join([summary, *reasons[:_SHOWN], *more]))
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:

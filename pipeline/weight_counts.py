@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.calibration import MICROMETRES
 from pipeline.errors import InputError
 from pipeline.grid import Index
 from pipeline.source import ImageSource
@@ -147,14 +148,11 @@ def _default_names(n_classes: int) -> tuple[str, ...]:
     return ("background", *(f"class {number}" for number in range(1, n_classes)))
 
 
-_MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
-
-
 def _pixel_size_um(source: ImageSource) -> tuple[float, ...]:
     image = source.image
     level, sizes = image.multiscale.levels[image.level], []
     for axis in source.spatial_axes:
         position = image.axes.index(axis)
-        factor = _MICROMETRES.get(image.multiscale.units[position] or "")
+        factor = MICROMETRES.get(image.multiscale.units[position] or "")
         sizes.append(level.scale[position] * factor if factor else 0.0)
     return tuple(sizes) if all(sizes) else ()

@@ -6,17 +6,15 @@ presence says that its block's step is done, so a run that was killed goes on fr
 
 import io
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numcodecs.zstd import Zstd
 
 from pipeline import store
-from pipeline.errors import BlockError, OutputError
+from pipeline.errors import BlockError
+from pipeline.files import read_file, write_file
 from pipeline.grid import Index
 
 _SUFFIX = ".npz.zst"
@@ -50,7 +48,7 @@ class WorkFolder:
         """
         buffer = io.BytesIO()
         np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-        self._write(self._file(kind, index), bytes(_CODEC.encode(buffer.getvalue())))
+        write_file(self._file(kind, index), bytes(_CODEC.encode(buffer.getvalue())))
 
     def load(self, kind: str, index: Index) -> Arrays:
         """Arrays of a block, as they were saved.
@@ -62,7 +60,7 @@ class WorkFolder:
         """
         file = self._file(kind, index)
         try:
-            with np.load(io.BytesIO(_CODEC.decode(self._read(file)))) as content:
+            with np.load(io.BytesIO(_CODEC.decode(read_file(file)))) as content:
                 return {name: content[name] for name in content.files}
         except Exception as error:  # codecs and file systems raise what they like on damaged bytes
             raise BlockError(
@@ -91,33 +89,3 @@ class WorkFolder:
         elif os.path.isdir(folder):
             with os.scandir(folder) as entries:
                 yield from (entry.name for entry in entries if entry.stat().st_size > 0)
-
-    def _read(self, file: str) -> bytes:
-        if not store.is_remote(file):
-            return Path(file).read_bytes()
-        filesystem, path = _filesystem(file)
-        content: bytes = filesystem.cat_file(path)
-        return content
-
-    def _write(self, file: str, content: bytes) -> None:
-        try:
-            if store.is_remote(file):
-                filesystem, path = _filesystem(file)
-                filesystem.pipe_file(path, content)
-                return
-            aside = Path(f"{file}.{uuid.uuid4().hex}.partial")
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                aside.write_bytes(content)
-                aside.replace(file)
-            finally:
-                aside.unlink(missing_ok=True)
-        except Exception as error:  # fsspec back ends raise classes of their own
-            raise OutputError(f"{file} cannot be written: {error}") from error
-
-
-def _filesystem(file: str) -> tuple[Any, str]:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(file)
-    return filesystem, path

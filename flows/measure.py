@@ -1,0 +1,162 @@
+"""Measure the objects of a segmentation: open, plan, connect, blocks, table, summary, in this order, visible below."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cluster.local import LocalSpec, local_client, plan_local
+from flows.progress import QuietStages, Stages
+from pipeline import store
+from pipeline.grid import Index
+from pipeline.lock import hold
+from pipeline.measure import ROWS, measure_blocks, write_table
+from pipeline.measure_finish import name_objects, page_path, write_summary
+from pipeline.measure_open import ImageChoice, open_input
+from pipeline.measure_plan import DEFAULT_ROWS, TABLES, MeasurePlan, begin, plan_measurement
+from pipeline.measure_summary import SizeCounts, Summary
+from pipeline.measure_table import stored_parts
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """Which objects to measure, and in which image.
+
+    Parameters
+    ----------
+    location : str
+        OME-Zarr output of a segmentation, with instances.
+    name : str
+        Its label image; the objects are ``labels/<name>-instances``.
+    image : ImageChoice
+        Where intensities are measured; by default in the image that was segmented.
+    rows : int
+        Objects per file of the table.
+    workers : int, optional
+        Worker processes on this machine.
+    """
+
+    location: str
+    name: str = "segmentation"
+    image: ImageChoice = ImageChoice()
+    rows: int = DEFAULT_ROWS
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class MeasureReport:
+    """What a run made.
+
+    Attributes
+    ----------
+    table, page : str
+        Folder of the table's parts, and the page that sums it up.
+    n_objects, n_parts : int
+        Rows and files of the table.
+    n_blocks_done_before, n_parts_done_before : int
+        What an earlier run had left.
+    channels : tuple of str
+        Channels whose intensities were measured, as the columns call them.
+    summary : Summary
+        Counts and sizes per class.
+    stage_seconds : dict
+        Wall time per stage.
+    """
+
+    table: str
+    page: str
+    n_objects: int
+    n_parts: int
+    n_blocks_done_before: int
+    n_parts_done_before: int
+    channels: tuple[str, ...]
+    summary: Summary
+    stage_seconds: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(self.stage_seconds.values())
+
+
+def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> MeasureReport:
+    """Measure all objects of a segmentation, or go on with what was interrupted.
+
+    Raises
+    ------
+    PipelineError, ClusterError
+        Bad input, before anything is written.
+    IncompleteError
+        Blocks or parts were left undone; what is done is kept and the same command goes on.
+    """
+    progress = progress or QuietStages()
+    clock: dict[str, float] = {}
+    with _timed(clock, "prepare"):
+        plan, cluster = plan_request(request)
+    location = plan.location
+    with hold(location, lambda: store.remove_leftovers(location, TABLES)):
+        begin(plan)
+        parts, blocks = stored_parts(location, plan.table), plan.work.stored(ROWS)
+        pending = set(range(plan.n_parts)) - parts
+        with local_client(cluster) if pending else contextlib.nullcontext() as client:
+            with _timed(clock, "measure"):
+                needed = _measure(plan, client, progress, len(blocks)) if pending else []
+            with _timed(clock, "table"):
+                counts = _write(plan, needed, client, progress, plan.n_parts - len(pending))
+        with _timed(clock, "summary"):
+            summary = write_summary(plan, counts)
+            name_objects(plan)
+        plan.work.remove()
+    return MeasureReport(
+        table=store.join(location, plan.table),
+        page=page_path(plan),
+        n_objects=counts.n_objects,
+        n_parts=plan.n_parts,
+        n_blocks_done_before=len(blocks),
+        n_parts_done_before=plan.n_parts - len(pending),
+        channels=plan.source.spec.channels,
+        summary=summary,
+        stage_seconds=clock,
+    )
+
+
+def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, LocalSpec]:
+    """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
+
+    Raises
+    ------
+    PipelineError, ClusterError
+        If it cannot be done.
+    """
+    location = store.resolve_location(request.location)
+    source = open_input(location, request.name, request.image)
+    plan = plan_measurement(location, request.name, source, request.rows)
+    cluster = plan_local(request.workers)
+    plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
+    return plan, cluster
+
+
+def _measure(plan: MeasurePlan, client: "Client | None", progress: Stages, done: int) -> list[list[Index]]:
+    """Rows of all blocks."""
+    with progress.stage("measure", total=plan.source.grid.n_blocks, done=done) as advance:
+        return measure_blocks(plan, client, advance)
+
+
+def _write(
+    plan: MeasurePlan, needed: list[list[Index]], client: "Client | None", progress: Stages, done: int
+) -> SizeCounts:
+    """All parts of the table."""
+    with progress.stage("table", total=plan.n_parts, done=done, unit="parts") as advance:
+        return write_table(plan, needed, client, lambda: advance(0))
+
+
+@contextlib.contextmanager
+def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    """Add a stage's wall time to a clock."""
+    began = time.perf_counter()
+    yield
+    clock[name] = time.perf_counter() - began

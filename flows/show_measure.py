@@ -1,0 +1,62 @@
+"""What is printed of a table of objects: counts and sizes per class, where it is, how to open it."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.progress import format_seconds
+from pipeline.measure_picture import number
+
+if TYPE_CHECKING:
+    from flows.measure import MeasureReport
+    from pipeline.measure_summary import ClassSummary
+
+
+def show_measure(console: Console, report: "MeasureReport") -> None:
+    """Print what a run measured and how to go on."""
+    if report.n_blocks_done_before or report.n_parts_done_before:
+        console.print(
+            f"Went on: {report.n_blocks_done_before} blocks and {report.n_parts_done_before} of {report.n_parts} parts "
+            f"of the table were already done."
+        )
+    console.print(_make_table(report))
+    stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in report.stage_seconds.items())
+    measured = f"shapes, and intensities of {', '.join(report.channels)}" if report.channels else "shapes only"
+    lines = (
+        f"[bold green]Done:[/] {report.n_objects:,} objects in {format_seconds(report.seconds)} ({stages})",
+        f"Measured: {escape(measured)}",
+        f"Table: {escape(report.table)}",
+        f"Summary: {escape(report.page)}",
+        f"Open it: {escape(f'pandas.read_parquet({report.table!r})')}",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _make_table(report: "MeasureReport") -> Table:
+    summary = report.summary
+    table = Table(title="Objects", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("class")
+    size = f"{summary.size_name} ({summary.size_unit})"
+    for name in ("objects", f"per {summary.density_unit}", "covered", f"median {size}", "quartiles", "at the border"):
+        table.add_column(name, justify="right")
+    for found in summary.classes:
+        table.add_row(*_cells(found))
+    if len(summary.classes) != 1:
+        table.add_row(*_cells(summary.all))
+    return table
+
+
+def _cells(found: "ClassSummary") -> tuple[str, ...]:
+    low, median, high = map(number, found.quartiles)
+    return (
+        escape(found.name),
+        f"{found.n_objects:,}",
+        number(found.density),
+        f"{found.covered:.2%}",
+        median if found.n_objects else "",
+        f"{low} – {high}" if found.n_objects else "",
+        f"{found.n_at_border:,}",
+    )

@@ -1,0 +1,185 @@
+"""A table of objects in two passes: rows of each block, then objects out of them, part by part.
+
+Both passes go on where an earlier run stopped: a block's rows or a part's file are there whole, or not at all. The
+order of blocks within a part is fixed, so the bytes do not depend on who did what when.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from pipeline.errors import BlockError
+from pipeline.grid import Index
+from pipeline.measure_block import measure_block
+from pipeline.measure_merge import merge_fragments
+from pipeline.measure_plan import MeasurePlan
+from pipeline.measure_summary import SizeCounts, count_sizes, merge_counts, summary_columns
+from pipeline.measure_table import make_table, read_part, stored_parts, write_part
+from pipeline.tasks import run_all
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+
+ROWS = "rows"  # kind of the files in the work folder
+_SHOWN = 10
+_MERGE_EVERY = 64  # summaries of parts held at a time
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Place = tuple[int, Index]  # number of a block in raster order, and its index
+
+
+def run_block(plan: MeasurePlan, place: Place) -> list[int]:
+    """Measure one block and store its rows; parts of the table that these belong to.
+
+    Raises
+    ------
+    BlockError
+        If a chunk cannot be read, a value is not finite, or an id is higher than the number of objects.
+    OutputError
+        If the rows cannot be stored.
+    """
+    rows = measure_block(plan.source.read(place[1]))
+    ids, n_objects = rows["ids"], plan.source.n_objects
+    if len(ids) and ids[-1] > n_objects:
+        raise BlockError(f"id {ids[-1]} is stored, but {n_objects} objects are recorded; make the instances again")
+    plan.work.save(ROWS, place[1], rows)
+    return _parts_of(plan, ids)
+
+
+def recall_block(plan: MeasurePlan, place: Place) -> list[int]:
+    """Parts that the stored rows of a block belong to."""
+    return _parts_of(plan, plan.work.load(ROWS, place[1])["ids"])
+
+
+def _parts_of(plan: MeasurePlan, ids: np.ndarray) -> list[int]:
+    return np.unique((ids - np.uint64(1)) // np.uint64(plan.rows)).tolist()
+
+
+def measure_blocks(
+    plan: MeasurePlan, client: "Client | None" = None, on_block: Callable[[int], None] | None = None
+) -> list[list[Index]]:
+    """The first pass: store the rows of all blocks that have none yet.
+
+    Parameters
+    ----------
+    plan : MeasurePlan
+        What to measure.
+    client : Client, optional
+        Where to run; None runs here.
+    on_block : callable
+        Called with the pixels of each block that was measured.
+
+    Returns
+    -------
+    list of list of index
+        For each part of the table the blocks that it needs, in raster order.
+
+    Raises
+    ------
+    IncompleteError
+        If blocks failed twice, naming them; rows of the others are stored.
+    """
+    done = plan.work.stored(ROWS)
+    places = list(enumerate(plan.source.grid.indices()))
+    needed: dict[int, set[int]] = {number: set() for number in range(plan.n_parts)}
+
+    def note(place: Place, parts: list[int]) -> None:
+        for part in parts:
+            needed[part].add(place[0])
+        if on_block is not None and place[1] not in done:
+            on_block(_count_pixels(plan, place[1]))
+
+    recalled, pending = ([p for p in places if (p[1] in done) == there] for there in (True, False))
+    for function, some in ((recall_block, recalled), (run_block, pending)):
+        for place, parts in run_all(client, functools.partial(function, plan), some, _name_block):
+            note(place, parts)
+    return [[places[number][1] for number in sorted(needed[part])] or [places[0][1]] for part in sorted(needed)]
+
+
+def _count_pixels(plan: MeasurePlan, index: Index) -> int:
+    return int(np.prod([part.stop - part.start for part in plan.source.grid.write_box(index)]))
+
+
+def run_part(plan: MeasurePlan, provenance: dict[str, Any], item: tuple[int, Sequence[Index]]) -> SizeCounts:
+    """Make and store one part of the table out of the rows of some blocks.
+
+    Raises
+    ------
+    BlockError
+        If rows are missing or damaged, naming the file; or ids are not those of instances.
+    OutputError
+        If the part cannot be stored.
+    """
+    number, blocks = item
+    objects = merge_fragments(plan.part(number), (plan.work.load(ROWS, index) for index in blocks))
+    table = make_table(plan.source.spec, objects, provenance)
+    write_part(plan.location, plan.table, number, table)
+    return count_sizes(plan.source.spec, table)
+
+
+def recall_part(plan: MeasurePlan, number: int) -> SizeCounts:
+    """What a stored part adds to the summary."""
+    spec = plan.source.spec
+    return count_sizes(spec, read_part(plan.location, plan.table, number, summary_columns(spec)))
+
+
+def write_table(
+    plan: MeasurePlan,
+    needed: Sequence[Sequence[Index]],
+    client: "Client | None" = None,
+    on_part: Callable[[], None] | None = None,
+) -> SizeCounts:
+    """The second pass: store all parts of the table that are missing.
+
+    Parameters
+    ----------
+    plan : MeasurePlan
+        What to measure.
+    needed : sequence
+        Blocks that each part needs, as `measure_blocks` returns them; not looked at for parts that are there.
+    client : Client, optional
+        Where to run; None runs here.
+    on_part : callable
+        Called after each part that was stored.
+
+    Returns
+    -------
+    SizeCounts
+        Of the whole table.
+
+    Raises
+    ------
+    IncompleteError
+        If parts failed twice, naming them; the others are stored.
+    """
+    done = stored_parts(plan.location, plan.table) & set(range(plan.n_parts))
+    found: list[SizeCounts] = []
+
+    def keep(counts: SizeCounts) -> None:
+        found.append(counts)
+        if len(found) >= _MERGE_EVERY:
+            found[:] = [merge_counts(found)]
+
+    for _, counts in run_all(client, functools.partial(recall_part, plan), sorted(done), _name_part):
+        keep(counts)
+    pending = [(number, needed[number]) for number in range(plan.n_parts) if number not in done]
+    make = functools.partial(run_part, plan, plan.record)
+    for _, counts in run_all(client, make, pending, lambda item: _name_part(item[0])):
+        keep(counts)
+        if on_part is not None:
+            on_part()
+    return merge_counts(found)
+
+
+def _name_block(place: Place) -> str:
+    return f"block {place[1]}"
+
+
+def _name_part(number: int) -> str:
+    return f"part {number} of the table"

@@ -1,0 +1,190 @@
+"""Find what objects are measured in, and refuse what does not fit together, from metadata alone.
+
+::
+
+    OUT.ome.zarr/labels/<name>-instances   ids; its record says the number of objects, and along how many axes they lie
+                /labels/<name>             classes; its record says which image was segmented, and the classes' names
+                /probability/<name>        probabilities, if they are stored
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.errors import InputError
+from pipeline.fingerprint import fingerprint
+from pipeline.image import StoredImage, describe_image
+from pipeline.measure_input import MeasureInput
+from pipeline.output import label_group, probability_group
+from pipeline.record import ATTRIBUTE
+from pipeline.source import ImageSource
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Which image intensities are measured in.
+
+    Parameters
+    ----------
+    path : str, optional
+        Where it is; by default where the segmentation's record says.
+    level : int, optional
+        Its resolution; by default the one that was segmented.
+    skip : bool
+        Measure shapes only.
+    """
+
+    path: str | None = None
+    level: int | None = None
+    skip: bool = False
+
+
+def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
+    """Find and check everything that is to be measured.
+
+    Parameters
+    ----------
+    location : str
+        OME-Zarr output of a segmentation, with instances.
+    name : str
+        Its label image; the instances are ``labels/<name>-instances``.
+    choice : ImageChoice
+        Which image.
+
+    Raises
+    ------
+    InputError
+        If there are no instances, they are not complete, or image, classes and instances do not fit each other.
+    """
+    group = label_group(f"{name}-instances")
+    record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE) or {}
+    if not record:
+        raise InputError(
+            f"{store.join(location, group)}: no instances are there; make them first: segment-slide instances "
+            f"{location} --name {name}."
+        )
+    n_spatial, n_objects = _read_facts(record, location, name)
+    instances = describe_image(store.join(location, group))
+    if np.dtype(instances.dtype).kind != "u" or len(instances.shape) < n_spatial:
+        raise InputError(f"{store.join(location, group)}: dtype {instances.dtype}, expected unsigned ids.")
+    _check_complete(instances, f"segment-slide instances {location} --name {name}")
+    classes = _open_classes(location, name, record.get("input") or {}, instances)
+    segmented = (store.read_attributes(classes.location) or {}).get(ATTRIBUTE) or {}
+    return MeasureInput(
+        instances=instances,
+        classes=classes,
+        scores=_open_scores(classes.location.removesuffix("/" + label_group(name)), name, instances),
+        source=None if choice.skip else _open_source(choice, segmented, instances),
+        n_spatial=n_spatial,
+        n_objects=n_objects,
+        class_names=tuple((segmented.get("model") or {}).get("classes") or ()),
+    )
+
+
+def _read_facts(record: dict[str, Any], location: str, name: str) -> tuple[int, int]:
+    """Dimension of the objects and their number, which is recorded when they are complete."""
+    n_spatial = (record.get("parameters") or {}).get("ndim")
+    if n_spatial not in (2, 3) or not isinstance(record.get("n_objects"), int):
+        raise InputError(
+            f"instances of {name} in {location} are not complete (their number is not recorded); go on with: "
+            f"segment-slide instances {location} --name {name}."
+        )
+    return n_spatial, record["n_objects"]
+
+
+def _check_complete(image: StoredImage, command: str) -> None:
+    expected = math.prod(-(-size // shard) for size, shard in zip(image.shape, image.chunks, strict=True))
+    found = len(store.stored_shards(image.location, image.array_path))
+    if found != expected:
+        raise InputError(
+            f"{store.join(image.location, image.array_path)}: {expected - found} of {expected} files are missing, and "
+            f"would be read as background; make them again: {command}."
+        )
+
+
+def _open_classes(location: str, name: str, made_of: dict[str, Any], instances: StoredImage) -> StoredImage:
+    """The class map: of the same store, or where the instances' record says if they were put into another one."""
+    beside = store.join(location, label_group(name))
+    place = beside if store.read_attributes(beside) is not None else str(made_of.get("location") or beside)
+    is_group = store.read_attributes(place) is not None
+    image = describe_image(place, axes=None if is_group else instances.axes)
+    paths = [level.path for level in image.multiscale.levels]
+    if made_of.get("array", image.array_path) != image.array_path and made_of["array"] in paths:
+        image = describe_image(place, level=paths.index(made_of["array"]))
+    sizes = {axis: image.size(axis) for axis in image.axes if axis != "c"}
+    fits = sizes == dict(zip(instances.axes, instances.shape, strict=True)) and image.size("c") == 1
+    if not fits or np.dtype(image.dtype).kind not in "bui":
+        raise InputError(
+            f"{image.location}: shape {image.shape} ({image.axes}) and dtype {image.dtype}, expected classes of the "
+            f"shape {instances.shape} ({instances.axes}) of {instances.location}."
+        )
+    if ATTRIBUTE in (store.read_attributes(place) or {}):
+        _check_complete(image, "segment-slide segment, as it was begun")
+    return image
+
+
+def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImage | None:
+    """Probabilities, if they are stored beside the classes."""
+    group = probability_group(name)
+    if store.read_attributes(location, group) is None:
+        return None
+    scores = describe_image(store.join(location, group))
+    shape = tuple(scores.size(axis) for axis in instances.axes)
+    if shape != instances.shape or "c" not in scores.axes or scores.dtype not in ("uint8", "float32"):
+        raise InputError(
+            f"{scores.location}: shape {scores.shape} ({scores.axes}) and dtype {scores.dtype} do not fit "
+            f"{instances.shape} ({instances.axes}) of {instances.location}."
+        )
+    _check_complete(scores, "segment-slide segment, as it was begun")
+    return scores
+
+
+def _open_source(choice: ImageChoice, segmented: dict[str, Any], instances: StoredImage) -> ImageSource:
+    """The image that was segmented, or the one that was named."""
+    recorded: dict[str, Any] = segmented.get("input") or {}
+    path = choice.path or recorded.get("location")
+    if path is None:
+        raise InputError(
+            f"{instances.location}: no record says which image was segmented; name it with --image, or measure shapes "
+            f"only with --no-image."
+        )
+    image = _describe(path, choice, recorded)
+    if choice.path is None and choice.level in (None, recorded.get("level", 0)):
+        _check_unchanged(image, recorded)
+    ranges = recorded.get("ranges") or {}
+    planes = [axis for axis in "tz" if axis in ranges] if recorded else [a for a in instances.axes if a == "t"]
+    chosen = tuple((int(start), int(stop)) for start, stop in (ranges.get(a, (0, image.size(a))) for a in planes))
+    source = ImageSource(image, len(instances.axes) - len(planes), tuple(range(image.size("c"))), chosen)
+    inside = all(stop <= image.size(axis) for axis, (_, stop) in zip(planes, chosen, strict=True))
+    if not inside or source.axes != instances.axes or source.shape != instances.shape:
+        raise InputError(
+            f"image={image.location} level {image.level}: shape {image.shape} ({image.axes}), planes {ranges or 'all'} "
+            f"do not fit the instances' {instances.shape} ({instances.axes}); choose another --image or --level, or "
+            f"--no-image."
+        )
+    return source
+
+
+def _describe(path: str, choice: ImageChoice, recorded: dict[str, Any]) -> StoredImage:
+    level = choice.level if choice.level is not None else int(recorded.get("level", 0))
+    try:
+        is_group = store.read_attributes(store.resolve_location(path)) is not None
+        return describe_image(path, level=level, axes=None if is_group else recorded.get("axes"))
+    except InputError as error:
+        if choice.path is not None:
+            raise
+        raise InputError(
+            f"the image that was segmented cannot be opened ({error}). Say where it is now with --image PATH, or "
+            f"measure shapes only with --no-image."
+        ) from error
+
+
+def _check_unchanged(image: StoredImage, recorded: dict[str, Any]) -> None:
+    if fingerprint(image) != recorded.get("fingerprint"):
+        raise InputError(
+            f"image={image.location} has changed since it was segmented. If it is still the right one, name it: "
+            f"--image {image.location}; or measure shapes only with --no-image."
+        )

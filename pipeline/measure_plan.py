@@ -1,0 +1,207 @@
+"""A measurement decided from metadata: which blocks, which parts of a table, how much memory, what decides its bytes.
+
+::
+
+    OUT.ome.zarr/tables/                              a Zarr group; what each table was made of is in its attributes
+                       <name>-instances.parquet/      the table, in parts of equally many ids
+                       <name>-instances.work/         rows of blocks, until the table is there
+                       <name>-instances.html, .png    a summary
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.errors import OutputError, PlanError
+from pipeline.fingerprint import fingerprint
+from pipeline.grid import ceil_divide
+from pipeline.image import StoredImage
+from pipeline.measure_input import MeasureInput
+from pipeline.measure_merge import IdRange
+from pipeline.plan import PROCESS_BYTES
+from pipeline.record import ATTRIBUTE, code_version, compare_records
+from pipeline.sizes import GiB
+from pipeline.work import WorkFolder
+
+DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
+TABLES = "tables"
+_PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds
+_COLUMN_COPIES = 4  # sums, columns, Arrow's and the file's
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """What is to be measured, where it goes, and in which pieces.
+
+    Parameters
+    ----------
+    location, name : str
+        Store, and the label image whose instances are measured.
+    source : MeasureInput
+        What is read.
+    rows : int
+        Ids per part of the table.
+    """
+
+    location: str
+    name: str
+    source: MeasureInput
+    rows: int = DEFAULT_ROWS
+
+    @property
+    def table_name(self) -> str:
+        """What the table is called in the record."""
+        return f"{self.name}-instances"
+
+    @property
+    def table(self) -> str:
+        """Folder of the table's parts, in the store."""
+        return f"{TABLES}/{self.table_name}.parquet"
+
+    @property
+    def work(self) -> WorkFolder:
+        """Rows of blocks."""
+        return WorkFolder(self.location, f"{TABLES}/{self.table_name}.work")
+
+    @property
+    def n_parts(self) -> int:
+        """Files of the table; without any object there is one, which has the columns."""
+        return max(1, ceil_divide(self.source.n_objects, self.rows))
+
+    def part(self, number: int) -> IdRange:
+        """Ids of a part."""
+        first = 1 + number * self.rows
+        return IdRange(first, min(first + self.rows - 1, self.source.n_objects))
+
+    @property
+    def _row_bytes(self) -> int:
+        """Of the sums of one object."""
+        source, d = self.source, self.source.n_spatial
+        n_channels = 0 if source.source is None else len(source.source.channels)
+        n_scores = 0 if source.scores is None else source.scores.size("c")
+        return 8 * (5 + 3 * d + d * (d + 1) // 2 + 2 + 4 * n_channels + n_scores)
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory of a task that measures one block: pixels as read and as canonical, numbers, rows of objects."""
+        source, grid = self.source, self.source.grid
+        owned = math.prod(grid.block)
+        read = math.prod(size + 2 * grid.halo(axis) for axis, size in enumerate(grid.block))
+        pixels = read * (3 * np.dtype(source.instances.dtype).itemsize + 4 + 1) + owned * (4 + 2)
+        images = [source.instances, source.classes]
+        if source.source is not None:
+            pixels += owned * (2 * source.source.pixel_bytes + 8)
+            images.append(source.source.image)
+        if source.scores is not None:
+            pixels += owned * (2 * source.scores.size("c") * np.dtype(source.scores.dtype).itemsize + 8)
+            images.append(source.scores)
+        decoding = max(image.decoding_bytes for image in images)
+        return pixels + decoding + 2 * self._row_bytes * ceil_divide(owned, _PX_PER_OBJECT)
+
+    @property
+    def part_bytes(self) -> int:
+        """Memory of a task that makes one part of the table: its rows, and those of one block at a time."""
+        owned = math.prod(self.source.grid.block)
+        rows = min(self.rows, max(1, self.source.n_objects))
+        return self._row_bytes * (_COLUMN_COPIES * rows + 2 * ceil_divide(owned, _PX_PER_OBJECT))
+
+    def worker_bytes(self, tasks: int) -> int:
+        """Memory of a worker that runs so many tasks at a time."""
+        return PROCESS_BYTES + tasks * max(self.block_bytes, self.part_bytes)
+
+    def check_memory(self, usable_bytes: int, tasks: int) -> None:
+        """Refuse a plan that does not fit a worker.
+
+        Raises
+        ------
+        PlanError
+            With the amounts and what to change.
+        """
+        needed = self.worker_bytes(tasks)
+        if needed > usable_bytes:
+            raise PlanError(
+                f"a worker with {tasks} tasks (a block {self.block_bytes / GiB:.2f} GiB, a part of the table "
+                f"{self.part_bytes / GiB:.2f} GiB) needs {needed / GiB:.2f} GiB but has {usable_bytes / GiB:.2f} GiB; "
+                f"choose fewer --workers, or --no-image."
+            )
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What decides the table's bytes."""
+        source = self.source
+        image = None if source.source is None else source.source.image
+        return {
+            "code": {"name": "segment-slide", "version": code_version()},
+            "input": {
+                "instances": _mark(source.instances),
+                "n_objects": source.n_objects,
+                "ndim": source.n_spatial,
+                "classes": _mark(source.classes),
+                "class_names": list(source.class_names),
+                "probability": source.scores and _mark(source.scores),
+                "image": image and _mark(image),
+                "image_level": image and image.level,
+                "ranges": source.source and [list(ends) for ends in source.source.ranges],
+                "channels": list(source.spec.channels),
+            },
+            "parameters": {"rows": self.rows, "block": list(source.grid.block)},
+        }
+
+
+def _mark(image: StoredImage) -> str:
+    return fingerprint(image)
+
+
+def plan_measurement(location: str, name: str, source: MeasureInput, rows: int = DEFAULT_ROWS) -> MeasurePlan:
+    """Decide a measurement; one that was begun is gone on with only if it is the same.
+
+    Raises
+    ------
+    PlanError
+        If parts would have no rows.
+    OutputMismatchError
+        If the table was begun from other instances, another image or by another version.
+    OutputError
+        If there is something at its place that is not ours.
+    """
+    if rows < 1:
+        raise PlanError(f"rows={rows}, expected 1 or more objects in a part of the table.")
+    plan = MeasurePlan(location, name, source, rows)
+    _compare(plan)
+    return plan
+
+
+def _compare(plan: MeasurePlan) -> bool:
+    """Whether anything of this table is there, which must be of the same record; one of a deleted table is void."""
+    folders = [store.join(plan.location, folder) for folder in (plan.table, plan.work.path)]
+    there = [folder for folder in folders if store.list_names(folder)]
+    recorded = read_records(plan.location).get(plan.table_name)
+    if there and recorded is None:
+        raise OutputError(f"{there[0]} is there, but segment-slide did not make it; move or delete it.")
+    if there and recorded is not None:
+        compare_records(recorded, plan.record, " and ".join(there))
+    return bool(there)
+
+
+def read_records(location: str) -> dict[str, Any]:
+    """What the tables of a store are made of, by name."""
+    return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}
+
+
+def begin(plan: MeasurePlan) -> None:
+    """Write down what the table is made of, before anything of it is there.
+
+    Raises
+    ------
+    OutputMismatchError
+        If another run has begun it otherwise in the meantime.
+    OutputError
+        If the store cannot be written.
+    """
+    if not _compare(plan):
+        records = {**read_records(plan.location), plan.table_name: plan.record}
+        store.create_group(plan.location, TABLES, [], {ATTRIBUTE: records})

@@ -1,0 +1,192 @@
+"""A table of any length in a few numbers per class: counts, and how many objects there are of each size.
+
+The number of different sizes is bounded by the image (1 + 2 + … + k pixels are k objects of k sizes: below 1.5 million
+in 10^12 pixels), so it is counted exactly, and medians are exact too.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.measure_columns import TableSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class SizeCounts:
+    """How many objects there are of each class and size, with those that the image border cuts.
+
+    Attributes
+    ----------
+    classes, sizes : ndarray of int64, (m,)
+        Class value and size (px), in rising order, each pair once.
+    counts, at_border : ndarray of int64, (m,)
+        Objects, and those of them that touch the image border.
+    """
+
+    classes: np.ndarray
+    sizes: np.ndarray
+    counts: np.ndarray
+    at_border: np.ndarray
+
+    @property
+    def n_objects(self) -> int:
+        """Objects of all classes."""
+        return int(self.counts.sum())
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of all objects."""
+        return int((self.counts * self.sizes).sum())
+
+    @property
+    def n_at_border(self) -> int:
+        """Objects that touch the image border."""
+        return int(self.at_border.sum())
+
+    @property
+    def class_values(self) -> list[int]:
+        """Classes that have objects."""
+        return np.unique(self.classes).tolist()
+
+    def of_class(self, value: int) -> "SizeCounts":
+        """One class alone."""
+        chosen = self.classes == value
+        return SizeCounts(*(array[chosen] for array in (self.classes, self.sizes, self.counts, self.at_border)))
+
+    def quantile(self, share: float) -> float:
+        """Size (px) that so large a share of the objects stays below, as ``numpy.quantile`` of all sizes.
+
+        >>> counts = SizeCounts(*np.array([[1, 1], [10, 20], [1, 1], [0, 0]]))
+        >>> counts.quantile(0.5)
+        15.0
+        """
+        order = np.argsort(self.sizes, kind="stable")
+        ends, sizes = np.cumsum(self.counts[order]), self.sizes[order]
+        rank = share * (self.n_objects - 1)
+        low, high = (sizes[np.searchsorted(ends, int(at), side="right")] for at in (np.floor(rank), np.ceil(rank)))
+        return float(low + (high - low) * (rank - np.floor(rank)))
+
+
+def count_sizes(spec: TableSpec, table: "pa.Table") -> SizeCounts:
+    """Counts of one part of a table; it needs `summary_columns` alone."""
+    value, size, border = (table[name].to_numpy().astype(np.int64) for name in summary_columns(spec))
+    return _add_up(value, size, np.ones(len(value), np.int64), border)
+
+
+def summary_columns(spec: TableSpec) -> tuple[str, str, str]:
+    """Columns that a summary is made of."""
+    return "class", f"{spec.size_name}_px", "touches_image_border"
+
+
+def merge_counts(parts: Iterable[SizeCounts]) -> SizeCounts:
+    """Counts of all parts; integers, so their order does not matter.
+
+    >>> one = SizeCounts(*np.array([[1], [10], [2], [1]]))
+    >>> merged = merge_counts([one, one])
+    >>> merged.counts.tolist(), merged.n_pixels, merged.n_at_border
+    ([4], 40, 2)
+    """
+    found = list(parts)
+    arrays = [[getattr(part, name) for part in found] for name in ("classes", "sizes", "counts", "at_border")]
+    return _add_up(*(np.concatenate([np.zeros(0, np.int64), *columns]) for columns in arrays))
+
+
+def _add_up(classes: np.ndarray, sizes: np.ndarray, counts: np.ndarray, at_border: np.ndarray) -> SizeCounts:
+    pairs, where = np.unique(np.stack([classes, sizes], axis=1), axis=0, return_inverse=True)
+    sums = np.zeros((2, len(pairs)), np.int64)
+    for row, values in zip(sums, (counts, at_border), strict=True):
+        np.add.at(row, where.reshape(-1), values)
+    return SizeCounts(pairs[:, 0], pairs[:, 1], *sums)
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """One class, or all, in numbers; sizes are in the summary's unit.
+
+    Attributes
+    ----------
+    name : str
+        Of the class.
+    n_objects, n_at_border : int
+        Objects, and those of them that touch the image border.
+    density : float
+        Objects per `Summary.density_unit` of the image.
+    covered : float
+        Share of the image that they cover.
+    quartiles : tuple of 3 floats
+        Of sizes, the second is the median; NaN without objects.
+    """
+
+    name: str
+    n_objects: int
+    n_at_border: int
+    density: float
+    covered: float
+    quartiles: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A table in numbers.
+
+    Attributes
+    ----------
+    all : ClassSummary
+        All objects.
+    classes : tuple of ClassSummary
+        Those that have objects, by value.
+    size_name, size_unit, density_unit : str
+        "area" in "µm²" and objects per "mm²", "volume" in "µm³" and per "mm³"; in pixels where their size is unknown.
+    size_factor : float
+        Size of one pixel in that unit.
+    counts : tuple of SizeCounts
+        Of each class.
+    """
+
+    all: ClassSummary
+    classes: tuple[ClassSummary, ...]
+    size_name: str
+    size_unit: str
+    density_unit: str
+    size_factor: float
+    counts: tuple[SizeCounts, ...]
+
+
+def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
+    """Numbers that a person wants first.
+
+    Parameters
+    ----------
+    spec : TableSpec
+        Of the table.
+    counts : SizeCounts
+        Of the whole table.
+    """
+    power = "²" if spec.n_spatial == 2 else "³"
+    known = spec.calibration
+    factor = 1.0 if known is None else known.voxel
+    n_pixels = math.prod(spec.shape)
+    extent = n_pixels / 1e6 if known is None else n_pixels * factor / 1000.0**spec.n_spatial
+
+    def describe(name: str, of: SizeCounts) -> ClassSummary:
+        quartiles = [of.quantile(share) * factor if of.n_objects else math.nan for share in (0.25, 0.5, 0.75)]
+        shares = (of.n_objects / extent, of.n_pixels / n_pixels)
+        return ClassSummary(name, of.n_objects, of.n_at_border, *shares, (quartiles[0], quartiles[1], quartiles[2]))
+
+    values = counts.class_values
+    parts = tuple(counts.of_class(value) for value in values)
+    return Summary(
+        all=describe("all", counts),
+        classes=tuple(describe(spec.class_name(value), part) for value, part in zip(values, parts, strict=True)),
+        size_name=spec.size_name,
+        size_unit="px" if known is None else f"µm{power}",
+        density_unit="Mpx" if known is None else f"mm{power}",
+        size_factor=factor,
+        counts=parts,
+    )

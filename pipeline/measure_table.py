@@ -1,0 +1,135 @@
+"""A table of objects as Parquet files, one per range of ids: written whole or not at all, read back column by column.
+
+::
+
+    tables/<name>.parquet/part-00000.parquet, part-00001.parquet, …
+
+Any reader of Parquet takes the folder as one table (``pandas.read_parquet``, polars, DuckDB). Equal objects give equal
+bytes: no times, no places. Units are in each column's metadata, provenance is in the schema's, under ``segment_slide``.
+"""
+
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.errors import BlockError
+from pipeline.files import read_file, write_file
+from pipeline.measure_columns import Column, TableSpec, make_columns
+from pipeline.record import ATTRIBUTE
+from pipeline.work import Arrays
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+
+
+def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> "pa.Table":
+    """Objects as an Arrow table.
+
+    Parameters
+    ----------
+    spec : TableSpec
+        Which columns.
+    objects : Arrays
+        Sums as `pipeline.measure_merge.merge_fragments` returns them.
+    provenance : dict
+        What the objects were measured in, kept in the schema's metadata.
+    """
+    import pyarrow as pa
+
+    fields, values = [], []
+    for column in make_columns(spec, objects):
+        array = _to_arrow(column, len(objects["count"]))
+        fields.append(pa.field(column.name, array.type, metadata={"unit": column.unit} if column.unit else None))
+        values.append(array)
+        if column.name == "class":
+            names = _name_classes(spec, objects["class"])
+            fields.append(pa.field("class_name", names.type))
+            values.append(names)
+    metadata = {ATTRIBUTE: json.dumps(provenance, sort_keys=True)}
+    return pa.Table.from_arrays(values, schema=pa.schema(fields, metadata=metadata))
+
+
+def _to_arrow(column: Column, n_rows: int) -> "pa.Array":
+    import pyarrow as pa
+
+    if column.values is None:
+        return pa.nulls(n_rows, pa.float64())
+    return pa.array(column.values, from_pandas=column.values.dtype.kind == "f")  # NaN becomes null
+
+
+def _name_classes(spec: TableSpec, classes: np.ndarray) -> "pa.DictionaryArray":
+    """Names of values as a dictionary of all classes."""
+    import pyarrow as pa
+
+    n_names = max(len(spec.class_names), int(classes.max(initial=0)) + 1)
+    known = [spec.class_name(value) for value in range(n_names)]
+    return pa.DictionaryArray.from_arrays(pa.array(classes.astype(np.int16)), pa.array(known, pa.string()))
+
+
+def part_path(location: str, table: str, number: int) -> str:
+    """File of a part."""
+    return store.join(location, table, f"part-{number:05d}.parquet")
+
+
+def stored_parts(location: str, table: str) -> set[int]:
+    """Numbers of the parts that are there; a file of 0 bytes (a power cut) is not."""
+    folder = store.join(location, table)
+    found = {name: _PART.fullmatch(name) for name in store.list_names(folder)}
+    return {
+        int(match.group(1))
+        for name, match in found.items()
+        if match and (store.is_remote(location) or os.path.getsize(store.join(folder, name)) > 0)
+    }
+
+
+def write_part(location: str, table: str, number: int, content: "pa.Table") -> None:
+    """Store a part, aside and then renamed.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written: a full disk, a lost connection.
+    """
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(content, file, compression="zstd")
+    write_file(part_path(location, table, number), file.getvalue())
+
+
+def read_part(location: str, table: str, number: int, columns: Sequence[str] | None) -> "pa.Table":
+    """Some columns of a part, or all.
+
+    Raises
+    ------
+    BlockError
+        If the file is damaged, naming it.
+    """
+    import pyarrow.parquet as pq
+
+    path = part_path(location, table, number)
+    try:
+        return pq.read_table(io.BytesIO(read_file(path)), columns=columns and list(columns))
+    except Exception as error:  # Arrow and file systems raise what they like on damaged bytes
+        raise BlockError(
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it, so that it is made again"
+        ) from error
+
+
+def read_schema(location: str, table: str, number: int) -> "pa.Schema":
+    """Names, types and units of a part's columns.
+
+    Raises
+    ------
+    BlockError
+        If the file is damaged, naming it.
+    """
+    return read_part(location, table, number, None).schema
