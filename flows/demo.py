@@ -32,6 +32,7 @@ __all__ = ["DemoResult", "DemoSettings", "run_demo"]
 NAME = "cells"
 _ZOOM_PX = 200
 _OVERVIEW_PX = 1024
+_SMALLEST_CELL_UM2 = 10.0  # a tenth of a usual one: what is smaller is a speck
 _TRUTH_COLOUR, _FOUND_COLOUR = "black", "yellow"
 
 Made = TypeVar("Made")
@@ -144,8 +145,10 @@ def _count(segmentation: Path, console: Console) -> "MeasureReport":
     from flows.instances import label_objects
     from flows.measure import MeasureRequest, measure_objects
     from flows.prepare_objects import InstancesRequest
+    from pipeline.instance_options import InstanceOptions, ObjectSize
 
-    label_objects(InstancesRequest(str(segmentation), NAME), RichStages(console))
+    options = InstanceOptions(min_size=ObjectSize(_SMALLEST_CELL_UM2, "um2"))
+    label_objects(InstancesRequest(str(segmentation), NAME, options=options), RichStages(console))
     return measure_objects(MeasureRequest(str(segmentation), NAME), RichStages(console))
 
 
