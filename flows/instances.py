@@ -12,7 +12,7 @@ from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
 from flows.progress import QuietStages, Stages
 from pipeline import instance_output, instances, output, store
 from pipeline.block_objects import FACES
-from pipeline.errors import IncompleteError, PipelineError
+from pipeline.errors import IncompleteError, OutputError, PipelineError
 from pipeline.image import describe_image
 from pipeline.label_source import LabelSource
 from pipeline.object_blocks import ObjectsJob
@@ -63,6 +63,11 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
     prepared = prepare(request)
     instances_name = instance_output.instances_name(request.name)
     with output.exclusive(prepared.location, instances_name), local_client(prepared.cluster) as client:
+        begun = instance_output.read_instance_record(prepared.location, request.name)
+        if bool(begun) != prepared.begun:
+            raise OutputError(
+                f"output={prepared.location} was begun by another run in the meantime; run the same command again."
+            )
         return run_instances(prepared, client, progress or QuietStages())
 
 
@@ -71,18 +76,20 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
     location, name, plan = prepared.location, prepared.name, prepared.plan
     clock: dict[str, float] = {}
     if not prepared.begun:
-        instance_output.begin(location, name, plan.record())
+        instance_output.begin(location, name, plan, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
-    if len(done) < plan.grid.n_blocks or instance_output.COUNT not in _record(prepared):
-        instance_output.create_work(location, name, plan)
-        job = prepared.objects_job(_fill(prepared, client, progress, clock))
-        numbering = _find(job, client, progress, clock)
-        instance_output.create_arrays(location, name, plan, numbering.count, in_place=prepared.in_place)
-        _write(prepared, job, numbering, client, progress, clock)
-        summary = {instance_output.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
-        instance_output.finish(location, name, summary)
-    with _timed(clock, "pyramid"):
-        _pyramid(prepared, client, progress)
+    with _keeping_what_is_done():
+        if len(done) < plan.grid.n_blocks or instance_output.COUNT not in _record(prepared):
+            instance_output.create_work(location, name, plan)
+            job = prepared.objects_job(_fill(prepared, client, progress, clock))
+            numbering = _find(job, client, progress, clock)
+            instance_output.create_arrays(location, name, plan, numbering.count)
+            _write(prepared, job, numbering, client, progress, clock)
+            summary = {instance_output.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
+            instance_output.finish(location, name, summary)
+        instance_output.remove_work(location, name)
+        with _timed(clock, "pyramid"):
+            _pyramid(prepared, client, progress)
     record = _record(prepared)
     return InstancesReport(
         location=location,
@@ -151,16 +158,22 @@ def _pyramid(prepared: PreparedInstances, client: "Client", progress: Stages) ->
     total = sum(spec.n_shards for spec in arrays[1:])
     done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
     with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
-        try:
-            build_pyramid(
-                location, group, arrays, plan.spatial_axes, "nearest", client=client, on_shard=lambda: advance(0)
-            )
-        except PipelineError as error:
-            raise IncompleteError(f"pyramid: {error}. What is done is kept.") from error
+        build_pyramid(location, group, arrays, plan.spatial_axes, "nearest", client=client, on_shard=lambda: advance(0))
 
 
 def _record(prepared: PreparedInstances) -> dict[str, int]:
     return instance_output.read_instance_record(prepared.location, prepared.name)
+
+
+@contextlib.contextmanager
+def _keeping_what_is_done() -> Iterator[None]:
+    """Whatever ends a run that has begun leaves it incomplete: the same command goes on."""
+    try:
+        yield
+    except IncompleteError:
+        raise
+    except PipelineError as error:
+        raise IncompleteError(f"{str(error).rstrip('.')}. What is done is kept.") from error
 
 
 @contextlib.contextmanager

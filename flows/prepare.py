@@ -95,7 +95,7 @@ def prepare(request: SegmentRequest) -> Prepared:
     if begun:
         if request.input_repaired:
             begun = accept_repair(begun, record)
-        compare_records(begun, record, location)
+        compare_records(begun, record, location, can_repair=True)
         record = begun
     _warn_about_pixel_size(checkpoint.config, plan)
     return Prepared(request, location, checkpoint, plan, cluster, device.type, record, begun=bool(begun))
@@ -142,10 +142,7 @@ def _output_location(request: SegmentRequest, image: StoredImage) -> str:
         if not request.output:
             raise InputError("an output is needed: --output OUT.ome.zarr, or --in-place.")
         return store.resolve_location(request.output)
-    if not image.is_ome or image.zarr_format != 3:
-        raise InputError(
-            f"--in-place needs an OME-Zarr 0.5 input (Zarr format 3); {image.location} has format {image.zarr_format}."
-        )
+    output.check_in_place(image)
     return image.location
 
 

@@ -6,11 +6,13 @@ from cluster.local import LocalSpec, plan_local
 from pipeline import instance_output, store
 from pipeline.errors import InputError
 from pipeline.hole_blocks import HolesJob, complement
+from pipeline.image import StoredImage
 from pipeline.instance_options import InstanceOptions
 from pipeline.instance_plan import InstancePlan, plan_instances
 from pipeline.label_source import LabelSource
 from pipeline.merge import JoinJob
 from pipeline.object_blocks import ObjectsJob, RegrowJob
+from pipeline.output import check_in_place
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,26 @@ class PreparedInstances:
 def prepare(request: InstancesRequest) -> PreparedInstances:
     """Check everything that metadata tell; nothing is read or created."""
     image, in_labels = instance_output.find_labels(request.input, request.name, level=request.level, axes=request.axes)
-    location = _choose_location(request, in_labels)
-    in_place = location == store.resolve_location(request.input)
+    source = store.resolve_location(request.input)
+    location = store.resolve_location(request.output) if request.output else source
+    in_place = location == source and _may_write_into(request, image, source, in_labels=in_labels)
+    if not request.output and not in_place:
+        raise InputError(
+            f"{location} was not made by segment-slide, and inputs are read-only: give --output OUT.ome.zarr"
+            f"{', or --in-place to write into its labels/' if in_labels else ''}."
+        )
     plan = plan_instances(image, request.options)
     cluster = plan_local(request.workers)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
-    begun = instance_output.check_place(location, request.name, image, plan.record(), in_place=in_place)
+    begun = instance_output.check_place(location, request.name, source, plan.record(), in_place=in_place)
     return PreparedInstances(request, location, plan, cluster, in_place, begun)
 
 
-def _choose_location(request: InstancesRequest, in_labels: bool) -> str:
-    if request.output:
-        return store.resolve_location(request.output)
-    location = store.resolve_location(request.input)
-    if in_labels and (request.in_place or instance_output.is_ours(location, request.name)):
-        return location
-    raise InputError(
-        f"{location} was not made by segment-slide, and inputs are read-only: give --output OUT.ome.zarr"
-        f"{', or --in-place to write into its labels/' if in_labels else ''}."
-    )
+def _may_write_into(request: InstancesRequest, image: StoredImage, location: str, *, in_labels: bool) -> bool:
+    """Whether ids may go into the input itself: into a segmentation of ours, or where that is asked for."""
+    if in_labels and instance_output.is_ours(location, request.name):
+        return True
+    if in_labels and request.in_place:
+        check_in_place(image)
+        return True
+    return False

@@ -25,10 +25,11 @@ class Calibration:
 
 
 def calibrate_um(image: StoredImage, n_spatial: int) -> Calibration | None:
-    """The calibration of the last axes of an image, or None if the unit of one is unknown, or no length."""
+    """The calibration of the spatial axes of an image, or None if the unit of one is unknown, or no length."""
     level = image.multiscale.levels[image.level]
-    factors = [MICROMETRES.get(unit or "") for unit in image.multiscale.units[-n_spatial:]]
-    scale, translation = level.scale[-n_spatial:], level.translation[-n_spatial:]
+    places = [image.axes.index(axis) for axis in "zyx"[-n_spatial:]]
+    factors = [MICROMETRES.get(image.multiscale.units[place] or "") for place in places]
+    scale, translation = ([values[place] for place in places] for values in (level.scale, level.translation))
     if None in factors or min(scale) <= 0:
         return None
     known = [factor for factor in factors if factor is not None]

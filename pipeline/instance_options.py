@@ -35,7 +35,7 @@ class ObjectSize:
             If it is none of these.
         """
         found = _SIZE.fullmatch(text)
-        if not found:
+        if not found or math.isinf(float(found[1])):
             raise PlanError(
                 f"{name}={text!r}, expected a number of pixels (50), or an area or volume (12.5um2, 80um3)."
             )

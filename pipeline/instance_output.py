@@ -14,7 +14,7 @@ from pipeline import ome, store
 from pipeline.errors import InputError, OutputError
 from pipeline.image import StoredImage, describe_image
 from pipeline.instance_plan import InstancePlan
-from pipeline.output import check_output, label_group, list_label
+from pipeline.output import check_name, check_output, label_group, list_label
 from pipeline.pyramid import calibrate
 from pipeline.record import ATTRIBUTE, compare_records
 from pipeline.work import WorkFolder
@@ -52,7 +52,9 @@ def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = 
         If there is none, naming the label images there are.
     """
     location = store.resolve_location(location)
-    listed = ((store.read_attributes(location, "labels") or {}).get("ome") or {}).get("labels") or []
+    check_name(name)
+    attributes = store.read_attributes(location, "labels") or {}
+    listed = (attributes.get("ome") or attributes).get("labels") or []  # 0.4 has no "ome" around it
     if name in listed or store.read_attributes(location, label_group(name)) is not None:
         image = describe_image(store.join(location, label_group(name)), level=level, axes=axes)
         _check_complete(location, name, image)
@@ -85,8 +87,19 @@ def is_ours(location: str, name: str) -> bool:
     return ATTRIBUTE in (store.read_attributes(location, label_group(name)) or {})
 
 
-def check_place(location: str, name: str, image: StoredImage, wanted: dict[str, Any], *, in_place: bool) -> bool:
+def check_place(location: str, name: str, input_location: str, wanted: dict[str, Any], *, in_place: bool) -> bool:
     """Refuse a place that cannot or must not take instances; whether they were begun there before.
+
+    Parameters
+    ----------
+    location, name : str
+        Store for the ids, and the class map's name.
+    input_location : str
+        The store that classes are read from.
+    wanted : dict
+        The record of this run.
+    in_place : bool
+        Both are the same store.
 
     Raises
     ------
@@ -95,7 +108,7 @@ def check_place(location: str, name: str, image: StoredImage, wanted: dict[str, 
     OutputMismatchError
         If other instances were begun there, naming what differs.
     """
-    check_output(location, instances_name(name), image.location, in_place=in_place)
+    check_output(location, instances_name(name), input_location, in_place=in_place)
     begun = read_instance_record(location, name)
     if begun:
         compare_records(begun, wanted, store.join(location, instance_group(name)))
@@ -107,14 +120,21 @@ def read_instance_record(location: str, name: str) -> dict[str, Any]:
     return (store.read_attributes(location, instance_group(name)) or {}).get(ATTRIBUTE) or {}
 
 
-def begin(location: str, name: str, record: dict[str, Any]) -> None:
-    """Write down what is about to be made; no array yet: its dtype depends on how many objects there are."""
-    store.create_group(location, instance_group(name), [], {ATTRIBUTE: record})
+def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> None:
+    """Write down what is about to be made; no array yet: its dtype depends on how many objects there are.
+
+    Each group bears our mark from the start, so that a run that is killed at any moment is known when it goes on.
+    """
+    group = instance_group(name)
+    if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
+        shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
+        store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
+    store.create_group(location, group, [], {ATTRIBUTE: plan.record()})
 
 
 def create_work(location: str, name: str, plan: InstancePlan) -> None:
     """Create the arrays that are needed on the way only, unless they are there."""
-    if store.read_attributes(location, work_path(name)) is not None:
+    if ATTRIBUTE in (store.read_attributes(location, work_path(name)) or {}):
         return
     wanted = {FILLED: ("uint8", plan.parameters["fill_holes_px"]), UNGROWN: ("uint64", plan.parameters["regrow"])}
     arrays = [
@@ -122,24 +142,19 @@ def create_work(location: str, name: str, plan: InstancePlan) -> None:
         for array, (dtype, is_wanted) in wanted.items()
         if is_wanted
     ]
-    store.create_group(location, work_path(name), arrays, {})
+    store.create_group(location, work_path(name), arrays, {ATTRIBUTE: {}})
 
 
-def create_arrays(location: str, name: str, plan: InstancePlan, count: int, *, in_place: bool) -> list[store.ArraySpec]:
-    """Create the instance image without any pixel, unless it is there; its arrays.
+def create_arrays(location: str, name: str, plan: InstancePlan, count: int) -> None:
+    """Create the instance image without any pixel, unless it is there.
 
     The label image's metadata come after its arrays, and `labels/` names it last, so that no viewer finds it before.
     """
     group = instance_group(name)
-    arrays = plan.arrays(ids_dtype(count))
     if "ome" not in (store.read_attributes(location, group) or {}):
-        shown = _calibrated(name, plan)
-        store.create_group(location, group, arrays, {"ome": ome.label_attributes(shown)})
-        if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
-            root = ome.multiscale_attributes(ome.within(shown, group))
-            store.create_group(location, "", [], {"ome": root, ATTRIBUTE: {"shows": group}})
+        shown = ome.label_attributes(_calibrated(name, plan))
+        store.create_group(location, group, plan.arrays(ids_dtype(count)), {"ome": shown})
     list_label(location, instances_name(name))
-    return arrays
 
 
 def ids_dtype(count: int) -> str:
@@ -152,7 +167,7 @@ def ids_dtype(count: int) -> str:
 
 
 def finish(location: str, name: str, summary: dict[str, int]) -> None:
-    """Say that all ids are there, and delete what was only needed on the way.
+    """Say that all ids are there.
 
     Parameters
     ----------
@@ -165,6 +180,10 @@ def finish(location: str, name: str, summary: dict[str, int]) -> None:
     if not record:
         raise OutputError(f"{store.join(location, instance_group(name))} was deleted while it was written.")
     store.update_attributes(location, instance_group(name), {ATTRIBUTE: {**record, **summary}})
+
+
+def remove_work(location: str, name: str) -> None:
+    """Delete what was only needed on the way, once all ids are there."""
     store.remove(location, work_path(name))
 
 

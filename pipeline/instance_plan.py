@@ -1,8 +1,9 @@
 """What labelling a slide takes, decided from metadata: blocks, halo, memory, provenance. Nothing is read or created."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +21,11 @@ from pipeline.store import ArraySpec
 from pipeline.weight_blocks import PixelGrid
 from unet.geometry import round_up
 
+Value = TypeVar("Value")
+
 DEFAULT_SPLIT_HALO = {2: 128, 3: 32}
-# Bytes per pixel of a task, at most: noise has a run for every second pixel. Measured with benchmarks/instances.py.
+_BLOCK_STEP = 16  # chunks divide blocks
+# Bytes per pixel of a task, at most: noise has a run for every second pixel.
 _LABEL_BYTES = 40
 _SPLIT_BYTES = 70  # 30 of them the watershed
 PROCESS_BYTES = 600 * MiB
@@ -135,7 +139,8 @@ def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan
     """
     _check_image(image)
     ndim = _choose_ndim(image, options.ndim)
-    source = ImageSource(image, ndim, (0,), tuple((0, image.size(a)) for a in "tz" if a in image.axes[:-ndim]))
+    view = ImageSource(image, ndim, (0,), ())
+    source = replace(view, ranges=tuple((0, image.size(axis)) for axis in view.plane_axes))
     _check_choices(options, ndim)
     calibration = calibrate_um(image, ndim)
     pixel_um = None if calibration is None else calibration.voxel
@@ -193,6 +198,12 @@ def _check_choices(options: InstanceOptions, ndim: int) -> None:
     for name, value in (("split", options.split), ("split_halo", options.split_halo), ("block", options.block)):
         if value is not None and not 0 < value < math.inf:
             raise PlanError(f"{name}={value}, expected a positive number of pixels.")
+    if options.block is not None and options.block % _BLOCK_STEP:
+        low = options.block // _BLOCK_STEP * _BLOCK_STEP
+        raise PlanError(
+            f"block={options.block} px is not a multiple of {_BLOCK_STEP}: it could not be cut into chunks of a good "
+            f"size. Nearest: {f'{low}, ' if low else ''}{low + _BLOCK_STEP}."
+        )
     if options.split is None and options.split_halo is not None:
         raise PlanError(f"split_halo={options.split_halo} px was given, but nothing is to be split; add split.")
 
@@ -200,10 +211,10 @@ def _check_choices(options: InstanceOptions, ndim: int) -> None:
 def _choose_block(image: StoredImage, block: int | None, ndim: int) -> int:
     """As asked for, or the files of the input where they are of a good size, so that a task reads its own only."""
     if block is not None:
-        return round_up(block, 16)
-    stored = max(image.chunks[-ndim:])
+        return block
+    stored = max(_spatial(image, image.chunks, ndim))
     usual = DEFAULT_BLOCK[ndim]
-    return round_up(stored, 16) if usual // 4 <= stored <= 4 * usual else usual
+    return round_up(stored, _BLOCK_STEP) if usual // 4 <= stored <= 4 * usual else usual
 
 
 def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
@@ -214,11 +225,15 @@ def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
 
 def _relative(image: StoredImage, ndim: int) -> tuple[float, ...]:
     """Pixel size per spatial axis over that of the last, in whatever unit they share; 1 where units differ."""
-    level, units = image.multiscale.levels[image.level], image.multiscale.units
-    scale = level.scale[-ndim:]
-    if len(set(units[-ndim:])) > 1 or min(scale) <= 0:
+    scale = _spatial(image, image.multiscale.levels[image.level].scale, ndim)
+    if len(set(_spatial(image, image.multiscale.units, ndim))) > 1 or min(scale) <= 0:
         return (1.0,) * ndim
     return tuple(size / scale[-1] for size in scale)
+
+
+def _spatial(image: StoredImage, values: Sequence[Value], ndim: int) -> tuple[Value, ...]:
+    """Values of the spatial axes, of those of all axes as they are stored."""
+    return tuple(values[image.axes.index(axis)] for axis in "zyx"[-ndim:])
 
 
 def _pixels(size: ObjectSize | None, pixel_um: float | None, ndim: int, name: str) -> int:

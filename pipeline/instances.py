@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipeline.block_objects import FACES
+from pipeline.block_objects import FACES, RUNS
 from pipeline.grid import Index
 from pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
 from pipeline.merge import JoinJob, Nodes, RowJoin, join_row
@@ -193,7 +193,7 @@ def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | Non
 
 
 def _pending(join: JoinJob) -> list[Index]:
-    done = join.work.stored(FACES)
+    done = join.work.stored(FACES) & join.work.stored(RUNS)
     return [index for index in join.grid.indices() if index not in done]
 
 

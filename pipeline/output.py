@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline import ome, store
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
+from pipeline.image import StoredImage
 from pipeline.lock import LOCK_NAME, hold
 from pipeline.plan import SegmentPlan
 from pipeline.pyramid import calibrate
@@ -38,11 +39,7 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
     OutputError
         If the name is not a plain name, the output would lie in the input or over foreign files.
     """
-    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
-        raise OutputError(
-            f"name={name!r}: expected letters, digits, '-', '_' or '.', not starting with '.' or '__' and not "
-            f"'zarr.json'; Zarr keeps those for itself."
-        )
+    check_name(name)
     if not in_place:
         _check_place(location, image_location)
     for group in (label_group(name), probability_group(name)):
@@ -50,6 +47,35 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
             raise OutputError(
                 f"output={location} holds {group} that segment-slide did not write; choose another --name."
             )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name of a label image that is not a plain name.
+
+    Raises
+    ------
+    OutputError
+        Saying what is.
+    """
+    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
+        raise OutputError(
+            f"name={name!r}: expected letters, digits, '-', '_' or '.', not starting with '.' or '__' and not "
+            f"'zarr.json'; Zarr keeps those for itself."
+        )
+
+
+def check_in_place(image: StoredImage) -> None:
+    """Refuse to write into an image that cannot hold our labels.
+
+    Raises
+    ------
+    InputError
+        If it is not OME-Zarr of Zarr format 3.
+    """
+    if not image.is_ome or image.zarr_format != 3:
+        raise InputError(
+            f"--in-place needs an OME-Zarr 0.5 input (Zarr format 3); {image.location} has format {image.zarr_format}."
+        )
 
 
 def _check_place(location: str, image_location: str) -> None:

@@ -106,8 +106,19 @@ def update_record(location: str, name: str, record: dict[str, Any]) -> None:
             store.update_attributes(location, group, {ATTRIBUTE: record})
 
 
-def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: str) -> None:
+def compare_records(
+    recorded: dict[str, Any], wanted: dict[str, Any], location: str, *, can_repair: bool = False
+) -> None:
     """Refuse to go on with an output that another run began.
+
+    Parameters
+    ----------
+    recorded, wanted : dict
+        Fields by section; what is only recorded is not compared.
+    location : str
+        The output, for the message.
+    can_repair : bool
+        Whether the command can go on after damaged chunks of its input were replaced.
 
     Raises
     ------
@@ -124,5 +135,5 @@ def compare_records(recorded: dict[str, Any], wanted: dict[str, Any], location: 
         raise OutputMismatchError(
             f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
             f"Run it as it was begun, choose another output, or delete it."
-            f"{_REPAIR_HINT if any(text.startswith('input.fingerprint') for text in differences) else ''}"
+            f"{_REPAIR_HINT if can_repair and any(t.startswith('input.fingerprint') for t in differences) else ''}"
         )

@@ -79,7 +79,7 @@ def run_all(
     with contextlib.closing(run_tasks(client, function, items)) as results:
         for item, result, error in results:
             if isinstance(error, OutputError | InputError):
-                raise IncompleteError(f"{name(item)}: {error}. What is done is kept.") from error
+                raise IncompleteError(f"{name(item)}: {str(error).rstrip('.')}. What is done is kept.") from error
             if error is not None:
                 log.info("%s failed: %s", name(item), error)
                 failed.append(item)
