@@ -12,11 +12,12 @@ from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
 from flows.progress import QuietStages, Stages
 from pipeline import instance_output, instances, output, store
 from pipeline.block_objects import FACES
-from pipeline.errors import IncompleteError, OutputError, PipelineError
+from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.image import describe_image
 from pipeline.label_source import LabelSource
 from pipeline.object_blocks import ObjectsJob
 from pipeline.pyramid import build_pyramid
+from pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -75,10 +76,11 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
     """All stages, on workers that are there; the output must be held."""
     location, name, plan = prepared.location, prepared.name, prepared.plan
     clock: dict[str, float] = {}
+    taken = instance_output.what_a_run_would_create(location, name)
     if not prepared.begun:
         instance_output.begin(location, name, plan, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
-    with _keeping_what_is_done():
+    with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
         if len(done) < plan.grid.n_blocks or instance_output.COUNT not in _record(prepared):
             instance_output.create_work(location, name, plan)
             job = prepared.objects_job(_fill(prepared, client, progress, clock))
@@ -166,14 +168,28 @@ def _record(prepared: PreparedInstances) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def _keeping_what_is_done() -> Iterator[None]:
-    """Whatever ends a run that has begun leaves it incomplete: the same command goes on."""
+def _taking_back_if_refused(prepared: PreparedInstances, taken: str) -> Iterator[None]:
+    """Leave nothing of instances that this run began, if what it reads turns out to be no classes.
+
+    Parameters
+    ----------
+    prepared : PreparedInstances
+        The run.
+    taken : str
+        Path of what it began.
+
+    Raises
+    ------
+    InputError
+        As it came.
+    """
     try:
         yield
-    except IncompleteError:
-        raise
-    except PipelineError as error:
-        raise IncompleteError(f"{str(error).rstrip('.')}. What is done is kept.") from error
+    except IncompleteError as error:
+        if prepared.begun or not isinstance(error.__cause__, InputError):
+            raise
+        store.remove(prepared.location, taken)
+        raise error.__cause__ from None
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pipeline.measure_open import ImageChoice, open_input
 from pipeline.measure_plan import DEFAULT_ROWS, TABLES, MeasurePlan, begin, plan_measurement
 from pipeline.measure_summary import SizeCounts, Summary
 from pipeline.measure_table import stored_parts
+from pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -100,28 +101,37 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
     location = plan.location
     with hold(location, lambda: store.remove_leftovers(location, TABLES)):
         begin(plan)
-        parts, blocks = stored_parts(location, plan.table), plan.work.stored(ROWS)
-        pending = set(range(plan.n_parts)) - parts
-        with local_client(cluster) if pending else contextlib.nullcontext() as client:
-            with _timed(clock, "measure"):
-                needed = _measure(plan, client, progress, len(blocks)) if pending else []
-            with _timed(clock, "table"):
-                counts = _write(plan, needed, client, progress, plan.n_parts - len(pending))
-        with _timed(clock, "summary"):
-            summary = write_summary(plan, counts)
-            name_objects(plan)
-        plan.work.remove()
+        with keeping_what_is_done():
+            counts, summary, blocks, parts = _run(plan, cluster, progress, clock)
     return MeasureReport(
         table=store.join(location, plan.table),
         page=page_path(plan),
         n_objects=counts.n_objects,
         n_parts=plan.n_parts,
-        n_blocks_done_before=len(blocks),
-        n_parts_done_before=plan.n_parts - len(pending),
+        n_blocks_done_before=blocks,
+        n_parts_done_before=parts,
         channels=plan.source.spec.channels,
         summary=summary,
         stage_seconds=clock,
     )
+
+
+def _run(
+    plan: MeasurePlan, cluster: LocalSpec, progress: Stages, clock: dict[str, float]
+) -> tuple[SizeCounts, Summary, int, int]:
+    """Counts and their summary, and how many blocks and parts an earlier run had left."""
+    parts, blocks = stored_parts(plan.location, plan.table), plan.work.stored(ROWS)
+    pending = set(range(plan.n_parts)) - parts
+    with local_client(cluster) if pending else contextlib.nullcontext() as client:
+        with _timed(clock, "measure"):
+            needed = _measure(plan, client, progress, len(blocks)) if pending else []
+        with _timed(clock, "table"):
+            counts = _write(plan, needed, client, progress, plan.n_parts - len(pending))
+    with _timed(clock, "summary"):
+        summary = write_summary(plan, counts)
+        name_objects(plan)
+    plan.work.remove()
+    return counts, summary, len(blocks), plan.n_parts - len(pending)
 
 
 def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, LocalSpec]:

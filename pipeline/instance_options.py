@@ -2,12 +2,17 @@
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import PlanError
 
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(px|um2|um3|µm2|µm3|µm²|µm³|um²|um³)?\s*", re.IGNORECASE)
+Unit = Literal["px", "um2", "um3"]
+
+_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(px|um2|um3)?\s*")
+_MOST_PIXELS = 2.0**63
+_GREEK_MU = "\u03bc"  # what the micro sign is normalised to
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class ObjectSize:
     """
 
     value: float
-    unit: Literal["px", "um2", "um3"] = "px"
+    unit: Unit = "px"
 
     @classmethod
     def parse(cls, text: str, name: str = "size") -> "ObjectSize":
@@ -34,13 +39,14 @@ class ObjectSize:
         PlanError
             If it is none of these.
         """
-        found = _SIZE.fullmatch(text)
+        plain = unicodedata.normalize("NFKC", text).lower().replace(_GREEK_MU, "u")
+        found = _SIZE.fullmatch(plain)
         if not found or math.isinf(float(found[1])):
             raise PlanError(
                 f"{name}={text!r}, expected a number of pixels (50), or an area or volume (12.5um2, 80um3)."
             )
-        unit = (found[2] or "px").lower().replace("µ", "u").replace("²", "2").replace("³", "3")
-        return cls(float(found[1]), "um2" if unit == "um2" else "um3" if unit == "um3" else "px")
+        unit: Unit = "um2" if found[2] == "um2" else "um3" if found[2] == "um3" else "px"
+        return cls(float(found[1]), unit)
 
     def to_pixels(self, pixel_um: float | None, ndim: int, name: str) -> int:
         """Pixels of an object of this size, rounded up.
@@ -60,7 +66,7 @@ class ObjectSize:
             If the unit does not fit the axes, or the pixel size is unknown.
         """
         if self.unit == "px":
-            return math.ceil(self.value)
+            return ObjectSize(self.value, "um2" if ndim == 2 else "um3").to_pixels(1.0, ndim, name)
         if self.unit != f"um{ndim}":
             raise PlanError(
                 f"{name}={self.value:g}{self.unit}, but objects have {ndim} axes: expected um{ndim}, or px."
@@ -69,7 +75,10 @@ class ObjectSize:
             raise PlanError(
                 f"{name}={self.value:g}{self.unit}, but the labels do not say how large a pixel is; give it in px."
             )
-        return math.ceil(self.value / pixel_um * (1 - 1e-12))  # 50.000000000000007 pixels are 50
+        pixels = self.value / pixel_um * (1 - 1e-12)  # 50.000000000000007 pixels are 50
+        if not pixels < _MOST_PIXELS:
+            raise PlanError(f"{name}={self.value:g}{self.unit} are {pixels:g} pixels, expected fewer than 2^63.")
+        return math.ceil(pixels)
 
 
 @dataclass(frozen=True)

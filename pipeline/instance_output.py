@@ -14,6 +14,7 @@ from pipeline import ome, store
 from pipeline.errors import InputError, OutputError
 from pipeline.image import StoredImage, describe_image
 from pipeline.instance_plan import InstancePlan
+from pipeline.lock import LOCK_NAME
 from pipeline.output import check_name, check_output, label_group, list_label
 from pipeline.pyramid import calibrate
 from pipeline.record import ATTRIBUTE, compare_records
@@ -130,6 +131,17 @@ def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> No
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
     store.create_group(location, group, [], {ATTRIBUTE: plan.record()})
+
+
+def what_a_run_would_create(location: str, name: str) -> str:
+    """Path of all that a run which begins here adds to a store: the store itself ("") if nothing is there yet."""
+    group = instance_group(name)
+    for depth, folder in enumerate(("", *group.split("/")[:-1])):
+        if store.read_attributes(location, folder) is None and not store.list_names(store.join(location, folder)) - {
+            LOCK_NAME
+        }:
+            return "/".join(group.split("/")[:depth])
+    return group
 
 
 def create_work(location: str, name: str, plan: InstancePlan) -> None:

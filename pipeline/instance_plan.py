@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 DEFAULT_SPLIT_HALO = {2: 128, 3: 32}
 _BLOCK_STEP = 16  # chunks divide blocks
 # Bytes per pixel of a task, at most: noise has a run for every second pixel.
-_LABEL_BYTES = 40
+_LABEL_BYTES = 48  # a checkerboard takes 43
 _SPLIT_BYTES = 70  # 30 of them the watershed
 PROCESS_BYTES = 600 * MiB
 
@@ -148,7 +148,8 @@ def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan
     halo = _choose_halo(options, block, ndim)
     planes = len(source.plane_axes)
     spatial = source.shape[planes:]
-    clipped = tuple(min(block, size) for size in spatial)
+    # a shard may be wider than the image: clipping it to a prime number of pixels would leave chunks of one
+    clipped = tuple(min(block, round_up(size, _BLOCK_STEP)) for size in spatial)
     grid = BlockGrid(source.shape, (1,) * planes + clipped, PixelGrid(halo=halo), ndim)
     chunk = choose_chunk(None, block, ndim)
     chunks = tuple(chunk if size == block else largest_divisor(size, chunk) for size in clipped)
@@ -214,7 +215,7 @@ def _choose_block(image: StoredImage, block: int | None, ndim: int) -> int:
         return block
     stored = max(_spatial(image, image.chunks, ndim))
     usual = DEFAULT_BLOCK[ndim]
-    return round_up(stored, _BLOCK_STEP) if usual // 4 <= stored <= 4 * usual else usual
+    return round_up(stored, _BLOCK_STEP) if usual // 4 <= stored <= 2 * usual else usual
 
 
 def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
@@ -224,9 +225,12 @@ def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
 
 
 def _relative(image: StoredImage, ndim: int) -> tuple[float, ...]:
-    """Pixel size per spatial axis over that of the last, in whatever unit they share; 1 where units differ."""
+    """Pixel size per spatial axis over that of the last; 1 where nobody can compare them."""
+    calibration = calibrate_um(image, ndim)
     scale = _spatial(image, image.multiscale.levels[image.level].scale, ndim)
-    if len(set(_spatial(image, image.multiscale.units, ndim))) > 1 or min(scale) <= 0:
+    if calibration is not None:
+        scale = calibration.scale
+    elif len(set(_spatial(image, image.multiscale.units, ndim))) > 1 or min(scale) <= 0:
         return (1.0,) * ndim
     return tuple(size / scale[-1] for size in scale)
 

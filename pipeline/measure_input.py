@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline import store
 from pipeline.calibration import calibrate_um
-from pipeline.errors import UnreadableChunkError
+from pipeline.errors import NotFiniteError, UnreadableChunkError
 from pipeline.grid import BlockGrid, Box, Index
 from pipeline.image import StoredImage
 from pipeline.measure_block import REACH, BlockPixels
@@ -120,7 +120,14 @@ class MeasureInput:
     def _read_channels(self, box: Box) -> np.ndarray:
         if self.source is None:
             return np.zeros((0, 1), np.uint8)
-        return np.moveaxis(self.source.read(box), len(self.source.plane_axes), 0)
+        try:
+            pixels = self.source.read(box)
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{str(error).partition(';')[0]}: intensities of objects there have no mean. Replace such values, name "
+                f"another --image, or measure shapes only with --no-image."
+            ) from error
+        return np.moveaxis(pixels, len(self.source.plane_axes), 0)
 
     def _read_scores(self, box: Box) -> np.ndarray:
         if self.scores is None:

@@ -42,7 +42,7 @@ def number_pixels(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _number(ids, known, numbers):  # type: ignore[no-untyped-def]
+def _number(ids: np.ndarray, known: np.ndarray, numbers: np.ndarray) -> None:
     last, number = ids.dtype.type(0), 0
     for i in range(len(ids)):
         here = ids[i]
@@ -61,7 +61,9 @@ def _number(ids, known, numbers):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def sum_coordinates(numbers, sums, lows, highs, planes):  # type: ignore[no-untyped-def]
+def sum_coordinates(
+    numbers: np.ndarray, sums: np.ndarray, lows: np.ndarray, highs: np.ndarray, planes: np.ndarray
+) -> None:
     """Count, sums and second moments of coordinates, box (highs exclusive), and the plane of each object.
 
     A run of pixels along x is added as a whole: its sums are polynomials of its ends.
@@ -97,7 +99,7 @@ def sum_coordinates(numbers, sums, lows, highs, planes):  # type: ignore[no-unty
 
 
 @compiled
-def mark_borders(numbers, border):  # type: ignore[no-untyped-def]
+def mark_borders(numbers: np.ndarray, border: np.ndarray) -> None:
     """Pixels with a side neighbour that is not of their object; the array's own outermost pixels are not judged."""
     n_planes, n_y, n_x = numbers.shape
     for p in range(n_planes):
@@ -113,7 +115,7 @@ def mark_borders(numbers, border):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def count_corners(numbers, border, reach, counts):  # type: ignore[no-untyped-def]
+def count_corners(numbers: np.ndarray, border: np.ndarray, reach: int, counts: np.ndarray) -> None:
     """Border pixels of each object by how the border goes on: straight, diagonally, or one of each.
 
     The classes of scikit-image's `perimeter` (neighborhood 4), after Benkrid & Crookes: they weigh 1, sqrt 2 and
@@ -143,7 +145,7 @@ def count_corners(numbers, border, reach, counts):  # type: ignore[no-untyped-de
 
 
 @compiled
-def count_faces(numbers, reach, counts):  # type: ignore[no-untyped-def]
+def count_faces(numbers: np.ndarray, reach: int, counts: np.ndarray) -> None:
     """Faces of voxels that their object shares with anything else, by the axis they stand on (z, y, x)."""
     n_planes, n_z, n_y, n_x = numbers.shape
     for p in range(n_planes):
@@ -159,7 +161,7 @@ def count_faces(numbers, reach, counts):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def sum_values(numbers, values, sums, lows, highs):  # type: ignore[no-untyped-def]
+def sum_values(numbers: np.ndarray, values: np.ndarray, sums: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> None:
     """Sum, smallest and largest value of each object; `numbers` and `values` are flat, sums 64 bits wide."""
     i, n = 0, len(numbers)
     while i < n:
@@ -177,7 +179,7 @@ def sum_values(numbers, values, sums, lows, highs):  # type: ignore[no-untyped-d
 
 
 @compiled
-def sum_squares(numbers, values, means, squares):  # type: ignore[no-untyped-def]
+def sum_squares(numbers: np.ndarray, values: np.ndarray, means: np.ndarray, squares: np.ndarray) -> None:
     """Sum of squared differences from each object's mean in the block."""
     for i in range(len(numbers)):
         number = numbers[i]

@@ -76,7 +76,8 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     return MeasureInput(
         instances=instances,
         classes=classes,
-        scores=_open_scores(classes.location.removesuffix("/" + label_group(name)), name, instances),
+        # probabilities are stored for the finest level; objects of a coarser one go without
+        scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
         source=None if choice.skip else _open_source(choice, segmented, instances),
         n_spatial=n_spatial,
         n_objects=n_objects,
@@ -124,6 +125,11 @@ def _open_classes(location: str, name: str, made_of: dict[str, Any], instances: 
     if ATTRIBUTE in (store.read_attributes(place) or {}):
         _check_complete(image, "segment-slide segment, as it was begun")
     return image
+
+
+def _store_of(classes: StoredImage, name: str) -> str:
+    """The store in whose ``labels/`` a class map lies."""
+    return classes.location.removesuffix("/" + label_group(name))
 
 
 def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImage | None:

@@ -183,7 +183,8 @@ def _compare(plan: MeasurePlan) -> bool:
     if there and recorded is None:
         raise OutputError(f"{there[0]} is there, but segment-slide did not make it; move or delete it.")
     if there and recorded is not None:
-        compare_records(recorded, plan.record, " and ".join(there))
+        remedy = f"Measure as it was begun, or delete {' and '.join(there)} to measure anew."
+        compare_records(recorded, plan.record, there[0], remedy=remedy)
     return bool(there)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.block_objects import FaceObjects, load_faces
+from pipeline.block_objects import Columns, FaceObjects, load_faces
 from pipeline.grid import BlockGrid, Index
 from pipeline.joining import flatten, previous_offsets, touching_pairs, unite_pairs
 from pipeline.work import WorkFolder
@@ -79,25 +79,67 @@ class RowJoin:
 def join_row(job: JoinJob, row: Index) -> RowJoin:
     """Find what hangs together across the borders of a row's blocks with the blocks before them."""
     offsets = previous_offsets(job.grid.n_planes_axes, job.grid.n_spatial, job.connectivity)
-    rows = {row, *(_add(row, offset) for offset in offsets)}
-    loaded = {
-        near: [load_faces(job.work, block) for block in job.row_blocks(near)] for near in rows if _inside(job, near)
-    }
-    begin = {near: np.cumsum([0, *(block.count for block in blocks)]) for near, blocks in loaded.items()}
-    pairs = []
-    for last, offset in itertools.product(range(job.grid.counts[-1]), offsets):
-        near, other_last = _add(row, offset), last + offset[-1]
-        if near not in loaded or not 0 <= other_last < job.grid.counts[-1]:
-            continue
-        one, other = loaded[row][last], loaded[near][other_last]
-        found = touching_pairs(one.faces, other.faces, offset, job.connectivity).astype(np.int64) - 1
-        same = _may_be_one(one, found[:, 0], other, found[:, 1])
-        ones, others = found[same, 0] + begin[row][last], found[same, 1] + begin[near][other_last]
-        pairs.append((job.row_number(near), ones, others))
-    blocks = loaded[row]
-    names = [name for name in _MERGES if name in blocks[0].columns]
-    columns = {name: np.concatenate([block.columns[name] for block in blocks]) for name in names}
-    return RowJoin([block.count for block in blocks], columns, pairs)
+    rows = {_add(row, offset): None for offset in [(0,) * len(job.grid.shape), *offsets]}
+    columns = _RowColumns(job, [near for near in rows if _inside(job, near)])
+    found: dict[int, list[np.ndarray]] = {}
+    values: list[Columns] = []
+    counts = []
+    for last in range(job.grid.counts[-1]):
+        one = columns.load(row, last)
+        values.append(one.objects.columns)
+        counts.append(one.objects.count)
+        for offset in offsets:
+            near = _add(row, offset)
+            if not _inside(job, near) or not 0 <= last + offset[-1] < job.grid.counts[-1]:
+                continue
+            other = columns.load(near, last + offset[-1])
+            pairs = _join(one, other, offset, job.connectivity)
+            if len(pairs):
+                found.setdefault(job.row_number(near), []).append(pairs)
+        columns.forget(last - 1)
+    names = [name for name in _MERGES if name in values[0]]
+    merged = {name: np.concatenate([block[name] for block in values]) for name in names}
+    return RowJoin(counts, merged, [(number, *np.concatenate(pairs).T) for number, pairs in found.items()])
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Face objects of a block, and how many nodes of its row come before them."""
+
+    objects: FaceObjects
+    begin: int
+
+
+class _RowColumns:
+    """Face objects of neighbouring rows, three blocks of each at a time: a whole row would not fit if it is long."""
+
+    def __init__(self, job: JoinJob, rows: Sequence[Index]) -> None:
+        self._job = job
+        self._held: dict[Index, dict[int, _Placed]] = {row: {} for row in rows}
+        self._next = dict.fromkeys(rows, 0)  # nodes of the blocks loaded so far
+        self._loaded = dict.fromkeys(rows, 0)  # and how many blocks these are
+
+    def load(self, row: Index, last: int) -> _Placed:
+        """A block of a row; blocks are loaded in their order."""
+        while self._loaded[row] <= last:
+            number = self._loaded[row]
+            objects = load_faces(self._job.work, (*row, number))
+            self._held[row][number] = _Placed(objects, self._next[row])
+            self._next[row] += objects.count
+            self._loaded[row] += 1
+        return self._held[row][last]
+
+    def forget(self, last: int) -> None:
+        """Drop a block of each row."""
+        for held in self._held.values():
+            held.pop(last, None)
+
+
+def _join(one: _Placed, other: _Placed, offset: Index, connectivity: int) -> np.ndarray:
+    """Nodes of two blocks that are one object, (pairs, 2), each counted within its row."""
+    found = touching_pairs(one.objects.faces, other.objects.faces, offset, connectivity).astype(np.int64) - 1
+    same = _may_be_one(one.objects, found[:, 0], other.objects, found[:, 1])
+    return np.asarray(found[same] + [one.begin, other.begin])
 
 
 def _add(row: Index, offset: Index) -> Index:

@@ -1,13 +1,15 @@
 """One block of an instance segmentation: found, ranked and written. Who calls these, and where, does not matter."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline import store
 from pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
 from pipeline.components import Components, label_components, number_pieces
-from pipeline.grid import BlockGrid, Box, Index
+from pipeline.errors import UnreadableChunkError
+from pipeline.grid import BlockGrid, Box, Index, ceil_divide
 from pipeline.label_source import LabelSource
 from pipeline.merge import JoinJob
 from pipeline.ranks import number_objects, rank_row
@@ -150,7 +152,8 @@ def _split(job: ObjectsJob, index: Index) -> BlockObjects:
 def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
     """Between the passes: rank a row's objects; what each block needs of it is saved for its own task."""
     join = job.join
-    blocks = [load_faces(join.work, index) for index in join.row_blocks(item.row)]
+    # a row's counts are needed together, its faces are not: they would not fit where a volume is wide
+    blocks = [replace(load_faces(join.work, index), faces={}) for index in join.row_blocks(item.row)]
     owned = join.grid.write_box((*item.row, 0))[-2]
     ranked = rank_row(blocks, item.counted, owned.stop - owned.start)
     for index, base in zip(join.row_blocks(item.row), ranked.bases, strict=True):
@@ -190,7 +193,20 @@ def regrow_objects(job: RegrowJob, index: Index) -> int:
         for o, n in zip(owned[planes:], near[planes:], strict=True)
     ]
     array = store.open_array(job.location, job.target_path, writable=True)
-    ids = np.asarray(store.open_array(job.location, job.source_path)[near]).astype(array.dtype)
+    ids = _read_ungrown(job, near).astype(array.dtype)
     grown = regrow_ridges(np.pad(ids.reshape(ids.shape[planes:]), beyond), REGROW_REACH_PX)
     store.write_box(array, owned, grown.reshape([part.stop - part.start for part in owned]))
     return grown.size
+
+
+def _read_ungrown(job: RegrowJob, box: Box) -> np.ndarray:
+    """Ids as they were found; if a shard of them is damaged, say which files to delete."""
+    try:
+        return np.asarray(store.open_array(job.location, job.source_path)[box])
+    except Exception as error:  # codecs raise whatever they like on damaged bytes
+        shards = [range(s.start // n, ceil_divide(s.stop, n)) for s, n in zip(box, job.grid.block, strict=True)]
+        files = " or ".join("/".join(["c", *map(str, index)]) for index in itertools.product(*shards))
+        raise UnreadableChunkError(
+            f"a file of {store.join(job.location, job.source_path)} is damaged, {files} ({error}); delete it, so that "
+            f"it is made again"
+        ) from error

@@ -107,7 +107,12 @@ def update_record(location: str, name: str, record: dict[str, Any]) -> None:
 
 
 def compare_records(
-    recorded: dict[str, Any], wanted: dict[str, Any], location: str, *, can_repair: bool = False
+    recorded: dict[str, Any],
+    wanted: dict[str, Any],
+    location: str,
+    *,
+    can_repair: bool = False,
+    remedy: str = "Run it as it was begun, choose another output, or delete it.",
 ) -> None:
     """Refuse to go on with an output that another run began.
 
@@ -119,6 +124,8 @@ def compare_records(
         The output, for the message.
     can_repair : bool
         Whether the command can go on after damaged chunks of its input were replaced.
+    remedy : str
+        What to do.
 
     Raises
     ------
@@ -134,6 +141,6 @@ def compare_records(
     if differences:
         raise OutputMismatchError(
             f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
-            f"Run it as it was begun, choose another output, or delete it."
+            f"{remedy}"
             f"{_REPAIR_HINT if can_repair and any(t.startswith('input.fingerprint') for t in differences) else ''}"
         )

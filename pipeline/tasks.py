@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipeline.errors import IncompleteError, InputError, OutputError
+from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -72,13 +72,16 @@ def run_all(
     Raises
     ------
     IncompleteError
-        When all others are done, naming what failed twice; at once where it would fail for all: the output cannot be
-        written, or the input is not what it should be.
+        When all others are done, naming what failed twice; at once where the output cannot be written.
+    InputError
+        At once, if the input is not what it should be.
     """
     failed: list[Item] = []
     with contextlib.closing(run_tasks(client, function, items)) as results:
         for item, result, error in results:
-            if isinstance(error, OutputError | InputError):
+            if isinstance(error, InputError):
+                raise InputError(f"{name(item)}: {error}") from error
+            if isinstance(error, OutputError):
                 raise IncompleteError(f"{name(item)}: {str(error).rstrip('.')}. What is done is kept.") from error
             if error is not None:
                 log.info("%s failed: %s", name(item), error)
@@ -97,6 +100,23 @@ def run_all(
         more = [f"  … and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
         summary = f"{len(reasons)} step(s) could not be done; all others are kept:"
         raise IncompleteError("\n".join([summary, *reasons[:_SHOWN], *more]))
+
+
+@contextlib.contextmanager
+def keeping_what_is_done() -> Generator[None]:
+    """Say of whatever ends a run that has begun: it is not complete, and the same command goes on.
+
+    Raises
+    ------
+    IncompleteError
+        Instead of any other error of the pipeline.
+    """
+    try:
+        yield
+    except IncompleteError:
+        raise
+    except PipelineError as error:
+        raise IncompleteError(f"{str(error).rstrip('.')}. What is done is kept.") from error
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:

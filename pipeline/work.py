@@ -6,6 +6,7 @@ presence says that its block's step is done, so a run that was killed goes on fr
 
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from pipeline.files import read_file, write_file
 from pipeline.grid import Index
 
 _SUFFIX = ".npz.zst"
+_NAME = re.compile(r"(\d+(?:\.\d+)*)\.npz\.zst")  # and not what a file server leaves beside it
 _CODEC = Zstd(level=1)  # written once, read once or twice: fast beats small
 
 Arrays = dict[str, np.ndarray]
@@ -68,12 +70,9 @@ class WorkFolder:
             ) from error
 
     def stored(self, kind: str) -> set[Index]:
-        """Blocks whose file of a kind is there; a file of 0 bytes (a power cut) is not."""
-        return {
-            tuple(map(int, name.removesuffix(_SUFFIX).split(".")))
-            for name in self._names(kind)
-            if name.endswith(_SUFFIX)
-        }
+        """Blocks whose file of a kind is there; a local file of 0 bytes (a power cut) is not."""
+        found = (_NAME.fullmatch(name) for name in self._names(kind))
+        return {tuple(map(int, match[1].split("."))) for match in found if match}
 
     def remove(self) -> None:
         """Delete the folder with all in it; nothing if it is not there."""

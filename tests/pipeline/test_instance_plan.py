@@ -1,5 +1,6 @@
 """What is refused before any work, and what sizes mean."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def calibrated(image: StoredImage, scale: tuple[float, ...], unit: str | None) -
         (" 50 px", ObjectSize(50)),
         ("12.5um2", ObjectSize(12.5, "um2")),
         ("12.5 µm²", ObjectSize(12.5, "um2")),
+        ("12.5 \u03bcm2", ObjectSize(12.5, "um2")),  # a Greek mu, which keyboards give
         ("8e3 um3", ObjectSize(8000, "um3")),
     ],
 )
@@ -39,7 +41,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: ObjectSize) -> Non
     assert ObjectSize.parse(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "abc", "-5", "5um", "5 m2", "nan", "1e400x"])
+@pytest.mark.parametrize("text", ["", "abc", "-5", "5um", "5 m2", "nan", "1e400x", "1e999"])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(PlanError, match="expected a number of pixels"):
         ObjectSize.parse(text, "min_size")
@@ -63,6 +65,8 @@ def test_areas_become_pixels_rounded_up(tmp_path: Path) -> None:
         (InstanceOptions(split_halo=8), "nothing is to be split"),
         (InstanceOptions(split=1.0, split_halo=0), "split_halo=0"),
         (InstanceOptions(block=-1), "block=-1"),
+        (InstanceOptions(block=17), "not a multiple of 16.*Nearest: 16, 32"),
+        (InstanceOptions(min_size=ObjectSize(1e300)), "expected fewer than 2"),
         (InstanceOptions(min_size=ObjectSize(5, "um2")), "do not say how large a pixel is"),
         (InstanceOptions(min_size=ObjectSize(5, "um3")), "expected um2"),
     ],
@@ -97,3 +101,20 @@ def test_pixels_that_are_not_square_are_known_to_the_split(tmp_path: Path) -> No
     image = calibrated(stored(tmp_path, (64, 64), "yx"), (1.0, 0.5), "micrometer")
     assert plan_instances(image, InstanceOptions(split=1.0)).spacing == (2.0, 1.0)
     assert np.isfinite(plan_instances(image, InstanceOptions()).task_bytes)
+
+
+def test_units_of_length_may_differ_from_axis_to_axis(tmp_path: Path) -> None:
+    image = stored(tmp_path, (8, 64, 64), "zyx", chunks=(8, 64, 64))
+    units, level = ("micrometer", "nanometer", "nanometer"), ome.Level("", (1.0, 250.0, 250.0), (0.0,) * 3)
+    image = replace(image, multiscale=ome.Multiscale("zyx", units, (level,)))
+    assert plan_instances(image, InstanceOptions(split=1.0)).spacing == (4.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(1999, 2003), (521, 523), (97, 251, 251)], ids=str)
+def test_chunks_of_an_image_with_sides_that_nothing_divides_are_no_slivers(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    plan = plan_instances(stored(tmp_path, shape, "zyx"[-len(shape) :], chunks=shape), InstanceOptions())
+    assert min(plan.chunk) >= 16
+    assert all(block % chunk == 0 for block, chunk in zip(plan.grid.block, plan.chunk, strict=True))
+    assert plan.grid.n_blocks == 1
