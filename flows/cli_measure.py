@@ -27,7 +27,7 @@ def measure(
     ] = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Measure shapes only.")] = False,
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes on this machine (by default one per four cores).")
+        int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
 ) -> None:
     """Measure each object: size, shape, place, intensities; into tables/NAME-instances.parquet, with a summary page.

@@ -64,7 +64,7 @@ def instances(
         bool, typer.Option("--in-place", help="Write into INPUT's labels/ although segment-slide did not make it.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes on this machine (by default one per four cores).")
+        int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
 ) -> None:
     """Number the objects of a segmentation: the same ids as if the whole slide were labelled at once.

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.local import LocalSpec, local_client, plan_local
+from cluster.local import LocalSpec, local_client
+from flows.prepare_objects import plan_short_tasks
 from flows.progress import QuietStages, Stages
 from pipeline import store
 from pipeline.grid import Index
@@ -145,7 +146,7 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, LocalSpec]:
     location = store.resolve_location(request.location)
     source = open_input(location, request.name, request.image)
     plan = plan_measurement(location, request.name, source, request.rows)
-    cluster = plan_local(request.workers)
+    cluster = plan_short_tasks(request.workers)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

@@ -112,10 +112,22 @@ def prepare(request: InstancesRequest) -> PreparedInstances:
             f"{', or --in-place to write into its labels/' if in_labels else ''}."
         )
     plan = plan_instances(image, request.options)
-    cluster = plan_local(request.workers)
+    cluster = plan_short_tasks(request.workers)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     begun = instance_output.check_place(location, request.name, source, plan.record(), in_place=in_place)
     return PreparedInstances(request, location, plan, cluster, in_place, begun)
+
+
+def plan_short_tasks(workers: int | None) -> LocalSpec:
+    """Workers for tasks of some milliseconds: one per core unless chosen, because they hold Python's lock for long.
+
+    Raises
+    ------
+    ClusterError
+        If more workers are asked for than there are cores.
+    """
+    shared = plan_local(workers)
+    return shared if workers is not None else plan_local(shared.workers * shared.cores)
 
 
 def _may_write_into(request: InstancesRequest, image: StoredImage, location: str, *, in_labels: bool) -> bool:

@@ -12,7 +12,7 @@ with what is missing; joining and ranking keep nothing and are done again, in se
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,7 +33,7 @@ from pipeline.object_blocks import (
     write_objects,
 )
 from pipeline.ranks import RowOrder
-from pipeline.tasks import run_all
+from pipeline.tasks import choose_batch, run_all
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,7 +79,7 @@ def find_all_objects(job: ObjectsJob, client: "Client | None", on_step: OnStep) 
         Naming blocks that failed; the others are kept.
     """
     pending = _pending(job.join)
-    _run(client, functools.partial(find_objects, job), pending, on_step)
+    _run(client, functools.partial(find_objects, job), pending, on_step, _same)
 
 
 def join_blocks(join: JoinJob, client: "Client | None", on_step: OnStep) -> Nodes:
@@ -150,9 +150,9 @@ def write_all_objects(
     IncompleteError
         Naming blocks that failed; the others are kept.
     """
-    pending = (index for index in job.join.grid.indices() if index not in done)
-    items = (_write_item(job, numbering, index) for index in pending)
-    _run(client, functools.partial(write_objects, job), items, on_step)
+    pending = [index for index in job.join.grid.indices() if index not in done]
+    make_item = functools.partial(_write_item, job, numbering)
+    _run(client, functools.partial(write_objects, job), pending, on_step, make_item)
 
 
 def _write_item(job: ObjectsJob, numbering: Numbering, index: Index) -> WriteItem:
@@ -172,8 +172,8 @@ def regrow_all_objects(job: RegrowJob, done: Collection[Index], client: "Client 
     IncompleteError
         Naming blocks that failed; the others are kept.
     """
-    pending = (index for index in job.grid.indices() if index not in done)
-    _run(client, functools.partial(regrow_objects, job), pending, on_step)
+    pending = [index for index in job.grid.indices() if index not in done]
+    _run(client, functools.partial(regrow_objects, job), pending, on_step, _same)
 
 
 def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
@@ -184,12 +184,15 @@ def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | Non
     IncompleteError
         Naming blocks that failed; the others are kept.
     """
-    _run(client, functools.partial(find_holes, job), _pending(job.join), on_step)
+    _run(client, functools.partial(find_holes, job), _pending(job.join), on_step, _same)
     nodes = join_blocks(job.join, client, on_step)
     fill = choose_fill(nodes.columns, job.max_size_px)
-    pending = (index for index in job.join.grid.indices() if index not in done)
-    items = (FillItem(index, fill[_nodes_of(job.join, nodes, index)]) for index in pending)
-    _run(client, functools.partial(fill_holes, job), items, on_step)
+    pending = [index for index in job.join.grid.indices() if index not in done]
+
+    def make_item(index: Index) -> FillItem:
+        return FillItem(index, fill[_nodes_of(job.join, nodes, index)])
+
+    _run(client, functools.partial(fill_holes, job), pending, on_step, make_item)
 
 
 def _pending(join: JoinJob) -> list[Index]:
@@ -197,9 +200,21 @@ def _pending(join: JoinJob) -> list[Index]:
     return [index for index in join.grid.indices() if index not in done]
 
 
-def _run(client: "Client | None", function: Callable[[Item], object], items: Iterable[Item], on_step: OnStep) -> None:
-    for _ in run_all(client, function, items, _name):
+def _run(
+    client: "Client | None",
+    function: Callable[[Item], object],
+    pending: Sequence[Index],
+    on_step: OnStep,
+    make_item: Callable[[Index], Item],
+) -> None:
+    """Call a function for each pending block's item; items are made when their turn comes."""
+    batch = choose_batch(client, len(pending))
+    for _ in run_all(client, function, map(make_item, pending), _name, batch=batch):
         on_step(0)
+
+
+def _same(index: Index) -> Index:
+    return index
 
 
 def _name(item: object) -> str:

@@ -18,7 +18,7 @@ from pipeline.measure_merge import merge_fragments
 from pipeline.measure_plan import MeasurePlan
 from pipeline.measure_summary import SizeCounts, count_sizes, merge_counts, summary_columns
 from pipeline.measure_table import make_table, read_part, stored_parts, write_part
-from pipeline.tasks import run_all
+from pipeline.tasks import choose_batch, run_all
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -97,7 +97,8 @@ def measure_blocks(
 
     recalled, pending = ([p for p in places if (p[1] in done) == there] for there in (True, False))
     for function, some in ((recall_block, recalled), (run_block, pending)):
-        for place, parts in run_all(client, functools.partial(function, plan), some, _name_block):
+        batch = choose_batch(client, len(some))
+        for place, parts in run_all(client, functools.partial(function, plan), some, _name_block, batch=batch):
             note(place, parts)
     return [[places[number][1] for number in sorted(needed[part])] or [places[0][1]] for part in sorted(needed)]
 

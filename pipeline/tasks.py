@@ -21,11 +21,12 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
+MAX_BATCH = 16
 TASKS_PER_THREAD = 3  # enough that a worker always has its next task at hand
 
 
 def run_tasks(
-    client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item]
+    client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item], *, batch: int = 1
 ) -> Generator[tuple[Item, Result | None, Exception | None]]:
     """Call a function for each item; yield item, result and error in order of completion.
 
@@ -37,6 +38,8 @@ def run_tasks(
         Pure of its item, and picklable.
     items : iterable
         Picklable items, consumed lazily.
+    batch : int
+        Items per task of the cluster: a task costs some milliseconds of scheduling, as much as some items do.
 
     Yields
     ------
@@ -47,7 +50,7 @@ def run_tasks(
         for item in items:
             yield item, *_attempt(function, item)
         return
-    yield from _run_on_cluster(client, function, items)
+    yield from _run_on_cluster(client, function, items, batch)
 
 
 def run_all(
@@ -55,6 +58,8 @@ def run_all(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     name: Callable[[Item], str],
+    *,
+    batch: int = 1,
 ) -> Generator[tuple[Item, Result]]:
     """Call a function for each item; yield items and results in order of completion. What failed is tried once more.
 
@@ -68,6 +73,8 @@ def run_all(
         Picklable items, consumed lazily.
     name : callable
         What an item is called in messages, e.g. "block (0, 3)".
+    batch : int
+        Items per task of the cluster.
 
     Raises
     ------
@@ -77,7 +84,7 @@ def run_all(
         At once, if the input is not what it should be.
     """
     failed: list[Item] = []
-    with contextlib.closing(run_tasks(client, function, items)) as results:
+    with contextlib.closing(run_tasks(client, function, items, batch=batch)) as results:
         for item, result, error in results:
             if isinstance(error, InputError):
                 raise InputError(f"{name(item)}: {error}") from error
@@ -126,27 +133,33 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | N
         return None, error
 
 
+def _attempt_all(function: Callable[[Item], Result], items: list[Item]) -> list[tuple[Result | None, Exception | None]]:
+    return [_attempt(function, item) for item in items]
+
+
 def _run_on_cluster(
-    client: "Client", function: Callable[[Item], Result], items: Iterable[Item]
+    client: "Client", function: Callable[[Item], Result], items: Iterable[Item], batch: int
 ) -> Generator[tuple[Item, Result | None, Exception | None]]:
     from distributed import as_completed
 
     waiting, remaining = as_completed(), iter(items)
-    item_of: dict[Any, Item] = {}
+    items_of: dict[Any, list[Item]] = {}
 
     def submit(count: int) -> None:
-        for item in islice(remaining, count):
-            future = client.submit(function, item, pure=False)
-            item_of[future.key] = item
-            waiting.add(future)
+        for _ in range(count):
+            if part := list(islice(remaining, batch)):
+                future = client.submit(_attempt_all, function, part, pure=False)
+                items_of[future.key] = part
+                waiting.add(future)
 
     try:
         submit(max(2, count_threads(client) * TASKS_PER_THREAD))
         for future in waiting:
-            item = item_of.pop(future.key)
-            result, error = outcome(future)
+            part = items_of.pop(future.key)
+            results, error = outcome(future)
             submit(1)
-            yield item, result, error
+            for item, (result, own) in zip(part, results or [(None, error)] * len(part), strict=True):
+                yield item, result, own
     finally:
         client.cancel(list(waiting.futures))
 
@@ -157,6 +170,13 @@ def outcome(future: "Future[Any]") -> tuple[Any, Exception | None]:
         return future.result(), None
     error = future.exception() if future.status == "error" else RuntimeError(f"task was {future.status}")
     return None, error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def choose_batch(client: "Client | None", n_items: int) -> int:
+    """Items per task: enough to hide what scheduling costs, few enough that all threads end together."""
+    if client is None:
+        return 1
+    return max(1, min(MAX_BATCH, n_items // (count_threads(client) * 2 * TASKS_PER_THREAD)))
 
 
 def count_threads(client: "Client") -> int:
