@@ -9,11 +9,11 @@ Classes are synthetic nuclei, a periodic field of any size, stored as our segmen
 of 512 px. All candidates read these and write ids in the same layout; objects are neighbours along axes.
 
 Each run is a process of its own that first labels a small image. Seconds are wall time of reading, labelling and
-writing; for ours the sum of the report's stages but for the pyramid, which the others do not make; it and the start
-and end of worker processes stand beside. Memory is resident size sampled every 50 ms from start to end, summed over the process and its descendants
-(pages that they share count for each). At 8192 px all take turns: medians of times, largest peaks, and ids of
-ours compared with scipy's, each pixel. A run that passes --limit-s or --limit-gib is killed and reported as such, its
-start and warm-up included. `instances_peers.py` shows how the others are called; scipy runs in this environment.
+writing; for ours the sum of the report's stages but for the pyramid, which the others do not make; it and the start and
+end of worker processes stand beside. Memory is resident size sampled every 50 ms from start to end, summed over the
+process and its descendants (pages that they share count for each). At 8192 px all take turns: medians of times, largest
+peaks, and ids of ours compared with scipy's, each pixel. A run that passes --limit-s or --limit-gib is killed and
+reported as such. `instances_peers.py` shows how the others are called; scipy runs in this environment.
 """
 
 import argparse
