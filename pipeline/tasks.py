@@ -134,7 +134,29 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | N
 
 
 def _attempt_all(function: Callable[[Item], Result], items: list[Item]) -> list[tuple[Result | None, Exception | None]]:
-    return [_attempt(function, item) for item in items]
+    """Results and errors of a batch; runs on a worker."""
+    attempts = (_attempt(function, item) for item in items)
+    return [(result, None if error is None else portable(error)) for result, error in attempts]
+
+
+def portable(error: Exception) -> Exception:
+    """An error that can travel: without its causes, and in words alone if its own class cannot be made again.
+
+    >>> import zarr
+    >>> portable(OutputError("no room"))
+    OutputError('no room')
+    >>> portable(zarr.errors.ArrayNotFoundError("no array"))
+    RuntimeError('ArrayNotFoundError: no array')
+    """
+    from distributed.protocol.pickle import dumps, loads
+
+    error.__cause__ = error.__context__ = None
+    error = error.with_traceback(None)
+    try:
+        loads(dumps(error))  # some of zarr's can be sent and not received
+    except Exception:  # noqa: BLE001, whatever a class does in its constructor
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _run_on_cluster(

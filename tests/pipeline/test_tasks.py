@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import zarr
 from distributed import Client
 
-from pipeline.tasks import TASKS_PER_THREAD, count_threads, outcome, run_tasks
+from pipeline.errors import OutputError
+from pipeline.tasks import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
 
 THREADS = 2
 
@@ -208,3 +210,28 @@ def test_a_cancelled_future_is_an_error_and_not_a_result(client: Client) -> None
     assert result is None
     assert isinstance(error, RuntimeError)
     assert "cancelled" in str(error)
+
+
+def fail_as_zarr_does(number: int) -> int:
+    """Odd numbers fail with an error that can be sent and not received."""
+    if number % 2:
+        raise OutputError("no room") from zarr.errors.ArrayNotFoundError(f"no array {number}")
+    if number == 4:
+        raise zarr.errors.ArrayNotFoundError("no array 4")
+    return number
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_items_of_a_batch_come_back_each_with_its_own_result_or_error(anywhere: Client | None, batch: int) -> None:
+    attempts = run_tasks(anywhere, fail_as_zarr_does, range(7), batch=batch)
+    found = {item: (result, error) for item, result, error in attempts}
+    assert sorted(found) == list(range(7))
+    assert [found[number][0] for number in range(7)] == [0, None, 2, None, None, None, 6]
+    assert all(isinstance(found[number][1], OutputError) for number in (1, 3, 5))
+    assert "no array 4" in str(found[4][1])
+
+
+def test_a_batch_is_small_where_there_are_few_items(client: Client) -> None:
+    threads = count_threads(client)
+    assert choose_batch(None, 10**6) == choose_batch(client, 3) == 1
+    assert 1 <= choose_batch(client, 40 * threads) <= choose_batch(client, 10**6) <= 64
