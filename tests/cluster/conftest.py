@@ -2,6 +2,7 @@
 
 import contextlib
 
+import dask
 import pytest
 
 
@@ -30,5 +31,7 @@ def start_scheduler():
 
 @pytest.fixture(scope="module")
 def scheduler(start_scheduler):
-    with start_scheduler() as cluster:
+    # Dask's defaults, whatever workers of ours that other tests hold have set in this process
+    defaults = {"distributed.worker.memory.pause": 0.8, "distributed.worker.memory.terminate": 0.95}
+    with dask.config.set(defaults), start_scheduler() as cluster:
         yield cluster
