@@ -1,48 +1,19 @@
 """Worker processes on this machine."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.errors import ClusterError
+from cluster.settings import SETTINGS, TERMINATE_FRACTION, quieten
 
 if TYPE_CHECKING:
     from distributed import Client
 
 # One process per so many cores: fewer processes share one copy of the network, more of them spare Python's lock.
 CORES_PER_WORKER = 4
-
-# What each worker starts with. Feature maps of hundreds of MB come and go with every layer: huge pages cut the page
-# faults (35 % more tiles per second measured), returning memory at once keeps the resident size at what is planned.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-    "MALLOC_ARENA_MAX": "2",
-}
-
-# Errors of blocks are collected and reported once, by block; a worker that was ended is worth a line.
-_LOG_LEVELS = {"distributed": "error", "distributed.nanny": "warning", "distributed.worker": "critical"}
-
-_TERMINATE_FRACTION = 0.98
-
-_SETTINGS: dict[str, Any] = {
-    "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
-    "distributed.worker.preload": ["cluster.preload"],
-    # Blocks go to their shards at once: spilling them to disk, or pausing until they are, only costs.
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": _TERMINATE_FRACTION,
-    "distributed.scheduler.allowed-failures": 3,
-    "logging": _LOG_LEVELS,
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +48,7 @@ class LocalSpec:
     @property
     def usable_bytes(self) -> int:
         """Memory at which a worker is not yet ended."""
-        return int(self.memory_bytes * _TERMINATE_FRACTION)
+        return int(self.memory_bytes * TERMINATE_FRACTION)
 
     @property
     def tasks_per_worker(self) -> int:
@@ -124,10 +95,9 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
     import dask
     from distributed import Client, LocalCluster
 
-    for name, level in _LOG_LEVELS.items():  # the workers get them by the configuration
-        logging.getLogger(name).setLevel(level.upper())
+    quieten()
     with (
-        dask.config.set(_SETTINGS),
+        dask.config.set(SETTINGS),
         LocalCluster(
             n_workers=spec.workers,
             threads_per_worker=spec.tasks_per_worker,

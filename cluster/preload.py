@@ -1,4 +1,4 @@
-"""What each worker process does first: Dask calls it by the name in `cluster.local`'s settings."""
+"""What each worker process does first: Dask calls it by the name in `cluster.settings`."""
 
 import logging
 import signal

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_evaluate, cli_measure, cli_objects, cli_training
+from flows import cli_cluster, cli_evaluate, cli_measure, cli_objects, cli_training
+from flows.cli_values import Cluster
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -77,6 +78,7 @@ def segment(
     block: Block = None,
     tile: Tile = None,
     workers: Workers = None,
+    cluster: Cluster = "local",
     level: Level = 0,
     channels: Channels = None,
     axes: Axes = None,
@@ -122,15 +124,16 @@ def segment(
         ranges=_ranges(t=t, z=z),
         device=device,
         workers=workers,
+        cluster=cluster,
         in_place=in_place,
         input_repaired=input_repaired,
     )
     report = segment_slide(request, RichStages(console))
     show_report(console, report)
     if instances or measure:
-        cli_objects.number(InstancesRequest(report.location, name, workers=workers))
+        cli_objects.number(InstancesRequest(report.location, name, workers=workers, cluster=cluster))
     if measure:
-        cli_measure.measure_all(MeasureRequest(report.location, name, workers=workers))
+        cli_measure.measure_all(MeasureRequest(report.location, name, workers=workers, cluster=cluster))
 
 
 @app.command()
@@ -140,6 +143,7 @@ def plan(
     block: Block = None,
     tile: Tile = None,
     workers: Workers = None,
+    cluster: Cluster = "local",
     level: Level = 0,
     channels: Channels = None,
     axes: Axes = None,
@@ -163,6 +167,7 @@ def plan(
         ranges=_ranges(t=t, z=z),
         device=device,
         workers=workers,
+        cluster=cluster,
     )
     show_plan(console, *plan_request(request))
 
@@ -230,6 +235,7 @@ app.add_typer(cli_objects.commands)
 app.add_typer(cli_measure.commands)
 app.add_typer(cli_training.commands)
 app.add_typer(cli_evaluate.commands)
+app.add_typer(cli_cluster.commands, name="cluster")
 
 
 def _options(

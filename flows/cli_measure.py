@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from flows.cli_values import Cluster
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def measure(
     workers: Annotated[
         int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
+    cluster: Cluster = "local",
 ) -> None:
     """Measure each object: size, shape, place, intensities; into tables/NAME-instances.parquet, with a summary page.
 
@@ -39,7 +41,7 @@ def measure(
 
     if no_image and (image is not None or level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")
-    measure_all(MeasureRequest(output, name, ImageChoice(image, level, no_image), workers=workers))
+    measure_all(MeasureRequest(output, name, ImageChoice(image, level, no_image), workers=workers, cluster=cluster))
 
 
 def measure_all(request: "MeasureRequest") -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from flows.cli_values import Cluster
+
 if TYPE_CHECKING:
     from flows.prepare_objects import InstancesRequest
 
@@ -66,6 +68,7 @@ def instances(
     workers: Annotated[
         int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
+    cluster: Cluster = "local",
 ) -> None:
     """Number the objects of a segmentation: the same ids as if the whole slide were labelled at once.
 
@@ -91,6 +94,7 @@ def instances(
         level=level,
         axes=axes,
         workers=workers,
+        cluster=cluster,
         in_place=in_place,
     )
     number(request)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import numbers, sizes, split
+from flows.cli_values import Cluster, numbers, sizes, split
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -56,6 +56,7 @@ def weight_maps(
     label_axes: Annotated[str | None, typer.Option(help="Likewise, of the labels.")] = None,
     block: Annotated[int | None, typer.Option(help="Pixels per side of one task and one file.")] = None,
     workers: Workers = None,
+    cluster: Cluster = "local",
 ) -> None:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
 
@@ -84,7 +85,7 @@ def weight_maps(
     options = WeightOptions(
         kind=kind, ignore=ignore, settings=settings, class_names=tuple(class_name or ()), block=block
     )
-    request = WeightMapsRequest(output, annotation, options, workers)
+    request = WeightMapsRequest(output, annotation, options, workers, cluster)
     show_weight_maps(console, make_weight_maps(request, RichStages(console)))
 
 
@@ -125,6 +126,7 @@ def training_data(
         int, typer.Option(help="Tiles of validation images at most, spread evenly over them.")
     ] = 256,
     workers: Workers = None,
+    cluster: Cluster = "local",
 ) -> None:
     """Draw augmented training samples from a training set, on all workers.
 
@@ -153,6 +155,7 @@ def training_data(
         validation_names=tuple(validation_image or ()),
         validation_tiles=validation_tiles,
         workers=workers,
+        cluster=cluster,
     )
     show_training_data(console, make_training_data(request, RichStages(console)))
 

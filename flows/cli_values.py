@@ -1,6 +1,19 @@
-"""Values of options that are lists: "DAPI,2", "0.5,0.75", "32,128,128"."""
+"""Values of options that several commands share, or that are lists: "DAPI,2", "0.5,0.75", "32,128,128"."""
+
+from typing import Annotated
+
+import typer
 
 from pipeline.errors import InputError
+
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Where to work: local, cuda (all GPUs of this machine), slurm, a scheduler's address as "
+        "tls://host:port, or a YAML file that says more.",
+    ),
+]
 
 
 def split(text: str | None) -> tuple[str, ...]:

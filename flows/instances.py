@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cluster.local import local_client
 from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
 from flows.progress import QuietStages, Stages
+from flows.where import checks_of, open_cluster
 from pipeline import instance_output, instances, output, store
 from pipeline.block_objects import FACES
 from pipeline.errors import IncompleteError, InputError, OutputError
@@ -63,13 +63,19 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
     """
     prepared = prepare(request)
     instances_name = instance_output.instances_name(request.name)
-    with output.exclusive(prepared.location, instances_name), local_client(prepared.cluster) as client:
+    with output.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
         begun = instance_output.read_instance_record(prepared.location, request.name)
         if bool(begun) != prepared.begun:
             raise OutputError(
                 f"output={prepared.location} was begun by another run in the meantime; run the same command again."
             )
         return run_instances(prepared, client, progress or QuietStages())
+
+
+def _open_workers(prepared: PreparedInstances) -> "contextlib.AbstractContextManager[Client]":
+    cluster, plan = prepared.cluster, prepared.plan
+    checks = checks_of(reads=[plan.image], writes=prepared.location)
+    return open_cluster(cluster, checks, needed_bytes=plan.worker_bytes(cluster.tasks_per_worker))
 
 
 def run_instances(prepared: PreparedInstances, client: "Client", progress: Stages) -> InstancesReport:

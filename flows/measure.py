@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.local import LocalSpec, local_client
-from flows.prepare_objects import plan_short_tasks
+from cluster.spec import ClusterSpec
 from flows.progress import QuietStages, Stages
+from flows.where import checks_of, open_cluster, plan_cluster
 from pipeline import store
 from pipeline.grid import Index
 from pipeline.lock import hold
@@ -39,7 +39,9 @@ class MeasureRequest:
     rows : int
         Objects per file of the table.
     workers : int, optional
-        Worker processes on this machine.
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.where.plan_cluster`.
     """
 
     location: str
@@ -47,6 +49,7 @@ class MeasureRequest:
     image: ImageChoice = ImageChoice()
     rows: int = DEFAULT_ROWS
     workers: int | None = None
+    cluster: str = "local"
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,12 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
 
 
 def _run(
-    plan: MeasurePlan, cluster: LocalSpec, progress: Stages, clock: dict[str, float]
+    plan: MeasurePlan, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
 ) -> tuple[SizeCounts, Summary, int, int]:
     """Counts and their summary, and how many blocks and parts an earlier run had left."""
     parts, blocks = stored_parts(plan.location, plan.table), plan.work.stored(ROWS)
     pending = set(range(plan.n_parts)) - parts
-    with local_client(cluster) if pending else contextlib.nullcontext() as client:
+    with _open_workers(plan, cluster) if pending else contextlib.nullcontext() as client:
         with _timed(clock, "measure"):
             needed = _measure(plan, client, progress, len(blocks)) if pending else []
         with _timed(clock, "table"):
@@ -135,7 +138,11 @@ def _run(
     return counts, summary, len(blocks), plan.n_parts - len(pending)
 
 
-def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, LocalSpec]:
+def _open_workers(plan: MeasurePlan, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":
+    return open_cluster(cluster, checks_of(reads=[plan.source.instances], writes=plan.location))
+
+
+def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
     """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
 
     Raises
@@ -146,7 +153,7 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, LocalSpec]:
     location = store.resolve_location(request.location)
     source = open_input(location, request.name, request.image)
     plan = plan_measurement(location, request.name, source, request.rows)
-    cluster = plan_short_tasks(request.workers)
+    cluster = plan_cluster(request.cluster, request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cluster.local import LocalSpec, plan_local
+from cluster.spec import ClusterSpec
+from flows.where import is_elsewhere, plan_cluster
 from pipeline import output, store
 from pipeline.calibration import MICROMETRES
 from pipeline.errors import InputError
@@ -16,7 +17,7 @@ from pipeline.source import ImageSource, select_source
 from unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
 
 if TYPE_CHECKING:
-    import torch
+    from unet.device import DeviceFacts
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class SegmentRequest:
     device : str
         "auto", "cpu" or "cuda".
     workers : int, optional
-        Worker processes on this machine.
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.where.plan_cluster`.
     in_place : bool
         Write into the input's own ``labels/`` group.
     input_repaired : bool
@@ -55,50 +58,75 @@ class SegmentRequest:
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
     device: str = "auto"
     workers: int | None = None
+    cluster: str = "local"
     in_place: bool = False
     input_repaired: bool = False
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that was checked against its input, model and output, before any work."""
+    """A request that was checked against its input, model and output, before any work.
+
+    `is_settled` says whether the workers' device is known: of workers elsewhere only when they are there.
+    """
 
     request: SegmentRequest
     location: str
     checkpoint: Checkpoint
     plan: SegmentPlan
-    cluster: LocalSpec
+    cluster: ClusterSpec
     device_kind: str
     record: dict[str, Any]
     begun: bool
+    is_settled: bool = True
 
 
-def prepare(request: SegmentRequest) -> Prepared:
-    """Check everything that can be checked without reading a pixel or creating a file."""
-    from unet.device import describe_processor
+def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prepared:
+    """Check everything that can be checked without reading a pixel or creating a file.
 
+    Parameters
+    ----------
+    request : SegmentRequest
+        What to do.
+    facts : DeviceFacts, optional
+        Of the workers, if they are there; by default of this machine, where the workers will run on it. Else what
+        depends on the device is left for later.
+    """
     checkpoint, source = open_request(request)
     image, name = source.image, request.options.name
     location = _output_location(request, image)
     output.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
     options = request.options.adopt(begun["parameters"]) if begun else request.options
-    plan, cluster, device = _plan(replace(request, options=options), checkpoint, source)
+    cluster = plan_cluster(request.cluster, request.workers)
+    is_settled = facts is not None or not is_elsewhere(cluster)
+    facts = facts or guess_facts(request.device, options, cluster)
+    plan, cluster = _plan(replace(request, options=options), checkpoint, source, cluster, facts)
     record = make_record(
         plan,
         model_path=str(checkpoint.path),
         model_sha256=checkpoint.sha256,
         classes=checkpoint.config.classes,
-        device_kind=device.type,
-        processor=describe_processor(device),
+        device_kind=facts.kind,
+        processor=facts.processor,
     )
-    if begun:
+    if begun and is_settled:
         if request.input_repaired:
             begun = accept_repair(begun, record)
         compare_records(begun, record, location, can_repair=True)
         record = begun
     _warn_about_pixel_size(checkpoint.config, plan)
-    return Prepared(request, location, checkpoint, plan, cluster, device.type, record, begun=bool(begun))
+    return Prepared(request, location, checkpoint, plan, cluster, facts.kind, record, bool(begun), is_settled)
+
+
+def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "DeviceFacts":
+    """The workers' device as far as it is known before they are there; float32, which takes the most memory."""
+    from unet.device import DeviceFacts, describe_device
+
+    if not is_elsewhere(cluster):
+        return describe_device(device, options.precision or "auto")
+    kind = "cuda" if cluster.has_gpus or device == "cuda" else "cpu"
+    return DeviceFacts(kind, "", options.precision or "float32")
 
 
 def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
@@ -115,26 +143,21 @@ def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
     return checkpoint, source
 
 
-def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, LocalSpec]:
+def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
     """The plan of a request alone, with the workers it would run on."""
-    plan, cluster, _ = _plan(request, *open_request(request))
-    return plan, cluster
+    cluster = plan_cluster(request.cluster, request.workers)
+    return _plan(request, *open_request(request), cluster, guess_facts(request.device, request.options, cluster))
 
 
 def _plan(
-    request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource
-) -> "tuple[SegmentPlan, LocalSpec, torch.device]":
-    from unet.device import resolve_device, resolve_precision
-
-    device = resolve_device(request.device)
-    precision = resolve_precision(request.options.precision or "auto", device)
-    cluster = plan_local(request.workers)
-    if device.type == "cuda":  # one forward pass at a time, and one task that reads or writes meanwhile
+    request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource, cluster: ClusterSpec, facts: "DeviceFacts"
+) -> tuple[SegmentPlan, ClusterSpec]:
+    if facts.kind == "cuda":  # one forward pass at a time, and one task that reads or writes meanwhile
         cluster = replace(cluster, cores=1)
-    options = replace(request.options, precision=precision)
-    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=cluster.cores)
+    options = replace(request.options, precision=facts.precision)
+    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=cluster.cores or 1)
     plan.check_memory(cluster.usable_bytes)
-    return plan, cluster, device
+    return plan, cluster
 
 
 def _output_location(request: SegmentRequest, image: StoredImage) -> str:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cluster.local import LocalSpec, plan_local
+from cluster.spec import ClusterSpec
+from flows.where import plan_cluster
 from pipeline import instance_output, store
 from pipeline.errors import InputError
 from pipeline.hole_blocks import HolesJob, complement
@@ -32,7 +33,9 @@ class InstancesRequest:
     level, axes
         Of the input: see `pipeline.image.describe_image`.
     workers : int, optional
-        Worker processes on this machine.
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.where.plan_cluster`.
     in_place : bool
         Write into an input that this package did not make.
     """
@@ -44,6 +47,7 @@ class InstancesRequest:
     level: int = 0
     axes: str | None = None
     workers: int | None = None
+    cluster: str = "local"
     in_place: bool = False
 
 
@@ -54,7 +58,7 @@ class PreparedInstances:
     request: InstancesRequest
     location: str
     plan: InstancePlan
-    cluster: LocalSpec
+    cluster: ClusterSpec
     in_place: bool
     begun: bool
 
@@ -112,22 +116,10 @@ def prepare(request: InstancesRequest) -> PreparedInstances:
             f"{', or --in-place to write into its labels/' if in_labels else ''}."
         )
     plan = plan_instances(image, request.options)
-    cluster = plan_short_tasks(request.workers)
+    cluster = plan_cluster(request.cluster, request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     begun = instance_output.check_place(location, request.name, source, plan.record(), in_place=in_place)
     return PreparedInstances(request, location, plan, cluster, in_place, begun)
-
-
-def plan_short_tasks(workers: int | None) -> LocalSpec:
-    """Workers for tasks of some milliseconds: one per core unless chosen, because they hold Python's lock for long.
-
-    Raises
-    ------
-    ClusterError
-        If more workers are asked for than there are cores.
-    """
-    shared = plan_local(workers)
-    return shared if workers is not None else plan_local(shared.workers * shared.cores)
 
 
 def _may_write_into(request: InstancesRequest, image: StoredImage, location: str, *, in_labels: bool) -> bool:

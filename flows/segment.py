@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.local import local_client
+from cluster.errors import ClusterError
 from flows.prepare import Prepared, SegmentRequest, prepare
 from flows.progress import QuietStages, Stages, ignore
+from flows.where import checks_of, open_cluster
 from pipeline import output, statistics, store
 from pipeline.background import background_blocks
 from pipeline.block import BlockJob
@@ -21,6 +22,8 @@ from pipeline.segment import BlockFailure, segment_blocks
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from unet.device import DeviceFacts
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
     with _timed(clock, "prepare"):
         prepared = prepare(request)
     location, name = prepared.location, request.options.name
-    with output.exclusive(location, name), local_client(prepared.cluster) as client:
+    with output.exclusive(location, name), _open_workers(prepared) as client:
+        if not prepared.is_settled:
+            prepared = prepare(request, ask_workers(client, request))
         if bool(read_record(location, name)) != prepared.begun:
             raise OutputError(
                 f"output={location} was begun by another run in the meantime; run the same command again."
@@ -92,6 +97,35 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
     if failures:
         raise IncompleteError(_explain_failures(prepared, failures))
     return SegmentReport(location, name, stage_seconds=clock, **counts)
+
+
+def _open_workers(prepared: Prepared) -> "contextlib.AbstractContextManager[Client]":
+    checkpoint, plan = prepared.checkpoint, prepared.plan
+    model = (str(checkpoint.path), checkpoint.sha256)
+    checks = checks_of(reads=[plan.source.image], writes=prepared.location, model=model)
+    return open_cluster(prepared.cluster, checks, needed_bytes=plan.memory.total_bytes)
+
+
+def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
+    """Device and precision of all workers, which must be the same: else the last bits would depend on the worker.
+
+    Raises
+    ------
+    ClusterError
+        If they differ, naming them.
+    UnetError
+        If a worker has no such device.
+    """
+    from unet.device import describe_device
+
+    found = client.run(describe_device, request.device, request.options.precision or "auto")
+    kinds = sorted({f"{facts.processor} ({facts.kind}, {facts.precision})" for facts in found.values()})
+    if len(kinds) != 1:
+        raise ClusterError(
+            f"workers have different processors: {'; '.join(kinds)}. Their results differ in the last bits; ask for "
+            f"nodes of one kind (SLURM: a --constraint in `directives`), or say --precision and --device."
+        )
+    return next(iter(found.values()))
 
 
 def normalise(prepared: Prepared, client: "Client", progress: Stages) -> dict[str, Any]:

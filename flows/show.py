@@ -12,7 +12,7 @@ from flows.progress import format_bytes, format_rate, format_seconds
 from pipeline.grid import ceil_divide
 
 if TYPE_CHECKING:
-    from cluster.local import LocalSpec
+    from cluster.spec import ClusterSpec
     from flows.ingest import IngestReport
     from flows.segment import SegmentReport
     from pipeline.image import StoredImage
@@ -34,7 +34,7 @@ def _sizes(sizes: tuple[int, ...]) -> str:
     return " x ".join(f"{size:,}" for size in sizes)
 
 
-def show_plan(console: Console, plan: "SegmentPlan", cluster: "LocalSpec") -> None:
+def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> None:
     """Print what a segmentation will take."""
     grid, memory, image = plan.grid, plan.memory, plan.source.image
     spatial = slice(grid.n_planes_axes, None)
@@ -55,7 +55,7 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "LocalSpec") -> No
         "files": f"{plan.n_files:,}, at most {format_bytes(shard_bytes)} before compression",
         "operations": f"{plan.flops / 1e12:,.1f} TFLOP "
         f"({plan.flops / max(1, _volume(grid.shape)) / 1e6:.2f} MFLOP per pixel)",
-        "workers": f"{cluster.workers} of {cluster.cores} core(s), {format_bytes(cluster.memory_bytes)} each",
+        "workers": f"{cluster.workers} of {cluster.cores} core(s), {format_bytes(cluster.memory_bytes or 0)} each",
         "memory": f"at most {format_bytes(memory.total_bytes)} per worker: "
         f"process {format_bytes(memory.process_bytes)}, "
         f"model {format_bytes(memory.model_bytes)}, forward passes {format_bytes(memory.forward_bytes)}, "

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.local import local_client
 from flows.progress import QuietStages, Stages, ignore
 from flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
+from flows.where import checks_of, open_cluster
 from pipeline import store
 from pipeline.contact_sheet import write_contact_sheet
 from pipeline.errors import OutputError
@@ -70,7 +70,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
     progress = progress or QuietStages()
     prepared = prepare_samples(request)
     location = prepared.samples.location
-    with hold(location, lambda: store.remove_leftovers(location, "")), local_client(prepared.cluster) as client:
+    with hold(location, lambda: store.remove_leftovers(location, "")), _open_workers(prepared) as client:
         if find_sample_set(location) != prepared.begun:
             raise OutputError(f"output={location} was begun by another run in the meantime; run the command again.")
         samples = prepared.begun or _measure(prepared, request, client, progress)
@@ -91,6 +91,11 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
         preview = _write_preview(samples)
     seconds = time.perf_counter() - began
     return TrainingDataReport(samples, total, total - len(items), preview, tuple(_notes(prepared)), seconds)
+
+
+def _open_workers(prepared: PreparedSamples) -> "contextlib.AbstractContextManager[Client]":
+    images = [item.source.image for item in (*prepared.training, *prepared.validation)]
+    return open_cluster(prepared.cluster, checks_of(reads=images, writes=prepared.samples.location))
 
 
 def _measure(prepared: PreparedSamples, request: TrainingDataRequest, client: "Client", progress: Stages) -> SampleSet:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from cluster.local import LocalSpec, plan_local
+from cluster.spec import ClusterSpec
 from flows.progress import format_bytes
+from flows.where import plan_cluster
 from pipeline import store
 from pipeline.errors import InputError, PlanError
 from pipeline.record import code_version
@@ -52,7 +53,9 @@ class TrainingDataRequest:
     validation_tiles : int
         Tiles of validation images at most, spread evenly: a whole slide would take longer to judge by than to train.
     workers : int, optional
-        Worker processes on this machine.
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.where.plan_cluster`.
     """
 
     training_set: str
@@ -69,6 +72,7 @@ class TrainingDataRequest:
     validation_names: tuple[str, ...] = ()
     validation_tiles: int = 256
     workers: int | None = None
+    cluster: str = "local"
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class PreparedSamples:
         How samples are drawn.
     training, validation : list of StoredAnnotation
         Images, not normalised yet.
-    cluster : LocalSpec
+    cluster : ClusterSpec
         Where tasks run.
     begun : SampleSet or None
         What an earlier run began there.
@@ -93,7 +97,7 @@ class PreparedSamples:
     settings: SampleSettings
     training: list[StoredAnnotation]
     validation: list[StoredAnnotation]
-    cluster: LocalSpec
+    cluster: ClusterSpec
     begun: SampleSet | None
 
 
@@ -124,7 +128,7 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     begun = find_sample_set(samples.location)
     if begun is not None:
         compare_sample_sets(begun, samples)
-    cluster = plan_local(request.workers)
+    cluster = plan_cluster(request.cluster, request.workers)
     _check_memory(samples, settings, cluster)
     return PreparedSamples(samples, settings, training, validation, cluster, begun)
 
@@ -189,7 +193,7 @@ def _check_constants(samples: SampleSet) -> None:
         )
 
 
-def _check_memory(samples: SampleSet, settings: SampleSettings, cluster: LocalSpec) -> None:
+def _check_memory(samples: SampleSet, settings: SampleSettings, cluster: ClusterSpec) -> None:
     needed = plan_task_bytes(samples, settings) * cluster.tasks_per_worker
     if needed > cluster.usable_bytes:
         raise PlanError(

@@ -5,8 +5,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.local import LocalSpec, local_client, plan_local
+from cluster.spec import ClusterSpec
 from flows.progress import QuietStages, Stages
+from flows.where import checks_of, open_cluster, plan_cluster
 from pipeline import store, weight_inputs
 from pipeline.annotation import AnnotationInput, find_annotation
 from pipeline.lock import hold
@@ -33,13 +34,16 @@ class WeightMapsRequest:
     options : WeightOptions
         What labels mean, Eq. 2, sizes.
     workers : int, optional
-        Worker processes on this machine.
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.where.plan_cluster`.
     """
 
     output: str
     annotation: AnnotationInput
     options: WeightOptions = WeightOptions()
     workers: int | None = None
+    cluster: str = "local"
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,11 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     plan, cluster = plan_request(request)
     location = plan.location
     held = hold(location, lambda: store.remove_leftovers(location, ""))
-    with held, weight_inputs.take_back_if_refused(plan), local_client(cluster) as client:
+    with (
+        held,
+        weight_inputs.take_back_if_refused(plan),
+        open_cluster(cluster, checks_of(reads=[], writes=location)) as client,
+    ):
         jobs = _prepare(plan, client, progress)
         training_set = read_training_set(location)
         n_done, n_pixels = _weigh(training_set, jobs, client, progress)
@@ -95,7 +103,7 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     return WeightMapsReport(training_set, left_out, plan.n_blocks, n_done, n_pixels, seconds, notes)
 
 
-def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, LocalSpec]:
+def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
     """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
 
     Raises
@@ -104,7 +112,7 @@ def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, LocalSpec]:
         If it cannot be done.
     """
     plan = plan_weight_maps(find_annotation(request.annotation), request.options, request.output)
-    cluster = plan_local(request.workers)
+    cluster = plan_cluster(request.cluster, request.workers)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

@@ -80,6 +80,10 @@ class InstancePlan:
         per_pixel = _LABEL_BYTES if self.parameters["split"] is None else _SPLIT_BYTES
         return read * per_pixel + self.image.decoding_bytes
 
+    def worker_bytes(self, tasks: int) -> int:
+        """Memory of a worker that runs so many tasks at a time."""
+        return PROCESS_BYTES + tasks * self.task_bytes
+
     def check_memory(self, usable_bytes: int, tasks: int) -> None:
         """Refuse blocks that a worker has no memory for.
 
@@ -88,7 +92,7 @@ class InstancePlan:
         PlanError
             With the amounts and what to change.
         """
-        needed = PROCESS_BYTES + tasks * self.task_bytes
+        needed = self.worker_bytes(tasks)
         if needed > usable_bytes:
             raise PlanError(
                 f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "

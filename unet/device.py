@@ -1,5 +1,7 @@
 """Which device and precision this machine has, decided once; knows nothing of networks."""
 
+from dataclasses import dataclass
+
 import torch
 
 from unet.errors import DeviceError
@@ -54,6 +56,27 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     # Without these instructions bfloat16 is emulated and slower than float32; torch has no public query.
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What decides the bits of a result: "cpu" or "cuda", which one (`describe_processor`), and the precision."""
+
+    kind: str
+    processor: str
+    precision: str
+
+
+def describe_device(device: str = "auto", precision: str = "auto") -> DeviceFacts:
+    """The device and precision of these words on the machine that asks.
+
+    Raises
+    ------
+    DeviceError
+        See `resolve_device` and `resolve_precision`.
+    """
+    found = resolve_device(device)
+    return DeviceFacts(found.type, describe_processor(found), resolve_precision(precision, found))
 
 
 def use_one_core() -> None:

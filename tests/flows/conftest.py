@@ -24,11 +24,11 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def workers():
-    """Borrowed in place of `local_client`: real workers, started once."""
+    """Borrowed in place of `open_cluster`: real workers, started once."""
     with local_client(plan_local(1)) as client:
 
         @contextlib.contextmanager
-        def borrow(_: object) -> Iterator[Client]:
+        def borrow(*_: object, **__: object) -> Iterator[Client]:
             try:
                 yield client
             finally:
@@ -51,4 +51,4 @@ def _count_running(dask_worker: Worker) -> int:
 def warm(workers, monkeypatch):
     """Let commands run by `run_here` use workers that are already there."""
     for flow in (flows.instances, flows.segment, flows.training_data, flows.weight_maps):
-        monkeypatch.setattr(flow, "local_client", workers)
+        monkeypatch.setattr(flow, "open_cluster", workers)

@@ -186,7 +186,7 @@ def run_without_workers(*arguments: object) -> Outcome:
     import flows.segment
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.segment, "local_client", lambda _: contextlib.nullcontext())
+        patch.setattr(flows.segment, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         return run_here(*arguments)
 
 

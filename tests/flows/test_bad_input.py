@@ -421,7 +421,7 @@ def device_is_unknown(request):
     request.options = ["--device", "abacus"]
 
 
-@refused("workers=0, expected 1 to", "core(s)")
+@refused("workers=0, expected 1 or more")
 def there_are_no_workers(request):
     request.options = ["--workers", "0"]
 
@@ -489,7 +489,7 @@ def begun(tmp_path_factory, model, workers):
     """A folder with an image, its finished segmentation and the arguments that made it."""
     folder = tmp_path_factory.mktemp("begun")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.local_client", workers)
+        patch.setattr("flows.segment.open_cluster", workers)
         outcome = run_here(*begun_arguments(folder, model))
     assert outcome.exit_code == 0, outcome
     return folder

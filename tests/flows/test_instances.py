@@ -127,7 +127,7 @@ def filled(classes: np.ndarray, connectivity: int, below_px: int) -> np.ndarray:
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process, one after the other."""
-    monkeypatch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 def label(path: Path, *options: object) -> Outcome:
@@ -185,7 +185,7 @@ def test_real_workers_write_the_same_bytes_as_none(tmp_path, warm, monkeypatch):
     classes, options = blobs(*SHAPE), ["--block", BLOCK, "--fill-holes", 30, "--min-size", 5]
     path = write_segmentation(tmp_path / "cells.ome.zarr", classes)
     label(path, *options, "-o", tmp_path / "workers.ome.zarr")
-    monkeypatch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
     label(path, *options, "-o", tmp_path / "none.ome.zarr")
     assert tree(tmp_path / "workers.ome.zarr") == tree(tmp_path / "none.ome.zarr")
 
@@ -196,7 +196,7 @@ def test_one_and_three_workers_write_the_same_bytes(tmp_path, monkeypatch):
     options = ["--block", BLOCK, "--fill-holes", 30, "--split", 1, "--split-halo", 16, "--regrow"]
     for workers in (1, 3):
         spec = LocalSpec(workers, 1, 1 << 30)
-        monkeypatch.setattr(flows.instances, "local_client", lambda _, spec=spec: local_client(spec))
+        monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, spec=spec, **__: local_client(spec))
         label(path, *options, "-o", tmp_path / f"{workers}.ome.zarr")
         trees.append(tree(tmp_path / f"{workers}.ome.zarr"))
     assert trees[0] == trees[1]
@@ -502,7 +502,7 @@ def calibrated(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("calibrated")
     beside = write_segmentation(folder / "cells.ome.zarr", blobs(540, 100), scale=(0.5, 0.25), n_levels=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         label(beside, "--block", 96)
         label(beside, "--block", 96, "-o", folder / "out.ome.zarr")
     return {"beside": beside, "alone": folder / "out.ome.zarr"}
@@ -872,7 +872,7 @@ def reference(options, segmentation, tmp_path_factory) -> dict[str, str]:
     """Files of an undisturbed run."""
     run = Run(segmentation, tmp_path_factory.mktemp("reference") / "out.ome.zarr", options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         outcome = run_here(*run.arguments)
     check_done(outcome, run.out)
     assert "Went on" not in outcome.out
@@ -1125,7 +1125,7 @@ def begun(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("begun")
     path = write_segmentation(folder / "cells.ome.zarr", blobs(100, 130), scale=(0.5, 0.25))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         label(path, "--block", 32)
         label(path, "--block", 32, "-o", folder / "out.ome.zarr")
         end_before("write", Run(path, folder / "ended.ome.zarr", ("--block", 32)), patch)
@@ -1271,7 +1271,7 @@ def large_reference(options, large, tmp_path_factory) -> dict[str, str]:
     """Files of an undisturbed run without workers."""
     run = Run(large, tmp_path_factory.mktemp("reference") / "out.ome.zarr", options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "local_client", lambda _: contextlib.nullcontext())
+        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         check_done(run_here(*run.arguments), run.out)
     assert len(run.stored()) == LARGE_BLOCKS
     return tree(run.out)

@@ -43,7 +43,7 @@ def location(tmp_path) -> str:
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process."""
-    monkeypatch.setattr(flows.measure, "local_client", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(flows.measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 class Told(QuietStages):
@@ -97,7 +97,7 @@ def test_any_reader_of_parquet_takes_the_parts_for_one_table(location, here):
 def test_a_finished_table_is_left_as_it_is(location, here, monkeypatch):
     first = measure_objects(request_for(location))
     before = tables(location)
-    monkeypatch.setattr(flows.measure, "local_client", lambda _: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(flows.measure, "open_cluster", lambda *_, **__: pytest.fail("nothing is left to do"))
     told = Told()
     report = measure_objects(request_for(location), told)
     assert told.stages == [["table", first.n_parts, first.n_parts, 0]]
@@ -109,14 +109,14 @@ def test_one_and_three_workers_and_none_write_equal_bytes(location, tmp_path, wo
     def measured_by(client):
         copy = tmp_path / f"copy {client}"
         shutil.copytree(location, copy)
-        monkeypatch.setattr(flows.measure, "local_client", client)
+        monkeypatch.setattr(flows.measure, "open_cluster", client)
         measure_objects(request_for(str(copy)))
         return tables(copy)
 
     three = LocalSpec(workers=3, cores=1, memory_bytes=4 << 30)
-    expected = measured_by(lambda _: contextlib.nullcontext())
+    expected = measured_by(lambda *_, **__: contextlib.nullcontext())
     assert measured_by(workers) == expected
-    assert measured_by(lambda _: local_client(three)) == expected
+    assert measured_by(lambda *_, **__: local_client(three)) == expected
 
 
 @pytest.mark.parametrize("removed", ["rows", "parts"])

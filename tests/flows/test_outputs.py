@@ -70,7 +70,7 @@ def calibrated(tmp_path_factory, model, workers) -> Path:
     folder = tmp_path_factory.mktemp("calibrated")
     image = write_ome(folder / "image.zarr", noise(*SHAPE), "yx", scale=STEP_UM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.local_client", workers)
+        patch.setattr("flows.segment.open_cluster", workers)
         return segment(image, model, folder / "out.ome.zarr", "--name", "cells", "--probabilities", "uint8")
 
 

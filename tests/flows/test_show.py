@@ -73,7 +73,7 @@ def segmented(tmp_path_factory, model, workers) -> Path:
     folder = tmp_path_factory.mktemp("segmented")
     write_ome(folder / "image.zarr", noise(100, 130), "yx", scale=(0.5, 0.25), n_levels=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.local_client", workers)
+        patch.setattr("flows.segment.open_cluster", workers)
         outcome = run_here(
             "segment",
             folder / "image.zarr",

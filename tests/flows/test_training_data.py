@@ -38,7 +38,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def here(monkeypatch):
     """Tasks run in this process: worker processes take seconds to start."""
-    monkeypatch.setattr("flows.training_data.local_client", lambda spec: contextlib.nullcontext(None))
+    monkeypatch.setattr("flows.training_data.open_cluster", lambda *_, **__: contextlib.nullcontext(None))
 
 
 def pixels(*shape, seed=0):

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process."""
-    monkeypatch.setattr(flows.weight_maps, "local_client", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(flows.weight_maps, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 class Told(QuietStages):
@@ -79,7 +79,7 @@ def read(report, number=0):
 
 
 def test_the_flow_tells_its_stages_and_leaves_out_what_is_done(tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(flows.weight_maps, "local_client", workers)
+    monkeypatch.setattr(flows.weight_maps, "open_cluster", workers)
     labels, told = draw_cells(0), Told()
     report = make_weight_maps(request_for(tmp_path, labels), told)
     n = report.n_blocks
@@ -168,7 +168,7 @@ def test_two_runs_into_two_places_give_equal_bytes(tmp_path, here):
 
 
 def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original(tmp_path, here, monkeypatch):
-    monkeypatch.setattr(flows.training_data, "local_client", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(flows.training_data, "open_cluster", lambda *_, **__: contextlib.nullcontext())
     annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
     make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, workers=1))
 

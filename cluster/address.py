@@ -1,0 +1,87 @@
+"""Join a scheduler that somebody else started. Nothing is started here, so nothing is ended but the connection."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ClusterError
+from cluster.security import joining_security
+from cluster.settings import TERMINATE_FRACTION, quieten
+from cluster.spec import ClusterSpec
+from cluster.versions import check_versions
+from cluster.waiting import wait_for_workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_CONNECT_S = 30
+
+
+def complete_address(spec: ClusterSpec) -> ClusterSpec:
+    """Ask the scheduler for its workers: the least memory and the most threads that any of them has.
+
+    Raises
+    ------
+    ClusterError
+        If it does not answer, or has no workers within the limit.
+    """
+    with address_client(spec) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()  # by default it tells of five
+        fractions = client.run(_pause_fraction)
+    memory = min(int(worker["memory_limit"] or 0) for worker in workers)
+    if memory < 1:
+        raise ClusterError(
+            f"address={spec.address}: its workers have no memory limit, so no plan can be made; start them with "
+            "--memory-limit."
+        )
+    threads = max(int(worker["nthreads"]) for worker in workers)
+    usable = int(memory * min([*fractions.values(), TERMINATE_FRACTION]))
+    return replace(
+        spec, workers=len(workers), cores=max(1, threads - 1), memory_bytes=-int(-usable // TERMINATE_FRACTION)
+    )
+
+
+def _pause_fraction() -> float:
+    """Share of its memory above which the worker that runs this pauses or is ended."""
+    import dask
+
+    shares = [dask.config.get(f"distributed.worker.memory.{what}") for what in ("pause", "terminate")]
+    return min([float(share) for share in shares if share], default=1.0)
+
+
+@contextlib.contextmanager
+def address_client(spec: ClusterSpec) -> Iterator["Client"]:
+    """Connect, check versions, yield the client; the cluster stays when it leaves.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        With an address.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler does not answer or lets nobody in without a certificate, or versions do not agree.
+    """
+    quieten()
+    with _open(spec) as client:
+        wait_for_workers(client, spec)
+        check_versions(client)
+        yield client
+
+
+def _open(spec: ClusterSpec) -> "Client":
+    from distributed import Client
+    from distributed.versions import VersionMismatchWarning
+
+    options: dict[str, Any] = {"timeout": min(_CONNECT_S, spec.wait_s), "security": joining_security(spec)}
+    with warnings.catch_warnings():
+        # said as an error, with the worker's name, by check_versions
+        warnings.simplefilter("ignore", VersionMismatchWarning)
+        try:
+            return Client(spec.address, **options)
+        except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ClusterError(f"address={spec.address}: no Dask scheduler lets us in: {reason}") from None

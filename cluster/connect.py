@@ -1,0 +1,52 @@
+"""A description in, a Dask client out: the one place that knows which kind is started how."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cluster.complete import complete_spec
+from cluster.local import LocalSpec, local_client
+from cluster.spec import ClusterSpec
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@contextlib.contextmanager
+def connect(spec: ClusterSpec) -> Iterator["Client"]:
+    """Start or join a cluster, yield a client, and end all that was started however the body ends.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Where to work; what it leaves open is filled in.
+
+    Yields
+    ------
+    Client
+        Connected, with the workers there that the work needs to begin.
+
+    Raises
+    ------
+    ClusterError
+        What is missing or in the way. Nothing is left running.
+    """
+    with _open_client(complete_spec(spec)) as client:
+        yield client
+
+
+def _open_client(spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
+    """The client of a complete description; what a kind needs is imported for that kind only."""
+    if spec.kind == "slurm":
+        from cluster.slurm import slurm_client
+
+        return slurm_client(spec)
+    if spec.kind == "cuda":
+        from cluster.cuda import cuda_client
+
+        return cuda_client(spec)
+    if spec.kind == "address":
+        from cluster.address import address_client
+
+        return address_client(spec)
+    return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1))

@@ -1,0 +1,118 @@
+"""One worker process per GPU of this machine, by dask-cuda."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cluster.errors import ClusterError
+from cluster.settings import PRELOAD, SETTINGS, quieten
+from cluster.spec import ClusterSpec
+from cluster.waiting import wait_for_workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_INSTALL = "pip install 'segment-slide[cuda]' (or [cuda12], to match the driver)"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises
+    ------
+    ClusterError
+        If there is none, or what is needed to see them is not installed.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        raise ClusterError(f"kind cuda needs the package dask-cuda with its extra: {_INSTALL}") from None
+    try:
+        pynvml.nvmlInit()
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError as error:
+        raise ClusterError(
+            f"kind cuda needs an NVIDIA GPU and its driver, and this machine shows none ({error}); use local."
+        ) from None
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = tuple(str(number) for number in range(count)) if named is None else _split(named)
+    if not gpus:
+        raise ClusterError(
+            f"kind cuda needs a GPU: the driver shows {count}, CUDA_VISIBLE_DEVICES={named!r}; use local."
+        )
+    if len(set(gpus)) < len(gpus):
+        raise ClusterError(f"CUDA_VISIBLE_DEVICES={named!r} names a GPU twice; two workers on one GPU are refused.")
+    return gpus
+
+
+def _split(named: str) -> tuple[str, ...]:
+    """What CUDA itself would see: it stops at the first -1."""
+    gpus = [gpu.strip() for gpu in named.split(",") if gpu.strip()]
+    return tuple(gpus[: gpus.index("-1")] if "-1" in gpus else gpus)
+
+
+def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
+    """One worker for each GPU, which share the machine's memory; one forward pass at a time in each.
+
+    Raises
+    ------
+    ClusterError
+        If there are fewer GPUs than workers.
+    """
+    from distributed.system import MEMORY_LIMIT
+
+    gpus = visible_gpus()
+    workers = spec.workers or len(gpus)
+    if workers > len(gpus):
+        raise ClusterError(
+            f"workers={workers}, expected 1 to {len(gpus)}: this machine has {len(gpus)} GPU(s), and two workers on "
+            "one GPU would share its memory."
+        )
+    memory = spec.memory_bytes or int(MEMORY_LIMIT * 0.9) // workers
+    return replace(spec, workers=workers, cores=spec.cores or 1, memory_bytes=memory)
+
+
+@contextlib.contextmanager
+def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
+    """Start a worker per GPU, yield a client, and end them however the body ends.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Complete. Scheduler and workers listen on loopback only; there is no dashboard.
+
+    Raises
+    ------
+    ClusterError
+        If dask-cuda is not there in full.
+    """
+    import dask
+    from distributed import Client
+
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:  # without an extra it is installed and cannot be imported
+        raise ClusterError(f"kind cuda needs the package dask-cuda with its extra ({error}): {_INSTALL}") from None
+    gpus = visible_gpus()[: spec.workers]
+    quieten()
+    with (
+        dask.config.set(SETTINGS),
+        LocalCUDACluster(
+            CUDA_VISIBLE_DEVICES=",".join(gpus),
+            n_workers=len(gpus),
+            threads_per_worker=spec.tasks_per_worker,
+            memory_limit=spec.memory_bytes,
+            device_memory_limit=0,  # results leave for their shards at once, so nothing is moved off the device
+            preload=[PRELOAD],  # dask-cuda sets its own, which would replace the one of the configuration
+            local_directory=spec.local_directory,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            worker_dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        wait_for_workers(client, spec)
+        yield client

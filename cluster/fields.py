@@ -1,0 +1,156 @@
+"""The keys of a description file: of which kinds each is, and how its value is read. Nothing here starts anything."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.spec import Kind
+
+_UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|d)")
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)")
+
+
+class WrongValueError(ValueError):
+    """A value is not what its key expects; the message says what that is."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One key.
+
+    Parameters
+    ----------
+    name : str
+        Attribute of `ClusterSpec`.
+    kinds : tuple of str
+        Kinds that know it.
+    read : callable
+        Value as YAML gives it to the attribute's; raises WrongValueError.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    read: Callable[[Any], Any]
+
+
+def read_count(value: Any) -> int:
+    """A whole number, zero or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise WrongValueError("a whole number")
+    return value
+
+
+def read_size(value: Any) -> int:
+    """Bytes, from a number or a text.
+
+    Examples
+    --------
+    >>> read_size("2 GiB"), read_size(1024)
+    (2147483648, 1024)
+    """
+    from dask.utils import parse_bytes
+
+    expected = "a size as 64GB or 2 GiB"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise WrongValueError(expected)
+    try:
+        size = int(parse_bytes(value))
+    except ValueError:
+        raise WrongValueError(expected) from None
+    if size < 1:
+        raise WrongValueError(expected)
+    return size
+
+
+def read_duration(value: Any) -> int:
+    """Seconds, from a number, a number with a unit, or SLURM's notation of hours, minutes and seconds.
+
+    A text that is a bare number is refused: SLURM reads minutes, Dask seconds.
+
+    Examples
+    --------
+    >>> read_duration("01:30:00"), read_duration("1-00:00:00"), read_duration("90 min"), read_duration(20)
+    (5400, 86400, 5400, 20)
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    clock = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
+    if clock:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    amount = _AMOUNT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if amount:
+        return int(float(amount[1]) * _UNITS_S[amount[2]])
+    raise WrongValueError("a duration as 90min, 02:30:00 or 1-00:00:00, or a number of seconds")
+
+
+def read_text(value: Any) -> str:
+    """A text of one line that is not empty."""
+    if not isinstance(value, str) or not value.strip() or "\n" in value:
+        raise WrongValueError("a text of one line")
+    return value.strip()
+
+
+def read_path(value: Any) -> str:
+    """A path; ``~`` and variables stand for what they are on this machine."""
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(read_text(value))))
+
+
+def read_lines(value: Any) -> tuple[str, ...]:
+    """Lines, from a list."""
+    if not isinstance(value, list):
+        raise WrongValueError("a list of texts, each on a line that begins with '- '")
+    try:
+        return tuple(read_text(line) for line in value)
+    except WrongValueError:
+        raise WrongValueError("a list of texts of one line each") from None
+
+
+def read_flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise WrongValueError("true or false")
+    return value
+
+
+_HERE: tuple[Kind, ...] = ("local", "cuda")
+_JOBS: tuple[Kind, ...] = ("slurm",)
+_JOIN: tuple[Kind, ...] = ("address",)
+
+FIELDS = {
+    "workers": Field("workers", _HERE, read_count),
+    "memory": Field("memory_bytes", _HERE, read_size),
+    "cores": Field("cores", (*_HERE, *_JOBS), read_count),
+    "jobs": Field("jobs", _JOBS, read_count),
+    "minimum": Field("minimum", _JOBS, read_count),
+    "maximum": Field("maximum", _JOBS, read_count),
+    "processes": Field("processes", _JOBS, read_count),
+    "job_cores": Field("job_cores", _JOBS, read_count),
+    "job_memory": Field("job_memory_bytes", _JOBS, read_size),
+    "gpus": Field("gpus", _JOBS, read_count),
+    "gres": Field("gres", _JOBS, read_text),
+    "dask_cuda": Field("dask_cuda", _JOBS, read_flag),
+    "partition": Field("partition", _JOBS, read_text),
+    "account": Field("account", _JOBS, read_text),
+    "walltime": Field("walltime_s", _JOBS, read_duration),
+    "directives": Field("directives", _JOBS, read_lines),
+    "omit_directives": Field("omit_directives", _JOBS, read_lines),
+    "interface": Field("interface", _JOBS, read_text),
+    "host": Field("host", _JOBS, read_text),
+    "lifetime": Field("lifetime_s", _JOBS, read_duration),
+    "stagger": Field("stagger_s", _JOBS, read_duration),
+    "wait": Field("wait_s", (*_JOBS, *_JOIN), read_duration),
+    "death_timeout": Field("death_timeout_s", _JOBS, read_duration),
+    "python": Field("python", _JOBS, read_text),
+    "prologue": Field("prologue", _JOBS, read_lines),
+    "shared_directory": Field("shared_directory", _JOBS, read_path),
+    "log_directory": Field("log_directory", _JOBS, read_path),
+    "local_directory": Field("local_directory", (*_HERE, *_JOBS), read_text),
+    "address": Field("address", _JOIN, read_text),
+    "tls_ca_file": Field("tls_ca_file", _JOIN, read_path),
+    "tls_cert": Field("tls_cert", _JOIN, read_path),
+    "tls_key": Field("tls_key", _JOIN, read_path),
+}

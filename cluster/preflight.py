@@ -1,0 +1,113 @@
+"""Look at every worker before the first block: what is wrong is said once, by worker, and not by a thousand blocks.
+
+Knows nothing of images: what a worker must be able to do beyond Dask is given as checks, functions by name.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ClusterError
+from cluster.spec import ClusterSpec
+from cluster.versions import check_versions
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Check = Callable[[], None]
+
+_SHOWN = 10
+GiB = 1 << 30
+
+
+def preflight(
+    client: "Client", spec: ClusterSpec, checks: Mapping[str, Check] | None = None, *, needed_bytes: int = 0
+) -> None:
+    """Check versions, memory, GPUs, and whatever the work needs, on every worker.
+
+    Parameters
+    ----------
+    client : Client
+        With its workers there.
+    spec : ClusterSpec
+        Complete; says whether GPUs were promised.
+    checks : mapping of str to callable
+        By name: a picklable function that returns None, or raises an error whose message says what to change.
+    needed_bytes : int
+        Memory that the plan gives to each worker.
+
+    Raises
+    ------
+    ClusterError
+        All that was found, a line each: which worker, on which host, in which job, and what to change.
+    """
+    check_versions(client)
+    found = client.run(examine_worker, dict(checks or {}), on_error="return")
+    lines: list[str] = []
+    for address, report in found.items():
+        if isinstance(report, BaseException):
+            lines.append(f"  worker {address}: cannot run our code ({report!r}); is segment-slide installed there?")
+        else:
+            lines += [f"  {report['who']}: {problem}" for problem in _judge(report, spec, needed_bytes)]
+    if not found:
+        lines.append("  there is no worker")
+    if lines:
+        more = [f"  … and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise ClusterError("\n".join(["the workers are not ready:", *lines[:_SHOWN], *more]))
+
+
+def examine_worker(checks: Mapping[str, Check], dask_worker: Any = None) -> dict[str, Any]:
+    """What a worker has, and which checks fail there; runs on the worker.
+
+    Parameters
+    ----------
+    checks : mapping
+        See `preflight`.
+    dask_worker : Worker
+        Given by Dask.
+    """
+    failures = {}
+    for name, check in checks.items():
+        try:
+            check()
+        except Exception as error:  # noqa: BLE001, whatever it is, it is this check's and is told
+            failures[name] = str(error) or type(error).__name__
+    return {
+        "who": _describe_worker(dask_worker),
+        "memory_bytes": dask_worker.memory_manager.memory_limit,
+        "gpu": _sees_gpu(),
+        "gpu_variable": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "failures": failures,
+    }
+
+
+def _describe_worker(dask_worker: Any) -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    inside = f", SLURM job {job}" if job else ""
+    return f"worker {dask_worker.name} on {socket.gethostname()}{inside}"
+
+
+def _sees_gpu() -> bool:
+    """Whether a GPU is lent to this process; which driver and network can use it is a check of the work's own."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return any(Path("/dev").glob("nvidia[0-9]*"))
+    return named.split(",")[0].strip() not in ("", "-1", "NoDevFiles")
+
+
+def _judge(report: dict[str, Any], spec: ClusterSpec, needed_bytes: int) -> list[str]:
+    """What is wrong with a worker, in words."""
+    problems = [f"{name}: {reason}" for name, reason in report["failures"].items()]
+    memory = report["memory_bytes"]
+    if memory and memory < needed_bytes:
+        remedy = "job_memory" if spec.kind == "slurm" else "memory"
+        problems.append(
+            f"memory: it has {memory / GiB:.2f} GiB, the plan needs {needed_bytes / GiB:.2f} GiB; give it more "
+            f"{remedy}, or choose a smaller --block"
+        )
+    if spec.has_gpus and not report["gpu"]:
+        remedy = "check gres and partition" if spec.kind == "slurm" else "check the driver"
+        problems.append(f"gpu: none is visible (CUDA_VISIBLE_DEVICES={report['gpu_variable']!r}); {remedy}")
+    return problems

@@ -1,0 +1,132 @@
+"""Certificates: everything that listens beyond this machine's loopback speaks TLS and wants a certificate.
+
+Whoever can connect to a Dask scheduler can run code as its owner. Certificates are made anew for each run, signed by
+an authority that exists in this process only; workers in jobs read theirs from a folder that only the user can open.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import ClusterError
+from cluster.spec import ClusterSpec
+
+if TYPE_CHECKING:
+    from distributed.security import Security
+
+_OURS = "run-"
+_LOCK = ".lock"
+
+
+def new_security(folder: str) -> "Security":
+    """Certificates for scheduler, workers and client of one run.
+
+    Parameters
+    ----------
+    folder : str
+        Where they are written, for workers on other machines to read: only the user may open it.
+
+    Raises
+    ------
+    ClusterError
+        If the package for making them is not installed.
+    """
+    from distributed.security import Security
+
+    try:
+        made = Security.temporary().get_tls_config_for_role("worker")
+    except ImportError:
+        raise ClusterError(
+            "certificates cannot be made without the package cryptography: pip install cryptography"
+        ) from None
+    paths = {}
+    for part in ("ca_file", "cert", "key"):  # one certificate serves all three roles
+        path = Path(folder) / f"{part}.pem"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(made[part])
+        paths[part] = str(path)
+    roles = {
+        f"tls_{role}_{part}": paths[part] for role in ("client", "scheduler", "worker") for part in ("cert", "key")
+    }
+    return Security(require_encryption=True, tls_ca_file=paths["ca_file"], **roles)
+
+
+def joining_security(spec: ClusterSpec) -> "Security | None":
+    """The client's certificate for an address with ``tls://``; None for ``tcp://``.
+
+    Raises
+    ------
+    ClusterError
+        If files are missing, or none are named, here or in Dask's configuration.
+    """
+    from distributed.security import Security
+
+    if not (spec.address or "").startswith("tls://"):
+        return None
+    if spec.tls_ca_file is None:
+        security: Any = Security(require_encryption=True)
+        if security.tls_ca_file is None or security.tls_client_cert is None:
+            raise ClusterError(
+                f"address={spec.address}: certificates are needed; expected tls_ca_file, tls_cert and tls_key, or "
+                "Dask's settings distributed.comm.tls."
+            )
+        return security
+    for key in ("tls_ca_file", "tls_cert", "tls_key"):
+        path = getattr(spec, key)
+        if not os.access(path, os.R_OK):
+            raise ClusterError(f"{key}={path}: there is no such file, or it cannot be read.")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=spec.tls_ca_file,
+        tls_client_cert=spec.tls_cert,
+        tls_client_key=spec.tls_key,
+    )
+
+
+@contextlib.contextmanager
+def private_folder(parent: str, prefix: str) -> Iterator[str]:
+    """A new folder that only the user can open, gone after the body with what is in it.
+
+    Parameters
+    ----------
+    parent : str
+        Folder on a file system that the nodes share; made if it is not there. Folders of ours in it whose process was
+        killed are removed.
+    prefix : str
+        How the folder's name begins.
+
+    Raises
+    ------
+    ClusterError
+        If it cannot be made, or the file system opens it to others.
+    """
+    try:
+        Path(parent).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_abandoned(Path(parent))
+        folder = tempfile.TemporaryDirectory(prefix=f"{_OURS}{prefix}", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ClusterError(f"shared_directory={parent}: cannot be written: {error.strerror}.") from None
+    with folder as path, open(Path(path) / _LOCK, "w") as lock:
+        found = os.stat(path)
+        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise ClusterError(
+                f"shared_directory={parent}: others can open what is made in it (mode {found.st_mode & 0o777:o}), "
+                "and certificates go there; choose one on another file system."
+            )
+        with contextlib.suppress(OSError):  # a file system without locks keeps what a killed process leaves
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove folders whose process is gone, which held a lock while it lived."""
+    for lock in parent.glob(f"{_OURS}*/{_LOCK}"):
+        with contextlib.suppress(OSError), open(lock, "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""Look at a cluster without working on it: connect, examine every worker, go."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.connect import connect
+from cluster.preflight import preflight
+from cluster.spec import ClusterSpec
+from flows.where import checks_of, plan_cluster
+from pipeline import store
+from pipeline.errors import OutputError
+from pipeline.image import describe_image
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """Which cluster, and what its workers must be able to reach.
+
+    Parameters
+    ----------
+    cluster : str
+        See `flows.where.plan_cluster`.
+    workers : int, optional
+        Processes, or jobs.
+    input, output, model : str, optional
+        An image to read, a folder to write into, a network to read.
+    """
+
+    cluster: str
+    workers: int | None = None
+    input: str | None = None
+    output: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class ClusterReport:
+    """A cluster whose workers are able to work: each one's name, host, threads, memory and processor."""
+
+    spec: ClusterSpec
+    workers: list[dict[str, Any]]
+
+
+def check_cluster(request: CheckRequest) -> ClusterReport:
+    """Connect, look at every worker, and end what was started.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        What is wrong: here before anything is started, or with a worker.
+    """
+    from unet.checkpoint import open_checkpoint
+
+    spec = plan_cluster(request.cluster, request.workers)
+    image = None if request.input is None else describe_image(request.input)
+    folder = None if request.output is None else store.resolve_location(request.output)
+    if folder is not None and not store.is_remote(folder) and not os.path.isdir(folder):
+        raise OutputError(f"output={folder} is no folder; make it, on storage that all workers share.")
+    model = None
+    if request.model is not None:
+        checkpoint = open_checkpoint(request.model)
+        model = (str(checkpoint.path), checkpoint.sha256)
+    checks = checks_of(reads=[] if image is None else [image], writes=folder, model=model)
+    with connect(spec) as client:
+        preflight(client, spec, checks)
+        return ClusterReport(spec, sorted(client.run(describe_worker).values(), key=lambda one: str(one["name"])))
+
+
+def describe_worker(dask_worker: Any) -> dict[str, Any]:
+    """What a person wants to know of a worker; runs there."""
+    import socket
+
+    from unet.device import describe_device
+
+    facts = describe_device()
+    return {
+        "name": dask_worker.name,
+        "host": socket.gethostname(),
+        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "threads": dask_worker.state.nthreads,
+        "memory_bytes": dask_worker.memory_manager.memory_limit or 0,
+        "device": f"{facts.processor} ({facts.kind}, {facts.precision})",
+    }

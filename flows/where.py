@@ -1,0 +1,151 @@
+"""Where a command works: a description made complete, workers started and looked at before the first block."""
+
+import contextlib
+import functools
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.complete import complete_spec
+from cluster.connect import connect
+from cluster.describe import describe_cluster
+from cluster.preflight import Check, preflight
+from cluster.spec import ClusterSpec
+from pipeline import store
+from pipeline.errors import InputError, OutputError
+from pipeline.image import StoredImage
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def plan_cluster(cluster: str, workers: int | None, *, short_tasks: bool = False) -> ClusterSpec:
+    """A complete description of the workers that a command would have; nothing is started.
+
+    Parameters
+    ----------
+    cluster : str
+        As `cluster.describe.describe_cluster` reads it: local, cuda, slurm, an address or a YAML file.
+    workers : int, optional
+        Processes (local), or jobs (slurm).
+    short_tasks : bool
+        Tasks take milliseconds and hold Python's lock for much of them: on this machine one process per core, unless
+        chosen, instead of one per four.
+
+    Raises
+    ------
+    ClusterError
+        If there is no such cluster, or it cannot be had from here.
+    """
+    spec = describe_cluster(cluster, workers)
+    complete = complete_spec(spec)
+    if short_tasks and spec.kind == "local" and spec.workers is None:
+        return complete_spec(describe_cluster(cluster, (complete.workers or 1) * (complete.cores or 1)))
+    return complete
+
+
+def is_elsewhere(spec: ClusterSpec) -> bool:
+    """Whether workers may run on other machines, of which nothing is known before they are there."""
+    return spec.kind in ("slurm", "address")
+
+
+@contextlib.contextmanager
+def open_cluster(spec: ClusterSpec, checks: Mapping[str, Check], *, needed_bytes: int = 0) -> Iterator["Client"]:
+    """Workers that are there and able to do the work.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Complete.
+    checks : mapping
+        What a worker elsewhere must be able to do; workers on this machine can do what this process can.
+    needed_bytes : int
+        Memory that the plan gives to each worker.
+
+    Raises
+    ------
+    ClusterError
+        If workers do not come, or one of them is not able to.
+    """
+    with connect(spec) as client:
+        if is_elsewhere(spec):
+            preflight(client, spec, checks, needed_bytes=needed_bytes)
+        yield client
+
+
+def checks_of(
+    *, reads: list[StoredImage], writes: str | None, model: tuple[str, str] | None = None
+) -> dict[str, Check]:
+    """What workers must be able to do.
+
+    Parameters
+    ----------
+    reads : list of StoredImage
+        Images that blocks are read from.
+    writes : str, optional
+        Store that blocks are written into; it is there.
+    model : (str, str), optional
+        Path of the network and its sha256.
+    """
+    checks: dict[str, Check] = {f"input {image.location}": functools.partial(check_readable, image) for image in reads}
+    if writes is not None:
+        checks[f"output {writes}"] = functools.partial(check_writable, writes)
+    if model is not None:
+        checks[f"model {model[0]}"] = functools.partial(check_model, *model)
+    return checks
+
+
+def check_readable(image: StoredImage) -> None:
+    """Read one pixel; runs on a worker.
+
+    Raises
+    ------
+    InputError
+        With what to change.
+    """
+    try:
+        array = image.array()
+        array[tuple(slice(0, 1) for _ in array.shape)]
+    except Exception as error:
+        raise InputError(f"it cannot be read ({error}); is the folder shared with this node?") from error
+    if array.shape != image.shape:
+        raise InputError(f"it has shape {array.shape} here, {image.shape} where the command runs")
+
+
+def check_writable(location: str) -> None:
+    """Write a file and delete it; runs on a worker. Object stores are taken at their word.
+
+    Raises
+    ------
+    OutputError
+        With what to change.
+    """
+    if store.is_remote(location):
+        return
+    file = Path(location, f".{uuid.uuid4().hex}.partial")
+    try:
+        file.touch(exist_ok=False)
+        os.unlink(file)
+    except OSError as error:
+        raise OutputError(
+            f"it cannot be written ({error}); is the folder shared with this node, and writable?"
+        ) from error
+
+
+def check_model(path: str, sha256: str) -> None:
+    """Read the network; runs on a worker.
+
+    Raises
+    ------
+    UnetError
+        If it cannot be read, as said there.
+    InputError
+        If it is another one.
+    """
+    from unet.checkpoint import open_checkpoint
+
+    found = open_checkpoint(path).sha256
+    if found != sha256:
+        raise InputError(f"its sha256 is {found[:12]}… here and {sha256[:12]}… where the command runs; copy it again")
