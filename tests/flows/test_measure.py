@@ -105,6 +105,7 @@ def test_a_finished_table_is_left_as_it_is(location, here, monkeypatch):
     assert report.summary.all == first.summary.all
 
 
+@pytest.mark.slow
 def test_one_and_three_workers_and_none_write_equal_bytes(location, tmp_path, workers, monkeypatch):
     def measured_by(client):
         copy = tmp_path / f"copy {client}"

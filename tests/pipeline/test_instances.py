@@ -34,18 +34,9 @@ from unet.weight_map import cut_ridges
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
 BLOCKS_2D = ((16, 16), (8, 24), (7, 5), (31, 9), (3, 33), (1, 40), (40, 1), (13, 13), (20, 17), (40, 40), (64, 64))
-BLOCKS_3D = (
-    (4, 4, 4),
-    (3, 5, 7),
-    (9, 2, 4),
-    (1, 6, 6),
-    (5, 11, 1),
-    (2, 3, 12),
-    (12, 12, 12),
-    (7, 7, 7),
-    (6, 1, 5),
-    (4, 8, 3),
-)
+QUICK_3D = ((4, 4, 4), (3, 5, 7), (9, 2, 4), (12, 12, 12))
+THIN_3D = ((1, 6, 6), (5, 11, 1), (2, 3, 12), (7, 7, 7), (6, 1, 5), (4, 8, 3))  # many files: minutes of work
+BLOCKS_3D = (*QUICK_3D, *(pytest.param(block, marks=pytest.mark.slow) for block in THIN_3D))
 FIELDS_2D = {
     "spirals": spiral(41),
     "combs": comb(42),
