@@ -12,8 +12,7 @@ Each run is a process of its own that first labels a small image. Seconds are wa
 writing; for ours the sum of the report's stages but for the pyramid, which the others do not make; it and the start and
 end of worker processes stand beside. Memory is resident size sampled every 50 ms from start to end, summed over the
 process and its descendants (pages that they share count for each). At 8192 px all take turns: medians of times, largest
-peaks, and ids of ours compared with scipy's, each pixel. A run that passes --limit-s or --limit-gib is killed and
-reported as such. `instances_peers.py` shows how the others are called; scipy runs in this environment.
+peaks, and ids of ours compared with scipy's. A run that passes a limit is killed and reported as such.
 """
 
 import argparse

@@ -2,16 +2,14 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
-from flows.progress import QuietStages, Stages
+from flows.progress import QuietStages, Stages, timed
 from flows.where import checks_of, open_cluster
 from pipeline import instance_output, instances, output, store
-from pipeline.block_objects import FACES
 from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.image import describe_image
 from pipeline.label_source import LabelSource
@@ -96,7 +94,7 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
             summary = {instance_output.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
             instance_output.finish(location, name, summary)
         instance_output.remove_work(location, name)
-        with _timed(clock, "pyramid"):
+        with timed(clock, "pyramid"):
             _pyramid(prepared, client, progress)
     record = _record(prepared)
     return InstancesReport(
@@ -120,8 +118,8 @@ def _fill(prepared: PreparedInstances, client: "Client", progress: Stages, clock
     done = store.stored_shards(prepared.location, job.array_path)
     if len(done) < plan.grid.n_blocks:
         total = 2 * plan.grid.n_blocks + len(job.join.rows())
-        n_done = len(done) + len(job.join.work.stored(FACES))
-        with _timed(clock, "holes"), progress.stage("holes", total=total, done=n_done, unit="steps") as advance:
+        n_done = len(done) + len(instances.found_blocks(job.join))
+        with timed(clock, "holes"), progress.stage("holes", total=total, done=n_done, unit="steps") as advance:
             instances.fill_all_holes(job, done, client, advance)
     image = describe_image(store.join(prepared.location, job.array_path), axes=plan.axes)
     return LabelSource(replace(plan.source.image, image=image))
@@ -130,10 +128,10 @@ def _fill(prepared: PreparedInstances, client: "Client", progress: Stages, clock
 def _find(job: ObjectsJob, client: "Client", progress: Stages, clock: dict[str, float]) -> instances.Numbering:
     """Objects of each block, united and numbered."""
     n_blocks, n_rows = job.join.grid.n_blocks, len(job.join.rows())
-    n_done = len(job.join.work.stored(FACES))
-    with _timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
+    n_done = len(instances.found_blocks(job.join))
+    with timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
         instances.find_all_objects(job, client, advance)
-    with _timed(clock, "join"), progress.stage("join", total=2 * n_rows, unit="rows") as advance:
+    with timed(clock, "join"), progress.stage("join", total=2 * n_rows, unit="rows") as advance:
         nodes = instances.join_blocks(job.join, client, advance)
         return instances.number_objects(job, nodes, client, advance)
 
@@ -149,12 +147,12 @@ def _write(
     """Ids into their shards; where ridges are given back, into the work folder first."""
     n_blocks = prepared.plan.grid.n_blocks
     done = store.stored_shards(prepared.location, job.array_path)
-    with _timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
+    with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
         instances.write_all_objects(job, numbering, done, client, advance)
     if prepared.plan.parameters["regrow"]:
         regrow = prepared.regrow_job()
         done = store.stored_shards(prepared.location, regrow.target_path)
-        with _timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
+        with timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
             instances.regrow_all_objects(regrow, done, client, advance)
 
 
@@ -196,11 +194,3 @@ def _taking_back_if_refused(prepared: PreparedInstances, taken: str) -> Iterator
             raise
         store.remove(prepared.location, taken)
         raise error.__cause__ from None
-
-
-@contextlib.contextmanager
-def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    """Add a stage's wall time to a clock."""
-    began = time.perf_counter()
-    yield
-    clock[name] = time.perf_counter() - began

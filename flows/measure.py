@@ -1,13 +1,11 @@
 """Measure the objects of a segmentation: open, plan, connect, blocks, table, summary, in this order, visible below."""
 
 import contextlib
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.spec import ClusterSpec
-from flows.progress import QuietStages, Stages
+from flows.progress import QuietStages, Stages, timed
 from flows.where import checks_of, open_cluster, plan_cluster
 from pipeline import store
 from pipeline.grid import Index
@@ -100,7 +98,7 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
     """
     progress = progress or QuietStages()
     clock: dict[str, float] = {}
-    with _timed(clock, "prepare"):
+    with timed(clock, "prepare"):
         plan, cluster = plan_request(request)
     location = plan.location
     with hold(location, lambda: store.remove_leftovers(location, TABLES)):
@@ -127,11 +125,11 @@ def _run(
     parts, blocks = stored_parts(plan.location, plan.table), plan.work.stored(ROWS)
     pending = set(range(plan.n_parts)) - parts
     with _open_workers(plan, cluster) if pending else contextlib.nullcontext() as client:
-        with _timed(clock, "measure"):
+        with timed(clock, "measure"):
             needed = _measure(plan, client, progress, len(blocks)) if pending else []
-        with _timed(clock, "table"):
+        with timed(clock, "table"):
             counts = _write(plan, needed, client, progress, plan.n_parts - len(pending))
-    with _timed(clock, "summary"):
+    with timed(clock, "summary"):
         summary = write_summary(plan, counts)
         name_objects(plan)
     plan.work.remove()
@@ -139,7 +137,10 @@ def _run(
 
 
 def _open_workers(plan: MeasurePlan, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":
-    return open_cluster(cluster, checks_of(reads=[plan.source.instances], writes=plan.location))
+    source = plan.source
+    reads = [source.instances, source.classes, *([] if source.source is None else [source.source.image])]
+    needed = plan.worker_bytes(cluster.tasks_per_worker)
+    return open_cluster(cluster, checks_of(reads=reads, writes=plan.location), needed_bytes=needed)
 
 
 def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
@@ -170,11 +171,3 @@ def _write(
     """All parts of the table."""
     with progress.stage("table", total=plan.n_parts, done=done, unit="parts") as advance:
         return write_table(plan, needed, client, lambda: advance(0))
-
-
-@contextlib.contextmanager
-def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    """Add a stage's wall time to a clock."""
-    began = time.perf_counter()
-    yield
-    clock[name] = time.perf_counter() - began

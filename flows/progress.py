@@ -81,6 +81,14 @@ class RichStages:
             yield advance
 
 
+@contextlib.contextmanager
+def timed(clock: dict[str, float], name: str) -> Iterator[None]:
+    """Add a stage's wall time to a clock."""
+    began = time.perf_counter()
+    yield
+    clock[name] = time.perf_counter() - began
+
+
 def format_rate(pixels_per_s: float) -> str:
     """Pixels per second for people.
 

@@ -1,14 +1,12 @@
 """Segment one image: prepare, connect, normalise, begin, segment, pyramid, in this order, visible below."""
 
 import contextlib
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
 from flows.prepare import Prepared, SegmentRequest, prepare
-from flows.progress import QuietStages, Stages, ignore
+from flows.progress import QuietStages, Stages, ignore, timed
 from flows.where import checks_of, open_cluster
 from pipeline import output, statistics, store
 from pipeline.background import background_blocks
@@ -73,7 +71,7 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
     """
     progress = progress or QuietStages()
     clock: dict[str, float] = {}
-    with _timed(clock, "prepare"):
+    with timed(clock, "prepare"):
         prepared = prepare(request)
     location, name = prepared.location, request.options.name
     with output.exclusive(location, name), _open_workers(prepared) as client:
@@ -83,16 +81,16 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
             raise OutputError(
                 f"output={location} was begun by another run in the meantime; run the same command again."
             )
-        with _timed(clock, "measure"):
+        with timed(clock, "measure"):
             record = normalise(prepared, client, progress)
             background = _find_background(prepared)
         if not prepared.begun:
             output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
         elif request.input_repaired:
             update_record(location, name, record)
-        with _timed(clock, "segment"):
+        with timed(clock, "segment"):
             counts, failures = _segment(prepared, record, background, client, progress)
-        with _timed(clock, "pyramid"):
+        with timed(clock, "pyramid"):
             _pyramids(prepared, client, progress)
     if failures:
         raise IncompleteError(_explain_failures(prepared, failures))
@@ -237,11 +235,3 @@ def _explain_failures(prepared: Prepared, failures: list[BlockFailure]) -> str:
         f"{len(failures)} of {prepared.plan.grid.n_blocks} blocks could not be done; all others are stored in "
         f"{prepared.location}:\n{shown}{more}"
     )
-
-
-@contextlib.contextmanager
-def _timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    """Add a stage's wall time to a clock."""
-    began = time.perf_counter()
-    yield
-    clock[name] = time.perf_counter() - began

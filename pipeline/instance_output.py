@@ -3,7 +3,7 @@
 ::
 
     OUT.ome.zarr/labels/<name>-instances/0, 1, …    uint32 or uint64 ids, `nearest` pyramid
-                                        /work/      intermediate files, until the ids are written
+                                         work       intermediate files, until the ids are written
 """
 
 from typing import Any

@@ -14,6 +14,7 @@ from pipeline.grid import BlockGrid
 from pipeline.image import StoredImage
 from pipeline.instance_options import InstanceOptions, ObjectSize
 from pipeline.label_source import LabelSource
+from pipeline.plan import PROCESS_BYTES
 from pipeline.record import code_version
 from pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
 from pipeline.source import ImageSource
@@ -28,7 +29,6 @@ _BLOCK_STEP = 16  # chunks divide blocks
 # Bytes per pixel of a task, at most: noise has a run for every second pixel.
 _LABEL_BYTES = 48  # a checkerboard takes 43
 _SPLIT_BYTES = 70  # 30 of them the watershed
-PROCESS_BYTES = 600 * MiB
 
 
 @dataclass(frozen=True)

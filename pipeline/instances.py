@@ -195,8 +195,13 @@ def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | Non
     _run(client, functools.partial(fill_holes, job), pending, on_step, make_item)
 
 
+def found_blocks(join: JoinJob) -> set[Index]:
+    """Blocks whose components are known: both of their files are there."""
+    return join.work.stored(FACES) & join.work.stored(RUNS)
+
+
 def _pending(join: JoinJob) -> list[Index]:
-    done = join.work.stored(FACES) & join.work.stored(RUNS)
+    done = found_blocks(join)
     return [index for index in join.grid.indices() if index not in done]
 
 
