@@ -66,7 +66,9 @@ def contents(output: Path) -> dict[str, bytes]:
 
 
 def shard_times(output: Path) -> dict[str, int]:
-    shards = (file for file in output.rglob("*") if file.is_file() and "c" in file.relative_to(output).parts)
+    """Of what is stored; a kill in mid-write leaves a ``.partial``, which is not."""
+    files = (file for file in output.rglob("*") if file.is_file() and file.suffix != ".partial")
+    shards = (file for file in files if "c" in file.relative_to(output).parts)
     return {str(file.relative_to(output)): file.stat().st_mtime_ns for file in shards}
 
 
