@@ -1,7 +1,7 @@
 """Runs in each of which a random worker is killed at a random moment, compared byte by byte with one undisturbed.
 
 A small image of 64 blocks is segmented once undisturbed and then again and again on worker processes of this machine,
-of which one is ended by SIGKILL at a random moment of the run. What a run leaves undone (exit code 3) is done by
+of which one is ended by SIGKILL after a random number of blocks. What a run leaves undone (exit code 3) is done by
 running it again, and counted. Run it with::
 
     python benchmarks/chaos.py --runs 100
@@ -33,7 +33,7 @@ from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from unet.model import UNet
 
 SIDE, BLOCK, WORKERS = 512, 64, 2
-RUN_S = 3.0  # kills fall within so many seconds of the first block
+N_BLOCKS = (SIDE // BLOCK) ** 2
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,11 @@ def segment(slide: Path, model: Path, output: Path) -> None:
     )
 
 
-def kill_one(output: Path, delay_s: float, number: int, killed: list[int]) -> None:
-    """Wait for the first block, then some time, and end a worker."""
-    first = output / "labels/segmentation/0/c"
-    while not first.exists():
-        time.sleep(0.01)
-    time.sleep(delay_s)
+def kill_one(output: Path, n_stored: int, number: int, killed: list[int]) -> None:
+    """Wait until so many blocks are stored, and end a worker."""
+    stored = output / "labels/segmentation/0/c"
+    while sum(file.is_file() for file in stored.rglob("*")) < n_stored:
+        time.sleep(0.005)
     workers = [
         child for child in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
     ]
@@ -96,7 +95,7 @@ def disturb(slide: Path, model: Path, output: Path, expected: str, seed: int) ->
     """A run with one kill, and again until it is complete."""
     chance = random.Random(seed)
     killed: list[int] = []
-    arguments = (output, chance.random() * RUN_S, chance.randrange(64), killed)
+    arguments = (output, chance.randrange(N_BLOCKS), chance.randrange(WORKERS), killed)
     killer = threading.Thread(target=kill_one, args=arguments, daemon=True)
     began, again = time.perf_counter(), 0
     killer.start()
