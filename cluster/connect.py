@@ -31,8 +31,16 @@ def connect(spec: ClusterSpec) -> Iterator["Client"]:
     ClusterError
         What is missing or in the way. Nothing is left running.
     """
-    with _open_client(complete_spec(spec)) as client:
+    with _open_client(complete_spec(spec)) as client, _limit_tasks(client, spec.block_time_limit_s):
         yield client
+
+
+def _limit_tasks(client: "Client", limit_s: float | None) -> contextlib.AbstractContextManager[None]:
+    if limit_s is None:
+        return contextlib.nullcontext()
+    from cluster.time_limit import limit_tasks
+
+    return limit_tasks(client, limit_s)
 
 
 def _open_client(spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:

@@ -153,4 +153,5 @@ FIELDS = {
     "tls_ca_file": Field("tls_ca_file", _JOIN, read_path),
     "tls_cert": Field("tls_cert", _JOIN, read_path),
     "tls_key": Field("tls_key", _JOIN, read_path),
+    "block_time_limit": Field("block_time_limit_s", (*_HERE, *_JOBS, *_JOIN), read_duration),
 }

@@ -65,6 +65,8 @@ class ClusterSpec:
         Scheduler to join: ``tcp://host:port`` or ``tls://host:port``.
     tls_ca_file, tls_cert, tls_key : str, optional
         PEM files for an address with ``tls://``.
+    block_time_limit_s : int, optional
+        A worker that is busy with one task for longer hangs and is ended: see `cluster.time_limit`.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class ClusterSpec:
     tls_ca_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    block_time_limit_s: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

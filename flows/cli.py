@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from cluster.errors import ClusterError
 from flows import cli_cluster, cli_evaluate, cli_measure, cli_objects, cli_training
-from flows.cli_values import Cluster
+from flows.cli_values import BlockTimeLimit, Cluster, split
 from flows.show import show_info, show_ingest, show_plan, show_report
 from pipeline.errors import IncompleteError, InputError, PipelineError
 from pipeline.options import SegmentOptions
@@ -79,6 +79,7 @@ def segment(
     tile: Tile = None,
     workers: Workers = None,
     cluster: Cluster = "local",
+    block_time_limit: BlockTimeLimit = None,
     level: Level = 0,
     channels: Channels = None,
     axes: Axes = None,
@@ -113,6 +114,7 @@ def segment(
     from flows.progress import RichStages
     from flows.segment import segment_slide
 
+    where: dict[str, Any] = {"workers": workers, "cluster": cluster, "block_time_limit_s": block_time_limit}
     request = SegmentRequest(
         input=input,
         model=model,
@@ -120,20 +122,19 @@ def segment(
         options=_options(name, block, tile, precision, tta, probabilities, skip_background),
         level=level,
         axes=axes,
-        channels=_split(channels),
+        channels=split(channels),
         ranges=_ranges(t=t, z=z),
         device=device,
-        workers=workers,
-        cluster=cluster,
         in_place=in_place,
         input_repaired=input_repaired,
+        **where,
     )
     report = segment_slide(request, RichStages(console))
     show_report(console, report)
     if instances or measure:
-        cli_objects.number(InstancesRequest(report.location, name, workers=workers, cluster=cluster))
+        cli_objects.number(InstancesRequest(report.location, name, **where))
     if measure:
-        cli_measure.measure_all(MeasureRequest(report.location, name, workers=workers, cluster=cluster))
+        cli_measure.measure_all(MeasureRequest(report.location, name, **where))
 
 
 @app.command()
@@ -163,7 +164,7 @@ def plan(
         options=_options("segmentation", block, tile, precision, tta, probabilities, skip_background=False),
         level=level,
         axes=axes,
-        channels=_split(channels),
+        channels=split(channels),
         ranges=_ranges(t=t, z=z),
         device=device,
         workers=workers,
@@ -250,10 +251,6 @@ def _options(
         probabilities=probabilities,
         skip_background=skip_background,
     )
-
-
-def _split(channels: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in channels.split(",")) if channels else ()
 
 
 def _ranges(**texts: str | None) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import Cluster
+from flows.cli_values import BlockTimeLimit, Cluster
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def measure(
         int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
     cluster: Cluster = "local",
+    block_time_limit: BlockTimeLimit = None,
 ) -> None:
     """Measure each object: size, shape, place, intensities; into tables/NAME-instances.parquet, with a summary page.
 
@@ -41,7 +42,15 @@ def measure(
 
     if no_image and (image is not None or level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")
-    measure_all(MeasureRequest(output, name, ImageChoice(image, level, no_image), workers=workers, cluster=cluster))
+    request = MeasureRequest(
+        output,
+        name,
+        ImageChoice(image, level, no_image),
+        workers=workers,
+        cluster=cluster,
+        block_time_limit_s=block_time_limit,
+    )
+    measure_all(request)
 
 
 def measure_all(request: "MeasureRequest") -> None:

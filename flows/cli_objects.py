@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import Cluster
+from flows.cli_values import BlockTimeLimit, Cluster
 
 if TYPE_CHECKING:
     from flows.prepare_objects import InstancesRequest
@@ -69,6 +69,7 @@ def instances(
         int | None, typer.Option(help="Worker processes on this machine (by default one per core).")
     ] = None,
     cluster: Cluster = "local",
+    block_time_limit: BlockTimeLimit = None,
 ) -> None:
     """Number the objects of a segmentation: the same ids as if the whole slide were labelled at once.
 
@@ -96,6 +97,7 @@ def instances(
         workers=workers,
         cluster=cluster,
         in_place=in_place,
+        block_time_limit_s=block_time_limit,
     )
     number(request)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import Cluster, numbers, sizes, split
+from flows.cli_values import BlockTimeLimit, Cluster, numbers, sizes, split
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -57,6 +57,7 @@ def weight_maps(
     block: Annotated[int | None, typer.Option(help="Pixels per side of one task and one file.")] = None,
     workers: Workers = None,
     cluster: Cluster = "local",
+    block_time_limit: BlockTimeLimit = None,
 ) -> None:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
 
@@ -85,7 +86,7 @@ def weight_maps(
     options = WeightOptions(
         kind=kind, ignore=ignore, settings=settings, class_names=tuple(class_name or ()), block=block
     )
-    request = WeightMapsRequest(output, annotation, options, workers, cluster)
+    request = WeightMapsRequest(output, annotation, options, workers, cluster, block_time_limit)
     show_weight_maps(console, make_weight_maps(request, RichStages(console)))
 
 
@@ -127,6 +128,7 @@ def training_data(
     ] = 256,
     workers: Workers = None,
     cluster: Cluster = "local",
+    block_time_limit: BlockTimeLimit = None,
 ) -> None:
     """Draw augmented training samples from a training set, on all workers.
 
@@ -156,6 +158,7 @@ def training_data(
         validation_tiles=validation_tiles,
         workers=workers,
         cluster=cluster,
+        block_time_limit_s=block_time_limit,
     )
     show_training_data(console, make_training_data(request, RichStages(console)))
 

@@ -15,6 +15,15 @@ Cluster = Annotated[
     ),
 ]
 
+BlockTimeLimit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="End a worker that is busy with one task for longer, as when a file server hangs; the task is tried "
+        "again elsewhere. Several times what a block takes (off by default).",
+    ),
+]
+
 
 def split(text: str | None) -> tuple[str, ...]:
     """Parts between commas.

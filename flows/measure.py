@@ -40,6 +40,8 @@ class MeasureRequest:
         Worker processes on this machine, or jobs.
     cluster : str
         Where to work: see `flows.where.plan_cluster`.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
     location: str
@@ -48,6 +50,7 @@ class MeasureRequest:
     rows: int = DEFAULT_ROWS
     workers: int | None = None
     cluster: str = "local"
+    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,9 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
     location = store.resolve_location(request.location)
     source = open_input(location, request.name, request.image)
     plan = plan_measurement(location, request.name, source, request.rows)
-    cluster = plan_cluster(request.cluster, request.workers, short_tasks=True)
+    cluster = plan_cluster(
+        request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s, short_tasks=True
+    )
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

@@ -46,6 +46,8 @@ class SegmentRequest:
         Write into the input's own ``labels/`` group.
     input_repaired : bool
         Go on although the input's files changed, because only damaged chunks were replaced: blocks that are done stay.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
     input: str
@@ -61,6 +63,7 @@ class SegmentRequest:
     cluster: str = "local"
     in_place: bool = False
     input_repaired: bool = False
+    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prep
     output.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
     options = request.options.adopt(begun["parameters"]) if begun else request.options
-    cluster = plan_cluster(request.cluster, request.workers)
+    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)
     plan, cluster = _plan(replace(request, options=options), checkpoint, source, cluster, facts)

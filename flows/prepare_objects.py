@@ -38,6 +38,8 @@ class InstancesRequest:
         Where to work: see `flows.where.plan_cluster`.
     in_place : bool
         Write into an input that this package did not make.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
     input: str
@@ -49,6 +51,7 @@ class InstancesRequest:
     workers: int | None = None
     cluster: str = "local"
     in_place: bool = False
+    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def prepare(request: InstancesRequest) -> PreparedInstances:
             f"{', or --in-place to write into its labels/' if in_labels else ''}."
         )
     plan = plan_instances(image, request.options)
-    cluster = plan_cluster(request.cluster, request.workers, short_tasks=True)
+    cluster = plan_cluster(
+        request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s, short_tasks=True
+    )
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     begun = instance_output.check_place(location, request.name, source, plan.record(), in_place=in_place)
     return PreparedInstances(request, location, plan, cluster, in_place, begun)

@@ -56,6 +56,8 @@ class TrainingDataRequest:
         Worker processes on this machine, or jobs.
     cluster : str
         Where to work: see `flows.where.plan_cluster`.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
     training_set: str
@@ -73,6 +75,7 @@ class TrainingDataRequest:
     validation_tiles: int = 256
     workers: int | None = None
     cluster: str = "local"
+    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     begun = find_sample_set(samples.location)
     if begun is not None:
         compare_sample_sets(begun, samples)
-    cluster = plan_cluster(request.cluster, request.workers)
+    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
     _check_memory(samples, settings, cluster)
     return PreparedSamples(samples, settings, training, validation, cluster, begun)
 

@@ -37,6 +37,8 @@ class WeightMapsRequest:
         Worker processes on this machine, or jobs.
     cluster : str
         Where to work: see `flows.where.plan_cluster`.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
     output: str
@@ -44,6 +46,7 @@ class WeightMapsRequest:
     options: WeightOptions = WeightOptions()
     workers: int | None = None
     cluster: str = "local"
+    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
         If it cannot be done.
     """
     plan = plan_weight_maps(find_annotation(request.annotation), request.options, request.output)
-    cluster = plan_cluster(request.cluster, request.workers)
+    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

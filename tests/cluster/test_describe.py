@@ -27,6 +27,7 @@ omit_directives: [--mem]
 interface: ib0
 wait: 2h
 death_timeout: 90
+block_time_limit: 15 min
 python: /opt/seg/bin/python
 prologue:
   - module load cuda/12.4
@@ -74,6 +75,7 @@ def test_a_file_says_everything(tmp_path):
         interface="ib0",
         wait_s=7200,
         death_timeout_s=90,
+        block_time_limit_s=900,
         python="/opt/seg/bin/python",
         prologue=("module load cuda/12.4",),
         shared_directory="/shared/me",
@@ -93,9 +95,9 @@ def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
         ("kind: slrum\n", "kind='slrum', expected one of local, cuda, slurm, address"),
         ("jobs: 3\n", "kind=None, expected one of"),
         ("kind: slurm\nnodes: 3\n", "nodes is no key of kind slurm; did you mean cores?"),
-        ("kind: slurm\nqqq: 3\n", "qqq is no key of kind slurm; expected one of account, cores, "),
+        ("kind: slurm\nqqq: 3\n", "qqq is no key of kind slurm; expected one of account, block_time_limit, cores, "),
         ("kind: slurm\npartitions: gpu\n", "partitions is no key of kind slurm; did you mean partition?"),
-        ("kind: local\npartition: gpu\n", "partition is no key of kind local; expected one of cores, local_directory"),
+        ("kind: local\npartition: gpu\n", "partition is no key of kind local; expected one of block_time_limit, c"),
         ("kind: slurm\njobs: three\n", "jobs='three', expected a whole number"),
         ("kind: slurm\njobs: true\n", "jobs='True', expected a whole number"),
         ("kind: slurm\njobs: 0\n", "jobs=0, expected 1 or more"),
