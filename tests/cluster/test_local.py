@@ -35,6 +35,7 @@ def describe_worker(dask_worker) -> dict:
         "torch_threads": torch.get_num_threads(),
         "memory_limit": memory.memory_limit,
         "spilling": (memory.memory_target_fraction, memory.memory_spill_fraction, memory.memory_pause_fraction),
+        "profiles": len(dask_worker.profile_history) + len(dask_worker.io_loop.profile),
         "interrupt": signal.getsignal(signal.SIGINT),
         "log_level": logging.getLogger("distributed.worker").level,
         "failures": dask.config.get("distributed.scheduler.allowed-failures"),
@@ -99,6 +100,11 @@ def test_workers_start_with_what_keeps_them_on_their_cores_and_within_their_memo
 
 def test_workers_do_not_spill_or_pause(seen):
     assert {worker["spilling"] for worker in seen["workers"]} == {(False, False, False)}
+
+
+def test_workers_keep_no_profile_of_themselves(seen):
+    """It would grow for a quarter of an hour and nobody would look at it."""
+    assert {worker["profiles"] for worker in seen["workers"]} == {0}
 
 
 def test_workers_leave_ctrl_c_and_the_reporting_of_errors_to_the_parent(seen):
