@@ -1,6 +1,7 @@
 """Join a scheduler that somebody else started. Nothing is started here, so nothing is ended but the connection."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -66,10 +67,24 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
         If the scheduler does not answer or lets nobody in without a certificate, or versions do not agree.
     """
     quieten()
-    with _open(spec) as client:
+    logger = logging.getLogger("distributed.client")
+    with _level_restored(logger), _open(spec) as client:
         wait_for_workers(client, spec)
         check_versions(client)
-        yield client
+        try:
+            yield client
+        finally:
+            if client.status != "running":  # the scheduler is gone: that closing fails too is no news
+                logger.setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _level_restored(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _open(spec: ClusterSpec) -> "Client":

@@ -37,11 +37,27 @@ _MEMORY_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.terminate": TERMINATE_FRACTION,
 }
 
+# So long after a worker's death Dask looks whether it is there, and otherwise forgets it for good, though its nanny may
+# be about to start it: with one worker the run would hang. Of what runs on this machine, nothing is to be forgotten.
+_NEVER_S = 10**8
+
+# Nannies that gave up leave nobody; starting a worker on a busy machine takes less.
+_NO_WORKERS_S = 300
+
+_QUIET_SETTINGS: dict[str, Any] = {
+    # Dask looks at every thread's stack a hundred times a second and keeps what it saw for its dashboard, which is
+    # off: 45 MiB and a third of the growth of each worker over a run of 2,500 blocks (benchmarks/memory_slope.py).
+    "distributed.worker.profile.enabled": False,
+}
+
 # For the process that holds the scheduler, and the workers that it starts itself.
 SETTINGS: dict[str, Any] = {
+    "distributed.deploy.lost-worker-timeout": _NEVER_S,
+    "distributed.scheduler.no-workers-timeout": _NO_WORKERS_S,
     "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
     "distributed.worker.preload": [PRELOAD],
     **_MEMORY_SETTINGS,
+    **_QUIET_SETTINGS,
     "distributed.scheduler.allowed-failures": 3,
     "logging": LOG_LEVELS,
 }
@@ -51,6 +67,26 @@ def quieten() -> None:
     """Set the levels of Dask's loggers in this process; workers get them by the configuration."""
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level.upper())
+    for name in ("distributed.scheduler", "distributed.client"):
+        logging.getLogger(name).addFilter(_is_not_of_tasks)
+    logging.getLogger("asyncio").addFilter(_is_not_of_waiting)
+
+
+def _is_not_of_waiting(record: logging.LogRecord) -> bool:
+    """Ctrl-C while a result is waited for leaves a coroutine of Dask's client whose end nobody asks for: no news."""
+    return not record.exc_info or type(record.exc_info[1]).__name__ != "AllExit"
+
+
+def _is_not_of_tasks(record: logging.LogRecord) -> bool:
+    """Single tasks are named by key there; whoever asked for one is told in words of what it was for.
+
+    Examples
+    --------
+    >>> of_task = {"msg": "Task %s marked as failed because %d workers died", "args": ("run_chunk-1", 4)}
+    >>> _is_not_of_tasks(logging.makeLogRecord(of_task)), _is_not_of_tasks(logging.makeLogRecord({"msg": "no memory"}))
+    (False, True)
+    """
+    return not str(record.msg).startswith(("Task %s marked as failed", "Couldn't gather"))
 
 
 def job_exports(more: Mapping[str, Any]) -> list[str]:
@@ -66,7 +102,7 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     >>> job_exports({"distributed.worker.lifetime.duration": "300s"})[-1]
     'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=300s'
     """
-    settings = {**_MEMORY_SETTINGS, "logging": _JOB_LOG_LEVELS, **more}
+    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, "logging": _JOB_LOG_LEVELS, **more}
     variables = {**ENVIRONMENT, **{_variable(name): _text(value) for name, value in settings.items()}}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 

@@ -123,7 +123,11 @@ def slurm_client(spec: ClusterSpec) -> Iterator["Client"]:
     list_jobs(name)  # is there a SLURM at all?
     quieten()
     refusals: list[str] = []
-    settings = {**SETTINGS, "distributed.deploy.lost-worker-timeout": _LOST_WORKER_S}
+    settings = {
+        **SETTINGS,
+        "distributed.deploy.lost-worker-timeout": _LOST_WORKER_S,
+        "distributed.scheduler.no-workers-timeout": None,  # jobs may be in the queue for days
+    }
     with (
         dask.config.set(settings),
         _folders(spec, name) as shared,
@@ -139,6 +143,7 @@ def slurm_client(spec: ClusterSpec) -> Iterator["Client"]:
     ):
         held = cluster.adapt(
             Adaptive=HeldJobs,
+            refusals=refusals,
             minimum_jobs=spec.jobs_needed,
             maximum_jobs=spec.jobs_most,
             interval="1s",

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from distributed.deploy.adaptive import Adaptive
 
 from cluster.errors import ClusterError
-from cluster.slurm_queue import list_jobs
+from cluster.slurm_queue import QueuedJob, describe_queue, list_jobs
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ _LOOK_EVERY_S = 2  # squeue costs the whole site: it is asked only while a worke
 _LONGEST_PAUSE_S = 300
 _MOST_EARLY_ENDS = 10
 _LAST_WAIT_S = 60
+_TELL_AFTER_S = 20  # then each time after twice as long
 
 
 class HeldJobs(Adaptive):
@@ -23,14 +25,24 @@ class HeldJobs(Adaptive):
     A job whose worker never connected is replaced too, after a pause that doubles; after ten such in a row there is
     something wrong that more jobs will not cure: no more are submitted, and tasks that have no worker fail.
 
+    While no worker is left, and jobs wait in the queue, that is said with what squeue says of them, ever more seldom.
+
+    Parameters
+    ----------
+    refusals : sequence of str
+        What sbatch said, filled in as it says it.
+
     Attributes
     ----------
     early_ends : list of str
         Jobs in a row that ended before their workers connected; empty again once one connects.
     """
 
-    def __init__(self, cluster: Any, **options: Any) -> None:
+    def __init__(self, cluster: Any, refusals: Sequence[str] = (), **options: Any) -> None:
         self.cluster: Any  # a JobCluster
+        self._refusals = refusals
+        self._waits_since: float | None = None
+        self._times_told = 0
         self.early_ends: list[str] = []
         self._connected: set[str] = set()
         self._next_look = 0.0
@@ -48,17 +60,40 @@ class HeldJobs(Adaptive):
         """Drop jobs from the cluster's books that SLURM no longer has: the number is then made up by new ones."""
         absent = self._jobs_without_workers()
         now = asyncio.get_running_loop().time()
+        if self.cluster.scheduler_info["workers"]:
+            self._waits_since, self._times_told = None, 0
         if not absent or now < self._next_look:
             return
         self._next_look = now + min(_LOOK_EVERY_S * 2 ** len(self.early_ends), _LONGEST_PAUSE_S)
         try:
-            alive = {job.number for job in await asyncio.to_thread(list_jobs, self.cluster.name)}
+            jobs = await asyncio.to_thread(list_jobs, self.cluster.name)
         except ClusterError as error:
             log.info("%s", error)
             return
+        self._tell_of_waiting(jobs, now)
+        alive = {job.number for job in jobs}
         for name, job in absent.items():
             if job.job_id not in alive and name in self.cluster.workers:
                 await self._forget(name)
+
+    def _tell_of_waiting(self, jobs: list[QueuedJob], now: float) -> None:
+        """Say why nothing is done while no worker is left; until the first ones are there, `wait_for_workers` does."""
+        if not self._connected or self.cluster.scheduler_info["workers"]:
+            return
+        if self._waits_since is None:
+            self._waits_since = now
+        waited = now - self._waits_since
+        if waited < _TELL_AFTER_S * 2**self._times_told:
+            return
+        self._times_told += 1
+        refusal = f"; sbatch said: {self._refusals[-1]}" if self._refusals and not jobs else ""
+        log.warning(
+            "no worker has been there for %.0f s; %s%s. The run waits for new jobs; Ctrl-C ends it, and the same "
+            "command goes on later.",
+            waited,
+            describe_queue(jobs),
+            refusal,
+        )
 
     def _jobs_without_workers(self) -> dict[str, Any]:
         arrived = {worker["name"] for worker in self.cluster.scheduler_info["workers"].values()}

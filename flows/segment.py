@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import ClusterError
+from cluster.spec import ClusterSpec
 from flows.prepare import Prepared, SegmentRequest, prepare
 from flows.progress import QuietStages, Stages, ignore, timed
 from flows.where import checks_of, open_cluster
@@ -231,7 +232,26 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
 def _explain_failures(prepared: Prepared, failures: list[BlockFailure]) -> str:
     shown = "\n".join(f"  block {failure.index}: {failure.reason}" for failure in failures[:10])
     more = f"\n  … and {len(failures) - 10} more" if len(failures) > 10 else ""
+    remedy = f"\n{_explain_deaths(prepared.cluster)}" if any(failure.ended_workers for failure in failures) else ""
     return (
         f"{len(failures)} of {prepared.plan.grid.n_blocks} blocks could not be done; all others are stored in "
-        f"{prepared.location}:\n{shown}{more}"
+        f"{prepared.location}:\n{shown}{more}{remedy}"
     )
+
+
+def _explain_deaths(cluster: ClusterSpec) -> str:
+    """Where to look, and what to change, when workers died."""
+    if cluster.block_time_limit_s is not None:
+        return (
+            f"block_time_limit={cluster.block_time_limit_s} s ends workers too: does the storage answer, and is the "
+            f"limit several times what a block needs? {_explain_memory(cluster)}"
+        )
+    return _explain_memory(cluster)
+
+
+def _explain_memory(cluster: ClusterSpec) -> str:
+    if cluster.kind == "slurm":
+        return f"If memory was short, ask for more job_memory; what the workers wrote is in {cluster.log_directory}."
+    if cluster.kind == "address":
+        return "If memory was short, give each worker more; what they wrote is where they run."
+    return "If memory was short, give each worker more of it: fewer --workers."

@@ -5,6 +5,7 @@ import functools
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ from cluster.describe import describe_cluster
 from cluster.preflight import Check, preflight
 from cluster.spec import ClusterSpec
 from pipeline import store
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.image import StoredImage
+from pipeline.tasks import SCHEDULER_GONE
 
 if TYPE_CHECKING:
     from distributed import Client
 
 
-def plan_cluster(cluster: str, workers: int | None, *, short_tasks: bool = False) -> ClusterSpec:
+def plan_cluster(
+    cluster: str, workers: int | None, *, block_time_limit_s: int | None = None, short_tasks: bool = False
+) -> ClusterSpec:
     """A complete description of the workers that a command would have; nothing is started.
 
     Parameters
@@ -30,6 +34,8 @@ def plan_cluster(cluster: str, workers: int | None, *, short_tasks: bool = False
         As `cluster.describe.describe_cluster` reads it: local, cuda, slurm, an address or a YAML file.
     workers : int, optional
         Processes (local), or jobs (slurm).
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended, whatever the file says.
     short_tasks : bool
         Tasks take milliseconds and hold Python's lock for much of them: on this machine one process per core, unless
         chosen, instead of one per four.
@@ -40,9 +46,11 @@ def plan_cluster(cluster: str, workers: int | None, *, short_tasks: bool = False
         If there is no such cluster, or it cannot be had from here.
     """
     spec = describe_cluster(cluster, workers)
+    if block_time_limit_s is not None:
+        spec = replace(spec, block_time_limit_s=block_time_limit_s)
     complete = complete_spec(spec)
     if short_tasks and spec.kind == "local" and spec.workers is None:
-        return complete_spec(describe_cluster(cluster, (complete.workers or 1) * (complete.cores or 1)))
+        return complete_spec(replace(spec, workers=(complete.workers or 1) * (complete.cores or 1)))
     return complete
 
 
@@ -68,11 +76,18 @@ def open_cluster(spec: ClusterSpec, checks: Mapping[str, Check], *, needed_bytes
     ------
     ClusterError
         If workers do not come, or one of them is not able to.
+    IncompleteError
+        If the scheduler goes away.
     """
     with connect(spec) as client:
-        if is_elsewhere(spec):
-            preflight(client, spec, checks, needed_bytes=needed_bytes)
-        yield client
+        try:
+            if is_elsewhere(spec):
+                preflight(client, spec, checks, needed_bytes=needed_bytes)
+            yield client
+        except OSError as error:
+            if client.status == "running":
+                raise
+            raise IncompleteError(f"{SCHEDULER_GONE} What is done is kept.") from error
 
 
 def checks_of(

@@ -9,7 +9,8 @@
     │   └── OutputMismatchError         it was begun with other parameters, another model or another input
     ├── BlockError (RuntimeError)       one block could not be done; the others can
     │   ├── UnreadableChunkError            a chunk of the input is damaged
-    │   └── NotFiniteError                  NaN or infinity in the input
+    │   ├── NotFiniteError                  NaN or infinity in the input
+    │   └── WorkerDiedError                 each worker that worked on it was ended
     └── IncompleteError (RuntimeError)  the run ended with blocks left to do; the same command goes on
 """
 
@@ -44,6 +45,10 @@ class UnreadableChunkError(BlockError):
 
 class NotFiniteError(BlockError):
     """A value of the input is NaN or infinite."""
+
+
+class WorkerDiedError(BlockError):
+    """The process that worked on it was ended, again and again: out of memory, killed, or crashed."""
 
 
 class IncompleteError(PipelineError, RuntimeError):

@@ -8,14 +8,14 @@ last one drains, so that workers never starve, and results are forgotten as they
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
-from pipeline.errors import IncompleteError, InputError, OutputError
+from pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
 from pipeline.grid import Box, Index, Window
 from pipeline.source import ImageSource
 from pipeline.tasks import run_tasks
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of blocks in a row. Among others a block dies with its neighbours on the worker, alone only by what it does itself.
+MOST_DEATHS, MOST_DEATHS_ALONE = 24, 6
+
 OnBlock = Callable[[BlockReport], None]
+Failed = dict[Index, Exception | None]
 
 
 @dataclass(frozen=True)
 class BlockFailure:
-    """A block that could not be done, and why."""
+    """A block that could not be done, why, and whether it took workers with it."""
 
     index: Index
     reason: str
+    ended_workers: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,16 +182,16 @@ def segment_blocks(
         failed = _run_each(None, segment, pending, notify)
     else:
         failed = _run_windows(client, job, window_blocks, done, notify)
-    failures += _retry(client, segment, sorted(failed), notify)
+    failures += _retry(client, segment, failed, notify)
     return sorted(failures, key=lambda failure: failure.index)
 
 
 def _run_each(
     client: "Client | None", function: Callable[[Index], BlockReport], indices: list[Index], notify: OnBlock
-) -> list[Index]:
+) -> Failed:
     """Run blocks one by one; return those that failed."""
     results = run_tasks(client, function, indices)
-    return [index for index, report, error in results if not _accept(index, report, error, notify)]
+    return {index: error for index, report, error in results if not _accept(index, report, error, notify)}
 
 
 def _accept(index: Index, report: BlockReport | None, error: Exception | None, notify: OnBlock) -> bool:
@@ -201,30 +206,59 @@ def _accept(index: Index, report: BlockReport | None, error: Exception | None, n
 
 
 def _retry(
-    client: "Client | None", function: Callable[[Index], BlockReport], failed: list[Index], notify: OnBlock
+    client: "Client | None", function: Callable[[Index], BlockReport], failed: Failed, notify: OnBlock
 ) -> list[BlockFailure]:
     """Try failed blocks alone.
 
-    In a window a block also fails when a neighbour's chunk cannot be read; reading exactly its own box tells
-    apart what is damaged from what only stood beside it.
+    In a window a block also fails when a neighbour's chunk cannot be read, or another block ends the worker of both;
+    reading exactly its own box, and in the second case while no other block runs, tells apart what is damaged from
+    what only stood beside it.
     """
+    apart = [index for index in sorted(failed) if isinstance(failed[index], WorkerDiedError)]
+    batches = [[index for index in sorted(failed) if index not in set(apart)], *([index] for index in apart)]
+    results = (result for indices in batches for result in run_tasks(client, function, indices))
     failures = []
-    for index, report, error in run_tasks(client, function, failed):
+    for index, report, error in while_some_survive(results, MOST_DEATHS_ALONE):
         if not _accept(index, report, error, notify):
-            failures.append(BlockFailure(index, f"{error}"))
+            failures.append(BlockFailure(index, f"{error}", isinstance(error, WorkerDiedError)))
     return failures
+
+
+def while_some_survive(
+    results: Iterable[tuple[Index, Any, Exception | None]], most_in_a_row: int
+) -> Generator[tuple[Index, Any, Exception | None]]:
+    """Results as they come, until too many blocks in a row ended their workers: then the next ones would too.
+
+    Raises
+    ------
+    IncompleteError
+        Rather than ending workers for each block of a slide, four times and four times alone.
+    """
+    in_a_row = 0
+    for result in results:
+        in_a_row = in_a_row + 1 if isinstance(result[2], WorkerDiedError) else 0
+        if in_a_row >= most_in_a_row:
+            raise IncompleteError(
+                f"{in_a_row} blocks in a row ended their workers, the last of them block {result[0]}: {result[2]}. "
+                f"What is done is kept. If memory was short, give each worker more of it."
+            )
+        yield result
 
 
 def _run_windows(
     client: "Client", job: BlockJob, window_blocks: tuple[int, ...], done: Collection[Index], notify: OnBlock
-) -> list[Index]:
+) -> Failed:
     """Run all windows that have pending blocks; return the blocks that failed."""
 
     def submit(window: Window, number: int) -> "dict[Index, Future[Any]]":
         return _submit_window(client, job, window, done, number)
 
     with contextlib.closing(run_windows(client, job.grid.windows(window_blocks), submit)) as results:
-        return [index for index, report, error in results if not _accept(index, _unwrap(report), error, notify)]
+        return {
+            index: error
+            for index, report, error in while_some_survive(results, MOST_DEATHS)
+            if not _accept(index, _unwrap(report), error, notify)
+        }
 
 
 def _submit_window(

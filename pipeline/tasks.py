@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
+from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError, WorkerDiedError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 10
 MAX_BATCH = 16
+SCHEDULER_GONE = "the Dask scheduler is gone: it ended, or the connection to it broke."
 TASKS_PER_THREAD = 3  # enough that a worker always has its next task at hand
 
 
@@ -183,15 +184,48 @@ def _run_on_cluster(
             for item, (result, own) in zip(part, results or [(None, error)] * len(part), strict=True):
                 yield item, result, own
     finally:
-        client.cancel(list(waiting.futures))
+        cancel(client, waiting.futures)
 
 
 def outcome(future: "Future[Any]") -> tuple[Any, Exception | None]:
-    """Result or error of a finished future."""
+    """Result or error of a finished future, the errors of Dask itself in words.
+
+    Raises
+    ------
+    IncompleteError
+        If there is nobody any more who could do it, or anything else.
+    """
+    error: Any = None
     if future.status == "finished":
-        return future.result(), None
-    error = future.exception() if future.status == "error" else RuntimeError(f"task was {future.status}")
-    return None, error if isinstance(error, Exception) else RuntimeError(repr(error))
+        try:
+            return future.result(), None
+        except Exception as lost:  # noqa: BLE001, its worker died before it was fetched, and it could not be had again
+            error = lost
+    if future.client.status != "running":
+        raise IncompleteError(f"{SCHEDULER_GONE} What is done is kept.")
+    if future.status == "error":
+        error = future.exception()
+    error = error or RuntimeError(f"task was {future.status}")
+    return None, _in_words(error) if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
+def _in_words(error: Exception) -> Exception:
+    """What Dask says of a task by its key, for people; any other error as it is."""
+    from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
+
+    if isinstance(error, KilledWorker):
+        return WorkerDiedError(f"its worker died {error.allowed_failures + 1} times (out of memory, or killed)")
+    if isinstance(error, NoWorkerError | NoValidWorkerError):
+        raise IncompleteError(
+            f"no worker is left, and none came within {error.timeout:.0f} s. What is done is kept."
+        ) from error
+    return error
+
+
+def cancel(client: "Client", futures: "Iterable[Future[Any]]") -> None:
+    """Forget tasks, those that have not begun never do; without a scheduler there is nothing to forget."""
+    if client.status == "running":
+        client.cancel(list(futures))
 
 
 def choose_batch(client: "Client | None", n_items: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.sizes import BLOCKS_PER_THREAD
-from pipeline.tasks import count_threads, outcome
+from pipeline.tasks import cancel, count_threads, outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -53,4 +53,4 @@ def run_windows(
                 pass
             yield key, result, error
     finally:
-        client.cancel(list(running.futures))
+        cancel(client, running.futures)

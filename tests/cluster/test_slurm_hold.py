@@ -133,6 +133,55 @@ def test_after_ten_early_ends_no_more_are_submitted_and_tasks_fail_that_have_no_
     assert books.workers == {}
 
 
+def look_at(held, monkeypatch, seconds):
+    """Let it look when its clock shows so much."""
+    held._next_look = 0
+
+    async def see():
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: seconds)
+        await held._forget_ended_jobs()
+
+    asyncio.run(see())
+
+
+def test_why_no_worker_is_left_is_said_ever_more_seldom(books, held, monkeypatch, caplog):
+    books.submit("a", "1")
+    look_at(held, monkeypatch, 100)
+    look_at(held, monkeypatch, 200)
+    assert caplog.messages == [], "before the first worker was there others say it"
+    books.connect("a")
+    look_at(held, monkeypatch, 300)
+    books.connect()
+    told = []
+    for seconds in range(400, 520, 5):
+        look_at(held, monkeypatch, seconds)
+        told += [seconds - 400] * (len(caplog.messages) - len(told))
+    assert told == [20, 40, 80]
+    assert caplog.messages[0] == (
+        "no worker has been there for 20 s; squeue says: RUNNING: job 1. The run waits for new jobs; Ctrl-C ends it, "
+        "and the same command goes on later."
+    )
+    books.connect("a")
+    look_at(held, monkeypatch, 600)
+    books.connect()
+    look_at(held, monkeypatch, 700)
+    look_at(held, monkeypatch, 721)
+    assert len(caplog.messages) == 4, "it begins anew"
+
+
+def test_what_sbatch_said_is_told_while_no_worker_is_left(books, monkeypatch, caplog):
+    held = HeldJobs(books, refusals=["invalid account"], interval=0, minimum=1, maximum=1)
+    books.submit("a", "1")
+    books.connect("a")
+    look_at(held, monkeypatch, 100)
+    books.connect()
+    books.queue.clear()
+    for seconds in (200, 221):
+        books.workers["a"] = Job(None)
+        look_at(held, monkeypatch, seconds)
+    assert "squeue shows none of them; sbatch said: invalid account. The run waits" in caplog.text
+
+
 def test_a_job_that_sbatch_refused_later_is_tried_again(books, held):
     books.submit("a", None)
     books.queue.clear()

@@ -32,6 +32,7 @@ from unet.model import UNet
 from unet.predict import whole_image_logits
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DISTURBING = Path(__file__).with_name("disturbing")  # for PYTHONPATH: see the file there
 OFFSET, SCALE = 100.0, 50.0
 CONSTANTS = Normalisation(offset=(OFFSET,), scale=(SCALE,))
 

@@ -16,11 +16,11 @@ from zarr.storage import WrapperStore
 
 from pipeline import output, record, segment, store
 from pipeline.block import BlockJob
-from pipeline.errors import IncompleteError, OutputError
+from pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
 from pipeline.image import describe_image
 from pipeline.options import SegmentOptions
 from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.segment import segment_blocks, window_array
+from pipeline.segment import segment_blocks, while_some_survive, window_array
 from pipeline.source import ImageSource, select_source
 from pipeline.store import stored_shards
 from unet.architecture import Architecture
@@ -394,3 +394,12 @@ def test_small_windows_are_submitted_until_all_threads_have_work(tmp_path, clien
     monkeypatch.setattr(segment, "_submit_window", count)
     assert segment_blocks(job, (1, 1), set(), client=client, on_block=on_block) == []
     assert 4 < most <= 2 * 4 + 2
+
+
+def test_a_run_ends_when_every_block_ends_its_worker_and_not_when_some_do() -> None:
+    died, other = WorkerDiedError("its worker died 4 times"), UnreadableChunkError("damaged")
+    some = [((n, 0), None, error) for n, error in enumerate([died, died, None, died, died, other, died, died])]
+    assert list(while_some_survive(some, 3)) == some
+    seen = []
+    with pytest.raises(IncompleteError, match=r"3 blocks in a row .* block \(10, 0\)"):
+        seen.extend(while_some_survive([*some, *(((n, 0), None, died) for n in range(10, 99))], 3))

@@ -4,13 +4,17 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from types import SimpleNamespace
 from typing import Any
 
+import dask
 import pytest
 import zarr
 from distributed import Client
+from distributed.scheduler import KilledWorker
 
-from pipeline.errors import OutputError
+from pipeline.errors import IncompleteError, OutputError, WorkerDiedError
 from pipeline.tasks import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
 
 THREADS = 2
@@ -210,6 +214,56 @@ def test_a_cancelled_future_is_an_error_and_not_a_result(client: Client) -> None
     assert result is None
     assert isinstance(error, RuntimeError)
     assert "cancelled" in str(error)
+
+
+class Ended:
+    """What `outcome` asks of a future that ended with one of Dask's own errors, or without its scheduler."""
+
+    def __init__(self, status: str, error: Exception | None = None, client_status: str = "running") -> None:
+        self.status, self._error = status, error
+        self.client = SimpleNamespace(status=client_status)
+
+    def result(self) -> Any:
+        """It was finished; then its worker died, and it was run again."""
+        self.status = "error" if self._error else "cancelled"
+        raise self._error or CancelledError
+
+    def exception(self) -> Exception | None:
+        return self._error
+
+
+WORKER = SimpleNamespace(address="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("status", ["error", "finished"])
+def test_a_task_whose_workers_died_is_told_in_words(status: str) -> None:
+    result, error = outcome(Ended(status, KilledWorker("run_chunk-1a2b", WORKER, 3)))  # type: ignore[arg-type]
+    assert result is None
+    assert isinstance(error, WorkerDiedError)
+    assert str(error) == "its worker died 4 times (out of memory, or killed)"
+
+
+@pytest.mark.parametrize("status", ["cancelled", "lost", "finished"])
+def test_without_a_scheduler_the_run_ends(status: str) -> None:
+    with pytest.raises(IncompleteError, match=r"the Dask scheduler is gone: .* What is done is kept\.$"):
+        outcome(Ended(status, client_status="connecting"))  # type: ignore[arg-type]
+
+
+def test_an_error_of_its_own_found_when_a_result_is_computed_again_is_the_items() -> None:
+    own = LookupError("no square of 3")
+    assert outcome(Ended("finished", own)) == (None, own)  # type: ignore[arg-type]
+
+
+def test_without_workers_for_too_long_the_run_ends_and_does_not_wait_for_each_item() -> None:
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "100ms"}),
+        Client(processes=False, n_workers=0, dashboard_address="127.0.0.1:0") as client,
+    ):
+        with pytest.raises(
+            IncompleteError, match=r"no worker is left, and none came within 0 s\. What is done is kept"
+        ):
+            list(run_tasks(client, square, range(3)))
+        assert wait_until(lambda: nothing_left(client))
 
 
 def fail_as_zarr_does(number: int) -> int:
