@@ -19,8 +19,6 @@ from pipeline.pairing import pair_files
 from pipeline.readers import PAGE_SUFFIXES, natural_key
 from pipeline.source import ImageSource, find_channel, select_source
 
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
-
 
 @dataclass(frozen=True)
 class AnnotationInput:
@@ -174,7 +172,7 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
     """Each image by itself: a folder that is not Zarr stands for the images in it."""
     found: list[str] = []
     for path in map(store.resolve_location, paths):
-        if store.is_remote(path) or os.path.isfile(path) or _is_zarr(path):
+        if os.path.isfile(path) or store.is_zarr(path):
             found.append(path)
         elif not os.path.exists(path):
             raise InputError(f"{what} {path}: no such file or directory.")
@@ -185,10 +183,6 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
     if len(set(found)) < len(found):
         raise InputError(f"{len(found) - len(set(found))} of {len(found)} {what}s are named twice.")
     return found
-
-
-def _is_zarr(path: str) -> bool:
-    return any(os.path.exists(os.path.join(path, name)) for name in _ZARR_FILES)
 
 
 def _list_folder(folder: str, what: str) -> list[str]:

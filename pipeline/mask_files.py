@@ -13,7 +13,7 @@ from pipeline.grid import Box
 from pipeline.image import describe_image
 from pipeline.readers import ImageInfo, list_files, open_reader
 from pipeline.source import ImageSource, select_source
-from pipeline.store import is_remote, resolve_location
+from pipeline.store import is_zarr, resolve_location
 
 MAX_PIXELS = 2**30  # 1 to 8 GiB in memory
 
@@ -88,7 +88,7 @@ def open_source(
     InputError
         If it cannot be read as one value per pixel.
     """
-    if not is_zarr(location):
+    if not is_zarr(resolve_location(location)):
         if level:
             raise InputError(f"level={level}, expected 0: {location} is no OME-Zarr and has no other.")
         return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel, files=files)
@@ -102,17 +102,10 @@ def open_source(
     return select_source(image, n_spatial=n_spatial, n_channels=1, channels=[] if channel is None else [channel])
 
 
-def is_zarr(location: str) -> bool:
-    """Whether a path is to be read as Zarr: a URL, or a folder with Zarr metadata."""
-    location = resolve_location(location)
-    return is_remote(location) or any(
-        os.path.exists(os.path.join(location, name)) for name in ("zarr.json", ".zgroup", ".zarray")
-    )
-
-
 def is_folder_of_files(location: str) -> bool:
     """Whether a path is a folder of TIFF and PNG files."""
-    return not is_zarr(location) and os.path.isdir(resolve_location(location))
+    location = resolve_location(location)
+    return not is_zarr(location) and os.path.isdir(location)
 
 
 def read_masks(

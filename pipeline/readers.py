@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.grid import Box, ceil_divide
+from pipeline.store import is_zarr
 
 PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for
 PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's
@@ -176,7 +177,7 @@ def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _list_folder(folder: str) -> tuple[str, ...]:
-    if any(os.path.exists(os.path.join(folder, name)) for name in ("zarr.json", ".zgroup", ".zarray")):
+    if is_zarr(folder):
         raise InputError(f"input={folder} is Zarr already: segment it as it is, it needs no ingest.")
     names = [name for name in os.listdir(folder) if name.lower().endswith(PAGE_SUFFIXES) and name[0] != "."]
     if not names:

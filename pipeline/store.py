@@ -264,3 +264,10 @@ def write_box(array: zarr.Array[Any], box: tuple[slice, ...], values: np.ndarray
 def is_file(location: str) -> bool:
     """Whether a local location is a plain file."""
     return os.path.isfile(location)
+
+
+def is_zarr(location: str) -> bool:
+    """Whether a location is to be read as Zarr: a URL, or a folder with Zarr metadata."""
+    return is_remote(location) or any(
+        os.path.exists(os.path.join(location, name)) for name in ("zarr.json", ".zgroup", ".zarray")
+    )
