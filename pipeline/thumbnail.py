@@ -1,0 +1,221 @@
+"""A segmentation in one small picture: the image, and beside it the same with the classes drawn over it.
+
+::
+
+    image, z = 15 of 0–29     cells, z = 15 of 0–29
+    ┌──────────────────────┐  ┌──────────────────────┐
+    │ coarse level of what │  │ same, classes filled │
+    │ was segmented        │  │ and outlined         │
+    └──────────────────────┘  └──────────────────────┘
+    ├────┤ 200 µm             ■ nucleus  ■ debris
+
+Here is decided what is shown; `pipeline.thumbnail_layer` reads it, `pipeline.thumbnail_page` draws it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline import store
+from pipeline.calibration import MICROMETRES
+from pipeline.errors import InputError, PipelineError
+from pipeline.image import StoredImage, describe_image
+from pipeline.measure_picture import colour_of
+from pipeline.output import label_group
+from pipeline.record import ATTRIBUTE, read_record
+from pipeline.thumbnail_layer import Frame, Layer, crop, edge
+from pipeline.thumbnail_page import Colour, Page, draw_page, find_ends, mix, resize, stretch
+
+_SHOWN_CHANNELS = 3
+_SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16
+_MAX_NAMED = 12
+_RGB: list[Colour] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+_TWO: list[Colour] = [(0, 255, 0), (255, 0, 255)]
+
+
+def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 768) -> bytes:
+    """PNG of the image that was segmented, and beside it the same with its classes filled and outlined.
+
+    Reads one level of the image and one of the labels: the coarsest whose longer side is at least ``side_px / 2``.
+    Where that has more than 64 Mpx (a slide without a pyramid), only its central part is read and shown, and the
+    picture says so; whole chunks are decoded, so a store of one giant chunk is still read as a whole.
+
+    Shown is the first chosen time and the middle of the chosen planes or of the volume. One channel is grey; of several
+    the first three that the network took are mixed in the colours of the store's "omero" block, else red, green and
+    blue (two: green and magenta). Each spans its 1st to 99.8th percentile of finite values; the channels of a colour
+    photograph share one range from 0, so that hues stay. What is not finite is black.
+
+    Labels are drawn alone if the image is not where the record says, or no longer of that size (its pixels are not
+    compared). Labels that are not written yet are background, and objects smaller than a pixel of the level may be
+    missing. At most 12 classes are named.
+
+    Parameters
+    ----------
+    location : str
+        The output: OME-Zarr with ``labels/<name>`` and its record.
+    name : str
+        Which label image.
+    side_px : int
+        Longer side of each of the two panels, at least 64.
+
+    Returns
+    -------
+    bytes
+        RGB without metadata; equal stores give equal bytes.
+
+    Raises
+    ------
+    InputError
+        If there is no segmentation of that name, or `side_px` is too small.
+    UnreadableChunkError
+        If what is to be shown is damaged.
+    """
+    if side_px < _SMALLEST_SIDE_PX:
+        raise InputError(f"side_px={side_px}, expected at least {_SMALLEST_SIDE_PX}; less shows nothing.")
+    location = store.resolve_location(location)
+    record = read_record(location, name)
+    if not record:
+        raise InputError(f"{location} holds no segmentation labels/{name}; make one first: segment-slide segment.")
+    base = describe_image(store.join(location, label_group(name)))
+    labels = Layer(base, {"t": 0, "z": base.size("z") // 2})
+    image = _find_image(location, record.get("input") or {}, labels)
+    layers = [labels] if image is None else [image, labels]
+    frame: Frame = {axis: (0.0, float(base.size(axis))) for axis in "yx"}
+    for layer in layers:
+        frame = crop(frame, layer.choose_level(frame, side_px), base)
+    size = _panel_size(base, frame, side_px)
+    classes = _sample(labels, frame, size, side_px)
+    colours, names = _read_key(base, record, classes)
+    um = _pixel_um(base, "x")
+    page = Page(
+        plain=None if image is None else _render(image, frame, size, side_px),
+        classes=classes,
+        colours=colours,
+        names=names,
+        captions=(
+            "" if image is None else "image" + _say_where(image, frame),
+            (name if classes.any() else f"{name}: nothing found") + _say_where(labels, frame),
+        ),
+        panel_um=None if um is None else um * (frame["x"][1] - frame["x"][0]),
+    )
+    return draw_page(page)
+
+
+def _find_image(location: str, recorded: Mapping[str, Any], labels: Layer) -> Layer | None:
+    """The image that was segmented, or None if it is not there any more; in place it is the store itself."""
+    root = store.read_attributes(location) or {}
+    is_in_place = "multiscales" in root.get("ome", root) and "shows" not in (root.get(ATTRIBUTE) or {})
+    path = location if is_in_place else str(recorded.get("location", ""))
+    try:
+        is_group = path and store.read_attributes(store.resolve_location(path)) is not None
+        axes = None if is_group else recorded.get("axes")
+        image = describe_image(path, level=int(recorded.get("level", 0)), axes=axes)
+    except PipelineError:
+        return None
+    first = {axis: int(ends[0]) for axis, ends in (recorded.get("ranges") or {}).items()}
+    plane = {axis: first.get(axis, 0) + labels.plane[axis] for axis in "tz"}
+    fits = all(image.size(axis) == labels.base.size(axis) for axis in "yx")
+    if not fits or any(plane[axis] >= image.size(axis) for axis in "tz"):
+        return None
+    n_channels = image.size("c")
+    chosen = [int(c) for c in recorded.get("channels") or range(n_channels) if int(c) < n_channels]
+    return Layer(image, plane, tuple(chosen[:_SHOWN_CHANNELS]) or (0,))
+
+
+def _say_where(layer: Layer, frame: Frame) -> str:
+    """Which plane of how many, and which part of it, where there is more than what is shown."""
+    base = layer.base
+    said = [f"{axis} = {layer.plane[axis]} of 0–{base.size(axis) - 1}" for axis in "tz" if base.size(axis) > 1]
+    width, height = (round(frame[axis][1] - frame[axis][0]) for axis in "xy")
+    if (width, height) != (base.size("x"), base.size("y")):
+        said.append(f"central {width:,} × {height:,} of {base.size('x'):,} × {base.size('y'):,} px")
+    return "".join(f", {part}" for part in said)
+
+
+def _panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]:
+    """Height and width (px) of a panel: in the proportions of the specimen if they are known, else of the pixels."""
+    height, width = (stop - start for start, stop in (frame["y"], frame["x"]))
+    step_y, step_x = (_pixel_um(base, axis) for axis in "yx")
+    if step_y and step_x:
+        height, width = height * step_y, width * step_x
+    longer = max(height, width)
+    rows, columns = (max(_NARROWEST_PX, round(side_px * side / longer)) for side in (height, width))
+    return rows, columns
+
+
+def _pixel_um(base: StoredImage, axis: str) -> float | None:
+    """Size of a pixel along an axis, or None if its unit is not known."""
+    at = base.axes.index(axis)
+    scale = base.multiscale.levels[base.level].scale[at] * MICROMETRES.get(base.multiscale.units[at] or "", 0.0)
+    return scale if scale > 0 else None
+
+
+def _sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
+    """Label values (y, x) at the panel's pixels: of the label pixel in which the centre of each lies."""
+    level = labels.choose_level(frame, side_px)
+    box, picks = {}, []
+    for axis, n in zip("yx", size, strict=True):
+        start, stop = (edge(place, level, labels.base, axis) for place in frame[axis])
+        centres = start + (np.arange(n) + 0.5) * (stop - start) / n
+        nearest = np.clip(np.floor(centres).astype(int), 0, level.size(axis) - 1)
+        box[axis] = slice(int(nearest[0]), int(nearest[-1]) + 1)
+        picks.append(nearest - nearest[0])
+    return labels.read(level, box)[0][np.ix_(*picks)]
+
+
+def _render(image: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
+    """The image (y, x, 3) as large as the panel, its channels stretched and mixed."""
+    level = image.choose_level(frame, side_px)
+    box, edges = {}, {}
+    for axis in "yx":
+        start, stop = (edge(place, level, image.base, axis) for place in frame[axis])
+        first, last = max(0, math.floor(start)), min(level.size(axis), math.ceil(stop))
+        box[axis], edges[axis] = slice(first, last), (start - first, stop - first)
+    channels = image.read(level, box)
+    colours, is_photo = _channel_colours(image)
+    ends = [find_ends(channel) for channel in channels]
+    if is_photo:
+        ends = [(min(0.0, *(low for low, _ in ends)), max(high for _, high in ends))] * len(ends)
+    grey = [stretch(channel, *end) for channel, end in zip(channels, ends, strict=True)]
+    return mix([resize(channel, size, edges["y"], edges["x"]) for channel in grey], colours)
+
+
+def _channel_colours(image: Layer) -> tuple[list[Colour], bool]:
+    """Colour of each shown channel, and whether they are a colour photograph's."""
+    if len(image.channels) == 1:
+        return [(255, 255, 255)], False
+    stored = _stored_colours(image)
+    if len(set(stored)) == len(image.channels):
+        return stored, stored == _RGB
+    is_photo = len(image.channels) == image.base.size("c") == len(_RGB) and image.base.dtype == "uint8"
+    return (_TWO if len(image.channels) == len(_TWO) else _RGB), is_photo
+
+
+def _stored_colours(image: Layer) -> list[Colour]:
+    """What the "omero" block says of the shown channels; empty if it does not."""
+    attributes = store.read_attributes(image.base.location) if image.base.is_ome else None
+    try:
+        content: Any = (attributes or {}).get("ome", attributes)
+        described = [str(content["omero"]["channels"][c]["color"]) for c in image.channels]
+        return [tuple(bytes.fromhex(text[:6])) for text in described]
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return []
+
+
+def _read_key(
+    base: StoredImage, record: Mapping[str, Any], classes: np.ndarray
+) -> tuple[dict[int, Colour], dict[int, str]]:
+    """Colours of the label values that are shown or named, and names: the record's, else those of a few values."""
+    names = dict(enumerate((record.get("model") or {}).get("classes") or ()))
+    names.pop(0, None)
+    values = [int(value) for value in np.unique(classes) if value]
+    if len(values) <= _MAX_NAMED:
+        names |= {value: f"class {value}" for value in values if value not in names}
+    colours = {value: tuple(bytes.fromhex(colour_of(value)[1:])) for value in {*values, *names}}
+    attributes = (store.read_attributes(base.location) or {}).get("ome") or {}
+    for item in (attributes.get("image-label") or {}).get("colors") or ():
+        if item.get("label-value") in colours and item.get("rgba"):
+            colours[item["label-value"]] = tuple(item["rgba"])[:3]
+    return colours, dict(sorted(names.items())[:_MAX_NAMED])
