@@ -14,6 +14,7 @@ from cluster.connect import connect
 from cluster.describe import describe_cluster
 from cluster.preflight import Check, preflight
 from cluster.spec import ClusterSpec
+from flows.sharing import SHARED
 from pipeline import store
 from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.image import StoredImage
@@ -79,7 +80,8 @@ def open_cluster(spec: ClusterSpec, checks: Mapping[str, Check], *, needed_bytes
     IncompleteError
         If the scheduler goes away.
     """
-    with connect(spec) as client:
+    shared = SHARED.get()
+    with connect(spec) if shared is None else shared.connect(spec) as client:
         try:
             if is_elsewhere(spec):
                 preflight(client, spec, checks, needed_bytes=needed_bytes)

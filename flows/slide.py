@@ -1,0 +1,162 @@
+"""One acquisition, from a microscope's file to the table of its objects: convert, segment, number, measure.
+
+Whoever orchestrates (a command, a night's batch, Prefect) calls these same four stages, each of which goes on where it
+was interrupted.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flows.ingest import IngestReport, ingest_image
+from flows.instances import InstancesReport, label_objects
+from flows.measure import MeasureReport, MeasureRequest, measure_objects
+from flows.prepare import SegmentRequest, prepare
+from flows.prepare_objects import InstancesRequest
+from flows.progress import QuietStages, Stages, timed
+from flows.segment import SegmentReport, segment_slide
+from flows.sharing import sharing_workers
+from flows.where import plan_cluster
+from pipeline import store
+from pipeline.errors import InputError
+from pipeline.ingest import IngestOptions, plan_ingest
+from pipeline.instance_options import InstanceOptions
+from unet.checkpoint import open_checkpoint
+
+
+@dataclass(frozen=True)
+class SlideRequest:
+    """What to do with one acquisition.
+
+    Parameters
+    ----------
+    segment : SegmentRequest
+        What to segment; its input may be a file of any format that `ingest` knows.
+    image : str
+        OME-Zarr that such a file is converted to; by default beside the output, ``NAME.image.ome.zarr``.
+    ingest : IngestOptions
+        How it is converted.
+    objects : InstanceOptions, optional
+        What becomes an object; None numbers none.
+    measure : bool
+        Whether objects are measured.
+    """
+
+    segment: SegmentRequest
+    image: str = ""
+    ingest: IngestOptions = IngestOptions()
+    objects: InstanceOptions | None = InstanceOptions()
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class SlideReport:
+    """What the stages did; None for those that were not asked for or not needed."""
+
+    converted: IngestReport | None
+    segmented: SegmentReport
+    numbered: InstancesReport | None
+    measured: MeasureReport | None
+    stage_seconds: dict[str, float]
+
+
+def process_slide(request: SlideRequest, progress: Stages | None = None) -> SlideReport:
+    """All stages, one after the other.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        As the stage says it; what is done is kept and the same call goes on.
+    """
+    progress, clock = progress or QuietStages(), dict[str, float]()
+    check_request(request)
+    with timed(clock, "convert"):
+        converted = convert(request, progress)
+    with sharing_workers():
+        with timed(clock, "segment"):
+            segmented = segment_slide(segment_request(request), progress)
+        with timed(clock, "number"):
+            numbered = label_objects(instances_request(request), progress) if request.objects else None
+        with timed(clock, "measure"):
+            measures = request.objects and request.measure
+            measured = measure_objects(measure_request(request), progress) if measures else None
+    return SlideReport(converted, segmented, numbered, measured, clock)
+
+
+def check_request(request: SlideRequest) -> None:
+    """Refuse what cannot be carried out, before anything is begun; what depends on an image to be made comes later.
+
+    Raises
+    ------
+    UnetError, PipelineError, ClusterError
+        With what to change.
+    """
+    if needs_conversion(request.segment.input):
+        plan_ingest([Path(request.segment.input)], request.ingest)
+        open_checkpoint(request.segment.model)
+        plan_cluster(request.segment.cluster, request.segment.workers)
+    else:
+        prepare(segment_request(request))
+
+
+def needs_conversion(source: str) -> bool:
+    """Whether an input is a microscope's file and not Zarr yet."""
+    return not store.is_zarr(store.resolve_location(source))
+
+
+def image_location(request: SlideRequest) -> str:
+    """The OME-Zarr image that is segmented.
+
+    Raises
+    ------
+    InputError
+        If a file is to be converted and there is no place for it.
+    """
+    source, output = request.segment.input, request.segment.output
+    if not needs_conversion(source):
+        return source
+    if request.image:
+        return request.image
+    if not output:
+        raise InputError(f"input={source} has to be converted to OME-Zarr: an output is needed.")
+    return f"{output.rstrip('/').removesuffix('.zarr').removesuffix('.ome')}.image.ome.zarr"
+
+
+def convert(request: SlideRequest, progress: Stages) -> IngestReport | None:
+    """Make an OME-Zarr of a microscope's file; nothing if it is one."""
+    if not needs_conversion(request.segment.input):
+        return None
+    return ingest_image([Path(request.segment.input)], image_location(request), request.ingest, progress)
+
+
+def segment_request(request: SlideRequest) -> SegmentRequest:
+    """How the image is segmented, once it is Zarr."""
+    return replace(request.segment, input=image_location(request))
+
+
+def instances_request(request: SlideRequest) -> InstancesRequest:
+    """How the objects are numbered, once there is a segmentation."""
+    segment = request.segment
+    return InstancesRequest(
+        _output(request),
+        segment.options.name,
+        options=request.objects or InstanceOptions(),
+        workers=segment.workers,
+        cluster=segment.cluster,
+        block_time_limit_s=segment.block_time_limit_s,
+    )
+
+
+def measure_request(request: SlideRequest) -> MeasureRequest:
+    """How the objects are measured, once they are numbered."""
+    segment = request.segment
+    return MeasureRequest(
+        _output(request),
+        segment.options.name,
+        workers=segment.workers,
+        cluster=segment.cluster,
+        block_time_limit_s=segment.block_time_limit_s,
+    )
+
+
+def _output(request: SlideRequest) -> str:
+    return image_location(request) if request.segment.in_place else request.segment.output
