@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_cluster, cli_evaluate, cli_measure, cli_objects, cli_training
+from flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_training
 from flows.cli_values import BlockTimeLimit, Cluster, split
+from flows.ranges import parse_ranges
 from flows.show import show_info, show_ingest, show_plan, show_report
-from pipeline.errors import IncompleteError, InputError, PipelineError
+from pipeline.errors import IncompleteError, PipelineError
 from pipeline.options import SegmentOptions
 from unet.errors import UnetError
 
@@ -113,6 +114,7 @@ def segment(
     from flows.prepare_objects import InstancesRequest
     from flows.progress import RichStages
     from flows.segment import segment_slide
+    from flows.sharing import sharing_workers
 
     where: dict[str, Any] = {"workers": workers, "cluster": cluster, "block_time_limit_s": block_time_limit}
     request = SegmentRequest(
@@ -123,18 +125,19 @@ def segment(
         level=level,
         axes=axes,
         channels=split(channels),
-        ranges=_ranges(t=t, z=z),
+        ranges=parse_ranges(t=t, z=z),
         device=device,
         in_place=in_place,
         input_repaired=input_repaired,
         **where,
     )
-    report = segment_slide(request, RichStages(console))
-    show_report(console, report)
-    if instances or measure:
-        cli_objects.number(InstancesRequest(report.location, name, **where))
-    if measure:
-        cli_measure.measure_all(MeasureRequest(report.location, name, **where))
+    with sharing_workers():
+        report = segment_slide(request, RichStages(console))
+        show_report(console, report)
+        if instances or measure:
+            cli_objects.number(InstancesRequest(report.location, name, **where))
+        if measure:
+            cli_measure.measure_all(MeasureRequest(report.location, name, **where))
 
 
 @app.command()
@@ -165,7 +168,7 @@ def plan(
         level=level,
         axes=axes,
         channels=split(channels),
-        ranges=_ranges(t=t, z=z),
+        ranges=parse_ranges(t=t, z=z),
         device=device,
         workers=workers,
         cluster=cluster,
@@ -234,6 +237,7 @@ def demo(
 
 app.add_typer(cli_objects.commands)
 app.add_typer(cli_measure.commands)
+app.add_typer(cli_nightly.commands)
 app.add_typer(cli_training.commands)
 app.add_typer(cli_evaluate.commands)
 app.add_typer(cli_cluster.commands, name="cluster")
@@ -251,19 +255,6 @@ def _options(
         probabilities=probabilities,
         skip_background=skip_background,
     )
-
-
-def _ranges(**texts: str | None) -> dict[str, tuple[int, int]]:
-    """Start and stop of each axis that was given as "3" or "2:10"."""
-    ranges = {}
-    for axis, text in texts.items():
-        if text is None:
-            continue
-        first, colon, last = text.partition(":")
-        if not first.isdecimal() or (colon and not last.isdecimal()):
-            raise InputError(f"--{axis}={text!r}, expected a number like 3 or a range like 2:10.")
-        ranges[axis] = (int(first), int(last) if colon else int(first) + 1)
-    return ranges
 
 
 def main() -> None:

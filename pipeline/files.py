@@ -1,5 +1,6 @@
 """Plain files beside Zarr arrays, local or by URL: there whole or not at all."""
 
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,34 @@ def _filesystem(path: str) -> tuple[Any, str]:
 
     filesystem, inner = fsspec.core.url_to_fs(path)
     return filesystem, inner
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there; raises whatever an object store does that cannot be reached."""
+    if not store.is_remote(path):
+        return Path(path).exists()
+    filesystem, inner = _filesystem(path)
+    filesystem.invalidate_cache()
+    return bool(filesystem.exists(inner))
+
+
+def delete(path: str) -> None:
+    """Delete a file, or a folder with all below it; nothing if there is none.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be deleted.
+    """
+    try:
+        if store.is_remote(path):
+            filesystem, inner = _filesystem(path)
+            filesystem.invalidate_cache()
+            if filesystem.exists(inner):
+                filesystem.rm(inner, recursive=True)
+        elif Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+    except Exception as error:  # fsspec back ends raise classes of their own
+        raise OutputError(f"{path} cannot be deleted: {error}") from error

@@ -1,0 +1,91 @@
+"""What became of each acquisition in a night, and whether somebody has to look at it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flows.plan_night import Action
+
+
+class Outcome(StrEnum):
+    """What became of an acquisition in a night."""
+
+    SEGMENTED = "segmented"
+    FAILED = "failed"  # and is tried again
+    SET_ASIDE = "set aside"  # in this night
+    LEFT = "left"  # it changed meanwhile: for another night
+    SKIPPED = "skipped"  # nothing was to be done
+
+
+@dataclass(frozen=True)
+class NightRow:
+    """One acquisition in a night's report.
+
+    Attributes
+    ----------
+    name : str
+        Of the acquisition.
+    action : Action
+        As planned.
+    outcome : Outcome
+        What became of it.
+    reason : str
+        Why it was planned so, or why it failed.
+    seconds : float
+        Wall time of all tries in this night.
+    n_objects, n_pixels : int or None
+        Of what was segmented in this night.
+    output : str
+        Where its result lies.
+    """
+
+    name: str
+    action: Action
+    outcome: Outcome
+    reason: str
+    seconds: float = 0.0
+    n_objects: int | None = None
+    n_pixels: int | None = None
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class NightReport:
+    """What a night did.
+
+    Attributes
+    ----------
+    rows : tuple of NightRow
+        Every acquisition, by name.
+    folder : str
+        Where the results of this model lie.
+    skipped_because : str
+        Why nothing was done at all: another night was at work.
+    """
+
+    rows: tuple[NightRow, ...] = ()
+    folder: str = ""
+    skipped_because: str = ""
+
+    def count(self, outcome: Outcome) -> int:
+        """Acquisitions with an outcome."""
+        return sum(row.outcome == outcome for row in self.rows)
+
+    @property
+    def n_segmented(self) -> int:
+        """Acquisitions that were finished in this night."""
+        return self.count(Outcome.SEGMENTED)
+
+    @property
+    def n_failed(self) -> int:
+        """Acquisitions that failed in this night, set aside or not."""
+        return self.count(Outcome.FAILED) + self.count(Outcome.SET_ASIDE)
+
+    @property
+    def newly_set_aside(self) -> tuple[NightRow, ...]:
+        """Acquisitions that will not be tried again."""
+        return tuple(row for row in self.rows if row.outcome == Outcome.SET_ASIDE)
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether something failed in this night; what was set aside before does not count."""
+        return self.n_failed > 0

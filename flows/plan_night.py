@@ -1,0 +1,266 @@
+"""What a night would do with each acquisition, decided from what lies in the folders: reads only, the dry run.
+
+The outputs are the only memory: an acquisition whose output says that it is done with this model is done, and what
+somebody deletes is made again.
+"""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from flows.slide import SlideRequest
+from flows.where import plan_cluster
+from pipeline import store
+from pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
+from pipeline.errors import InputError, OutputError
+from pipeline.night_outputs import (
+    IMAGES,
+    Done,
+    Failure,
+    Layout,
+    failure_path,
+    missing_parts,
+    output_name,
+    read_done,
+    read_failure,
+)
+from pipeline.output import check_name
+from pipeline.sizes import choose_block, choose_chunk, choose_tile
+from unet.checkpoint import open_checkpoint
+
+_ITEMSIZE = 4
+_DAY_S = 86400
+
+
+class Action(StrEnum):
+    """What a night does with an acquisition."""
+
+    SEGMENT = "segment"
+    RESUME = "resume"
+    RETRY = "retry"
+    DONE = "done"
+    GROWING = "growing"
+    SET_ASIDE = "set aside"
+    TOO_OLD = "too old"
+    REFUSED = "refused"
+
+
+WORK = (Action.SEGMENT, Action.RESUME, Action.RETRY)
+
+
+@dataclass(frozen=True)
+class NightRequest:
+    """What to watch, and what to make of what comes.
+
+    Parameters
+    ----------
+    watch : str
+        Folder or URL that acquisitions arrive in.
+    outputs : str
+        Folder or URL for the results: see `pipeline.night_outputs`. It may lie in `watch`, where it is not looked into.
+    template : SlideRequest
+        Model, options, workers; its input, output and image are filled in for each acquisition.
+    patterns : tuple of str
+        If any, only names that match one: see `pipeline.acquisitions.find_acquisitions`.
+    stable_minutes : float
+        An acquisition that has not changed for so long is complete.
+    marker : str, optional
+        File that says so instead: see `pipeline.acquisitions.marker_path`.
+    max_tries : int
+        Failures after which an acquisition is set aside, until it changes or its note is deleted.
+    max_age_days : float, optional
+        Leave alone what has not changed for longer and was never begun.
+    """
+
+    watch: str
+    outputs: str
+    template: SlideRequest
+    patterns: tuple[str, ...] = ()
+    stable_minutes: float = 10.0
+    marker: str | None = None
+    max_tries: int = 3
+    max_age_days: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a night does with one acquisition.
+
+    Attributes
+    ----------
+    acquisition : Acquisition
+        As it was found.
+    action : Action
+        What to do.
+    reason : str
+        Why, for people.
+    output : str
+        Where its result lies.
+    tries : int
+        How often it has failed as it is now.
+    """
+
+    acquisition: Acquisition
+    action: Action
+    reason: str
+    output: str
+    tries: int = 0
+
+    @property
+    def is_work(self) -> bool:
+        """Whether something is to be done."""
+        return self.action in WORK
+
+
+def check_night(request: NightRequest) -> Layout:
+    """Refuse what no acquisition could be segmented with, before anything is created.
+
+    Returns
+    -------
+    Layout
+        Where the results of this model lie.
+
+    Raises
+    ------
+    InputError
+        A folder that is not there, numbers that make no sense, folders that lie in each other.
+    OutputError
+        If `outputs` cannot be a folder.
+    UnetError, PlanError, ClusterError
+        If the model cannot be read, sizes do not fit it, or there is no such cluster.
+    """
+    _check_numbers(request)
+    watch, outputs = store.resolve_location(request.watch), store.resolve_location(request.outputs)
+    _check_places(watch, outputs)
+    segment = request.template.segment
+    if segment.in_place:
+        raise InputError("in_place: a night writes into its outputs folder; acquisitions are read-only.")
+    check_name(segment.options.name)
+    checkpoint = open_checkpoint(segment.model)
+    options, architecture = segment.options, checkpoint.config.architecture
+    block = choose_block(options.block, architecture.geometry, architecture.ndim)
+    choose_tile(options.tile, block, architecture, _ITEMSIZE)
+    choose_chunk(options.chunk, block, architecture.ndim)
+    plan_cluster(segment.cluster, segment.workers)
+    return Layout(outputs, str(checkpoint.path), checkpoint.sha256)
+
+
+def _check_numbers(request: NightRequest) -> None:
+    if not 0 <= request.stable_minutes < math.inf:
+        raise InputError(f"stable_minutes={request.stable_minutes}, expected 0 or more.")
+    if request.max_tries < 1:
+        raise InputError(f"max_tries={request.max_tries}, expected 1 or more.")
+    if request.max_age_days is not None and not request.max_age_days > 0:
+        raise InputError(f"max_age_days={request.max_age_days}, expected more than 0.")
+    if request.marker is not None:
+        marker_path(Acquisition("/name", "name", 1, 0, 0.0, "", is_zarr=False), request.marker)
+
+
+def _check_places(watch: str, outputs: str) -> None:
+    if not store.is_remote(watch) and not os.path.isdir(watch):
+        raise InputError(f"watch={watch}: no such folder.")
+    if not store.is_remote(outputs) and os.path.exists(outputs) and not os.path.isdir(outputs):
+        raise OutputError(f"outputs={outputs} is a file, expected a folder.")
+    inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (watch, outputs))
+    if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+        raise InputError(
+            f"watch={watch} lies in outputs={outputs}: results would be taken for acquisitions; choose another folder."
+        )
+
+
+def plan_night(request: NightRequest, now_s: float) -> list[Decision]:
+    """What a night that begins now does with each acquisition, by name; nothing is changed.
+
+    Parameters
+    ----------
+    request : NightRequest
+        What to watch.
+    now_s : float
+        Time of day (epoch).
+
+    Raises
+    ------
+    InputError, OutputError, UnetError, PlanError, ClusterError
+        As `check_night`.
+    """
+    return decide_all(request, check_night(request), now_s)
+
+
+def decide_all(request: NightRequest, layout: Layout, now_s: float) -> list[Decision]:
+    """As `plan_night`, of a request that was checked."""
+    decisions, taken = list[Decision](), dict[str, str]()
+    for acquisition in find_acquisitions(request.watch, request.patterns, skip=[layout.outputs]):
+        output = layout.output_of(acquisition.name)
+        owner = taken.setdefault(output, acquisition.name)
+        if owner != acquisition.name:
+            reason = f"its output would be that of {owner}: rename one of them"
+            decisions.append(Decision(acquisition, Action.REFUSED, reason, output))
+        else:
+            decisions.append(_decide(request, layout, acquisition, now_s))
+    return decisions
+
+
+def _decide(request: NightRequest, layout: Layout, acquisition: Acquisition, now_s: float) -> Decision:
+    output = layout.output_of(acquisition.name)
+    done, failure = read_done(output), read_failure(output)
+    tries = failure.tries if failure and failure.fingerprint == acquisition.fingerprint else 0
+    if not acquisition.is_zarr and store.is_remote(acquisition.path):
+        action, reason = Action.REFUSED, "it cannot be converted from a URL; copy it first"
+    elif done is not None:
+        action, reason = _judge_finished(request, acquisition, output, done)
+    elif failure is not None:
+        action, reason = _judge_failed(request, acquisition, output, failure)
+    else:
+        action, reason = _judge_unfinished(request, acquisition, output, now_s)
+    if action in WORK and (wait := why_incomplete(acquisition, now_s, request.stable_minutes, request.marker)):
+        action, reason = Action.GROWING, wait
+    return Decision(acquisition, action, reason, output, tries)
+
+
+def _judge_finished(request: NightRequest, acquisition: Acquisition, output: str, done: Done) -> tuple[Action, str]:
+    """What to do with an acquisition whose output says that it is done."""
+    if done.fingerprint != acquisition.fingerprint:
+        return Action.SET_ASIDE, f"changed since it was segmented: delete {output} to segment it again"
+    missing = parts_missing(request.template, output)
+    if not missing:
+        return Action.DONE, "" if done.n_objects is None else f"{done.n_objects:,} objects"
+    failure = read_failure(output)
+    if failure and failure.fingerprint == acquisition.fingerprint:
+        return _judge_failed(request, acquisition, output, failure)
+    return Action.RESUME, f"{', '.join(missing)} is missing"
+
+
+def parts_missing(template: SlideRequest, output: str) -> list[str]:
+    """Parts that a template asks for and that an output does not have."""
+    objects = template.objects is not None
+    return missing_parts(output, template.segment.options.name, instances=objects, table=objects and template.measure)
+
+
+def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, failure: Failure) -> tuple[Action, str]:
+    """What to do with an acquisition that failed before."""
+    if failure.fingerprint != acquisition.fingerprint:
+        return Action.SEGMENT, "changed since it failed"
+    if failure.tries >= request.max_tries:
+        remedy = f"delete {failure_path(output)} to try it again"
+        return Action.SET_ASIDE, f"failed {failure.tries} time(s): {failure.reason} ({remedy})"
+    return Action.RETRY, f"failed {failure.tries} of {request.max_tries} times: {failure.reason}"
+
+
+def _judge_unfinished(request: NightRequest, acquisition: Acquisition, output: str, now_s: float) -> tuple[Action, str]:
+    """What to do with an acquisition that was never finished and never failed."""
+    if store.is_occupied(output):
+        return Action.RESUME, "begun earlier"
+    age_days = (now_s - acquisition.changed_s) / _DAY_S
+    if request.max_age_days is not None and age_days > request.max_age_days:
+        return Action.TOO_OLD, f"{age_days:.1f} days old, limit {request.max_age_days:g}"
+    return Action.SEGMENT, "new"
+
+
+def slide_request(request: NightRequest, decision: Decision) -> SlideRequest:
+    """The template, with what is one acquisition's own filled in."""
+    acquisition, template = decision.acquisition, request.template
+    outputs = store.resolve_location(request.outputs)
+    image = "" if acquisition.is_zarr else store.join(outputs, IMAGES, output_name(acquisition.name))
+    segment = replace(template.segment, input=acquisition.path, output=decision.output)
+    return replace(template, segment=segment, image=image)

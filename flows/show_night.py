@@ -1,0 +1,71 @@
+"""What is printed of a night: what would be done, what is being done, what was done."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.night_report import NightReport, NightRow, Outcome
+from flows.plan_night import Decision
+from flows.progress import format_bytes, format_seconds
+
+_COLOURS = {Outcome.SEGMENTED: "green", Outcome.FAILED: "yellow", Outcome.LEFT: "yellow", Outcome.SET_ASIDE: "red"}
+
+
+def show_decisions(console: Console, decisions: Sequence[Decision]) -> None:
+    """Print what a night would do."""
+    table = _table("Acquisition", "Size", "Action", "Why")
+    for decision in decisions:
+        acquisition = decision.acquisition
+        size = f"{format_bytes(acquisition.size_bytes)}, {acquisition.n_files} file(s)"
+        table.add_row(escape(acquisition.name), size, str(decision.action), escape(decision.reason))
+    if decisions:
+        console.print(table)
+    n_work = sum(decision.is_work for decision in decisions)
+    console.print(f"{len(decisions)} acquisition(s), {n_work} to segment. Nothing was changed.", highlight=False)
+
+
+def show_begin(console: Console, decision: Decision) -> None:
+    """Print which acquisition's turn it is."""
+    console.print(
+        f"[bold]{escape(decision.acquisition.name)}[/]: {escape(decision.reason)}", highlight=False, soft_wrap=True
+    )
+
+
+def show_failure(console: Console, row: NightRow) -> None:
+    """Print why an acquisition failed; what went well is in the table at the end."""
+    if row.outcome != Outcome.SEGMENTED:
+        console.print(
+            f"[bold red]{escape(row.name)}[/]: {row.outcome}: {escape(row.reason)}", highlight=False, soft_wrap=True
+        )
+
+
+def show_night(console: Console, report: NightReport) -> None:
+    """Print what a night did."""
+    if report.skipped_because:
+        console.print(f"Nothing was done: {escape(report.skipped_because)}.", highlight=False, soft_wrap=True)
+        return
+    table = _table("Acquisition", "Action", "Why", "Result")
+    for row in report.rows:
+        colour = _COLOURS.get(row.outcome, "dim")
+        table.add_row(escape(row.name), str(row.action), escape(row.reason), f"[{colour}]{_result(row)}[/]")
+    if report.rows:
+        console.print(table)
+    counts = f"{report.n_segmented} segmented, {report.n_failed} failed, of {len(report.rows)} acquisition(s)"
+    console.print(f"[bold]Done:[/] {counts}", highlight=False)
+    console.print(f"Results: {escape(report.folder)}", highlight=False, soft_wrap=True)
+
+
+def _result(row: NightRow) -> str:
+    if row.outcome != Outcome.SEGMENTED:
+        return str(row.outcome) if row.outcome != Outcome.SKIPPED else "-"
+    objects = "" if row.n_objects is None else f"{row.n_objects:,} objects, "
+    return f"{objects}{(row.n_pixels or 0) / 1e6:,.2f} Mpx in {format_seconds(row.seconds)}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")  # whole names and reasons, never an ellipsis
+    return table

@@ -1,0 +1,210 @@
+"""What lies in a watched folder: acquisitions, whether they are complete, and what tells one from a changed one.
+
+A folder is read as a flat list of files, here or in an object store, and the list is cut into acquisitions by one
+function; nothing is opened but directories. Whoever decides what to do with them is `flows.plan_night`.
+"""
+
+import fnmatch
+import hashlib
+import importlib.util
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline import store
+from pipeline.errors import InputError, PipelineError
+from pipeline.files import exists
+from pipeline.lock import LOCK_NAME
+from pipeline.record import ATTRIBUTE
+from pipeline.watched_files import ZARR_METADATA, FoundFile, list_files, local_file
+
+# Whole slides and stacks that `pipeline.readers` opens by itself. No JPEG: scanners lay overviews beside their slides.
+FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")
+_PLUGIN_SUFFIXES = {"bioio_czi": ".czi", "bioio_lif": ".lif", "bioio_nd2": ".nd2"}
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One image as it came from a microscope.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path or URL.
+    name : str
+        Relative to the watched folder, with "/".
+    n_files, size_bytes : int
+        How much it is.
+    changed_s : float
+        Newest time of modification or of change of status (ctime, which no program can set back) of its files
+        (epoch); inf where an object store tells none.
+    fingerprint : str
+        sha256 over its files' names, sizes and times of modification.
+    is_zarr : bool
+        A folder that is read as Zarr, or else a file that is converted first.
+    """
+
+    path: str
+    name: str
+    n_files: int
+    size_bytes: int
+    changed_s: float
+    fingerprint: str
+    is_zarr: bool
+
+
+def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Acquisition]:
+    """All acquisitions below a folder, by name.
+
+    A folder with Zarr metadata, or called ``*.zarr``, is one; so is a file with a suffix that `ingest` reads. Hidden
+    ones, lock files, unfinished files and segmentations that this package made are none. A folder that several
+    symbolic links lead to is read once, under its own name if that lies below `watch`.
+
+    Parameters
+    ----------
+    watch : str
+        Folder or URL.
+    patterns : sequence of str
+        If any, only names that match one, as ``*.svs``; ``*`` stands for "/" too.
+    skip : sequence of str
+        Folders that are not looked into.
+
+    Raises
+    ------
+    InputError
+        If the folder is not there, cannot be listed, or is an image itself.
+    """
+    watch = store.resolve_location(watch)
+    skip = [store.resolve_location(location) for location in skip]
+    found = _group(watch, list(list_files(watch, skip)))
+    chosen = [a for a in found if not patterns or any(fnmatch.fnmatchcase(a.name, p) for p in patterns)]
+    return [a for a in chosen if not (a.is_zarr and _is_made_by_us(a.path))]
+
+
+def read_again(acquisition: Acquisition) -> Acquisition | None:
+    """The same acquisition as it is now; None if it is gone."""
+    path = acquisition.path
+    if acquisition.is_zarr:
+        try:
+            files = [file for file in list_files(path, [], in_store=True) if not _is_unfinished(file.name)]
+        except InputError:
+            return None
+    else:
+        file = local_file(path, os.path.basename(path))
+        files = [] if file is None else [file]
+    return _make(path, acquisition.name, files, is_zarr=acquisition.is_zarr) if files else None
+
+
+def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float, marker: str | None = None) -> str:
+    """Why an acquisition is to be left alone for now; "" if it is complete.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        As found.
+    now_s : float
+        Time of day (epoch).
+    stable_minutes : float
+        How long it must not have changed; not asked where there is a marker.
+    marker : str, optional
+        File that says that it is complete: see `marker_path`.
+    """
+    if marker is not None:
+        path = marker_path(acquisition, marker)
+        return "" if exists(path) else f"{path} is not there yet"
+    if math.isinf(acquisition.changed_s):
+        return "its store does not say when it was changed: use a marker"
+    quiet = (now_s - acquisition.changed_s) / 60
+    return (
+        "" if quiet >= stable_minutes else f"changed {max(quiet, 0):.1f} min ago, expected {stable_minutes:g} or more"
+    )
+
+
+def marker_path(acquisition: Acquisition, marker: str) -> str:
+    """Where the file lies that says that an acquisition is complete.
+
+    With "{name}" (``slide.svs``) or "{stem}" (``slide``) in it, beside the acquisition; else inside the folder: the
+    Zarr itself, or the one that the file lies in.
+
+    >>> slide = Acquisition("/scans/a/slide.svs", "a/slide.svs", 1, 9, 0.0, "", is_zarr=False)
+    >>> marker_path(slide, "{stem}.done"), marker_path(slide, "COMPLETE")
+    ('/scans/a/slide.done', '/scans/a/COMPLETE')
+
+    Raises
+    ------
+    InputError
+        If the marker is no file name, or names another field.
+    """
+    folder, _, name = acquisition.path.rpartition("/")
+    try:
+        file = marker.format(name=name, stem=name.rpartition(".")[0].removesuffix(".ome") or name)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(f"marker={marker!r}: expected {{name}} or {{stem}} in it, or a plain file name.") from error
+    if not file or "/" in file:
+        raise InputError(f"marker={marker!r}: expected the name of a file, without '/'.")
+    is_inside = file == marker and acquisition.is_zarr
+    return store.join(acquisition.path if is_inside else folder, file)
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Suffixes of files that `ingest` can read on this machine."""
+    plugins = {name: suffix for name, suffix in _PLUGIN_SUFFIXES.items() if importlib.util.find_spec(name)}
+    return (*FILE_SUFFIXES, *plugins.values())
+
+
+# -- cutting a list of files into acquisitions -------------------------------------------------------------------
+
+
+def _group(watch: str, files: Sequence[FoundFile]) -> list[Acquisition]:
+    stores = {file.name.rpartition("/")[0] for file in files if file.name.rpartition("/")[2] in ZARR_METADATA}
+    if "" in stores:
+        raise InputError(f"watch={watch} is an image itself, expected a folder of images.")
+    suffixes, inside = readable_suffixes(), dict[str, list[FoundFile]]()
+    alone = []
+    for file in files:
+        root = _topmost_store(file.name, stores)
+        if _is_hidden(root or file.name):
+            continue
+        if root:
+            inside.setdefault(root, []).extend([] if _is_unfinished(file.name) else [file])
+        elif file.name.lower().endswith(suffixes):
+            alone.append(_make(store.join(watch, file.name), file.name, [file], is_zarr=False))
+    for root, parts in inside.items():
+        below = [FoundFile(f.name.removeprefix(f"{root}/"), f.size_bytes, f.mark, f.changed_s) for f in parts]
+        if below:
+            alone.append(_make(store.join(watch, root), root, below, is_zarr=True))
+    return sorted(alone, key=lambda acquisition: acquisition.name)
+
+
+def _topmost_store(name: str, stores: set[str]) -> str:
+    """The outermost folder of a file that is a Zarr; "" if none is."""
+    parts = name.split("/")[:-1]
+    folders = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+    return next((folder for folder in folders if folder in stores or folder.endswith(".zarr")), "")
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.endswith((".partial", LOCK_NAME))
+
+
+def _make(path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool) -> Acquisition:
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        relative = file.name if is_zarr else os.path.basename(file.name)
+        digest.update(f"{relative}\0{file.size_bytes}\0{file.mark}\n".encode(errors="surrogateescape"))
+    size, changed = sum(file.size_bytes for file in files), max(file.changed_s for file in files)
+    return Acquisition(path, name, len(files), size, changed, digest.hexdigest(), is_zarr)
+
+
+def _is_made_by_us(location: str) -> bool:
+    """Whether a Zarr is a segmentation or training data of ours; what `ingest` converted is an image like any other."""
+    try:
+        record = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    except PipelineError:  # damaged metadata: its own turn says so
+        return False
+    return "shows" in record or "kind" in record

@@ -1,0 +1,141 @@
+"""The files below a folder or URL, with what tells a changed one: a flat list, for one reader of both.
+
+Local symbolic links are followed, each folder is read once: links that lead in circles end. Of hidden folders only
+those inside a Zarr are read.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pipeline import store
+from pipeline.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what object stores call it
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file below a watched folder.
+
+    Attributes
+    ----------
+    name : str
+        Relative to the folder, with "/".
+    size_bytes : int
+        Of the file.
+    mark : str
+        What changes when its content does: time of modification (ns), or the object store's own mark.
+    changed_s : float
+        When it was last touched at all (epoch).
+    """
+
+    name: str
+    size_bytes: int
+    mark: str
+    changed_s: float
+
+
+def list_files(location: str, skip: Sequence[str], *, in_store: bool = False) -> Iterator[FoundFile]:
+    """All files below a folder or URL, in no particular order.
+
+    Parameters
+    ----------
+    location : str
+        Absolute path, or URL.
+    skip : sequence of str
+        Folders that are not looked into.
+    in_store : bool
+        The folder is a Zarr: hidden folders in it belong to it.
+
+    Raises
+    ------
+    InputError
+        If it is not there or cannot be listed.
+    """
+    if store.is_remote(location):
+        yield from _list_remote(location, skip)
+        return
+    if not os.path.isdir(location):
+        raise InputError(f"watch={location}: no such folder.")
+    try:
+        os.listdir(location)
+    except OSError as error:
+        raise InputError(f"watch={location} cannot be listed: {error}") from error
+    yield from _list_local(location, {_identity(path) for path in skip if os.path.exists(path)}, in_store=in_store)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Iterator[FoundFile]:
+    """Files below a folder; links are followed last, so that a folder below it is known by its own name."""
+    folders, links = [""], list[str]()
+    while folders or links:
+        relative = folders.pop() if folders else links.pop(0)
+        folder = os.path.join(root, relative)
+        try:
+            identity = _identity(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("%s cannot be listed and is left out: %s", folder, error)
+            continue
+        if identity in seen:
+            continue
+        seen.add(identity)
+        if not in_store and (relative.endswith(".zarr") or any(entry.name in ZARR_METADATA for entry in entries)):
+            # by itself, so that its files do not depend on what else was seen
+            for file in _list_local(folder, set(), in_store=True):
+                yield replace(file, name=store.join(relative, file.name))
+            continue
+        for entry in entries:
+            name = store.join(relative, entry.name)
+            if not entry.is_dir():
+                yield from filter(None, [local_file(entry.path, name)])
+            elif in_store or not entry.name.startswith("."):  # .snapshot holds a file server's whole past
+                (links if entry.is_symlink() else folders).append(name)
+
+
+def local_file(path: str, name: str) -> FoundFile | None:
+    """What the file system knows of a file; None if it is gone, or a link that leads nowhere."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return FoundFile(name, status.st_size, str(status.st_mtime_ns), max(status.st_mtime, status.st_ctime))
+
+
+def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
+    import fsspec
+
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url)
+        filesystem.invalidate_cache()
+        files = filesystem.find(root, detail=True)
+    except Exception as error:  # back ends raise classes of their own
+        raise InputError(f"watch={url} cannot be listed: {error}") from error
+    if not files:
+        raise InputError(f"watch={url}: nothing is there.")
+    skipped = tuple(f"{location.removeprefix(url).strip('/')}/" for location in skip if location.startswith(f"{url}/"))
+    for path, info in files.items():
+        name = path[len(root) :].lstrip("/")
+        if name and not (skipped and name.startswith(skipped)):
+            changed = _remote_time(info)
+            yield FoundFile(name, int(info.get("size") or 0), str(info.get("ETag") or changed), changed)
+
+
+def _remote_time(info: dict[str, Any]) -> float:
+    value = next((info[key] for key in _TIMES if info.get(key) is not None), math.inf)
+    value = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return value.timestamp() if isinstance(value, datetime) else float(value)
