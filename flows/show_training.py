@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
     """Print what a training set holds, and what this run did."""
+    console.print(make_table("Training set", weight_maps_rows(report)))
+    console.print("Next: segment-slide training-data SET -o SAMPLES.zarr", highlight=False, soft_wrap=True)
+
+
+def weight_maps_rows(report: "WeightMapsReport") -> dict[str, str]:
+    """What a training set holds, and what a run did."""
     left_out = {"left out": f"{', '.join(report.without_labels)}: not annotated"} if report.without_labels else {}
     rows = _describe_set(report.training_set) | {
         **left_out,
@@ -24,9 +30,7 @@ def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
         "time": format_seconds(report.seconds),
         "written to": report.training_set.location,
     }
-    rows |= {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
-    console.print(make_table("Training set", rows))
-    console.print("Next: segment-slide training-data SET -o SAMPLES.zarr", highlight=False, soft_wrap=True)
+    return rows | {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
 
 
 def _describe_set(training_set: "TrainingSet") -> dict[str, str]:
@@ -41,6 +45,12 @@ def _describe_set(training_set: "TrainingSet") -> dict[str, str]:
 
 def show_training_data(console: Console, report: "TrainingDataReport") -> None:
     """Print what samples were made."""
+    console.print(make_table("Training samples", training_data_rows(report)))
+    console.print("Next: segment-slide train SAMPLES -o NAME.safetensors", highlight=False, soft_wrap=True)
+
+
+def training_data_rows(report: "TrainingDataReport") -> dict[str, str]:
+    """What samples were made."""
     rows = _describe_samples(report.samples) | {
         "files": f"{report.n_files:,}, {report.n_files_before:,} of them there before",
         "time": format_seconds(report.seconds),
@@ -48,9 +58,7 @@ def show_training_data(console: Console, report: "TrainingDataReport") -> None:
     }
     if report.preview is not None:
         rows["picture"] = str(report.preview)
-    rows |= {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
-    console.print(make_table("Training samples", rows))
-    console.print("Next: segment-slide train SAMPLES -o NAME.safetensors", highlight=False, soft_wrap=True)
+    return rows | {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
 
 
 def _describe_samples(samples: "SampleSet") -> dict[str, str]:
@@ -99,6 +107,11 @@ def _pending(n: int) -> str:
 
 def show_train(console: Console, report: "TrainReport") -> None:
     """Print how a training went."""
+    console.print(make_table("Trained network", train_rows(report)))
+
+
+def train_rows(report: "TrainReport") -> dict[str, str]:
+    """How a training went."""
     history, config = report.history, report.checkpoint.config
     rows = {
         "network": f"{config.architecture.n_parameters:,} parameters, depth {config.architecture.depth}, "
@@ -115,10 +128,9 @@ def show_train(console: Console, report: "TrainReport") -> None:
         )
     else:
         rows["best"] = "unknown: no image was kept for validation; the last weights were kept"
-    rows |= {
+    return rows | {
         "time": format_seconds(report.seconds),
         "checkpoint": str(report.checkpoint.path),
         "sha256": report.checkpoint.sha256,
         "curves": str(report.folder / "curves.png"),
     }
-    console.print(make_table("Trained network", rows))

@@ -7,6 +7,7 @@
 """
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,10 @@ def test_the_init_file_of_a_package_exists_and_imports_nothing(package):
     assert ast.get_docstring(ast.parse(source))
 
 
-def test_subpackages_have_init_files_that_import_nothing():
+def test_subpackages_have_init_files_that_import_nothing_heavy():
     for path in SOURCES:
         init = path.parent / "__init__.py"
-        assert not imported_packages(init.read_text(), package_of(path)), init
+        assert imported_packages(init.read_text(), package_of(path)) <= sys.stdlib_module_names, init
 
 
 @pytest.mark.parametrize(

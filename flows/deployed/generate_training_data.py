@@ -1,0 +1,61 @@
+"""``generate-training-data``: a training set to augmented samples, on all workers."""
+
+from prefect import flow
+
+from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS
+from flows.deployed.reports import publish_rows
+from flows.deployed.stages import ArtifactStages
+from flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
+from flows.show_training import training_data_rows
+from flows.training_data import TrainingDataReport, make_training_data
+from flows.training_request import TrainingDataRequest, prepare_samples
+from unet.checkpoint import Normalisation
+
+
+@stage("draw", lambda request: f"samples into {last_name(request.output)}")
+def draw(request: TrainingDataRequest) -> TrainingDataReport:
+    """Measure, create, draw."""
+    return make_training_data(request, ArtifactStages())
+
+
+@flow(
+    name="generate-training-data",
+    flow_run_name=name_flow_run("{training_set} → {output}"),
+    persist_result=False,
+)
+def generate_training_data(
+    training_set: str = SET,
+    output: str = SAMPLES,
+    n: int = N_SAMPLES,
+    samples: SampleParameters = SampleParameters(),
+    cluster: str = CLUSTER,
+    workers: int | None = WORKERS,
+    stage_hours: float | None = STAGE_HOURS,
+) -> TrainingDataReport:
+    """Draw augmented training samples, elastic deformation included (Ronneberger 2015, Sec. 3.1).
+
+    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    """
+    request = TrainingDataRequest(
+        training_set=training_set,
+        output=output,
+        n=n,
+        tile_px=samples.tile_px(),
+        depth=samples.depth,
+        seed=samples.seed,
+        foreground_share=samples.foreground_share,
+        augment=samples.augment(),
+        anisotropy=samples.anisotropy,
+        normalisation=Normalisation(kind=samples.normalise),
+        validation_share=samples.validation,
+        validation_names=tuple(samples.validation_images),
+        validation_tiles=samples.validation_tiles,
+        workers=workers,
+        cluster=cluster,
+    )
+    prepare_samples(request)  # what cannot be carried out is refused before anything is begun
+    with saying_how_to_go_on():
+        report = limited(draw, stage_hours)(request)
+    publish_rows(output, "Training samples", training_data_rows(report), picture=report.preview)
+    return report

@@ -1,0 +1,99 @@
+"""How stages behave when something fails: what is tried again, what is said, and how to go on."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run, task_run
+
+from cluster.errors import ClusterError
+from pipeline.errors import IncompleteError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_AFTER_S = 30
+
+
+def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a second try may do better: blocks were left undone, workers did not come, a connection broke.
+
+    Bad input, a changed model or an output of something else stay what they are.
+    """
+    try:
+        state.result(raise_on_failure=True)
+    except (IncompleteError, ClusterError, ConnectionError):
+        return True
+    except BaseException:  # noqa: BLE001, the question is what it is, and nothing of it is lost: the state holds it
+        return False
+    return False
+
+
+def last_name(location: str) -> str:
+    """The last part of a path or URL, which is what people call it.
+
+    >>> last_name("s3://slides/2026/a.ome.zarr/"), last_name("/")
+    ('a.ome.zarr', '/')
+    """
+    return location.rstrip("/").rpartition("/")[2] or location
+
+
+def name_flow_run(template: str) -> Callable[[], str]:
+    """How runs of a flow are called: a template of its parameters, of paths their last names."""
+
+    def name() -> str:
+        parameters = flow_run.parameters
+        return template.format_map({key: last_name(f"{value}") for key, value in parameters.items()})
+
+    return name
+
+
+def stage(name: str, run_name: Callable[[Any], str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A Prefect task that is a stage of a flow: it goes on where it was interrupted, so that it can be tried again.
+
+    Parameters
+    ----------
+    name : str
+        Of the task.
+    run_name : callable
+        Of its request: how its runs are called.
+    """
+    decorate = task(
+        name=name,
+        task_run_name=lambda: run_name(task_run.parameters["request"]),
+        retries=1,
+        retry_delay_seconds=RETRY_AFTER_S,
+        retry_condition_fn=is_worth_a_retry,
+        cache_policy=NO_CACHE,  # the outputs are the memory: what is there is not done again
+        persist_result=False,
+    )
+    return cast(Callable[[Callable[P, R]], Callable[P, R]], decorate)
+
+
+def limited(stage: Callable[P, R], hours: float | None) -> Callable[P, R]:
+    """A stage that ends after so many hours."""
+    return stage if hours is None else cast(Any, stage).with_options(timeout_seconds=hours * 3600)
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on() -> Iterator[None]:
+    """Add to an error that leaves something undone how the rest gets done.
+
+    Raises
+    ------
+    IncompleteError
+        With the remedy.
+    """
+    try:
+        yield
+    except IncompleteError as error:
+        raise IncompleteError(
+            f"{error}\nRun the flow again with the same parameters to go on: what is done is kept."
+        ) from error
+    except TimeoutError as error:
+        raise IncompleteError(
+            f"A stage took longer than stage_hours allows ({error}). Run the flow again with the same parameters, and "
+            f"more hours or workers, to go on: what is done is kept."
+        ) from error

@@ -1,0 +1,42 @@
+"""``prepare-weight-maps``: annotated images to a training set, classes and the weight of each pixel."""
+
+from prefect import flow
+
+from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS
+from flows.deployed.reports import publish_rows
+from flows.deployed.stages import ArtifactStages
+from flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, WeightParameters
+from flows.show_training import weight_maps_rows
+from flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
+
+
+@stage("weigh", lambda request: f"weight maps into {last_name(request.output)}")
+def weigh(request: WeightMapsRequest) -> WeightMapsReport:
+    """Ingest, find objects, count, create, weigh."""
+    return make_weight_maps(request, ArtifactStages())
+
+
+@flow(name="prepare-weight-maps", flow_run_name=name_flow_run("weight maps → {output}"), persist_result=False)
+def prepare_weight_maps(
+    images: list[str] = IMAGES,
+    output: str = SET,
+    labels: list[str] = LABELS,
+    annotation: AnnotationParameters = AnnotationParameters(),
+    weights: WeightParameters = WeightParameters(),
+    cluster: str = CLUSTER,
+    workers: int | None = WORKERS,
+    stage_hours: float | None = STAGE_HOURS,
+) -> WeightMapsReport:
+    """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
+
+    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    """
+    request = WeightMapsRequest(
+        output, annotation.annotation(images, labels), weights.options(annotation), workers, cluster
+    )
+    plan_request(request)  # what cannot be carried out is refused before anything is begun
+    with saying_how_to_go_on():
+        report = limited(weigh, stage_hours)(request)
+    publish_rows(output, "Training set", weight_maps_rows(report))
+    return report

@@ -1,0 +1,77 @@
+"""``segment-new-acquisitions``: every night, what is new and complete, each once by each version of the model."""
+
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.deployed.night_reports import publish_decisions, publish_night, summarise
+from flows.deployed.operate import name_flow_run
+from flows.deployed.parameters import (
+    CLUSTER,
+    MODEL,
+    STAGE_HOURS,
+    WORKERS,
+    ConversionParameters,
+    ObjectParameters,
+    SegmentParameters,
+    WatchParameters,
+)
+from flows.deployed.segment_slide import make_request, segment_slide
+from flows.new_acquisitions import segment_new
+from flows.night_report import NightReport, NightRow
+from flows.plan_night import Decision, NightRequest, plan_night
+from flows.sharing import sharing_workers
+from flows.slide import SlideReport, SlideRequest
+
+
+@flow(name="segment-new-acquisitions", flow_run_name=name_flow_run("new in {watch}"), persist_result=False)
+def segment_new_acquisitions(
+    watch: str = Field(description="Folder or URL that acquisitions arrive in.", min_length=1),
+    outputs: str = Field(description="Folder or URL for the results.", min_length=1),
+    model: str = MODEL,
+    dry_run: bool = Field(False, description="Only list what would be done, and why."),
+    watching: WatchParameters = WatchParameters(),
+    cluster: str = CLUSTER,
+    workers: int | None = WORKERS,
+    segmentation: SegmentParameters = SegmentParameters(),
+    objects: ObjectParameters | None = ObjectParameters(),
+    conversion: ConversionParameters = ConversionParameters(),
+    stage_hours: float | None = STAGE_HOURS,
+) -> Any:
+    """Segment acquisitions that are new and complete; the outputs themselves remember which are done.
+
+    Fails if somebody has to act: an acquisition failed in this night. What was set aside earlier is only listed.
+    """
+    template = make_request("", model, "", cluster, workers, segmentation, objects, conversion)
+    request = NightRequest(watch, outputs, template, **watching.model_dump())
+    logger = get_run_logger()
+
+    def run_one(slide: SlideRequest, _decision: Decision) -> SlideReport:
+        return segment_slide(
+            input=slide.segment.input,
+            model=model,
+            output=slide.segment.output,
+            cluster=cluster,
+            workers=workers,
+            segmentation=segmentation,
+            objects=objects,
+            conversion=conversion.model_copy(update={"image": slide.image}),
+            stage_hours=stage_hours,
+        )
+
+    def tell(row: NightRow) -> None:
+        logger.info("%s: %s (%s)", row.name, row.outcome, row.reason)
+
+    if dry_run:
+        decisions = plan_night(request, time.time())
+        publish_decisions(decisions, watch)
+        n_work = sum(decision.is_work for decision in decisions)
+        return Completed(message=f"{n_work} of {len(decisions)} acquisitions would be segmented; nothing was changed")
+    with sharing_workers():
+        report: NightReport = segment_new(request, run_one, tell)
+    publish_night(report, watch)
+    return (Failed if report.needs_operator else Completed)(message=summarise(report))

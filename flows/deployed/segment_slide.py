@@ -1,0 +1,89 @@
+"""``segment-slide``: one acquisition from its file to the table of its objects, and a report of it."""
+
+from prefect import flow
+
+from flows.deployed import slide_stages as stages
+from flows.deployed.operate import limited, name_flow_run, saying_how_to_go_on
+from flows.deployed.parameters import (
+    CLUSTER,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    STAGE_HOURS,
+    WORKERS,
+    ConversionParameters,
+    ObjectParameters,
+    SegmentParameters,
+)
+from flows.deployed.reports import publish_slide
+from flows.prepare import SegmentRequest
+from flows.progress import timed
+from flows.sharing import sharing_workers
+from flows.slide import SlideReport, SlideRequest, check_request
+
+
+@flow(name="segment-slide", flow_run_name=name_flow_run("{input} → {output}"), persist_result=False)
+def segment_slide(
+    input: str = INPUT,
+    model: str = MODEL,
+    output: str = OUTPUT,
+    cluster: str = CLUSTER,
+    workers: int | None = WORKERS,
+    segmentation: SegmentParameters = SegmentParameters(),
+    objects: ObjectParameters | None = ObjectParameters(),
+    conversion: ConversionParameters = ConversionParameters(),
+    stage_hours: float | None = STAGE_HOURS,
+) -> SlideReport:
+    """Segment an image, number and measure its objects, and show what was found.
+
+    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    """
+    request = make_request(input, model, output, cluster, workers, segmentation, objects, conversion)
+    check_request(request)
+    clock: dict[str, float] = {}
+    with saying_how_to_go_on(), sharing_workers():
+        with timed(clock, "convert"):
+            converted = limited(stages.convert, stage_hours)(request)
+        with timed(clock, "segment"):
+            segmented = limited(stages.segment, stage_hours)(request)
+        with timed(clock, "number"):
+            numbered = limited(stages.number, stage_hours)(request) if request.objects else None
+        with timed(clock, "measure"):
+            measured = limited(stages.measure, stage_hours)(request) if request.objects and request.measure else None
+    report = SlideReport(converted, segmented, numbered, measured, clock)
+    publish_slide(request, report)
+    return report
+
+
+def make_request(
+    input: str,
+    model: str,
+    output: str,
+    cluster: str,
+    workers: int | None,
+    segmentation: SegmentParameters,
+    objects: ObjectParameters | None,
+    conversion: ConversionParameters,
+) -> SlideRequest:
+    """The parameters as the stages take them."""
+    segment = SegmentRequest(
+        input=input,
+        model=model,
+        output=output,
+        options=segmentation.options(),
+        level=segmentation.level,
+        axes=segmentation.axes,
+        channels=tuple(segmentation.channels),
+        ranges=segmentation.ranges(),
+        device=segmentation.device,
+        workers=workers,
+        cluster=cluster,
+        input_repaired=segmentation.input_repaired,
+    )
+    return SlideRequest(
+        segment,
+        image=conversion.image,
+        ingest=conversion.options(),
+        objects=None if objects is None else objects.options(),
+        measure=objects is not None and objects.measure,
+    )

@@ -1,0 +1,40 @@
+"""The stages of one slide as Prefect tasks; each calls what the command line calls."""
+
+from collections.abc import Callable
+
+from flows import slide
+from flows.deployed.operate import last_name, stage
+from flows.deployed.stages import ArtifactStages
+from flows.ingest import IngestReport
+from flows.instances import InstancesReport, label_objects
+from flows.measure import MeasureReport, measure_objects
+from flows.segment import SegmentReport, segment_slide
+from flows.slide import SlideRequest
+
+
+def _named(what: str) -> Callable[[SlideRequest], str]:
+    return lambda request: f"{what} {last_name(request.segment.input)}"
+
+
+@stage("convert", _named("convert"))
+def convert(request: SlideRequest) -> IngestReport | None:
+    """Microscope's file to OME-Zarr, if it is none yet."""
+    return slide.convert(request, ArtifactStages())
+
+
+@stage("segment", _named("segment"))
+def segment(request: SlideRequest) -> SegmentReport:
+    """Classes of all pixels: plan, connect, normalise, segment, pyramid."""
+    return segment_slide(slide.segment_request(request), ArtifactStages())
+
+
+@stage("number", _named("number objects of"))
+def number(request: SlideRequest) -> InstancesReport:
+    """Ids of all objects, and their pyramid."""
+    return label_objects(slide.instances_request(request), ArtifactStages())
+
+
+@stage("measure", _named("measure objects of"))
+def measure(request: SlideRequest) -> MeasureReport:
+    """The table of objects, and its page."""
+    return measure_objects(slide.measure_request(request), ArtifactStages())

@@ -1,0 +1,43 @@
+"""``train-unet``: samples to a checkpoint, as in the paper unless told otherwise."""
+
+from typing import Literal
+
+from prefect import flow
+from pydantic import Field
+
+from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.parameters import STAGE_HOURS
+from flows.deployed.reports import publish_rows
+from flows.deployed.stages import ArtifactStages
+from flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
+from flows.show_training import train_rows
+from flows.train import PICTURE_NAME, TrainReport, TrainRequest, train_network
+
+
+@stage("train", lambda request: f"train {last_name(request.output)}")
+def train(request: TrainRequest) -> TrainReport:
+    """Train, validate, keep the best."""
+    return train_network(request, ArtifactStages())
+
+
+@flow(name="train-unet", flow_run_name=name_flow_run("{samples} → {output}"), persist_result=False)
+def train_unet(
+    samples: str = SAMPLES,
+    output: str = CHECKPOINT,
+    training: TrainingParameters = TrainingParameters(),
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="A GPU if there is one, or which."),
+    processes: int | None = Field(None, description="That train together, one per GPU; by default all GPUs.", gt=0),
+    stage_hours: float | None = STAGE_HOURS,
+) -> TrainReport:
+    """Train a U-Net: weighted loss, He initialisation, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
+
+    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped, to the same
+    weights.
+    """
+    request = TrainRequest(
+        samples, output, training.base_channels, training.dropout, training.settings(), device, processes
+    )
+    with saying_how_to_go_on():
+        report = limited(train, stage_hours)(request)
+    publish_rows(output, "Trained network", train_rows(report), picture=report.folder / PICTURE_NAME)
+    return report
