@@ -1,0 +1,61 @@
+"""``segment-slide/slurm`` through a real Prefect server and a real SLURM: the bytes of the command on this machine."""
+
+import pytest
+
+from tests.deployed.conftest import site as site_fixture
+from tests.flows.support import noise, run_installed, shards, tree, write_array, write_model
+from tests.slurm.support import all_jobs, wait_until, write_cluster
+
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("empty_queue"), pytest.mark.timeout(600)]
+
+site = site_fixture
+SMALL = {"block": 32, "axes": "yx", "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "cells.safetensors")
+
+
+def test_a_slide_is_segmented_and_measured_on_jobs_that_are_waited_for_once(slurm, site, model, tmp_path):
+    slide, output = write_array(tmp_path / "slide.zarr", noise(300, 280)), tmp_path / "out.ome.zarr"
+    parameters = {
+        "input": str(slide),
+        "model": str(model),
+        "output": str(output),
+        "cluster": str(write_cluster(tmp_path)),
+    }
+    run = site.begin_run("segment-slide/slurm", **parameters, segmentation=SMALL)
+    names = set()
+
+    def is_over() -> bool:
+        names.update(job.split()[0] for job in all_jobs().splitlines())
+        return site.state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED")
+
+    wait_until(is_over, "the end of the run")
+    assert site.state(run)["type"] == "COMPLETED", site.log("worker")
+    assert len(names) == 2  # two jobs in all, not two for each of three stages
+    wait_until(lambda: not all_jobs(), "an empty queue")
+    alone = tmp_path / "alone.ome.zarr"
+    options = ("--axes", "yx", "--block", 32, "--precision", "float32", "--device", "cpu")
+    assert run_installed("segment", slide, "-m", model, "-o", alone, *options).exit_code == 0
+    found, wanted = tree(output), tree(alone)
+    assert {name: found[name] for name in wanted if name != "labels/zarr.json"} == {
+        name: digest for name, digest in wanted.items() if name != "labels/zarr.json"
+    }
+
+
+def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, site, model, tmp_path):
+    slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
+    parameters = {
+        "input": str(slide),
+        "model": str(model),
+        "output": str(output),
+        "cluster": str(write_cluster(tmp_path)),
+    }
+    run = site.begin_run("segment-slide/slurm", **parameters, segmentation=SMALL)
+    wait_until(lambda: len(shards(output / "labels/segmentation/0")) > 5, "some blocks")
+    assert all_jobs()
+    site.cancel(run)
+    wait_until(lambda: not all_jobs(), "an empty queue")
+    assert site.finish(run)["type"] == "CANCELLED"
