@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
-from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS
+from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
 from flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
@@ -25,13 +25,13 @@ def draw(request: TrainingDataRequest) -> TrainingDataReport:
     persist_result=False,
 )
 def generate_training_data(
-    training_set: str = SET,
-    output: str = SAMPLES,
-    n: int = N_SAMPLES,
+    training_set: Text = SET,
+    output: Text = SAMPLES,
+    n: Count = N_SAMPLES,
     samples: SampleParameters = SampleParameters(),
-    cluster: str = CLUSTER,
-    workers: int | None = WORKERS,
-    stage_hours: float | None = STAGE_HOURS,
+    cluster: Text = CLUSTER,
+    workers: Count | None = WORKERS,
+    stage_hours: Hours | None = STAGE_HOURS,
 ) -> TrainingDataReport:
     """Draw augmented training samples, elastic deformation included (Ronneberger 2015, Sec. 3.1).
 

@@ -1,6 +1,6 @@
 """Parameters of the flows as pydantic models: Prefect shows them as a form, and refuses what is out of bounds."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,16 +9,19 @@ from pipeline.ingest import IngestOptions
 from pipeline.instance_options import InstanceOptions, ObjectSize
 from pipeline.options import SegmentOptions
 
-INPUT = Field(description="Image: an OME-Zarr, or a file that ingest can read (TIFF, SVS, NDPI …).", min_length=1)
-MODEL = Field(description="Trained network (.safetensors).", min_length=1)
-OUTPUT = Field(
-    description="Result, by convention NAME.ome.zarr; the same again goes on where it stopped.", min_length=1
-)
+# Of a flow's own parameters Prefect takes bounds from the annotation, and what the form says from the default.
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(gt=0)]
+Hours = Annotated[float, Field(gt=0)]
+
+INPUT = Field(description="Image: an OME-Zarr, or a file that ingest can read (TIFF, SVS, NDPI …).")
+MODEL = Field(description="Trained network (.safetensors).")
+OUTPUT = Field(description="Result, by convention NAME.ome.zarr; the same again goes on where it stopped.")
 CLUSTER = Field(
     "local", description="Where to work: local, cuda, slurm, tcp://HOST:PORT, or a YAML file (docs/cluster.md)."
 )
-WORKERS = Field(None, description="Worker processes on this machine, or jobs; by default what suits.", gt=0)
-STAGE_HOURS = Field(None, description="Longest time of one stage (h); what is done by then is kept.", gt=0)
+WORKERS = Field(None, description="Worker processes on this machine, or jobs; by default what suits.")
+STAGE_HOURS = Field(None, description="Longest time of one stage (h); what is done by then is kept.")
 
 
 class Parameters(BaseModel):

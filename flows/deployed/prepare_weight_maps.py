@@ -3,10 +3,10 @@
 from prefect import flow
 
 from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
-from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS
+from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
-from flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, WeightParameters
+from flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, Paths, WeightParameters
 from flows.show_training import weight_maps_rows
 from flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
 
@@ -19,14 +19,14 @@ def weigh(request: WeightMapsRequest) -> WeightMapsReport:
 
 @flow(name="prepare-weight-maps", flow_run_name=name_flow_run("weight maps → {output}"), persist_result=False)
 def prepare_weight_maps(
-    images: list[str] = IMAGES,
-    output: str = SET,
+    images: Paths = IMAGES,
+    output: Text = SET,
     labels: list[str] = LABELS,
     annotation: AnnotationParameters = AnnotationParameters(),
     weights: WeightParameters = WeightParameters(),
-    cluster: str = CLUSTER,
-    workers: int | None = WORKERS,
-    stage_hours: float | None = STAGE_HOURS,
+    cluster: Text = CLUSTER,
+    workers: Count | None = WORKERS,
+    stage_hours: Hours | None = STAGE_HOURS,
 ) -> WeightMapsReport:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
 

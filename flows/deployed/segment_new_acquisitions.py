@@ -16,8 +16,11 @@ from flows.deployed.parameters import (
     STAGE_HOURS,
     WORKERS,
     ConversionParameters,
+    Count,
+    Hours,
     ObjectParameters,
     SegmentParameters,
+    Text,
     WatchParameters,
 )
 from flows.deployed.segment_slide import make_request, segment_slide
@@ -30,17 +33,17 @@ from flows.slide import SlideReport, SlideRequest
 
 @flow(name="segment-new-acquisitions", flow_run_name=name_flow_run("new in {watch}"), persist_result=False)
 def segment_new_acquisitions(
-    watch: str = Field(description="Folder or URL that acquisitions arrive in.", min_length=1),
-    outputs: str = Field(description="Folder or URL for the results.", min_length=1),
-    model: str = MODEL,
+    watch: Text = Field(description="Folder or URL that acquisitions arrive in."),
+    outputs: Text = Field(description="Folder or URL for the results."),
+    model: Text = MODEL,
     dry_run: bool = Field(False, description="Only list what would be done, and why."),
     watching: WatchParameters = WatchParameters(),
-    cluster: str = CLUSTER,
-    workers: int | None = WORKERS,
+    cluster: Text = CLUSTER,
+    workers: Count | None = WORKERS,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
-    stage_hours: float | None = STAGE_HOURS,
+    stage_hours: Hours | None = STAGE_HOURS,
 ) -> Any:
     """Segment acquisitions that are new and complete; the outputs themselves remember which are done.
 

@@ -12,8 +12,11 @@ from flows.deployed.parameters import (
     STAGE_HOURS,
     WORKERS,
     ConversionParameters,
+    Count,
+    Hours,
     ObjectParameters,
     SegmentParameters,
+    Text,
 )
 from flows.deployed.reports import publish_slide
 from flows.prepare import SegmentRequest
@@ -24,15 +27,15 @@ from flows.slide import SlideReport, SlideRequest, check_request
 
 @flow(name="segment-slide", flow_run_name=name_flow_run("{input} → {output}"), persist_result=False)
 def segment_slide(
-    input: str = INPUT,
-    model: str = MODEL,
-    output: str = OUTPUT,
-    cluster: str = CLUSTER,
-    workers: int | None = WORKERS,
+    input: Text = INPUT,
+    model: Text = MODEL,
+    output: Text = OUTPUT,
+    cluster: Text = CLUSTER,
+    workers: Count | None = WORKERS,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
-    stage_hours: float | None = STAGE_HOURS,
+    stage_hours: Hours | None = STAGE_HOURS,
 ) -> SlideReport:
     """Segment an image, number and measure its objects, and show what was found.
 

@@ -6,7 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
-from flows.deployed.parameters import STAGE_HOURS
+from flows.deployed.parameters import STAGE_HOURS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
 from flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
@@ -22,12 +22,12 @@ def train(request: TrainRequest) -> TrainReport:
 
 @flow(name="train-unet", flow_run_name=name_flow_run("{samples} → {output}"), persist_result=False)
 def train_unet(
-    samples: str = SAMPLES,
-    output: str = CHECKPOINT,
+    samples: Text = SAMPLES,
+    output: Text = CHECKPOINT,
     training: TrainingParameters = TrainingParameters(),
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="A GPU if there is one, or which."),
-    processes: int | None = Field(None, description="That train together, one per GPU; by default all GPUs.", gt=0),
-    stage_hours: float | None = STAGE_HOURS,
+    processes: Count | None = Field(None, description="That train together, one per GPU; by default all GPUs."),
+    stage_hours: Hours | None = STAGE_HOURS,
 ) -> TrainReport:
     """Train a U-Net: weighted loss, He initialisation, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
 

@@ -1,6 +1,6 @@
 """Parameters of the training flows as pydantic models; see `flows.deployed.parameters`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,14 +12,14 @@ from unet.augment import AugmentSettings
 from unet.train_settings import TrainSettings
 from unet.weight_settings import WeightSettings
 
-IMAGES = Field(description="Images: OME-Zarr, Zarr array, TIFF, PNG …, or folders of them.", min_length=1)
-LABELS: list[str] = Field(
-    [], description="Their annotation, paired by name; by default the label image inside each OME-Zarr."
-)
-SET = Field(description="Training set: what prepare-weight-maps makes, by convention NAME.zarr.", min_length=1)
-SAMPLES = Field(description="Training samples: what generate-training-data makes, NAME.zarr.", min_length=1)
-CHECKPOINT = Field(description="Checkpoint to write, NAME.safetensors.", min_length=1)
-N_SAMPLES = Field(1000, description="Samples to learn from.", gt=0)
+Paths = Annotated[list[str], Field(min_length=1)]
+
+IMAGES = Field(description="Images: OME-Zarr, Zarr array, TIFF, PNG …, or folders of them.")
+LABELS: list[str] = Field([], description="Their annotation, paired by name; by default the label image inside each.")
+SET = Field(description="Training set: what prepare-weight-maps makes, by convention NAME.zarr.")
+SAMPLES = Field(description="Training samples: what generate-training-data makes, NAME.zarr.")
+CHECKPOINT = Field(description="Checkpoint to write, NAME.safetensors.")
+N_SAMPLES = Field(1000, description="Samples to learn from.")
 
 
 class AnnotationParameters(Parameters):

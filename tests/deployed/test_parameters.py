@@ -138,6 +138,8 @@ def test_the_form_of_a_flow_says_what_each_parameter_is(flow: Flow[..., Any]) ->
     ("bad", "says"),
     [
         ({"input": ""}, "input"),
+        ({"model": ""}, "model"),
+        ({"output": ""}, "output"),
         ({"workers": 0}, "workers"),
         ({"stage_hours": -1.0}, "stage_hours"),
         ({"segmentation": {"block": 0}}, "block"),
@@ -150,6 +152,17 @@ def test_what_is_out_of_bounds_is_refused_by_name(bad: dict[str, Any], says: str
     assert segment_slide.validate_parameters({**good})
     with pytest.raises(ParameterTypeError, match=says):
         segment_slide.validate_parameters({**good, **bad})
+
+
+@pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
+def test_no_flow_takes_an_empty_place_or_no_workers(flow: Flow[..., Any]) -> None:
+    fields = parameter_schema(flow.fn).properties
+    places = {"input", "output", "outputs", "model", "watch", "training_set", "samples", "cluster", "images"}
+    for name, content in fields.items():
+        if name in places and "$ref" not in str(content):  # `samples` of one flow is a place, of another a group
+            assert content.get("minLength") == 1 or content.get("minItems") == 1, f"{name} of {flow.name}"
+        if name in ("workers", "processes", "stage_hours"):
+            assert content["anyOf"][0]["exclusiveMinimum"] == 0, f"{name} of {flow.name}"
 
 
 def test_sizes_and_ranges_are_read_as_on_the_command_line() -> None:
