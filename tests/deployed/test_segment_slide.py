@@ -156,6 +156,22 @@ def test_a_cancelled_run_ends_its_workers_and_the_next_one_finishes(site: Site, 
     assert tree(output) == tree(whole)
 
 
+def test_a_stage_that_takes_longer_than_it_may_ends_and_the_next_run_goes_on(
+    site: Site, model: Path, tmp_path: Path
+) -> None:
+    slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
+    parameters = {"input": str(slide), "model": str(model), "output": str(output), "objects": None}
+    parameters["segmentation"] = {**SMALL, "axes": "yx", "block": 16, "tile": 16}  # 2,500 blocks
+    run = site.begin_run("segment-slide/local", **parameters, stage_hours=12 / 3600)
+    state = site.finish(run)
+    assert state["type"] == "FAILED", site.log("worker")
+    assert "stage_hours" in state["message"]
+    assert "to go on" in state["message"]
+    wait_for(lambda: not dask_workers(site), "an end of the workers", 60)
+    assert len(shards(output / LABELS)) < 50 * 50
+    assert run_installed("info", output).exit_code == 0
+
+
 def dask_workers(site: Site) -> list[psutil.Process]:
     """Worker processes of flows that this site runs."""
     below = psutil.Process(site.processes["worker"].pid).children(recursive=True)
