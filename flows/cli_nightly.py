@@ -52,9 +52,10 @@ def segment_new(
     """Segment every acquisition in a folder that is complete and was not segmented with this model yet.
 
     Run it as often as you like: the outputs say what is done, what failed too often is set aside, and what was
-    interrupted goes on. Exit code 3 if an acquisition failed.
+    interrupted goes on. Exit code 3 if an acquisition failed, or needs a decision that no night before asked for.
     """
     from flows.new_acquisitions import segment_new
+    from flows.night_report import NightReport
     from flows.plan_night import Decision, NightRequest, plan_night
     from flows.prepare import SegmentRequest
     from flows.progress import RichStages
@@ -87,8 +88,11 @@ def segment_new(
         show_begin(console, decision)
         return process_slide(slide, RichStages(console))
 
+    def show(report: NightReport) -> None:
+        show_night(console, report)
+
     with sharing_workers():
-        report = segment_new(request, run_one, lambda row: show_failure(console, row))
-    show_night(console, report)
+        report = segment_new(request, run_one, lambda row: show_failure(console, row), on_broken_off=show)
+    show(report)
     if report.needs_operator:
         raise typer.Exit(EXIT_NEEDS_OPERATOR)

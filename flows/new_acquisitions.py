@@ -4,32 +4,33 @@ Plan, lock, one acquisition after the other, failures again after all others: in
 """
 
 import contextlib
-import errno
 import logging
 import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from cluster.errors import ClusterError
+from flows.night_errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
 from flows.night_report import NightReport, NightRow, Outcome
 from flows.plan_night import Action, Decision, NightRequest, check_night, decide_all, parts_missing, slide_request
 from flows.slide import SlideReport, SlideRequest, process_slide
-from pipeline import night_outputs, store
+from pipeline import night_notes, night_outputs, store
 from pipeline.acquisitions import read_again
 from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
 from pipeline.lock import hold
-from pipeline.night_outputs import Done, Failure, Layout
+from pipeline.night_notes import Done, Failure
+from pipeline.night_outputs import Layout
 from pipeline.output import label_group
 from unet.checkpoint import open_checkpoint
-from unet.errors import UnetError
 
 log = logging.getLogger(__name__)
 
 RunOne = Callable[[SlideRequest, Decision], SlideReport]
+OnReport = Callable[[NightReport], None]
+IsInfrastructure = Callable[[Exception], bool]
 
 
 def run_quietly(request: SlideRequest, _decision: Decision) -> SlideReport:
@@ -37,11 +38,19 @@ def run_quietly(request: SlideRequest, _decision: Decision) -> SlideReport:
     return process_slide(request)
 
 
+def nothing_is_infrastructure(_error: Exception) -> bool:
+    """Where nothing but the stages themselves can fail."""
+    return False
+
+
 def segment_new(
     request: NightRequest,
     run_one: RunOne = run_quietly,
     on_result: Callable[[NightRow], None] | None = None,
     clock: Callable[[], float] = time.time,
+    *,
+    is_infrastructure: IsInfrastructure = nothing_is_infrastructure,
+    on_broken_off: OnReport | None = None,
 ) -> NightReport:
     """Segment what is new and complete, go on with what was interrupted, and try again what failed.
 
@@ -59,12 +68,19 @@ def segment_new(
         Called after each try.
     clock : callable
         Time of day (epoch).
+    is_infrastructure : callable
+        Whether an error that `run_one` raised is of what carries out the stages, and not of the acquisition: a server
+        that does not answer. Such an error ends the night and counts for nobody.
+    on_broken_off : callable, optional
+        Called with the report so far if the night ends by an error or is interrupted, before that is raised.
 
     Raises
     ------
     InputError, PlanError, UnetError, ClusterError, OutputError
         What no acquisition could be segmented with: at the beginning, with nothing created; or later (workers that do
         not come, a full disk, another model in the place of the first), with what is done kept.
+    Exception
+        What `is_infrastructure` is true of.
     """
     layout = check_night(request)
     with contextlib.ExitStack() as stack:
@@ -77,14 +93,28 @@ def segment_new(
             return NightReport((), layout.folder, f"another night is at work in {layout.outputs}")
         decisions = decide_all(request, layout, clock())
         cleaned |= {os.path.dirname(decision.output) for decision in decisions if decision.is_work}
-        night = _Night(request, layout, run_one, clock)
-        return NightReport(tuple(night.run(decisions, on_result)), layout.folder)
+        night = _Night(request, layout, run_one, clock, is_infrastructure)
+        try:
+            night.run(decisions, on_result)
+        except BaseException as error:
+            _show_broken_off(on_broken_off, night.report(explain(error)))
+            raise
+        return night.report()
 
 
 def _remove_leftovers(folders: set[str]) -> None:
     """Notes that a killed night had not finished writing."""
     for folder in sorted(folders):
         store.remove_leftovers(folder, "", below=False)
+
+
+def _show_broken_off(on_broken_off: OnReport | None, report: NightReport) -> None:
+    """Show what was done; if that cannot be done either, the error that ended the night is the one to raise."""
+    try:
+        if on_broken_off is not None:
+            on_broken_off(report)
+    except Exception as error:
+        log.warning("the report of what was done before the night ended could not be shown", exc_info=error)
 
 
 @dataclass(frozen=True)
@@ -95,24 +125,37 @@ class _Night:
     layout: Layout
     run_one: RunOne
     clock: Callable[[], float]
+    is_infrastructure: IsInfrastructure
+    rows: dict[str, NightRow] = field(default_factory=dict)
 
-    def run(self, decisions: Sequence[Decision], on_result: Callable[[NightRow], None] | None) -> list[NightRow]:
-        """What became of each; failures of earlier nights come last, then those of this one."""
-        rows = {d.acquisition.name: _row(d, Outcome.SKIPPED, d.reason) for d in decisions}
+    def report(self, ended_by: str = "") -> NightReport:
+        """What became of each so far, by name."""
+        return NightReport(tuple(self.rows.values()), self.layout.folder, ended_by=ended_by)
+
+    def run(self, decisions: Sequence[Decision], on_result: Callable[[NightRow], None] | None) -> None:
+        """Everything that is to be done; failures of earlier nights come last, then those of this one."""
+        self.rows.update({d.acquisition.name: _first_row(d) for d in decisions})
         queue = deque(sorted((d for d in decisions if d.is_work), key=lambda d: d.action == Action.RETRY))
         while queue:
             decision = queue.popleft()
-            name = decision.acquisition.name
-            row = self._try(decision)
-            if row.outcome == Outcome.LEFT and rows[name].outcome == Outcome.FAILED:
+            before = self.rows[decision.acquisition.name]
+            try:
+                row = self._try(decision)
+            except BaseException as error:
+                if before.outcome == Outcome.LEFT:
+                    self.rows[before.name] = replace(before, reason=f"ended with the night: {explain(error)}")
+                raise
+            if row.outcome == Outcome.LEFT and before.outcome == Outcome.FAILED:
                 continue  # it failed, and its next try is another night's
-            row = replace(row, action=rows[name].action, seconds=rows[name].seconds + row.seconds)
-            rows[name] = row
+            row = replace(row, action=before.action, seconds=before.seconds + row.seconds)
+            self.rows[row.name] = row
             if on_result is not None:
                 on_result(row)
             if row.outcome == Outcome.FAILED:
                 queue.append(replace(decision, action=Action.RETRY, reason=row.reason, tries=decision.tries + 1))
-        return list(rows.values())
+        for decision in decisions:  # last, so that what was shown to nobody is asked again
+            if decision.needs_decision:
+                night_notes.write_question(decision.output, decision.acquisition.name, decision.reason)
 
     def _try(self, decision: Decision) -> NightRow:
         """Segment one acquisition, and write down how that ended."""
@@ -126,17 +169,16 @@ class _Night:
             reason = "changed while it was segmented"
             self._note(decision, decision.tries, reason)
             return _row(decision, Outcome.LEFT, reason, seconds)
+        if error is not None and is_nobodys_fault(error):
+            return _row(decision, Outcome.LEFT, explain(error), seconds)
         if report is None:
-            reason = _explain(error)
-            self._note(decision, decision.tries + 1, reason)
-            is_last = decision.tries + 1 >= self.request.max_tries
-            return _row(decision, Outcome.SET_ASIDE if is_last else Outcome.FAILED, reason, seconds)
+            return self._fail(decision, error or RuntimeError("no report"), seconds)
         done = self._finish(decision, report)
         counts = {"n_objects": done.n_objects, "n_pixels": done.n_pixels}
         return _row(decision, Outcome.SEGMENTED, decision.reason, seconds, **counts)
 
     def _attempt(self, decision: Decision) -> tuple[SlideReport | None, Exception | None]:
-        """The report of all stages, or the error that is this acquisition's own; others are raised."""
+        """The report of all stages, or the error that is this acquisition's own or nobody's; others are raised."""
         try:
             self._clear_the_way(decision)
             report = self.run_one(slide_request(self.request, decision), decision)
@@ -144,7 +186,7 @@ class _Night:
             if missing:
                 raise IncompleteError(f"{', '.join(missing)} is missing in {decision.output} after all stages.")
         except Exception as error:
-            if _is_cancellation(error) or _concerns_all(error):
+            if is_cancellation(error) or concerns_all(error) or self.is_infrastructure(error):
                 raise
             self.layout.check_writable()
             if not isinstance(error, PipelineError):
@@ -152,12 +194,21 @@ class _Night:
             return None, error
         return report, None
 
+    def _fail(self, decision: Decision, error: Exception, seconds: float) -> NightRow:
+        """Count a failure."""
+        reason = explain_failure(error, decision.output, slide_request(self.request, decision).image)
+        self._note(decision, decision.tries + 1, reason)
+        is_last = decision.tries + 1 >= self.request.max_tries
+        return _row(decision, Outcome.SET_ASIDE if is_last else Outcome.FAILED, reason, seconds)
+
     def _finish(self, decision: Decision, report: SlideReport) -> Done:
         n_objects = report.numbered.n_objects if report.numbered else None
         n_pixels = _count_pixels(decision.output, self.request.template.segment.options.name)
-        seconds = report.stage_seconds
-        done = night_outputs.write_done(self.layout, decision.acquisition, n_objects, n_pixels, seconds)
-        night_outputs.delete_failure(decision.output)
+        output, acquisition = decision.output, decision.acquisition
+        sha256, seconds = self.layout.model_sha256, report.stage_seconds
+        done = night_notes.write_done(output, acquisition, sha256, n_objects, n_pixels, seconds)
+        night_notes.forget_tries(output)
+        night_notes.write_question(output, acquisition.name, "")
         return done
 
     def _check_model(self) -> None:
@@ -168,16 +219,28 @@ class _Night:
     def _clear_the_way(self, decision: Decision) -> None:
         """Delete what does not go with what is to be made: of an earlier content, or of parts that somebody deleted."""
         output, acquisition = decision.output, decision.acquisition
-        failure = night_outputs.read_failure(output)
-        if failure and failure.fingerprint != acquisition.fingerprint:
+        night_outputs.check_free(output)
+        if night_notes.begun_from(output) not in (None, acquisition.fingerprint):
             night_outputs.delete_unfinished(output)
         night_outputs.reopen(output, self.request.template.segment.options.name)
         night_outputs.delete_stale_image(self.layout, acquisition)
+        night_notes.write_begun(output, acquisition.fingerprint)
 
     def _note(self, decision: Decision, tries: int, reason: str) -> None:
         last = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="seconds")
         failure = Failure(tries, reason, decision.acquisition.fingerprint, self.layout.model_sha256, last)
-        night_outputs.write_failure(decision.output, failure)
+        night_notes.write_failure(decision.output, failure)
+
+
+def _first_row(decision: Decision) -> NightRow:
+    """What became of an acquisition if the night ended now."""
+    if decision.is_work:
+        return _row(decision, Outcome.LEFT, f"its turn did not come: {decision.reason}")
+    if decision.needs_decision:
+        known = night_notes.read_questions(decision.output).get(decision.acquisition.name)
+        is_new = known != decision.reason
+        return _row(decision, Outcome.NEEDS_DECISION if is_new else Outcome.SKIPPED, decision.reason)
+    return _row(decision, Outcome.SKIPPED, decision.reason)
 
 
 def _row(decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0, **counts: int | None) -> NightRow:
@@ -192,22 +255,3 @@ def _has_changed(decision: Decision) -> bool:
 
 def _count_pixels(output: str, name: str) -> int:
     return math.prod(store.open_array(output, f"{label_group(name)}/0", zarr_format=3).shape)
-
-
-def _explain(error: Exception | None) -> str:
-    """The sentence of an error of ours; of others, their class too."""
-    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-
-
-def _is_cancellation(error: Exception) -> bool:
-    """Whether somebody ended the run: whatever runs the stages has an exception of its own for that."""
-    return any("Cancel" in kind.__name__ for kind in type(error).__mro__)
-
-
-def _concerns_all(error: Exception) -> bool:
-    """Whether an error would meet every acquisition: workers that do not come, the model, a disk that takes no more.
-
-    Blocks tell the reason of a failed write as text, so that is where the disk's state is read.
-    """
-    disk = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
-    return isinstance(error, ClusterError | UnetError) or any(text in str(error) for text in disk)

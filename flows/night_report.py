@@ -12,7 +12,8 @@ class Outcome(StrEnum):
     SEGMENTED = "segmented"
     FAILED = "failed"  # and is tried again
     SET_ASIDE = "set aside"  # in this night
-    LEFT = "left"  # it changed meanwhile: for another night
+    LEFT = "left"  # for another night: it changed, another run holds it, its time was used up, the night ended
+    NEEDS_DECISION = "needs a decision"  # and this is the first night to say so
     SKIPPED = "skipped"  # nothing was to be done
 
 
@@ -60,11 +61,14 @@ class NightReport:
         Where the results of this model lie.
     skipped_because : str
         Why nothing was done at all: another night was at work.
+    ended_by : str
+        The error that ended the night before its end; "" if none did.
     """
 
     rows: tuple[NightRow, ...] = ()
     folder: str = ""
     skipped_because: str = ""
+    ended_by: str = ""
 
     def count(self, outcome: Outcome) -> int:
         """Acquisitions with an outcome."""
@@ -86,6 +90,11 @@ class NightReport:
         return tuple(row for row in self.rows if row.outcome == Outcome.SET_ASIDE)
 
     @property
+    def newly_undecided(self) -> tuple[NightRow, ...]:
+        """Acquisitions that somebody has to decide about, and that no night before said so of."""
+        return tuple(row for row in self.rows if row.outcome == Outcome.NEEDS_DECISION)
+
+    @property
     def needs_operator(self) -> bool:
-        """Whether something failed in this night; what was set aside before does not count."""
-        return self.n_failed > 0
+        """Whether something failed or asks for a decision in this night; what did so before does not count."""
+        return self.n_failed > 0 or bool(self.newly_undecided) or bool(self.ended_by)

@@ -14,17 +14,8 @@ from flows.where import plan_cluster
 from pipeline import store
 from pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
 from pipeline.errors import InputError, OutputError
-from pipeline.night_outputs import (
-    IMAGES,
-    Done,
-    Failure,
-    Layout,
-    failure_path,
-    missing_parts,
-    output_name,
-    read_done,
-    read_failure,
-)
+from pipeline.night_notes import Done, Failure, begun_from, failure_path, read_done, read_failure
+from pipeline.night_outputs import IMAGES, Layout, missing_parts, output_name
 from pipeline.output import check_name
 from pipeline.sizes import choose_block, choose_chunk, choose_tile
 from unet.checkpoint import open_checkpoint
@@ -43,10 +34,12 @@ class Action(StrEnum):
     GROWING = "growing"
     SET_ASIDE = "set aside"
     TOO_OLD = "too old"
+    CHANGED = "changed"
     REFUSED = "refused"
 
 
 WORK = (Action.SEGMENT, Action.RESUME, Action.RETRY)
+UNDECIDED = (Action.CHANGED, Action.REFUSED)
 
 
 @dataclass(frozen=True)
@@ -111,6 +104,11 @@ class Decision:
     def is_work(self) -> bool:
         """Whether something is to be done."""
         return self.action in WORK
+
+    @property
+    def needs_decision(self) -> bool:
+        """Whether nothing can be done before somebody renames, copies or deletes something."""
+        return self.action in UNDECIDED
 
 
 def check_night(request: NightRequest) -> Layout:
@@ -221,7 +219,7 @@ def _decide(request: NightRequest, layout: Layout, acquisition: Acquisition, now
 def _judge_finished(request: NightRequest, acquisition: Acquisition, output: str, done: Done) -> tuple[Action, str]:
     """What to do with an acquisition whose output says that it is done."""
     if done.fingerprint != acquisition.fingerprint:
-        return Action.SET_ASIDE, f"changed since it was segmented: delete {output} to segment it again"
+        return Action.CHANGED, f"changed since it was segmented: delete {output} to segment it again"
     missing = parts_missing(request.template, output)
     if not missing:
         return Action.DONE, "" if done.n_objects is None else f"{done.n_objects:,} objects"
@@ -250,6 +248,8 @@ def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, 
 def _judge_unfinished(request: NightRequest, acquisition: Acquisition, output: str, now_s: float) -> tuple[Action, str]:
     """What to do with an acquisition that was never finished and never failed."""
     if store.is_occupied(output):
+        if begun_from(output) not in (None, acquisition.fingerprint):
+            return Action.SEGMENT, "changed since it was begun"
         return Action.RESUME, "begun earlier"
     age_days = (now_s - acquisition.changed_s) / _DAY_S
     if request.max_age_days is not None and age_days > request.max_age_days:

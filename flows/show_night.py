@@ -10,7 +10,13 @@ from flows.night_report import NightReport, NightRow, Outcome
 from flows.plan_night import Decision
 from flows.progress import format_bytes, format_seconds
 
-_COLOURS = {Outcome.SEGMENTED: "green", Outcome.FAILED: "yellow", Outcome.LEFT: "yellow", Outcome.SET_ASIDE: "red"}
+_COLOURS = {
+    Outcome.SEGMENTED: "green",
+    Outcome.FAILED: "yellow",
+    Outcome.LEFT: "yellow",
+    Outcome.SET_ASIDE: "red",
+    Outcome.NEEDS_DECISION: "red",
+}
 
 
 def show_decisions(console: Console, decisions: Sequence[Decision]) -> None:
@@ -53,7 +59,9 @@ def show_night(console: Console, report: NightReport) -> None:
     if report.rows:
         console.print(table)
     counts = f"{report.n_segmented} segmented, {report.n_failed} failed, of {len(report.rows)} acquisition(s)"
-    console.print(f"[bold]Done:[/] {counts}", highlight=False)
+    if report.newly_undecided:
+        counts += f"; {len(report.newly_undecided)} need(s) a decision"
+    console.print(f"[bold]{'Broken off' if report.ended_by else 'Done'}:[/] {counts}", highlight=False)
     console.print(f"Results: {escape(report.folder)}", highlight=False, soft_wrap=True)
 
 

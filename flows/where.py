@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import lzma
 import os
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +126,12 @@ def check_readable(image: StoredImage) -> None:
     """
     try:
         array = image.array()
-        with contextlib.suppress(RuntimeError, ValueError):  # what codecs raise
-            array[tuple(slice(0, 1) for _ in array.shape)]
+        with contextlib.suppress(RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError):  # what codecs raise
+            try:
+                array[tuple(slice(0, 1) for _ in array.shape)]
+            except OSError as error:
+                if error.errno is not None:  # of gzip and bz2 it has none: what they read is damaged
+                    raise
     except Exception as error:
         raise InputError(f"it cannot be read ({error}); is the folder shared with this node?") from error
     if array.shape != image.shape:

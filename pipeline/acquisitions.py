@@ -9,15 +9,16 @@ import hashlib
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from pipeline import store
 from pipeline.errors import InputError, PipelineError
 from pipeline.files import exists
 from pipeline.lock import LOCK_NAME
 from pipeline.record import ATTRIBUTE
-from pipeline.watched_files import ZARR_METADATA, FoundFile, list_files, local_file
+from pipeline.watched_files import FoundFile, list_files, local_file
 
 # Whole slides and stacks that `pipeline.readers` opens by itself. No JPEG: scanners lay overviews beside their slides.
 FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")
@@ -37,8 +38,8 @@ class Acquisition:
     n_files, size_bytes : int
         How much it is.
     changed_s : float
-        Newest time of modification or of change of status (ctime, which no program can set back) of its files
-        (epoch); inf where an object store tells none.
+        Newest time at which one of its files was changed in any way (epoch): of a local one by the file system's own
+        clock (ctime), which no program can set; inf where an object store tells none.
     fingerprint : str
         sha256 over its files' names, sizes and times of modification.
     is_zarr : bool
@@ -77,7 +78,7 @@ def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[s
     """
     watch = store.resolve_location(watch)
     skip = [store.resolve_location(location) for location in skip]
-    found = _group(watch, list(list_files(watch, skip)))
+    found = sorted(_group(watch, list_files(watch, skip)), key=lambda acquisition: acquisition.name)
     chosen = [a for a in found if not patterns or any(fnmatch.fnmatchcase(a.name, p) for p in patterns)]
     return [a for a in chosen if not (a.is_zarr and _is_made_by_us(a.path))]
 
@@ -116,9 +117,9 @@ def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float
     if math.isinf(acquisition.changed_s):
         return "its store does not say when it was changed: use a marker"
     quiet = (now_s - acquisition.changed_s) / 60
-    return (
-        "" if quiet >= stable_minutes else f"changed {max(quiet, 0):.1f} min ago, expected {stable_minutes:g} or more"
-    )
+    if quiet < 0:
+        return f"changed {-quiet:.1f} min after now: its server's clock is ahead; set it right, or use a marker"
+    return "" if quiet >= stable_minutes else f"changed {quiet:.1f} min ago, expected {stable_minutes:g} or more"
 
 
 def marker_path(acquisition: Acquisition, marker: str) -> str:
@@ -156,32 +157,21 @@ def readable_suffixes() -> tuple[str, ...]:
 # -- cutting a list of files into acquisitions -------------------------------------------------------------------
 
 
-def _group(watch: str, files: Sequence[FoundFile]) -> list[Acquisition]:
-    stores = {file.name.rpartition("/")[0] for file in files if file.name.rpartition("/")[2] in ZARR_METADATA}
-    if "" in stores:
-        raise InputError(f"watch={watch} is an image itself, expected a folder of images.")
-    suffixes, inside = readable_suffixes(), dict[str, list[FoundFile]]()
-    alone = []
-    for file in files:
-        root = _topmost_store(file.name, stores)
-        if _is_hidden(root or file.name):
-            continue
-        if root:
-            inside.setdefault(root, []).extend([] if _is_unfinished(file.name) else [file])
-        elif file.name.lower().endswith(suffixes):
-            alone.append(_make(store.join(watch, file.name), file.name, [file], is_zarr=False))
-    for root, parts in inside.items():
-        below = [FoundFile(f.name.removeprefix(f"{root}/"), f.size_bytes, f.mark, f.changed_s) for f in parts]
-        if below:
-            alone.append(_make(store.join(watch, root), root, below, is_zarr=True))
-    return sorted(alone, key=lambda acquisition: acquisition.name)
-
-
-def _topmost_store(name: str, stores: set[str]) -> str:
-    """The outermost folder of a file that is a Zarr; "" if none is."""
-    parts = name.split("/")[:-1]
-    folders = ["/".join(parts[: n + 1]) for n in range(len(parts))]
-    return next((folder for folder in folders if folder in stores or folder.endswith(".zarr")), "")
+def _group(watch: str, files: Iterable[FoundFile]) -> Iterator[Acquisition]:
+    """Acquisitions as their files come: those of one Zarr are held at a time, which may be millions."""
+    suffixes = readable_suffixes()
+    for root, members in groupby(files, lambda file: file.store):
+        if root == "":
+            raise InputError(f"watch={watch} is an image itself, expected a folder of images.")
+        if root is None:
+            for file in members:
+                if file.name.lower().endswith(suffixes) and not _is_hidden(file.name):
+                    yield _make(store.join(watch, file.name), file.name, [file], is_zarr=False)
+        elif not _is_hidden(root):
+            parts = (file for file in members if not _is_unfinished(file.name))
+            below = [replace(file, name=file.name.removeprefix(f"{root}/")) for file in parts]
+            if below:
+                yield _make(store.join(watch, root), root, below, is_zarr=True)
 
 
 def _is_hidden(name: str) -> bool:

@@ -7,30 +7,25 @@
     └── <model>-<first 12 of its sha256>/
         ├── <name>.ome.zarr                 one acquisition's output
         │   └── segment-slide.done.json     written last
-        └── <name>.ome.zarr.failed.json     how often it failed and why; deleting it forgets that
+        ├── <name>.ome.zarr.begun.json      of which content it is being made, until it is done
+        ├── <name>.ome.zarr.failed.json     how often it failed and why; deleting it forgets that
+        └── <name>.ome.zarr.questions.json  what somebody was told to decide; deleting it asks again
 """
 
-import json
-import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pipeline import instance_output, store
 from pipeline.acquisitions import Acquisition
-from pipeline.errors import OutputError
-from pipeline.files import delete, exists, read_file, write_file
+from pipeline.files import delete, exists, write_file
 from pipeline.ingest_plan import fingerprint_files
+from pipeline.lock import hold
 from pipeline.measure_plan import TABLES
+from pipeline.night_notes import DONE_FILE, read_done
 from pipeline.output import label_group
-from pipeline.record import ATTRIBUTE, code_version
+from pipeline.record import ATTRIBUTE
 
-Note = TypeVar("Note")
-
-log = logging.getLogger(__name__)
-
-DONE_FILE, FAILED_SUFFIX, IMAGES = "segment-slide.done.json", ".failed.json", "images"
+IMAGES = "images"
 _PROBE_BYTES = 1 << 20  # a disk that is full for a shard may still take a note
 
 
@@ -76,60 +71,6 @@ class Layout:
         delete(probe)
 
 
-@dataclass(frozen=True)
-class Done:
-    """What the last file of an output says.
-
-    Attributes
-    ----------
-    name, fingerprint, size_bytes, n_files
-        Of the acquisition.
-    model_sha256 : str
-        Of the checkpoint.
-    n_objects : int or None
-        None if none were numbered.
-    n_pixels : int
-        Of the label image.
-    stage_seconds : dict
-        Wall time per stage, of the run that finished it.
-    code_version : str
-        Of this package.
-    """
-
-    name: str
-    fingerprint: str
-    size_bytes: int
-    n_files: int
-    model_sha256: str
-    n_objects: int | None
-    n_pixels: int
-    stage_seconds: Mapping[str, float]
-    code_version: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The note beside the output of an acquisition that failed.
-
-    Attributes
-    ----------
-    tries : int
-        How often, as it is now.
-    reason : str
-        Of the last time.
-    fingerprint : str
-        Of the acquisition that failed; a changed one starts anew.
-    model_sha256, last
-        With which model, and when (UTC).
-    """
-
-    tries: int
-    reason: str
-    fingerprint: str
-    model_sha256: str
-    last: str
-
-
 def output_name(name: str) -> str:
     """File name of a result; several acquisitions may ask for the same.
 
@@ -137,77 +78,6 @@ def output_name(name: str) -> str:
     ('a/slide.svs.ome.zarr', 'b.ome.zarr', 'b.ome.zarr')
     """
     return f"{name.removesuffix('.zarr').removesuffix('.ome') if name.endswith('.zarr') else name}.ome.zarr"
-
-
-# -- notes -------------------------------------------------------------------------------------------------------
-
-
-def read_done(output: str) -> Done | None:
-    """What an output's last file says; None if it is not finished."""
-    content = _read_json(store.join(output, DONE_FILE))
-    return None if content is None else _from_json(Done, content)
-
-
-def write_done(layout: Layout, acquisition: Acquisition, n_objects: int | None, n_pixels: int, seconds: Any) -> Done:
-    """Say that an output is finished."""
-    done = Done(
-        name=acquisition.name,
-        fingerprint=acquisition.fingerprint,
-        size_bytes=acquisition.size_bytes,
-        n_files=acquisition.n_files,
-        model_sha256=layout.model_sha256,
-        n_objects=n_objects,
-        n_pixels=n_pixels,
-        stage_seconds={stage: round(value, 3) for stage, value in seconds.items()},
-        code_version=code_version(),
-    )
-    _write_json(store.join(layout.output_of(acquisition.name), DONE_FILE), done)
-    return done
-
-
-def failure_path(output: str) -> str:
-    """Where the note of a failure lies."""
-    return f"{output}{FAILED_SUFFIX}"
-
-
-def read_failure(output: str) -> Failure | None:
-    """The note beside an output, if there is one."""
-    content = _read_json(failure_path(output))
-    return None if content is None else _from_json(Failure, content)
-
-
-def write_failure(output: str, failure: Failure) -> None:
-    """Leave a note beside an output."""
-    _write_json(failure_path(output), failure)
-
-
-def delete_failure(output: str) -> None:
-    """Forget that it failed."""
-    delete(failure_path(output))
-
-
-def _read_json(path: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(read_file(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        log.warning("%s is damaged and not taken into account: %s", path, error)
-        return None
-    except Exception as error:  # fsspec back ends raise classes of their own
-        raise OutputError(f"{path} cannot be read: {error}") from error
-    return content if isinstance(content, dict) else None
-
-
-def _from_json(kind: type[Note], content: dict[str, Any]) -> Note | None:
-    try:
-        return kind(**content)
-    except TypeError:  # of another version of this package, or edited
-        return None
-
-
-def _write_json(path: str, content: Any) -> None:
-    write_file(path, (json.dumps(asdict(content), indent=1) + "\n").encode())
 
 
 # -- what is there -----------------------------------------------------------------------------------------------
@@ -234,6 +104,19 @@ def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> li
 
 def _table(name: str) -> str:
     return f"{TABLES}/{instance_output.instances_name(name)}.parquet"
+
+
+def check_free(output: str) -> None:
+    """Refuse an output that another run writes, before anything of it is deleted.
+
+    Raises
+    ------
+    OutputError
+        From a `BlockingIOError` if another run holds it.
+    """
+    if store.is_occupied(output):
+        with hold(output, lambda: None):
+            pass
 
 
 def delete_unfinished(output: str) -> None:

@@ -21,7 +21,7 @@ ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what object stores call it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FoundFile:
     """A file below a watched folder.
 
@@ -34,17 +34,20 @@ class FoundFile:
     mark : str
         What changes when its content does: time of modification (ns), or the object store's own mark.
     changed_s : float
-        When it was last touched at all (epoch).
+        When it was last touched at all (epoch): no time of modification, which anybody may set, to a future one too.
+    store : str or None
+        The outermost folder around it that is a Zarr, as `name`; None if there is none.
     """
 
     name: str
     size_bytes: int
     mark: str
     changed_s: float
+    store: str | None = None
 
 
 def list_files(location: str, skip: Sequence[str], *, in_store: bool = False) -> Iterator[FoundFile]:
-    """All files below a folder or URL, in no particular order.
+    """All files below a folder or URL; those of a Zarr one after the other, otherwise in no particular order.
 
     Parameters
     ----------
@@ -97,7 +100,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
         if not in_store and (relative.endswith(".zarr") or any(entry.name in ZARR_METADATA for entry in entries)):
             # by itself, so that its files do not depend on what else was seen
             for file in _list_local(folder, set(), in_store=True):
-                yield replace(file, name=store.join(relative, file.name))
+                yield replace(file, name=store.join(relative, file.name), store=relative)
             continue
         for entry in entries:
             name = store.join(relative, entry.name)
@@ -113,7 +116,7 @@ def local_file(path: str, name: str) -> FoundFile | None:
         status = os.stat(path)
     except OSError:
         return None
-    return FoundFile(name, status.st_size, str(status.st_mtime_ns), max(status.st_mtime, status.st_ctime))
+    return FoundFile(name, status.st_size, str(status.st_mtime_ns), status.st_ctime)
 
 
 def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
@@ -128,11 +131,24 @@ def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
     if not files:
         raise InputError(f"watch={url}: nothing is there.")
     skipped = tuple(f"{location.removeprefix(url).strip('/')}/" for location in skip if location.startswith(f"{url}/"))
-    for path, info in files.items():
-        name = path[len(root) :].lstrip("/")
-        if name and not (skipped and name.startswith(skipped)):
-            changed = _remote_time(info)
-            yield FoundFile(name, int(info.get("size") or 0), str(info.get("ETag") or changed), changed)
+    found = [(path[len(root) :].lstrip("/"), info) for path, info in files.items()]
+    found = [(name, info) for name, info in found if name and not (skipped and name.startswith(skipped))]
+    stores = {name.rpartition("/")[0] for name, _ in found if name.rpartition("/")[2] in ZARR_METADATA}
+    for name, info in sorted(found, key=lambda item: _topmost_store(item[0], stores) or ""):
+        changed = _remote_time(info)
+        mark = str(info.get("ETag") or changed)
+        yield FoundFile(name, int(info.get("size") or 0), mark, changed, _topmost_store(name, stores))
+
+
+def _topmost_store(name: str, stores: set[str]) -> str | None:
+    """The outermost folder of a file that is a Zarr; None if none is.
+
+    >>> _topmost_store("a/b.zarr/0/c/0", set()), _topmost_store("zarr.json", {""}), _topmost_store("a/b.tif", set())
+    ('a/b.zarr', '', None)
+    """
+    parts = name.split("/")[:-1]
+    folders = ["/".join(parts[:n]) for n in range(len(parts) + 1)]
+    return next((folder for folder in folders if folder in stores or folder.endswith(".zarr")), None)
 
 
 def _remote_time(info: dict[str, Any]) -> float:

@@ -2,7 +2,15 @@
 
 from prefect import flow
 
-from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.operate import (
+    check_given,
+    having_the_machine,
+    last_name,
+    limited,
+    name_flow_run,
+    saying_how_to_go_on,
+    stage,
+)
 from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
@@ -37,6 +45,7 @@ def generate_training_data(
 
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
     """
+    check_given(training_set=training_set, output=output)
     request = TrainingDataRequest(
         training_set=training_set,
         output=output,
@@ -55,7 +64,7 @@ def generate_training_data(
         cluster=cluster,
     )
     prepare_samples(request)  # what cannot be carried out is refused before anything is begun
-    with saying_how_to_go_on():
+    with saying_how_to_go_on(), having_the_machine(cluster):
         report = limited(draw, stage_hours)(request)
     publish_rows(output, "Training samples", training_data_rows(report), picture=report.preview)
     return report

@@ -1,13 +1,15 @@
 """What a night shows in Prefect: a table of all acquisitions, and a summary for the morning."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.deployed.reports import artifact_key, cell
+from flows.deployed.reports import artifact_key, at_best, code, plain
 from flows.night_report import NightReport, NightRow, Outcome
-from flows.plan_night import Action, Decision
+from flows.plan_night import UNDECIDED, Action, Decision
 from flows.progress import format_bytes, format_seconds
+
+_NAMES, _ROWS, _REASON_LETTERS = 5, 100, 500  # a page is for people; everything is in the table
 
 
 def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
@@ -22,18 +24,18 @@ def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
         }
         for decision in decisions
     ]
-    create_table_artifact(rows, key=f"plan-{artifact_key(watch)}", description=f"What a night would do in {watch}")
+    create_table_artifact(
+        rows, key=f"plan-{artifact_key(watch)}", description=f"What a night would do in {code(watch)}"
+    )
 
 
 def publish_night(report: NightReport, watch: str) -> None:
     """Keep what a night did: all of it as a table, what matters in the morning as a page."""
-    name = artifact_key(watch)
-    create_table_artifact(
-        [_table_row(row) for row in report.rows], key=f"night-{name}", description=f"All acquisitions in {watch}"
-    )
-    create_markdown_artifact(
-        describe_night(report, watch), key=f"morning-{name}", description=f"The night in {watch}: {summarise(report)}"
-    )
+    name, rows, page = artifact_key(watch), [_table_row(row) for row in report.rows], describe_night(report, watch)
+    about = f"The night in {code(watch)}: {plain(summarise(report))}"
+    everything = f"All acquisitions in {code(watch)}"
+    at_best("the table", lambda: create_table_artifact(rows, key=f"night-{name}", description=everything))
+    at_best("the page", lambda: create_markdown_artifact(page, key=f"morning-{name}", description=about))
 
 
 def summarise(report: NightReport) -> str:
@@ -44,46 +46,70 @@ def summarise(report: NightReport) -> str:
     """
     if report.skipped_because:
         return f"nothing was done: {report.skipped_because}"
+    counts = {
+        "still growing": sum(row.action == Action.GROWING for row in report.rows),
+        "set aside before": sum(row.action == Action.SET_ASIDE for row in report.rows),
+        "to be decided": sum(row.action in UNDECIDED for row in report.rows),
+    }
     text = f"{report.n_segmented} segmented, {report.n_failed} failed"
-    aside = sum(row.action == Action.SET_ASIDE for row in report.rows)
-    growing = sum(row.action == Action.GROWING for row in report.rows)
-    if growing:
-        text += f", {growing} still growing"
-    if aside:
-        text += f", {aside} set aside before"
-    failed = [row.name for row in report.rows if row.outcome in (Outcome.FAILED, Outcome.SET_ASIDE)]
-    return f"{text}: look at {', '.join(failed)}" if failed else text
+    text += "".join(f", {count} {what}" for what, count in counts.items() if count)
+    if report.ended_by:
+        text = f"ended before its end, {text}"
+    seen = (Outcome.FAILED, Outcome.SET_ASIDE, Outcome.NEEDS_DECISION)
+    names = [row.name for row in report.rows if row.outcome in seen]
+    return f"{text}: look at {_some(names)}" if names else text
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of many names."""
+    more = len(names) - _NAMES
+    return f"{', '.join(names[:_NAMES])} and {more:,} more" if more > 0 else ", ".join(names)
 
 
 def describe_night(report: NightReport, watch: str) -> str:
     """The page for the morning: what somebody has to act on first."""
-    parts = [f"# New in `{watch}`", f"**{summarise(report)}**"]
+    parts = [f"# New in {code(watch)}", f"**{plain(summarise(report))}**"]
     if report.skipped_because:
         return "\n\n".join(parts)
-    failed = [row for row in report.rows if row.outcome in (Outcome.FAILED, Outcome.SET_ASIDE)]
-    before = [row for row in report.rows if row.action == Action.SET_ASIDE]
-    done = [row for row in report.rows if row.outcome == Outcome.SEGMENTED]
-    waiting = [row for row in report.rows if row.action in (Action.GROWING, Action.REFUSED, Action.TOO_OLD)]
-    waiting += [row for row in report.rows if row.outcome == Outcome.LEFT]
-    for title, rows in (("Failed in this night", failed), ("Set aside before", before), ("Not yet", waiting)):
+    if report.ended_by:
+        parts.append(f"The night was ended by: {_reason(report.ended_by)}")
+    sections = {
+        "Failed in this night": [row for row in report.rows if row.outcome in (Outcome.FAILED, Outcome.SET_ASIDE)],
+        "Needs a decision": [row for row in report.rows if row.action in UNDECIDED],
+        "Set aside before": [row for row in report.rows if row.action == Action.SET_ASIDE],
+        "Not yet": [row for row in report.rows if _is_waiting(row)],
+    }
+    for title, rows in sections.items():
         if rows:
             parts += [f"## {title}", _list(rows)]
+    done = [row for row in report.rows if row.outcome == Outcome.SEGMENTED]
     if done:
         parts += ["## Segmented", _done_table(done)]
-    return "\n\n".join([*parts, f"Results: `{report.folder}`"])
+    return "\n\n".join([*parts, f"Results: {code(report.folder)}"])
 
 
-def _list(rows: Iterable[NightRow]) -> str:
-    return "\n".join(f"- `{row.name}`: {cell(row.reason)}" for row in rows)
+def _is_waiting(row: NightRow) -> bool:
+    return row.action in (Action.GROWING, Action.TOO_OLD) or row.outcome == Outcome.LEFT
 
 
-def _done_table(rows: Iterable[NightRow]) -> str:
+def _list(rows: Sequence[NightRow]) -> str:
+    lines = [f"- {code(row.name)}: {_reason(row.reason)}" for row in rows[:_ROWS]]
+    more = len(rows) - _ROWS
+    return "\n".join([*lines, f"- and {more:,} more (see the table)"] if more > 0 else lines)
+
+
+def _reason(text: str) -> str:
+    return plain(text if len(text) <= _REASON_LETTERS else f"{text[:_REASON_LETTERS]} …")
+
+
+def _done_table(rows: Sequence[NightRow]) -> str:
     lines = ["| acquisition | objects | Mpx | time |", "|---|--:|--:|--:|"]
-    for row in rows:
+    for row in rows[:_ROWS]:
         objects = "" if row.n_objects is None else f"{row.n_objects:,}"
         pixels = f"{(row.n_pixels or 0) / 1e6:,.1f}"
-        lines.append(f"| {cell(row.name)} | {objects} | {pixels} | {format_seconds(row.seconds)} |")
-    return "\n".join(lines)
+        lines.append(f"| {code(row.name)} | {objects} | {pixels} | {format_seconds(row.seconds)} |")
+    more = len(rows) - _ROWS
+    return "\n".join(lines) + (f"\n\nand {more:,} more (see the table)" if more > 0 else "")
 
 
 def _table_row(row: NightRow) -> dict[str, str | int | float | None]:

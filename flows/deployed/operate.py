@@ -1,15 +1,21 @@
 """How stages behave when something fails: what is tried again, what is said, and how to go on."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import task
+from prefect import get_client, task
 from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run, task_run
+from prefect.task_engine import TaskRunTimeoutError
+from pydantic.fields import FieldInfo
 
+from cluster.describe import describe_cluster
 from cluster.errors import ClusterError
-from pipeline.errors import IncompleteError
+from pipeline.errors import IncompleteError, InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,11 +26,13 @@ RETRY_AFTER_S = 30
 def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     """Whether a second try may do better: blocks were left undone, workers did not come, a connection broke.
 
-    Bad input, a changed model or an output of something else stay what they are.
+    Bad input, a changed model or an output of something else stay what they are, and a stage's time is its time.
     """
     try:
         state.result(raise_on_failure=True)
-    except (IncompleteError, ClusterError, ConnectionError):
+    except TaskRunTimeoutError:
+        return False
+    except (IncompleteError, ClusterError, ConnectionError, TimeoutError):
         return True
     except BaseException:  # noqa: BLE001, the question is what it is, and nothing of it is lost: the state holds it
         return False
@@ -74,7 +82,19 @@ def stage(name: str, run_name: Callable[[Any], str]) -> Callable[[Callable[P, R]
 
 def limited(stage: Callable[P, R], hours: float | None) -> Callable[P, R]:
     """A stage that ends after so many hours."""
-    return stage if hours is None else cast(Any, stage).with_options(timeout_seconds=hours * 3600)
+    if hours is None:
+        return stage
+    task = cast(Any, stage).with_options(timeout_seconds=hours * 3600)
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return cast(R, task(*args, **kwargs))
+        except TaskRunTimeoutError as error:
+            raise IncompleteError(
+                f"the stage {task.name!r} took longer than stage_hours={hours:g} allows; give it more hours or workers."
+            ) from error
+
+    return run
 
 
 @contextlib.contextmanager
@@ -92,8 +112,40 @@ def saying_how_to_go_on() -> Iterator[None]:
         raise IncompleteError(
             f"{error}\nRun the flow again with the same parameters to go on: what is done is kept."
         ) from error
-    except TimeoutError as error:
-        raise IncompleteError(
-            f"A stage took longer than stage_hours allows ({error}). Run the flow again with the same parameters, and "
-            f"more hours or workers, to go on: what is done is kept."
-        ) from error
+
+
+_has_the_machine: ContextVar[bool] = ContextVar("has_the_machine", default=False)
+
+
+@contextlib.contextmanager
+def having_the_machine(cluster: str = "local") -> Iterator[None]:
+    """Take turns with every other flow that works on this machine's cores or GPUs, whichever deployment began it.
+
+    A named slot of the server, which it frees when its holder is gone (after five minutes). Flows inside a flow that
+    has it need none; jobs and schedulers elsewhere have their own queues.
+    """
+    if _has_the_machine.get() or describe_cluster(cluster).kind not in ("local", "cuda"):
+        yield
+        return
+    name = f"segment-slide on {socket.gethostname()}"
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(name, 1)
+    with concurrency(name, occupy=1):
+        token = _has_the_machine.set(True)
+        try:
+            yield
+        finally:
+            _has_the_machine.reset(token)
+
+
+def check_given(**parameters: Any) -> None:
+    """Refuse a flow that was called from Python without what it needs: Prefect would pass the description on.
+
+    Raises
+    ------
+    InputError
+        Naming what is missing.
+    """
+    missing = [name for name, value in parameters.items() if isinstance(value, FieldInfo)]
+    if missing:
+        raise InputError(f"{', '.join(missing)}: missing; expected a value.")

@@ -2,7 +2,15 @@
 
 from prefect import flow
 
-from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.operate import (
+    check_given,
+    having_the_machine,
+    last_name,
+    limited,
+    name_flow_run,
+    saying_how_to_go_on,
+    stage,
+)
 from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
@@ -32,11 +40,12 @@ def prepare_weight_maps(
 
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
     """
+    check_given(images=images, output=output)
     request = WeightMapsRequest(
         output, annotation.annotation(images, labels), weights.options(annotation), workers, cluster
     )
     plan_request(request)  # what cannot be carried out is refused before anything is begun
-    with saying_how_to_go_on():
+    with saying_how_to_go_on(), having_the_machine(cluster):
         report = limited(weigh, stage_hours)(request)
     publish_rows(output, "Training set", weight_maps_rows(report))
     return report

@@ -1,11 +1,15 @@
 """What a finished run shows in Prefect: a page in Markdown with a picture, kept as an artifact."""
 
 import base64
+import hashlib
+import html
 import io
 import logging
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -15,6 +19,8 @@ from flows.slide import SlideReport, SlideRequest
 from pipeline.measure_picture import describe
 from pipeline.thumbnail import draw_thumbnail
 
+R = TypeVar("R")
+
 log = logging.getLogger(__name__)
 
 _PICTURE_PX = 512  # per panel; the picture is kept in the database of the server
@@ -22,42 +28,51 @@ _PICTURE_PX = 512  # per panel; the picture is kept in the database of the serve
 
 def publish_slide(request: SlideRequest, report: SlideReport) -> None:
     """Keep the page of a segmented slide as an artifact, under the name of its output."""
-    create_markdown_artifact(
-        markdown=describe_slide(request, report),
-        key=artifact_key(report.segmented.location),
-        description=f"Segmentation of {request.segment.input}",
-    )
+    markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
+    description = f"Segmentation of {request.segment.input}"
+    at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
 def publish_rows(location: str, title: str, rows: Mapping[str, str], *, picture: Path | None = None) -> None:
     """Keep what a training stage made as an artifact, with the picture that it drew."""
-    parts = [f"# {title}", _table(("", ""), rows.items())]
+    parts = [f"# {title}", _table(("", ""), ((name, plain(value)) for name, value in rows.items()))]
     if picture is not None and picture.is_file():
         parts.insert(1, _embed(picture.read_bytes(), title))
-    create_markdown_artifact(markdown="\n\n".join(parts), key=artifact_key(location), description=title)
+    markdown, key = "\n\n".join(parts), artifact_key(location)
+    at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=title))
+
+
+def at_best(what: str, make: Callable[[], R]) -> R | None:
+    """Make something that may fail without harm: a page is lost then, not the hours of work that it tells of."""
+    try:
+        return make()
+    except Exception as error:
+        log.warning("%s could not be made: %s", what, error, exc_info=error)
+        return None
 
 
 def artifact_key(location: str) -> str:
-    """A name that Prefect allows: lower case letters, digits and dashes.
+    """A name that Prefect allows (lower case letters, digits and dashes), another for each location.
 
     >>> artifact_key("/data/out/Slide_3 (a).ome.zarr")
-    'slide-3-a'
+    'slide-3-a-71eacc'
     """
     name = last_name(location).removesuffix(".zarr").removesuffix(".ome")
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "slide"
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "slide"
+    return f"{readable}-{hashlib.sha256(location.encode()).hexdigest()[:6]}"
 
 
 def describe_slide(request: SlideRequest, report: SlideReport) -> str:
     """The page: what was done, what was found, how it looks, how to open it."""
     segment, done = request.segment, report.segmented
     before = f", {done.n_done_before:,} of them from before" if done.n_done_before else ""
-    rows = {"input": f"`{segment.input}`"}
+    rows = {"input": code(segment.input)}
     if report.converted is not None:
-        rows["converted to"] = f"`{report.converted.location}`"
+        rows["converted to"] = code(report.converted.location)
     rows |= {
-        "model": f"`{segment.model}`",
-        "output": f"`{done.location}`",
-        "label image": f"`labels/{done.name}`",
+        "model": code(segment.model),
+        "output": code(done.location),
+        "label image": code(f"labels/{done.name}"),
         "blocks": f"{done.n_blocks:,}{before}",
         "speed": f"{format_rate(done.pixels_per_s)} while segmenting" if done.n_pixels else "nothing was left to do",
     }
@@ -65,30 +80,28 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
         rows["objects"] = f"{report.numbered.n_objects:,}"
     if report.measured is not None:
         rows["found"] = describe(report.measured.summary)
-        rows |= {"table": f"`{report.measured.table}`", "page": f"`{report.measured.page}`"}
+        rows |= {"table": code(report.measured.table), "page": code(report.measured.page)}
     rows["time"] = format_seconds(sum(report.stage_seconds.values()))
+    command = f"napari --plugin napari-ome-zarr {shlex.quote(done.location)}"
+    array = f"{done.location}/labels/{done.name}/0"
     return "\n\n".join(
         (
-            f"# {last_name(segment.input)}",
+            f"# {plain(last_name(segment.input))}",
             _picture(done.location, done.name),
             _table(("", ""), rows.items()),
             "## Time by stage",
             _table(("stage", "time"), ((name, format_seconds(s)) for name, s in report.stage_seconds.items())),
             "## Look at it",
-            f"`napari {done.location}` (with the plugin napari-ome-zarr), or in Python:",
-            f"```python\nimport zarr\nlabels = zarr.open('{done.location}')['labels/{done.name}/0']\n```",
+            f"```sh\n{command}\n```",
+            f"```python\nimport zarr\nlabels = zarr.open({array!r})\n```",
         )
     )
 
 
 def _picture(location: str, name: str) -> str:
     """The segmentation over the image, inside the page: a browser needs no other server for it."""
-    try:
-        picture = draw_thumbnail(location, name, side_px=_PICTURE_PX)
-    except Exception as error:
-        log.warning("the output's picture cannot be drawn", exc_info=error)
-        return f"(no picture: {error})"
-    return _embed(picture, "Segmentation")
+    picture = at_best("the picture", lambda: draw_thumbnail(location, name, side_px=_PICTURE_PX))
+    return "(no picture: the log says why)" if picture is None else _embed(picture, "Segmentation")
 
 
 def _embed(png: bytes, title: str) -> str:
@@ -102,10 +115,27 @@ def _embed(png: bytes, title: str) -> str:
 
 def _table(names: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     lines = [f"| {names[0]} | {names[1]} |", "|---|---|"]
-    lines += [f"| {cell(name)} | {cell(value)} |" for name, value in rows]
+    lines += [f"| {name} | {value} |" for name, value in rows]
     return "\n".join(lines)
 
 
-def cell(text: str) -> str:
-    """A text that stays in its cell of a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+def code(text: str) -> str:
+    r"""A text as it is, in a line of Markdown or a cell of a table: a path may hold anything but a line's end.
+
+    >>> code("/data/a`b|c.tif")
+    '``/data/a`b\\|c.tif``'
+    """
+    text = " ".join(text.split("\n")).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def plain(text: str) -> str:
+    r"""A text in which nothing is Markdown or HTML: names and errors may hold anything.
+
+    >>> print(plain("a|b <img> ![x]"))
+    a\|b &lt;img&gt; \!\[x\]
+    """
+    escaped = html.escape(" ".join(text.split("\n")), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()!|~])", r"\\\1", escaped)

@@ -3,13 +3,16 @@
 import time
 from typing import Any
 
+import httpx
 from prefect import flow
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.deployed.night_reports import publish_decisions, publish_night, summarise
-from flows.deployed.operate import name_flow_run
+from flows.deployed.operate import check_given, having_the_machine, name_flow_run
 from flows.deployed.parameters import (
     CLUSTER,
     MODEL,
@@ -25,10 +28,12 @@ from flows.deployed.parameters import (
 )
 from flows.deployed.segment_slide import make_request, segment_slide
 from flows.new_acquisitions import segment_new
+from flows.night_errors import causes
 from flows.night_report import NightReport, NightRow
 from flows.plan_night import Decision, NightRequest, plan_night
 from flows.sharing import sharing_workers
 from flows.slide import SlideReport, SlideRequest
+from pipeline.errors import PipelineError
 
 
 @flow(name="segment-new-acquisitions", flow_run_name=name_flow_run("new in {watch}"), persist_result=False)
@@ -47,8 +52,10 @@ def segment_new_acquisitions(
 ) -> Any:
     """Segment acquisitions that are new and complete; the outputs themselves remember which are done.
 
-    Fails if somebody has to act: an acquisition failed in this night. What was set aside earlier is only listed.
+    Fails if somebody has to act: an acquisition failed in this night, or needs a decision that no night before asked
+    for. What was set aside or asked earlier is only listed.
     """
+    check_given(watch=watch, outputs=outputs, model=model)
     template = make_request("", model, "", cluster, workers, segmentation, objects, conversion)
     request = NightRequest(watch, outputs, template, **watching.model_dump())
     logger = get_run_logger()
@@ -69,12 +76,26 @@ def segment_new_acquisitions(
     def tell(row: NightRow) -> None:
         logger.info("%s: %s (%s)", row.name, row.outcome, row.reason)
 
+    def publish(report: NightReport) -> None:
+        publish_night(report, watch)
+
     if dry_run:
         decisions = plan_night(request, time.time())
         publish_decisions(decisions, watch)
         n_work = sum(decision.is_work for decision in decisions)
         return Completed(message=f"{n_work} of {len(decisions)} acquisitions would be segmented; nothing was changed")
-    with sharing_workers():
-        report: NightReport = segment_new(request, run_one, tell)
-    publish_night(report, watch)
+    with having_the_machine(cluster), sharing_workers():
+        report = segment_new(request, run_one, tell, is_infrastructure=is_outage, on_broken_off=publish)
+    publish(report)
     return (Failed if report.needs_operator else Completed)(message=summarise(report))
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether Prefect failed and not the stages, whose own errors come out of a flow of theirs as they were raised."""
+    for cause in causes(error):
+        if isinstance(cause, PipelineError):
+            return False
+        # an answer with an error's status is one of the first
+        if isinstance(cause, httpx.HTTPError | PrefectException | ConcurrencySlotAcquisitionError):
+            return True
+    return False

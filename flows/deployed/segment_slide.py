@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.deployed import slide_stages as stages
-from flows.deployed.operate import limited, name_flow_run, saying_how_to_go_on
+from flows.deployed.operate import check_given, having_the_machine, limited, name_flow_run, saying_how_to_go_on
 from flows.deployed.parameters import (
     CLUSTER,
     INPUT,
@@ -41,10 +41,11 @@ def segment_slide(
 
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
     """
+    check_given(input=input, model=model, output=output)
     request = make_request(input, model, output, cluster, workers, segmentation, objects, conversion)
     check_request(request)
     clock: dict[str, float] = {}
-    with saying_how_to_go_on(), sharing_workers():
+    with saying_how_to_go_on(), having_the_machine(cluster), sharing_workers():
         with timed(clock, "convert"):
             converted = limited(stages.convert, stage_hours)(request)
         with timed(clock, "segment"):

@@ -1,11 +1,13 @@
 """What Prefect shows while a stage works: a progress artifact, and a line in its log every minute."""
 
 import contextlib
+import contextvars
 import logging
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -17,13 +19,14 @@ log = logging.getLogger(__name__)
 
 SHOW_EVERY_S = 3.0  # an update is a request to the server and a row in its database
 LOG_EVERY_S = 60.0
+_LAST_WAIT_S = 5.0
 
 
 @dataclass
 class ArtifactStages:
     """Stages as progress artifacts of the task run that they belong to.
 
-    A server that does not answer for a while costs progress, not the run.
+    They are told by a thread of their own: a server that does not answer costs progress, and not a second of the work.
     """
 
     show_every_s: float = SHOW_EVERY_S
@@ -32,60 +35,61 @@ class ArtifactStages:
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
         """See `flows.progress.Stages`."""
-        told = _Told(name, total, done, unit, self.show_every_s, self.log_every_s)
-        told.show()
+        told = _Told(name, total, done, unit)
+        ended = threading.Event()
+        # the run that artifacts and log lines belong to is known to this thread's context alone
+        tell = contextvars.copy_context().run
+        arguments = (told.tell, ended, self.show_every_s, self.log_every_s)
+        thread = threading.Thread(target=tell, args=arguments, name=f"progress of {name}", daemon=True)
+        thread.start()
         try:
             yield told.advance
         finally:
-            told.show()
+            ended.set()
+            thread.join(_LAST_WAIT_S)
 
 
-@dataclass
 class _Told:
-    """How far a stage is, and when that was last said."""
+    """How far a stage is, and how that is said."""
 
-    name: str
-    total: int
-    done: int
-    unit: str
-    show_every_s: float
-    log_every_s: float
-    pixels: int = 0
-    began_s: float = field(default_factory=time.monotonic)
-    shown_s: float = 0.0
-    artifact: UUID | None = None
-
-    def __post_init__(self) -> None:
-        self.logged_s, self.done_before = self.began_s, self.done
-        self.logger: Any = get_run_logger()
+    def __init__(self, name: str, total: int, done: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done, self.done_before, self.pixels, self.note = done, done, 0, ""
+        self._began_s = time.monotonic()
+        self._artifact: UUID | None = None
 
     def advance(self, n_pixels: int, note: str = "") -> None:
         """Count a step."""
         self.done += 1
         self.pixels += n_pixels
-        now = time.monotonic()
-        if now - self.shown_s >= self.show_every_s:
-            self.show()
-        if now - self.logged_s >= self.log_every_s:
-            self.logged_s = now
-            self.logger.info("%s%s", self.describe(), f", {note}" if note else "")
+        self.note = note
 
-    def show(self) -> None:
-        """Tell the server."""
-        percent = 100.0 * self.done / self.total if self.total else 100.0
+    def tell(self, ended: threading.Event, show_every_s: float, log_every_s: float) -> None:
+        """Show and log now and then, whether or not there is anything new: a stage that waits is told of too."""
+        logger: Any = get_run_logger()
+        logged_s = time.monotonic()
+        self._show()
+        while not ended.wait(show_every_s):
+            self._show()
+            if time.monotonic() - logged_s >= log_every_s:
+                logged_s = time.monotonic()
+                logger.info("%s%s", self.describe(), f", {self.note}" if self.note else "")
+        self._show()
+
+    def _show(self) -> None:
+        percent = min(100.0 * self.done / self.total, 100.0) if self.total else 100.0
         try:
-            if self.artifact is None:
-                self.artifact = create_progress_artifact(min(percent, 100.0), description=self.describe())  # type: ignore[assignment]
+            if self._artifact is None:
+                self._artifact = cast(UUID, create_progress_artifact(percent, description=self.describe()))
             else:
-                update_progress_artifact(self.artifact, min(percent, 100.0), description=self.describe())
+                update_progress_artifact(self._artifact, percent, description=self.describe())
         except Exception as error:  # noqa: BLE001, whatever keeps the server from answering
             log.info("progress could not be told: %s", error)
-        self.shown_s = time.monotonic()
 
     def describe(self) -> str:
         """How far, how fast, how long still."""
         text = f"{self.name}: {self.done:,} of {self.total:,} {self.unit}"
-        seconds, new = time.monotonic() - self.began_s, self.done - self.done_before
+        seconds, new = time.monotonic() - self._began_s, self.done - self.done_before
         if self.pixels:
             text += f", {format_rate(self.pixels / max(seconds, 1e-9))}"
         if new > 0 and self.done < self.total:

@@ -5,7 +5,15 @@ from typing import Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.deployed.operate import last_name, limited, name_flow_run, saying_how_to_go_on, stage
+from flows.deployed.operate import (
+    check_given,
+    having_the_machine,
+    last_name,
+    limited,
+    name_flow_run,
+    saying_how_to_go_on,
+    stage,
+)
 from flows.deployed.parameters import STAGE_HOURS, Count, Hours, Text
 from flows.deployed.reports import publish_rows
 from flows.deployed.stages import ArtifactStages
@@ -34,10 +42,11 @@ def train_unet(
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped, to the same
     weights.
     """
+    check_given(samples=samples, output=output)
     request = TrainRequest(
         samples, output, training.base_channels, training.dropout, training.settings(), device, processes
     )
-    with saying_how_to_go_on():
+    with saying_how_to_go_on(), having_the_machine():
         report = limited(train, stage_hours)(request)
     publish_rows(output, "Trained network", train_rows(report), picture=report.folder / PICTURE_NAME)
     return report

@@ -87,8 +87,7 @@ class Site:
         return done.stdout
 
     def end(self) -> None:
-        for name in ("worker", "server"):
-            process = self.processes[name]
+        for process in reversed(self.processes.values()):  # the worker before the server
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.processes.values():
@@ -138,9 +137,17 @@ class Site:
         found = self.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"})
         return [line["message"] for line in found]
 
-    def task_names(self, run: str) -> list[str]:
+    def tasks(self, run: str) -> list[dict[str, Any]]:
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [task["name"] for task in self.post("task_runs/filter", wanted)]
+        return self.post("task_runs/filter", wanted)
+
+    def task_names(self, run: str) -> list[str]:
+        return [task["name"] for task in self.tasks(run)]
+
+    def working_times(self, run: str) -> tuple[str, str]:
+        """When the first stage began and the last ended."""
+        tasks = self.tasks(run)
+        return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)
 
 
 def run_id(printed: str) -> str:

@@ -44,11 +44,20 @@ def rows(site: Site, run: str) -> dict[str, dict[str, Any]]:
     return {row["acquisition"]: row for row in json.loads(table["data"])}
 
 
-def test_the_timetable_has_the_nights_to_come_at_two(site: Site) -> None:
-    deployment = site.get(f"deployments/name/{NIGHTLY}")["id"]
-    wanted = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    runs = wait_for(lambda: site.post("flow_runs/filter", wanted), f"a night: {site.log('server')}")
-    assert {run["expected_start_time"][11:16] for run in runs} == {"02:00"}
+def test_the_timetable_has_the_nights_to_come_at_two_once_it_is_switched_on(site: Site) -> None:
+    deployment = site.get(f"deployments/name/{NIGHTLY}")
+    wanted = {
+        "deployments": {"id": {"any_": [deployment["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
+    assert site.post("flow_runs/filter", wanted) == []
+    site.prefect("deployment", "schedule", "resume", NIGHTLY, deployment["schedules"][0]["id"])
+    try:
+        runs = wait_for(lambda: site.post("flow_runs/filter", wanted), f"a night: {site.log('server')}")
+        assert {run["expected_start_time"][11:16] for run in runs} == {"02:00"}
+    finally:
+        site.prefect("deployment", "schedule", "pause", NIGHTLY, deployment["schedules"][0]["id"])
 
 
 def test_five_acquisitions_in_two_nights(site: Site, model: Path, tmp_path: Path) -> None:

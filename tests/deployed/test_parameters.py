@@ -9,10 +9,14 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
+from prefect.states import Failed
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
+from cluster.errors import ClusterError
 from flows.deployed.generate_training_data import generate_training_data
+from flows.deployed.operate import is_worth_a_retry
 from flows.deployed.parameters import (
     ConversionParameters,
     ObjectParameters,
@@ -34,7 +38,7 @@ from flows.prepare import SegmentRequest
 from flows.slide import SlideRequest
 from flows.training_request import TrainingDataRequest
 from pipeline.annotation import AnnotationInput
-from pipeline.errors import InputError, PlanError
+from pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
 from pipeline.ingest import IngestOptions
 from pipeline.instance_options import InstanceOptions, ObjectSize
 from pipeline.options import SegmentOptions
@@ -189,6 +193,30 @@ def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:
     names = [(item["entrypoint"].rpartition(":")[2], item["name"]) for item in deployments]
     assert len(set(names)) == len(names)
     assert {("segment_slide", "slurm"), ("segment_slide", "gpu"), ("segment_new_acquisitions", "nightly")} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (IncompleteError("3 blocks"), True),
+        (ClusterError("no worker came"), True),
+        (ConnectionResetError("by the file server"), True),
+        (TimeoutError("of the file server"), True),
+        (TaskRunTimeoutError("of the stage"), False),
+        (InputError("a folder"), False),
+        (OutputMismatchError("another model"), False),
+        (ZeroDivisionError("a bug"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_only_what_a_second_try_may_mend_is_tried_again(error: Exception, again: bool) -> None:
+    assert is_worth_a_retry(None, None, Failed(data=error)) is again
+
+
+def test_a_flow_called_from_python_without_what_it_needs_says_what() -> None:
+    assert segment_slide.fn.__defaults__ is not None
+    with pytest.raises(InputError, match="model, output: missing"):
+        segment_slide.fn("slide.ome.zarr")
 
 
 def test_the_command_line_starts_without_prefect() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from tests.deployed.support import HANGS_AFTER_S, REPOSITORY, Site, as_json, environment, run_id, wait_for
-from tests.flows.support import noise, run_installed, shards, tree, write_array, write_ome
+from tests.flows.support import noise, run_installed, shards, tree, write_array, write_model, write_ome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -56,7 +57,7 @@ def test_a_deployment_run_from_the_shell_writes_the_bytes_of_the_command(
     assert {artifact["data"] for artifact in progress} == {100.0}
 
     (page,) = site.artifacts(run, "markdown")
-    assert page["key"] == "out"
+    assert page["key"].startswith("out-")
     text = page["data"]
     for told in (str(slide), str(model), str(output), "objects", "Mpx/s", "napari", "## Time by stage"):
         assert told in text
@@ -92,6 +93,29 @@ def test_a_file_of_a_microscope_is_converted_first(site: Site, model: Path, tmp_
     assert run_installed("segment", image, "-m", model, "-o", tmp_path / "again.ome.zarr", *AS_SMALL).exit_code == 0
     assert tree(output) == tree(tmp_path / "again.ome.zarr")
     assert len(site.task_names(run)) == 2  # no objects were asked for
+
+
+def test_what_works_on_this_machine_takes_turns_whichever_deployment_began_it(
+    site: Site, slide: Path, model: Path, tmp_path: Path
+) -> None:
+    asked = {"input": str(slide), "model": str(model), "segmentation": SMALL, "objects": None, "cluster": "local"}
+    runs = [
+        site.begin_run(f"segment-slide/{name}", **asked, output=str(tmp_path / f"{name}.ome.zarr"))
+        for name in ("local", "gpu", "slurm")
+    ]
+    assert [site.finish(run)["type"] for run in runs] == ["COMPLETED"] * 3, site.log("worker")
+    worked = sorted(times for run in runs for times in [site.working_times(run)])
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(worked))
+    assert tree(tmp_path / "local.ome.zarr") == tree(tmp_path / "gpu.ome.zarr")
+
+
+def test_what_a_stage_warns_of_is_shown_with_the_run(site: Site, tmp_path: Path) -> None:
+    slide = write_ome(tmp_path / "slide.ome.zarr", noise(70, 70), "yx", scale=(1.0, 1.0))
+    trained = write_model(tmp_path / "cells.safetensors", pixel_size_um=(0.25, 0.25))
+    parameters = {"input": str(slide), "model": str(trained), "output": str(tmp_path / "out.ome.zarr")}
+    run = site.begin_run("segment-slide/local", **parameters, segmentation=SMALL, objects=None)
+    assert site.finish(run)["type"] == "COMPLETED", site.log("worker")
+    assert [line for line in site.logs(run) if "the model was trained at 0.25 um" in line]
 
 
 def test_a_damaged_chunk_fails_the_run_with_the_block_and_the_remedy_and_the_rest_is_kept(

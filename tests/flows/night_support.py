@@ -16,7 +16,7 @@ from flows.prepare import SegmentRequest
 from flows.segment import SegmentReport
 from flows.slide import SlideReport, SlideRequest
 from pipeline.errors import InputError
-from pipeline.night_outputs import DONE_FILE
+from pipeline.night_notes import DONE_FILE
 from pipeline.options import SegmentOptions
 from tests.flows.support import noise, tree, write_ome, write_segmentation
 

@@ -22,7 +22,8 @@ from flows.plan_night import Action, plan_night, slide_request
 from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PipelineError, PlanError
 from pipeline.instance_options import InstanceOptions
 from pipeline.lock import hold
-from pipeline.night_outputs import DONE_FILE, output_name
+from pipeline.night_notes import DONE_FILE
+from pipeline.night_outputs import output_name
 from tests.flows.night_support import (
     SHAPE,
     StubStages,
@@ -194,14 +195,14 @@ def test_another_version_of_the_model_does_everything_again_in_a_folder_of_its_o
     assert tree(outputs).items() >= first.items()
 
 
-def test_a_changed_input_is_set_aside_until_its_output_is_deleted(request_, watch, outputs):
+def test_a_changed_input_is_left_alone_until_its_output_is_deleted(request_, watch, outputs):
     run(request_)
     write_tiff(watch / "c.tif", seed=8)
     stages = StubStages()
     report = run(request_, stages)
     output = folder_of(outputs) / "c.tif.ome.zarr"
-    assert (stages.runs, report.needs_operator) == ([], False)
-    assert (report.rows[2].action, report.rows[2].outcome) == (Action.SET_ASIDE, Outcome.SKIPPED)
+    assert (stages.runs, report.needs_operator) == ([], True)
+    assert (report.rows[2].action, report.rows[2].outcome) == (Action.CHANGED, Outcome.NEEDS_DECISION)
     assert report.rows[2].reason == f"changed since it was segmented: delete {output} to segment it again"
     shutil.rmtree(output)
     run(request_, stages)

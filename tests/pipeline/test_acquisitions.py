@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import pipeline.acquisitions
 import pipeline.watched_files
 from pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, read_again, why_incomplete
 from pipeline.errors import InputError
@@ -195,6 +196,28 @@ def test_a_file_added_to_a_store_changes_it_and_a_lock_or_an_unfinished_file_doe
     assert read_again(first) == only(tmp_path) != first
 
 
+def test_files_of_one_store_are_held_at_a_time(tmp_path, monkeypatch):
+    """Counted where files are listed: a store's files are asked for when all but the one before are hashed."""
+    for name in ("a.zarr", "b/c.zarr", "d.zarr"):
+        write_ome(tmp_path / name, noise(10, 10), "yx")
+    write_tiff(tmp_path / "b/e.tif")
+    made, list_files = list[str](), pipeline.acquisitions.list_files
+    begun = list[tuple[str | None, int]]()
+
+    def listed(*args, **options):
+        for file in list_files(*args, **options):
+            if not begun or begun[-1][0] != file.store:
+                begun.append((file.store, len(made)))
+            yield file
+
+    make = pipeline.acquisitions._make
+    monkeypatch.setattr(pipeline.acquisitions, "list_files", listed)
+    monkeypatch.setattr(pipeline.acquisitions, "_make", lambda *a, **k: made.append(a[1]) or make(*a, **k))
+    assert names(tmp_path) == ["a.zarr", "b/c.zarr", "b/e.tif", "d.zarr"]
+    assert len(begun) == 4
+    assert all(n_made >= n - 1 for n, (_, n_made) in enumerate(begun))
+
+
 # -- completeness --------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +228,13 @@ def test_an_acquisition_is_complete_when_it_has_not_changed_for_long_enough(tmp_
     assert why_incomplete(acquisition, changed + 599, 10) == "changed 10.0 min ago, expected 10 or more"
     assert why_incomplete(acquisition, changed + 600, 10) == ""
     assert why_incomplete(acquisition, changed, 0) == ""
-    assert why_incomplete(acquisition, changed - 5, 10) != ""  # a server's clock that is ahead
+    assert "min after now: its server's clock is ahead" in why_incomplete(acquisition, changed - 60, 10)
+
+
+def test_a_time_of_modification_in_the_future_keeps_nothing_waiting(tmp_path):
+    path = write_tiff(tmp_path / "a.tif")
+    os.utime(path, (time.time() + 1000 * HOUR_S,) * 2)
+    assert why_incomplete(only(tmp_path), time.time() + HOUR_S, 10) == ""
 
 
 def test_a_file_that_is_being_appended_to_is_never_complete(tmp_path):

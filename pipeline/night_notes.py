@@ -1,0 +1,193 @@
+"""What a night writes down of an acquisition, in and beside its output: begun, failed, done, what a person decides.
+
+Each note is a small file of JSON, there whole or not at all; one that is damaged is as good as none.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from pipeline import store
+from pipeline.acquisitions import Acquisition
+from pipeline.errors import OutputError
+from pipeline.files import delete, read_file, write_file
+from pipeline.record import code_version
+
+Note = TypeVar("Note")
+
+log = logging.getLogger(__name__)
+
+DONE_FILE = "segment-slide.done.json"
+BEGUN_SUFFIX, FAILED_SUFFIX, QUESTIONS_SUFFIX = ".begun.json", ".failed.json", ".questions.json"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the last file of an output says.
+
+    Attributes
+    ----------
+    name, fingerprint, size_bytes, n_files
+        Of the acquisition.
+    model_sha256 : str
+        Of the checkpoint.
+    n_objects : int or None
+        None if none were numbered.
+    n_pixels : int
+        Of the label image.
+    stage_seconds : dict
+        Wall time per stage, of the run that finished it.
+    code_version : str
+        Of this package.
+    """
+
+    name: str
+    fingerprint: str
+    size_bytes: int
+    n_files: int
+    model_sha256: str
+    n_objects: int | None
+    n_pixels: int
+    stage_seconds: Mapping[str, float]
+    code_version: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The note beside an output that is being made: of what content of the acquisition."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The note beside the output of an acquisition that failed.
+
+    Attributes
+    ----------
+    tries : int
+        How often, as it is now.
+    reason : str
+        Of the last time.
+    fingerprint : str
+        Of the acquisition that failed; a changed one starts anew.
+    model_sha256, last
+        With which model, and when (UTC).
+    """
+
+    tries: int
+    reason: str
+    fingerprint: str
+    model_sha256: str
+    last: str
+
+
+# -- done ----------------------------------------------------------------------------------------------------------
+
+
+def read_done(output: str) -> Done | None:
+    """What an output's last file says; None if it is not finished."""
+    return _read_note(Done, store.join(output, DONE_FILE))
+
+
+def write_done(
+    output: str, acquisition: Acquisition, model_sha256: str, n_objects: int | None, n_pixels: int, seconds: Any
+) -> Done:
+    """Say that an output is finished."""
+    done = Done(
+        name=acquisition.name,
+        fingerprint=acquisition.fingerprint,
+        size_bytes=acquisition.size_bytes,
+        n_files=acquisition.n_files,
+        model_sha256=model_sha256,
+        n_objects=n_objects,
+        n_pixels=n_pixels,
+        stage_seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        code_version=code_version(),
+    )
+    _write_json(store.join(output, DONE_FILE), asdict(done))
+    return done
+
+
+# -- begun and failed ----------------------------------------------------------------------------------------------
+
+
+def failure_path(output: str) -> str:
+    """Where the note of a failure lies."""
+    return f"{output}{FAILED_SUFFIX}"
+
+
+def read_failure(output: str) -> Failure | None:
+    """The note of a failure beside an output, if there is one."""
+    return _read_note(Failure, failure_path(output))
+
+
+def write_failure(output: str, failure: Failure) -> None:
+    """Leave a note of a failure beside an output."""
+    _write_json(failure_path(output), asdict(failure))
+
+
+def write_begun(output: str, fingerprint: str) -> None:
+    """Say of which content an output is being made, before anything is written of it: a kill leaves no other note."""
+    _write_json(f"{output}{BEGUN_SUFFIX}", asdict(Begun(fingerprint)))
+
+
+def begun_from(output: str) -> str | None:
+    """Fingerprint of what an output was last begun from; None if nothing tells."""
+    note = _read_note(Begun, f"{output}{BEGUN_SUFFIX}") or read_failure(output)
+    return None if note is None else note.fingerprint
+
+
+def forget_tries(output: str) -> None:
+    """Delete the notes beside an output that is finished; the one of its beginning goes first."""
+    delete(f"{output}{BEGUN_SUFFIX}")
+    delete(failure_path(output))
+
+
+# -- questions -----------------------------------------------------------------------------------------------------
+
+
+def read_questions(output: str) -> dict[str, str]:
+    """What somebody was told to decide: per name of an acquisition whose output this is (or would be), the question."""
+    found = _read_json(f"{output}{QUESTIONS_SUFFIX}") or {}
+    return {name: question for name, question in found.items() if isinstance(question, str)}
+
+
+def write_question(output: str, name: str, question: str) -> None:
+    """Remember what somebody was told to decide about an acquisition; "" if nothing is left to decide."""
+    before = read_questions(output)
+    after = {**before, name: question} if question else {key: text for key, text in before.items() if key != name}
+    if after and after != before:
+        _write_json(f"{output}{QUESTIONS_SUFFIX}", after)
+    if before and not after:
+        delete(f"{output}{QUESTIONS_SUFFIX}")
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+def _read_note(kind: type[Note], path: str) -> Note | None:
+    content = _read_json(path)
+    try:
+        return None if content is None else kind(**content)
+    except TypeError:  # of another version of this package, or edited
+        return None
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(read_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        log.warning("%s is damaged and not taken into account: %s", path, error)
+        return None
+    except Exception as error:  # fsspec back ends raise classes of their own
+        raise OutputError(f"{path} cannot be read: {error}") from error
+    return content if isinstance(content, dict) else None
+
+
+def _write_json(path: str, content: Mapping[str, Any]) -> None:
+    write_file(path, (json.dumps(content, indent=1) + "\n").encode())
