@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_AFTER_S = 30
+_LEASE_S = 60.0  # the shortest that Prefect allows; a run that was killed keeps others waiting for so long
 
 
 def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
@@ -121,7 +122,7 @@ _has_the_machine: ContextVar[bool] = ContextVar("has_the_machine", default=False
 def having_the_machine(cluster: str = "local") -> Iterator[None]:
     """Take turns with every other flow that works on this machine's cores or GPUs, whichever deployment began it.
 
-    A named slot of the server, which it frees when its holder is gone (after five minutes). Flows inside a flow that
+    A named slot of the server, which it frees when its holder is gone (after a minute). Flows inside a flow that
     has it need none; jobs and schedulers elsewhere have their own queues.
     """
     if _has_the_machine.get() or describe_cluster(cluster).kind not in ("local", "cuda"):
@@ -130,7 +131,7 @@ def having_the_machine(cluster: str = "local") -> Iterator[None]:
     name = f"segment-slide on {socket.gethostname()}"
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(name, 1)
-    with concurrency(name, occupy=1):
+    with concurrency(name, occupy=1, lease_duration=_LEASE_S):
         token = _has_the_machine.set(True)
         try:
             yield
