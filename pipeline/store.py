@@ -28,6 +28,7 @@ from pipeline.errors import OutputError, PipelineError
 _ZSTD_LEVEL = 3  # the library's default; label maps shrink 50-fold at any level
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
 DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
+ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # zarr's LocalStore writes aside under such a name
 
 
@@ -268,6 +269,4 @@ def is_file(location: str) -> bool:
 
 def is_zarr(location: str) -> bool:
     """Whether a location is to be read as Zarr: a URL, or a folder with Zarr metadata."""
-    return is_remote(location) or any(
-        os.path.exists(os.path.join(location, name)) for name in ("zarr.json", ".zgroup", ".zarray")
-    )
+    return is_remote(location) or any(os.path.exists(os.path.join(location, name)) for name in ZARR_METADATA)

@@ -17,7 +17,6 @@ from pipeline.errors import InputError
 
 log = logging.getLogger(__name__)
 
-ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what object stores call it
 
 
@@ -97,7 +96,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
         if identity in seen:
             continue
         seen.add(identity)
-        if not in_store and (relative.endswith(".zarr") or any(entry.name in ZARR_METADATA for entry in entries)):
+        if not in_store and (relative.endswith(".zarr") or any(entry.name in store.ZARR_METADATA for entry in entries)):
             # by itself, so that its files do not depend on what else was seen
             for file in _list_local(folder, set(), in_store=True):
                 yield replace(file, name=store.join(relative, file.name), store=relative)
@@ -133,7 +132,7 @@ def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
     skipped = tuple(f"{location.removeprefix(url).strip('/')}/" for location in skip if location.startswith(f"{url}/"))
     found = [(path[len(root) :].lstrip("/"), info) for path, info in files.items()]
     found = [(name, info) for name, info in found if name and not (skipped and name.startswith(skipped))]
-    stores = {name.rpartition("/")[0] for name, _ in found if name.rpartition("/")[2] in ZARR_METADATA}
+    stores = {name.rpartition("/")[0] for name, _ in found if name.rpartition("/")[2] in store.ZARR_METADATA}
     for name, info in sorted(found, key=lambda item: _topmost_store(item[0], stores) or ""):
         changed = _remote_time(info)
         mark = str(info.get("ETag") or changed)

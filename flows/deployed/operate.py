@@ -29,15 +29,9 @@ def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
 
     Bad input, a changed model or an output of something else stay what they are, and a stage's time is its time.
     """
-    try:
-        state.result(raise_on_failure=True)
-    except TaskRunTimeoutError:
-        return False
-    except (IncompleteError, ClusterError, ConnectionError, TimeoutError):
-        return True
-    except BaseException:  # noqa: BLE001, the question is what it is, and nothing of it is lost: the state holds it
-        return False
-    return False
+    error = state.result(raise_on_failure=False)
+    may_pass = isinstance(error, IncompleteError | ClusterError | ConnectionError | TimeoutError)
+    return may_pass and not isinstance(error, TaskRunTimeoutError)
 
 
 def last_name(location: str) -> str:

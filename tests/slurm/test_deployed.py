@@ -17,15 +17,15 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "cells.safetensors")
 
 
+def begin_run(site, slide, model, output):
+    places = {"input": slide, "model": model, "output": output, "cluster": write_cluster(output.parent)}
+    places = {name: str(path) for name, path in places.items()}
+    return site.begin_run("segment-slide/slurm", **places, segmentation=SMALL)
+
+
 def test_a_slide_is_segmented_and_measured_on_jobs_that_are_waited_for_once(slurm, site, model, tmp_path):
     slide, output = write_array(tmp_path / "slide.zarr", noise(300, 280)), tmp_path / "out.ome.zarr"
-    parameters = {
-        "input": str(slide),
-        "model": str(model),
-        "output": str(output),
-        "cluster": str(write_cluster(tmp_path)),
-    }
-    run = site.begin_run("segment-slide/slurm", **parameters, segmentation=SMALL)
+    run = begin_run(site, slide, model, output)
     names = set()
 
     def is_over() -> bool:
@@ -47,13 +47,7 @@ def test_a_slide_is_segmented_and_measured_on_jobs_that_are_waited_for_once(slur
 
 def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, site, model, tmp_path):
     slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
-    parameters = {
-        "input": str(slide),
-        "model": str(model),
-        "output": str(output),
-        "cluster": str(write_cluster(tmp_path)),
-    }
-    run = site.begin_run("segment-slide/slurm", **parameters, segmentation=SMALL)
+    run = begin_run(site, slide, model, output)
     wait_until(lambda: len(shards(output / "labels/segmentation/0")) > 5, "some blocks")
     assert all_jobs()
     site.cancel(run)
