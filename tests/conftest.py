@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 
 # One core per process, subprocesses included, read when torch is first imported. The test processes share the cores
 # already; more threads than cores wait for each other, and tiny networks then take 20 times as long. Tests about
@@ -12,3 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same examples on every run, and no time limit per example: shared machines stall.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+MARKED_PATIENCE_S = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real systems get more time than pyproject.toml gives: for what hangs, on a machine that is busy."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser")):
+            item.add_marker(pytest.mark.timeout(MARKED_PATIENCE_S), append=False)

@@ -32,7 +32,7 @@ def test_locally_workers_are_started_and_ended():
             if "spawn_main" in " ".join(child.cmdline())
         ]
     assert started
-    assert psutil.wait_procs(started, timeout=10)[1] == []
+    assert psutil.wait_procs(started, timeout=60)[1] == []
 
 
 # -- address ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 from cluster.local import LocalSpec, local_client, plan_local
 
 CORES = len(os.sched_getaffinity(0))
-GONE_WITHIN_S = 10
+GONE_WITHIN_S = 60  # for what hangs; it takes far less
 
 
 def workers_below_this_process() -> list[psutil.Process]:
@@ -126,7 +126,7 @@ def test_a_killed_worker_is_replaced_and_an_error_in_the_body_ends_all():
             (first,) = met[:] = [process for process in workers_below_this_process() if process not in before]
             assert client.submit(os.getpid).result() == first.pid
             first.kill()
-            pid = client.submit(os.getpid, pure=False).result(timeout=60)
+            pid = client.submit(os.getpid, pure=False).result(timeout=240)
             assert pid != first.pid
             met.append(psutil.Process(pid))
             (worker,) = client.run(describe_worker).values()

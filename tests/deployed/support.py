@@ -4,18 +4,20 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.flows.support import free_port
+
 REPOSITORY = Path(__file__).parents[2]
-HANGS_AFTER_S = 240
+HANGS_AFTER_S = 600
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PREFECT = Path(sys.executable).with_name("prefect")
 
@@ -44,9 +46,7 @@ class Site:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = environment(self.folder / "home", PREFECT_API_URL=f"{self.url}/api")
 
@@ -100,7 +100,7 @@ class Site:
 
     def post(self, path: str, content: Any) -> Any:
         for _ in range(5):  # a busy SQLite says so, and Prefect's own clients ask again
-            answer = httpx.post(f"{self.url}/api/{path}", json=content, timeout=30)
+            answer = httpx.post(f"{self.url}/api/{path}", json=content, timeout=120)
             if answer.status_code != 503:
                 break
             time.sleep(1)
@@ -108,14 +108,15 @@ class Site:
         return answer.json()
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(f"{self.url}/api/{path}", timeout=30)
+        answer = httpx.get(f"{self.url}/api/{path}", timeout=120)
         assert answer.is_success, answer.text
         return answer.json()
 
-    def begin_run(self, deployment: str, **parameters: Any) -> str:
-        """Ask for a run, as the button does; its id."""
+    def begin_run(self, deployment: str, disturbing: Mapping[str, str] | None = None, /, **parameters: Any) -> str:
+        """Ask for a run, as the button does, with more in its environment; its id."""
         found = self.get(f"deployments/name/{deployment}")
-        return self.post(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
+        asked = {"parameters": parameters, "job_variables": {"env": disturbing or {}}}
+        return self.post(f"deployments/{found['id']}/create_flow_run", asked)["id"]
 
     def state(self, run: str) -> dict[str, Any]:
         return self.get(f"flow_runs/{run}")["state"]

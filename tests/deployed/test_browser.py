@@ -11,10 +11,10 @@ import pytest
 from tests.deployed.support import Site
 from tests.flows.support import noise, write_ome
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-PATIENCE_MS = 60_000
+PATIENCE_MS = 240_000
 
 
 @pytest.fixture(scope="module")

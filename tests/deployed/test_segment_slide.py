@@ -17,9 +17,9 @@ import tifffile
 from PIL import Image
 
 from tests.deployed.support import HANGS_AFTER_S, REPOSITORY, Site, as_json, environment, run_id, wait_for
-from tests.flows.support import noise, run_installed, shards, tree, write_array, write_model, write_ome
+from tests.flows.support import brake, noise, run_installed, shards, tree, write_array, write_model, write_ome
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 LABELS = "labels/segmentation/0"
 SMALL: dict[str, Any] = {"block": 64, "tile": 64, "precision": "float32", "device": "cpu"}
@@ -161,12 +161,13 @@ def test_a_cancelled_run_ends_its_workers_and_the_next_one_finishes(site: Site, 
     slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
     parameters = {"input": str(slide), "model": str(model), "output": str(output), "objects": None}
     parameters["segmentation"] = {**SMALL, "axes": "yx", "block": 48, "tile": 48}
-    run = site.begin_run("segment-slide/local", **parameters)
+    slowly = brake(tmp_path / "brake", output / LABELS / "c", 21)
+    run = site.begin_run("segment-slide/local", slowly, **parameters)
     wait_for(lambda: len(shards(output / LABELS)) > 20 if output.exists() else 0, f"blocks: {site.log('worker')}")
     workers = dask_workers(site)
     assert workers
     site.cancel(run)
-    wait_for(lambda: not [process for process in workers if process.is_running()], "an end of the workers", 60)
+    wait_for(lambda: not [process for process in workers if process.is_running()], "an end of the workers")
     assert site.finish(run)["type"] == "CANCELLED"
     done = len(shards(output / LABELS))
     assert 20 < done < 17 * 17
@@ -186,12 +187,13 @@ def test_a_stage_that_takes_longer_than_it_may_ends_and_the_next_run_goes_on(
     slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
     parameters = {"input": str(slide), "model": str(model), "output": str(output), "objects": None}
     parameters["segmentation"] = {**SMALL, "axes": "yx", "block": 16, "tile": 16}  # 2,500 blocks
-    run = site.begin_run("segment-slide/local", **parameters, stage_hours=12 / 3600)
+    slowly = brake(tmp_path / "brake", output / LABELS / "c", 1)
+    run = site.begin_run("segment-slide/local", slowly, **parameters, stage_hours=12 / 3600)
     state = site.finish(run)
     assert state["type"] == "FAILED", site.log("worker")
     assert "stage_hours" in state["message"]
     assert "to go on" in state["message"]
-    wait_for(lambda: not dask_workers(site), "an end of the workers", 60)
+    wait_for(lambda: not dask_workers(site), "an end of the workers")
     assert len(shards(output / LABELS)) < 50 * 50
     assert run_installed("info", output).exit_code == 0
 

@@ -10,7 +10,7 @@ from skimage.draw import disk
 from tests.deployed.support import Site
 from tests.flows.support import run_installed, tree, write_array
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 STEPS = 12
 

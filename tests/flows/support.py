@@ -5,7 +5,9 @@ import hashlib
 import io
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -203,7 +205,27 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> Outcome:
+def brake(file: Path, folder: str | Path, from_files: int) -> dict[str, str]:
+    """Environment of a command that works on slowly once a folder holds so many files: it cannot end meanwhile.
+
+    Parameters
+    ----------
+    file : Path
+        Made here; without it the command is as fast as ever.
+    folder : str or Path
+        End of the folder's path; files of the folders in it count, half-written ones do not.
+    from_files : int
+        Far fewer than there will be: each thread that writes may finish one more.
+    """
+    file.touch()
+    found = {"BRAKE_FILE": file, "BRAKED_FOLDER": folder, "BRAKED_FROM": from_files, "PYTHONPATH": DISTURBING}
+    return {name: str(value) for name, value in found.items()}
+
+
+# Limits of time here are for what hangs, on a machine that is slow and has more to do; none is a promise.
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 480) -> Outcome:
     """Wait for a started command; one that hangs is killed with its group, and the test fails."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -219,7 +241,7 @@ def run_installed(*arguments: object, **environment: str) -> Outcome:
     return finish(start(*arguments, **environment))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 240) -> None:
     """Poll until something is so, while a command runs.
 
     Raises
@@ -234,12 +256,21 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], ti
         time.sleep(0.005)
 
 
+def free_port() -> int:
+    """A port of loopback that nobody has now, nor gets by chance: the system gives away those from 32768 on."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """All processes below one."""
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def survivors(processes: Sequence[psutil.Process], timeout_s: float = 10) -> list[psutil.Process]:
+def survivors(processes: Sequence[psutil.Process], timeout_s: float = 60) -> list[psutil.Process]:
     """Those that are still there after a time."""
     return psutil.wait_procs(processes, timeout=timeout_s)[1]
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,9 @@ import pytest
 
 from tests.flows.support import (
     DISTURBING,
+    brake,
     finish,
+    free_port,
     noise,
     run_installed,
     run_without_workers,
@@ -75,19 +76,20 @@ def start_scheduler(tmp_path):
     """A scheduler process at a port, and a worker process that joins it; all are ended."""
     processes = []
 
-    def dask(*words: object) -> subprocess.Popen[str]:
+    def dask(*words: object, **disturbing: str) -> subprocess.Popen[str]:
         with open(tmp_path / f"dask-{len(processes)}.log", "w") as log:
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+            paths = (disturbing.get("PYTHONPATH"), str(Path(__file__).parents[2]))
+            environment = {**os.environ, **disturbing, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
             command = [sys.executable, "-m", "dask", *map(str, words)]
             process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment)
         processes.append(process)
         return process
 
-    def start_at(port: int) -> subprocess.Popen[str]:
+    def start_at(port: int, **disturbing: str) -> subprocess.Popen[str]:
         quiet = ("--dashboard-address", "127.0.0.1:0", "--no-dashboard")
         scheduler = dask("scheduler", "--host", "127.0.0.1", "--port", port, *quiet)
-        limits = ("--memory-limit", "1GiB", "--nthreads", 2, "--death-timeout", 60)
-        dask("worker", f"tcp://127.0.0.1:{port}", *limits, *quiet)
+        limits = ("--memory-limit", "1GiB", "--nthreads", 2, "--death-timeout", 240)
+        dask("worker", f"tcp://127.0.0.1:{port}", *limits, *quiet, **disturbing)
         return scheduler
 
     yield start_at
@@ -95,30 +97,23 @@ def start_scheduler(tmp_path):
         process.terminate()
     for process in processes:
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_a_scheduler_that_is_killed_ends_the_run_with_a_sentence_and_the_run_goes_on_with_another(
     slide, model, reference, tmp_path, start_scheduler
 ):
     output, port = tmp_path / "out.ome.zarr", free_port()
-    scheduler = start_scheduler(port)
+    scheduler = start_scheduler(port, **brake(tmp_path / "brake", output / LABELS / "c", 10))
     command = arguments(slide, model, output, "--cluster", f"tcp://127.0.0.1:{port}")
     process = start(*command)
     wait_until(lambda: len(shards(output / LABELS)) >= 10, process)
     scheduler.send_signal(signal.SIGKILL)
     began = time.monotonic()
-    outcome = finish(process, timeout_s=60)
+    outcome = finish(process)
     assert time.monotonic() - began < 40
     assert outcome.exit_code == 3, outcome
     assert outcome.err == (
@@ -128,6 +123,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_sentence_and_the_run_goe
     kept = {index: path.stat().st_mtime_ns for index, path in shards(output / LABELS).items()}
     assert 10 <= len(kept) < N_BLOCKS, "nothing was left to disturb"
 
+    (tmp_path / "brake").unlink()
     start_scheduler(port)
     again = run_installed(*command)
     assert again.exit_code == 0, again

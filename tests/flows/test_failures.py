@@ -14,6 +14,7 @@ import pytest
 
 import flows.segment
 from tests.flows.support import (
+    brake,
     can_mount,
     finish,
     mounted,
@@ -218,7 +219,8 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_with_more_s
 def test_a_run_whose_output_is_taken_away_ends_soon_and_goes_on_when_it_is_back(model, tmp_path):
     """As when a disk is unmounted: a run that went on would compute every block for nothing."""
     slide, output = write_array(tmp_path / "slide.zarr", noise(600, 600)), tmp_path / "out.ome.zarr"
-    process = start(*arguments(slide, model, output))
+    slowly = brake(tmp_path / "brake", output / "labels/segmentation/0/c", 5)
+    process = start(*arguments(slide, model, output), **slowly)
     wait_until(lambda: len(shards(output / "labels/segmentation/0")) >= 5, process)
     output.rename(tmp_path / "away")
     outcome = finish(process)

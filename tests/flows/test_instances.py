@@ -29,6 +29,7 @@ from pipeline.regrow import regrow_ridges
 from pipeline.split import split_touching
 from tests.flows.support import (
     Outcome,
+    brake,
     can_mount,
     descendants,
     finish,
@@ -1283,12 +1284,12 @@ def large_run(large, options, tmp_path) -> Run:
     return Run(large, tmp_path / "out.ome.zarr", options)
 
 
-def count_files(run: Run, step: str) -> Callable[[], int]:
-    """How many files of a step there are: a kind of intermediate file, or a level's shards."""
+def files_of(run: Run, step: str) -> tuple[Path, Callable[[], int]]:
+    """Where files of a step are, and how many there are: a kind of intermediate file, or a level's shards."""
     folder = run.out / IDS / step
     if step.startswith("work/") and "/" in step.removeprefix("work/"):
-        return lambda: sum(1 for path in folder.glob("*.zst"))
-    return lambda: len(shards(folder))
+        return folder, lambda: sum(1 for path in folder.glob("*.zst"))
+    return folder / "c", lambda: len(shards(folder))
 
 
 MOMENTS = {
@@ -1319,10 +1320,20 @@ def nothing_runs_on() -> Iterator[None]:
 
 
 def start_and_wait_for(run: Run, step: str, at_least: int) -> subprocess.Popen[str]:
-    process, count = start(*run.arguments), count_files(run, step)
+    """The running command, once a step has so many files; it is slow from there on, until `release`."""
+    folder, count = files_of(run, step)
+    process = start(*run.arguments, **brake(brake_of(run), folder, at_least))
     STARTED.append(process)
     wait_until(lambda: count() >= at_least, process)
     return process
+
+
+def brake_of(run: Run) -> Path:
+    return run.out.with_name("brake")
+
+
+def release(run: Run) -> None:
+    brake_of(run).unlink()
 
 
 MANY = [((), moment) for moment in MOMENTS] + [(ALL_STEPS, moment) for moment in MOMENTS_OF_ALL_STEPS]
@@ -1369,6 +1380,7 @@ def test_a_run_whose_worker_is_killed_finishes_by_itself(step, large_run, large_
     process = start_and_wait_for(large_run, step, LARGE_BLOCKS // 4)
     worker = next(child for child in descendants(process) if "spawn_main" in " ".join(child.cmdline()))
     worker.kill()
+    release(large_run)
     check_done(finish(process), large_run.out)
     assert tree(large_run.out) == large_reference
 
@@ -1390,7 +1402,7 @@ def test_a_run_that_is_asked_to_end_does_so_cleanly_and_goes_on_later(step, end,
     second = run_here(*large_run.arguments)
     check_refused(second, (f"output={large_run.out} is being written by another run",))
     end(process)
-    outcome = finish(process, timeout_s=30)
+    outcome = finish(process)
     assert outcome.exit_code == exit_code, outcome
     assert "Interrupted. What is done is kept: run the same command again to go on." in outcome.err
     assert "Traceback" not in outcome.err

@@ -22,7 +22,7 @@ from pipeline import store
 from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from pipeline.lock import hold
 from pipeline.measure_open import ImageChoice
-from tests.flows.support import noise, tree, wait_until
+from tests.flows.support import brake, noise, tree, wait_until
 from tests.pipeline.measure_support import NAME, draw_objects, write_store
 
 ROOT = Path(__file__).parents[2]
@@ -160,21 +160,19 @@ def test_a_run_that_is_killed_in_either_pass_goes_on_with_equal_bytes(tmp_path):
     rows = Path(location, "tables/cells-instances.work/rows")
     parts = Path(location, "tables/cells-instances.parquet")
 
-    def begin() -> subprocess.Popen[str]:
+    def begin(**disturbing: str) -> subprocess.Popen[str]:
         command = [sys.executable, str(tmp_path / "script.py"), location]
-        return subprocess.Popen(
-            command, text=True, cwd=ROOT, start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-        )
+        paths = filter(None, (disturbing.get("PYTHONPATH"), str(ROOT)))
+        environment = os.environ | disturbing | {"PYTHONPATH": os.pathsep.join(paths)}
+        return subprocess.Popen(command, text=True, cwd=ROOT, start_new_session=True, env=environment)
 
     for folder, enough in ((rows, 20), (parts, 3)):
-        process = begin()
-        wait_until(
-            lambda folder=folder, enough=enough: folder.exists() and len(list(folder.iterdir())) > enough, process
-        )
+        process = begin(**brake(tmp_path / "brake", folder, enough))
+        wait_until(lambda folder=folder, enough=enough: len(tree(folder)) > enough, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert 0 < len(list(parts.glob("part-*.parquet"))) < ids.max() // 20
-    assert begin().wait(timeout=120) == 0
+    assert begin().wait(timeout=480) == 0
     measure_objects(MeasureRequest(str(undisturbed), NAME, rows=20, workers=1))
     assert tables(location) == tables(undisturbed)
 

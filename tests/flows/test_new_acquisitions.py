@@ -507,9 +507,9 @@ def command(watch, outputs, model, *options):
 @pytest.mark.usefixtures("_here")
 def test_five_acquisitions_of_which_one_is_damaged_and_one_still_grows(watch, outputs, model):
     write_truncated(watch / "d.tif")
-    time.sleep(2.1)
+    time.sleep(6.1)
     with growing(watch / "e.tif"):
-        options = ("--stable-minutes", 2 / 60, "--max-tries", 2, "--no-measure")
+        options = ("--stable-minutes", 6 / 60, "--max-tries", 2, "--no-measure")
         before = snapshot(watch / "a.ome.zarr")
         dry = command(watch, outputs, model, "--dry-run", *options)
         assert (dry.exit_code, dry.err) == (0, "")

@@ -10,7 +10,7 @@ import pytest
 from pipeline.lock import LOCK_NAME
 from pipeline.night_notes import DONE_FILE
 from tests.flows.night_support import folder_of, results, write_slide, write_tiff, write_zarr
-from tests.flows.support import finish, run_installed, shards, start, wait_until
+from tests.flows.support import brake, finish, run_installed, shards, start, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_nights_that_are_killed_end_with_the_bytes_of_an_undisturbed_one(watch, 
     outputs = tmp_path / "outputs"
     kept: dict[Path, int] = {}
     for name in ("a.ome.zarr", "b.svs.ome.zarr"):
-        process = start(*arguments(watch, outputs, model))
+        process = start(*arguments(watch, outputs, model), **brake(tmp_path / "brake", f"{name}/{LABELS}/c", 3))
         wait_until(lambda: n_shards(outputs, name) >= 3, process)  # noqa: B023 - called within the turn
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -70,7 +70,7 @@ def test_nights_that_are_killed_end_with_the_bytes_of_an_undisturbed_one(watch, 
 
 def test_a_night_that_is_terminated_goes_on_the_next_time_and_counts_no_failure(watch, model, tmp_path, undisturbed):
     outputs = tmp_path / "outputs"
-    process = start(*arguments(watch, outputs, model))
+    process = start(*arguments(watch, outputs, model), **brake(tmp_path / "brake", f"a.ome.zarr/{LABELS}/c", 3))
     wait_until(lambda: n_shards(outputs, "a.ome.zarr") >= 3, process)
     process.terminate()
     ended = finish(process)
@@ -83,10 +83,11 @@ def test_a_night_that_is_terminated_goes_on_the_next_time_and_counts_no_failure(
 
 def test_two_nights_at_once_segment_nothing_twice(watch, model, tmp_path, undisturbed):
     outputs = tmp_path / "outputs"
-    first = start(*arguments(watch, outputs, model))
+    first = start(*arguments(watch, outputs, model), **brake(tmp_path / "brake", f"a.ome.zarr/{LABELS}/c", 3))
     wait_until((outputs / LOCK_NAME).exists, first)
     second = run_installed(*arguments(watch, outputs, model))
     assert first.poll() is None
+    (tmp_path / "brake").unlink()
     assert second.exit_code == 0, second
     assert "Nothing was done: another night is at work in" in second.out
     outcome = finish(first)

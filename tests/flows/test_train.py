@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from flows.curves import smooth
 from flows.train import STATE_NAME, TrainRequest, train_network
 from pipeline.sample_set import SampleSet, create_sample_set
 from tests.flows.support import (
+    brake,
     can_mount,
     finish,
     mounted,
@@ -136,13 +136,14 @@ def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
     options = ["--steps", 150, "--save-every", 5, "--validate-every", 50, *ARGUMENTS]
     undisturbed = run_installed("train", samples, "-o", tmp_path / "whole.safetensors", *options)
     assert undisturbed.exit_code == 0, undisturbed.err
-    process = start("train", samples, "-o", tmp_path / "cut.safetensors", *options)
     state = tmp_path / "cut.training" / STATE_NAME
-    wait_until(lambda: count_steps(state) >= 20, process)
+    slowly = brake(tmp_path / "brake", state, 1)
+    process = start("train", samples, "-o", tmp_path / "cut.safetensors", *options, **slowly)
+    wait_until(lambda: count_steps(state) >= 15, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     process.communicate()
-    assert 20 <= count_steps(state) < 150
+    assert 15 <= count_steps(state) < 150
     assert not (tmp_path / "cut.safetensors").exists()
     again = run_installed("train", samples, "-o", tmp_path / "cut.safetensors", *options)
     assert again.exit_code == 0, again.err
@@ -166,10 +167,9 @@ def test_sigterm_ends_a_training_that_can_go_on(samples, tmp_path):
 
 
 def test_two_trainings_into_one_output_are_refused(samples, tmp_path):
-    options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, *ARGUMENTS]
+    options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
     process = start("train", samples, *options)
-    wait_until((tmp_path / "cells.training").exists, process)
-    time.sleep(0.2)
+    wait_until(lambda: count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5, process)
     run = run_here("train", samples, *options)
     assert run.exit_code == 2
     assert "being written by another run" in run.err

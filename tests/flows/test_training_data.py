@@ -16,7 +16,7 @@ from flows.training_data import TrainingDataRequest, make_training_data
 from pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
 from pipeline.sample_set import read_sample_set
 from pipeline.stored_samples import StoredSamples
-from tests.flows.support import tree
+from tests.flows.support import brake, tree
 from tests.pipeline.training_set_support import write_training_set
 from unet.augment import AugmentSettings
 from unet.checkpoint import Normalisation
@@ -87,13 +87,15 @@ def test_samples_are_made_and_made_only_once(tmp_path, here):
 
 def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, here):
     training_set = write_set(tmp_path, n_images=2, shape=(200, 220))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    slowly = brake(tmp_path / "brake", "samples.zarr/training/images/c", 2)
+    paths = os.pathsep.join((slowly["PYTHONPATH"], str(ROOT)))
+    environment = {**os.environ, **slowly, "PYTHONPATH": paths}
     script = tmp_path / "run.py"
     script.write_text(RUN)
     command = [sys.executable, str(script), training_set]
     killed, whole = tmp_path / "killed/samples.zarr", tmp_path / "whole/samples.zarr"
     process = subprocess.Popen([*command, str(killed)], env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(killed.glob("training/images/c/*"))) < 2:
         assert process.poll() is None, "ended before it was killed"
         assert time.monotonic() < deadline

@@ -26,7 +26,7 @@ from pipeline.annotation import AnnotationInput
 from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from pipeline.training_set import check_complete, read_training_set
 from pipeline.weight_plan import WeightOptions
-from tests.flows.support import DATA, shards, tree, wait_until, write_array
+from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
 from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
 
@@ -232,15 +232,16 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_bytes_of_an_undisturbed_
     request = request_for(tmp_path, labels, kind="binary", output="undisturbed.zarr")
     expected = make_weight_maps(request)
     (tmp_path / "run.py").write_text(SCRIPT)
+    weights = tmp_path / "set.zarr" / "000-image" / "weights"
+    slowly = brake(tmp_path / "brake", weights / "c", 5)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "run.py", tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **slowly, "PYTHONPATH": os.pathsep.join((slowly["PYTHONPATH"], str(ROOT)))},
     )
-    weights = tmp_path / "set.zarr" / "000-image" / "weights"
     wait_until(lambda: len(shards(weights)) >= 5, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -566,7 +566,7 @@ def test_a_shard_that_is_no_multiple_of_the_chunk_is_refused(tmp_path: Path, chu
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)
 
 
 def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) -> None:

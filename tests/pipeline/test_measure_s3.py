@@ -64,7 +64,7 @@ def test_a_table_in_an_object_store_is_that_of_a_local_one(tmp_path, environment
     def run() -> str:
         command = [sys.executable, str(tmp_path / "script.py")]
         settings = os.environ | environment | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

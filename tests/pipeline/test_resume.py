@@ -16,6 +16,7 @@ from pipeline import output
 from pipeline.options import SegmentOptions
 from tests.flows.support import (
     Outcome,
+    brake,
     descendants,
     finish,
     noise,
@@ -34,7 +35,7 @@ from tests.flows.support import (
 SHAPE, BLOCK = (544, 288), 32
 N_BLOCKS, N_COARSE = 17 * 9, 9 * 5  # shards of the two levels; three windows
 LABELS = "labels/segmentation"
-NANNY_S = 10  # a worker notices within this time that its parent is gone
+NANNY_S = 60  # a worker notices long before that its parent is gone
 
 
 class Run:
@@ -50,10 +51,18 @@ class Run:
         return {index: path.stat().st_mtime_ns for index, path in shards(self.out / LABELS / str(level)).items()}
 
     def start_and_wait_for(self, n_shards: int, level: int = 0):
-        """The running command, once a level has so many shards."""
-        process = start(*self.arguments)
+        """The running command, once a level has so many shards; it is slow from there on, until `release`."""
+        process = start(*self.arguments, **brake(self._brake, self.out / LABELS / str(level) / "c", n_shards))
         wait_until(lambda: len(shards(self.out / LABELS / str(level))) >= n_shards, process)
         return process
+
+    @property
+    def _brake(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.brake")
+
+    def release(self) -> None:
+        """Let what `start_and_wait_for` slowed down go on as fast as ever."""
+        self._brake.unlink()
 
     def check_goes_on(self, reference: dict[str, str]) -> Outcome:
         """The same command again: nothing is done twice, every byte is the undisturbed run's."""
@@ -130,7 +139,7 @@ def test_a_run_killed_while_it_builds_the_pyramid_goes_on_there(run, reference):
 
 
 @pytest.mark.slow
-def test_runs_killed_while_they_create_the_output_leave_something_that_can_be_gone_on_with(run, reference):
+def test_runs_killed_while_they_create_the_output_leave_something_that_can_be_gone_on_with(run, reference, tmp_path):
     """Each is killed as soon as one more file is there, so that creation is cut at several places."""
     for seen in (
         ".segment-slide.lock",
@@ -139,7 +148,8 @@ def test_runs_killed_while_they_create_the_output_leave_something_that_can_be_go
         f"{LABELS}/zarr.json",
         f"{LABELS}/1/zarr.json",
     ):
-        process = start(*run.arguments)
+        # once created, it is slow: it does not end, and takes away its lock, before it is looked at
+        process = start(*run.arguments, **brake(tmp_path / "brake", run.out / LABELS / "0/c", 1))
         wait_until(lambda path=run.out / seen: path.exists(), process)
         kill_group(process)
     kill_group(run.start_and_wait_for(1))
@@ -206,8 +216,8 @@ def workers_of(process) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_a_run_whose_worker_is_killed_finishes_by_itself(run, reference):
     process = run.start_and_wait_for(N_BLOCKS // 4)
-    (worker,) = workers_of(process)
-    worker.kill()
+    workers_of(process)[0].kill()
+    run.release()
     outcome = finish(process)
     assert outcome.exit_code == 0, outcome
     assert "Traceback" not in outcome.err
@@ -264,7 +274,7 @@ def check_ends_cleanly(run: Run, process, end, exit_code: int) -> None:
     children = descendants(process)
     assert children
     end()
-    outcome = finish(process, timeout_s=30)
+    outcome = finish(process)
     assert outcome.exit_code == exit_code, outcome
     assert "Interrupted. What is done is kept: run the same command again to go on." in outcome.err
     assert "Traceback" not in outcome.err

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-HANGS_AFTER_S = 90
+HANGS_AFTER_S = 360
 LABELS = "labels/segmentation/0"
 
 

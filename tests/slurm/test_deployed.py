@@ -3,10 +3,10 @@
 import pytest
 
 from tests.deployed.conftest import site as site_fixture
-from tests.flows.support import noise, run_installed, shards, tree, write_array, write_model
+from tests.flows.support import brake, noise, run_installed, shards, tree, write_array, write_model
 from tests.slurm.support import all_jobs, wait_until, write_cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("empty_queue"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("empty_queue")]
 
 site = site_fixture
 SMALL = {"block": 32, "axes": "yx", "precision": "float32"}
@@ -17,10 +17,10 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "cells.safetensors")
 
 
-def begin_run(site, slide, model, output):
+def begin_run(site, slide, model, output, disturbing=None):
     places = {"input": slide, "model": model, "output": output, "cluster": write_cluster(output.parent)}
     places = {name: str(path) for name, path in places.items()}
-    return site.begin_run("segment-slide/slurm", **places, segmentation=SMALL)
+    return site.begin_run("segment-slide/slurm", disturbing, **places, segmentation=SMALL)
 
 
 def test_a_slide_is_segmented_and_measured_on_jobs_that_are_waited_for_once(slurm, site, model, tmp_path):
@@ -47,7 +47,8 @@ def test_a_slide_is_segmented_and_measured_on_jobs_that_are_waited_for_once(slur
 
 def test_a_cancelled_run_leaves_nothing_in_the_queue(slurm, site, model, tmp_path):
     slide, output = write_array(tmp_path / "slide.zarr", noise(800, 800)), tmp_path / "out.ome.zarr"
-    run = begin_run(site, slide, model, output)
+    slowly = brake(tmp_path / "brake", output / "labels/segmentation/0/c", 6)
+    run = begin_run(site, slide, model, output, slowly)
     wait_until(lambda: len(shards(output / "labels/segmentation/0")) > 5, "some blocks")
     assert all_jobs()
     site.cancel(run)

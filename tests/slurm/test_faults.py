@@ -15,6 +15,7 @@ import pytest
 
 from tests.flows.support import (
     DISTURBING,
+    brake,
     descendants,
     finish,
     noise,
@@ -28,6 +29,7 @@ from tests.flows.support import (
     write_model,
 )
 from tests.slurm.support import (
+    HANGS_AFTER_S,
     LABELS,
     all_jobs,
     reach_wall_time,
@@ -91,11 +93,14 @@ def begin(folder, hold_file):
     begun = []
 
     def start_and_wait(output, cluster_file):
-        holding = {"PYTHONPATH": str(DISTURBING), "HOLD_FILE": str(hold_file)}
+        brake_file = hold_file.with_name("brake")  # slow until it is held: it does not end before
+        slowly = brake(brake_file, output / LABELS / "c", SOME_BLOCKS)
+        holding = {**slowly, "HOLD_FILE": str(hold_file)}
         process = start(*arguments(folder, output, "--cluster", cluster_file), **holding)
         begun.append(process)
         wait_until(lambda: n_done(output) >= SOME_BLOCKS or process.poll() is not None, "some blocks")
         hold_file.touch()
+        brake_file.unlink()
         wait_until(lambda: len(running_jobs()) == 2 or process.poll() is not None, "two jobs")
         assert process.poll() is None, process.communicate()
         return process
@@ -135,8 +140,8 @@ def test_alone_on_local_workers_and_on_two_nodes_with_a_job_cancelled_the_bytes_
     process = begin(spread, cluster_file)
     assert [len(running_jobs(node)) for node in ("n1", "n2")] == [1, 1]
     before = n_done(spread)
-    hold_file.unlink()
     subprocess.run(["scancel", running_jobs()[0]], check=True)
+    hold_file.unlink()
     outcome = finish(process)
     tell(f"cancelled after {before} of {N_BLOCKS} blocks; {time.monotonic() - began:.1f} s on SLURM")
     assert before < N_BLOCKS, "nothing was left to disturb"
@@ -218,8 +223,10 @@ def stopped(begin, hold_file, reopened, tmp_path):
         said: list[str] = []
         threading.Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True).start()
         set_partition("cpu", "DOWN")
+        ended = running_jobs()
+        subprocess.run(["scancel", *ended], check=True)
+        wait_until(lambda: not set(ended) & set(running_jobs()), "their end")
         hold_file.unlink()
-        subprocess.run(["scancel", *running_jobs()], check=True)
         seconds = wait_until(lambda: "PartitionDown" in "".join(said), "a word of why it waits")
         assert process.poll() is None, said
         assert n_done(output) < N_BLOCKS, "nothing was left to wait for"
@@ -235,7 +242,7 @@ def test_a_run_without_jobs_waits_says_why_and_ends_cleanly_on_ctrl_c(folder, re
     process, said, waited_s = stopped(output, **ADAPTIVE)
     children, began, before = descendants(process), time.monotonic(), n_done(output)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=HANGS_AFTER_S) == 130
     tell(f"said why after {waited_s:.1f} s, ended {time.monotonic() - began:.1f} s after Ctrl-C, {before} blocks done")
     check_nothing_is_left()
     assert survivors(children) == []
@@ -256,7 +263,7 @@ def test_a_run_without_jobs_goes_on_by_itself_when_there_are_some_again(referenc
     process, said, _ = stopped(output, **FIXED)
     began = time.monotonic()
     set_partition("cpu", "UP")
-    assert process.wait(timeout=120) == 0, said
+    assert process.wait(timeout=HANGS_AFTER_S) == 0, said
     tell(f"all done {time.monotonic() - began:.1f} s after the partition is up")
     assert tree(output) == reference
     check_nothing_is_left()

@@ -260,7 +260,7 @@ from unet.architecture import Architecture
 from unet.train import build_model, train
 def slow(step, loss):
     print(step, flush=True)
-    time.sleep(0.05)
+    time.sleep(3 if step >= int(sys.argv[3]) else 0)  # in which it is killed
 if __name__ == "__main__":
     model = build_model(Architecture(base_channels=2, depth=1, dropout=0.5), 0)
     train(model, training(steps=60, save_every=2, validation=RoughSamples(3, seed=7), processes=int(sys.argv[2]),
@@ -271,7 +271,7 @@ if __name__ == "__main__":
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
     path = tmp_path / "state.safetensors"
     for steps in (10, 25):
-        process = _start(tmp_path, path)
+        process = _start(tmp_path, path, slow_from=steps)
         while process.stdout.readline() != f"{steps}\n".encode():
             assert process.poll() is None, process.stderr.read()
         process.kill()
@@ -285,10 +285,10 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path)
     assert torch.equal(weights_of(model), weights_of(undisturbed))
 
 
-def _start(folder, path, processes=1):
+def _start(folder, path, processes=1, slow_from=10):
     script = folder / "killed.py"
     script.write_text(_KILLED)
-    command = [sys.executable, str(script), str(path), str(processes)]
+    command = [sys.executable, str(script), str(path), str(processes), str(slow_from)]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
 
@@ -326,7 +326,7 @@ def test_processes_that_train_together_end_together_and_go_on(tmp_path):
     process.kill()
     process.wait()
     process.stdout.close(), process.stderr.close()
-    _, alive = psutil.wait_procs(others, timeout=30)
+    _, alive = psutil.wait_procs(others, timeout=120)
     assert not alive
     changes = {"steps": 60, "save_every": 2, "validation": RoughSamples(3, seed=7), "processes": 2}
     model, history = trained(DROPPING, **changes, state_path=path)
@@ -424,7 +424,7 @@ def test_a_process_that_is_killed_ends_those_that_train_with_it(tmp_path):
         assert process.poll() is None, process.stderr.read()
     other = next(child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
     other.kill()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode
     assert "RankError: process 1 of 2 ended with exit code -9" in said.decode()
     assert count_steps(path) >= 8
