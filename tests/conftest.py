@@ -18,7 +18,13 @@ MARKED_PATIENCE_S = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real systems get more time than pyproject.toml gives: for what hangs, on a machine that is busy."""
+    """Say of tests of real systems what holds on any machine, and what may run side by side.
+
+    They get more time than pyproject.toml gives: for what hangs, on a machine that is busy. With ``--dist loadgroup``
+    the tests of one file share what they start; those of SLURM share its one queue.
+    """
     for item in items:
         if any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser")):
             item.add_marker(pytest.mark.timeout(MARKED_PATIENCE_S), append=False)
+            group = "slurm" if item.get_closest_marker("slurm") else item.location[0]
+            item.add_marker(pytest.mark.xdist_group(group))

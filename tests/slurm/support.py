@@ -69,10 +69,11 @@ def set_partition(name: str, state: str) -> None:
 
 
 def worker_processes() -> list[psutil.Process]:
+    """Workers that jobs have started; other tests have some of their own."""
     found = []
     for process in psutil.process_iter():
         try:
-            if "distributed.cli.dask_worker" in process.cmdline():
+            if "distributed.cli.dask_worker" in process.cmdline() and "SLURM_JOB_ID" in process.environ():
                 found.append(process)
         except psutil.Error:  # gone in the meantime
             continue
