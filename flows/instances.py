@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
 from flows.progress import QuietStages, Stages, timed
 from flows.where import checks_of, open_cluster
-from pipeline import instance_output, instances, output, store
+from pipeline import instance_names, instance_output, instances, output, store
 from pipeline.errors import IncompleteError, InputError, OutputError
 from pipeline.image import describe_image
 from pipeline.label_source import LabelSource
@@ -60,7 +60,7 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
         Blocks were left undone; what is done is kept and the same command goes on.
     """
     prepared = prepare(request)
-    instances_name = instance_output.instances_name(request.name)
+    instances_name = instance_names.instances_name(request.name)
     with output.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
         begun = instance_output.read_instance_record(prepared.location, request.name)
         if bool(begun) != prepared.begun:
@@ -85,13 +85,13 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
         instance_output.begin(location, name, plan, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
-        if len(done) < plan.grid.n_blocks or instance_output.COUNT not in _record(prepared):
+        if len(done) < plan.grid.n_blocks or instance_names.COUNT not in _record(prepared):
             instance_output.create_work(location, name, plan)
             job = prepared.objects_job(_fill(prepared, client, progress, clock))
             numbering = _find(job, client, progress, clock)
             instance_output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
-            summary = {instance_output.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
+            summary = {instance_names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
             instance_output.finish(location, name, summary)
         instance_output.remove_work(location, name)
         with timed(clock, "pyramid"):
@@ -99,8 +99,8 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
     record = _record(prepared)
     return InstancesReport(
         location=location,
-        name=instance_output.instances_name(name),
-        n_objects=record[instance_output.COUNT],
+        name=instance_names.instances_name(name),
+        n_objects=record[instance_names.COUNT],
         n_larger_than_halo=record["n_larger_than_halo"],
         n_blocks=plan.grid.n_blocks,
         n_done_before=len(done),
@@ -159,8 +159,8 @@ def _write(
 def _pyramid(prepared: PreparedInstances, client: "Client", progress: Stages) -> None:
     """Coarser levels of the ids."""
     plan, location = prepared.plan, prepared.location
-    group = instance_output.instance_group(prepared.name)
-    arrays = plan.arrays(instance_output.ids_dtype(_record(prepared)[instance_output.COUNT]))
+    group = instance_names.instance_group(prepared.name)
+    arrays = plan.arrays(instance_output.ids_dtype(_record(prepared)[instance_names.COUNT]))
     total = sum(spec.n_shards for spec in arrays[1:])
     done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
     with progress.stage("pyramid", total=total, done=done, unit="files") as advance:

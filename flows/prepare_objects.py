@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cluster.spec import ClusterSpec
 from flows.where import plan_cluster
-from pipeline import instance_output, store
+from pipeline import instance_names, instance_output, store
 from pipeline.errors import InputError
 from pipeline.hole_blocks import HolesJob, complement
 from pipeline.image import StoredImage
@@ -73,7 +73,7 @@ class PreparedInstances:
     @property
     def ids_path(self) -> str:
         """Array of the ids."""
-        return f"{instance_output.instance_group(self.name)}/0"
+        return f"{instance_names.instance_group(self.name)}/0"
 
     @property
     def _ungrown_path(self) -> str:

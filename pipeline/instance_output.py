@@ -13,6 +13,7 @@ import numpy as np
 from pipeline import ome, store
 from pipeline.errors import InputError, OutputError
 from pipeline.image import StoredImage, describe_image
+from pipeline.instance_names import instance_group, instances_name
 from pipeline.instance_plan import InstancePlan
 from pipeline.lock import LOCK_NAME
 from pipeline.output import check_name, check_output, label_group, list_label
@@ -21,17 +22,6 @@ from pipeline.record import ATTRIBUTE, compare_records
 from pipeline.work import WorkFolder
 
 FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
-COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
-
-
-def instances_name(name: str) -> str:
-    """Name of the instance image that belongs to a class map."""
-    return f"{name}-instances"
-
-
-def instance_group(name: str) -> str:
-    """Path of that image in its output."""
-    return label_group(instances_name(name))
 
 
 def work_folder(location: str, name: str, step: str) -> WorkFolder:

@@ -15,7 +15,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import instance_output, store
+from pipeline import instance_names, store
 from pipeline.acquisitions import Acquisition
 from pipeline.files import delete, exists, write_file
 from pipeline.ingest_plan import fingerprint_files
@@ -95,7 +95,7 @@ def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> li
     instances, table : bool
         Whether it should have objects, and a table of them.
     """
-    groups = [label_group(name), *([instance_output.instance_group(name)] if instances else [])]
+    groups = [label_group(name), *([instance_names.instance_group(name)] if instances else [])]
     missing = [group for group in groups if not exists(store.join(output, group, "zarr.json"))]
     if table and not store.list_names(store.join(output, _table(name))):
         missing.append(_table(name))
@@ -103,7 +103,7 @@ def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> li
 
 
 def _table(name: str) -> str:
-    return f"{TABLES}/{instance_output.instances_name(name)}.parquet"
+    return f"{TABLES}/{instance_names.instances_name(name)}.parquet"
 
 
 def check_free(output: str) -> None:
@@ -134,7 +134,7 @@ def reopen(output: str, name: str) -> None:
     """
     if read_done(output) is None:
         return
-    instances, table = instance_output.instance_group(name), _table(name)
+    instances, table = instance_names.instance_group(name), _table(name)
     missing = missing_parts(output, name, instances=True, table=False)
     if label_group(name) in missing:
         delete(store.join(output, instances))
