@@ -17,6 +17,7 @@ from rich.table import Table
 
 from flows.demo_network import DemoSettings, make_network
 from flows.progress import RichStages, format_rate, format_seconds
+from flows.show import show_how_to_look
 from pipeline.errors import OutputError
 from pipeline.synthetic import SyntheticSlide
 
@@ -228,8 +229,4 @@ def _print(console: Console, result: DemoResult, report: "SegmentReport") -> Non
     console.print(scores)
     console.print(f"Picture: {escape(str(result.overlay))}", highlight=False, soft_wrap=True)
     console.print(f"Cells: {escape(result.table.page)}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Look at it: napari --plugin napari-ome-zarr {escape(str(result.slide))} {escape(str(result.segmentation))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    show_how_to_look(console, str(result.segmentation))

@@ -1,6 +1,7 @@
 """What is printed for people: plans, reports, and what lies at a path."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,21 @@ def show_report(console: Console, report: "SegmentReport") -> None:
         highlight=False,
     )
     console.print(f"Labels: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Look at it: napari --plugin napari-ome-zarr {escape(report.location)}", highlight=False, soft_wrap=True
-    )
+    show_how_to_look(console, report.location)
+
+
+def show_how_to_look(console: Console, location: str) -> None:
+    """Print the command that shows an output, ready to copy."""
+    console.print(f"Look at it: {escape(view_command(location))}", highlight=False, soft_wrap=True)
+
+
+def view_command(location: str) -> str:
+    """What opens an output in the browser.
+
+    >>> view_command("/data/my slide.ome.zarr")
+    "segment-slide view '/data/my slide.ome.zarr'"
+    """
+    return shlex.join(["segment-slide", "view", location])
 
 
 def show_ingest(console: Console, report: "IngestReport") -> None:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.progress import format_rate, format_seconds
+from flows.show import show_how_to_look
 
 if TYPE_CHECKING:
     from flows.instances import InstancesReport
@@ -29,3 +30,4 @@ def show_instances(console: Console, report: "InstancesReport") -> None:
             highlight=False,
         )
     console.print(f"Instances: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)
+    show_how_to_look(console, report.location)

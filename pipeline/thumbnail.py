@@ -80,30 +80,30 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
         raise InputError(f"{location} holds no segmentation labels/{name}; make one first: segment-slide segment.")
     base = describe_image(store.join(location, label_group(name)))
     labels = Layer(base, {"t": 0, "z": base.size("z") // 2})
-    image = _find_image(location, record.get("input") or {}, labels)
+    image = find_image(location, record.get("input") or {}, labels)
     layers = [labels] if image is None else [image, labels]
     frame: Frame = {axis: (0.0, float(base.size(axis))) for axis in "yx"}
     for layer in layers:
         frame = crop(frame, layer.choose_level(frame, side_px), base)
-    size = _panel_size(base, frame, side_px)
-    classes = _sample(labels, frame, size, side_px)
-    colours, names = _read_key(base, record, classes)
-    um = _pixel_um(base, "x")
+    size = panel_size(base, frame, side_px)
+    classes = sample(labels, frame, size, side_px)
+    colours, names = read_key(base, record, classes)
+    um = pixel_um(base, "x")
     page = Page(
-        plain=None if image is None else _render(image, frame, size, side_px),
+        plain=None if image is None else render(image, frame, size, side_px),
         classes=classes,
         colours=colours,
         names=names,
         captions=(
-            "" if image is None else "image" + _say_where(image, frame),
-            (name if classes.any() else f"{name}: nothing found") + _say_where(labels, frame),
+            "" if image is None else "image" + say_where(image, frame),
+            (name if classes.any() else f"{name}: nothing found") + say_where(labels, frame),
         ),
         panel_um=None if um is None else um * (frame["x"][1] - frame["x"][0]),
     )
     return draw_page(page)
 
 
-def _find_image(location: str, recorded: Mapping[str, Any], labels: Layer) -> Layer | None:
+def find_image(location: str, recorded: Mapping[str, Any], labels: Layer) -> Layer | None:
     """The image that was segmented, or None if it is not there any more; in place it is the store itself."""
     root = store.read_attributes(location) or {}
     is_in_place = "multiscales" in root.get("ome", root) and "shows" not in (root.get(ATTRIBUTE) or {})
@@ -124,8 +124,8 @@ def _find_image(location: str, recorded: Mapping[str, Any], labels: Layer) -> La
     return Layer(image, plane, tuple(chosen[:_SHOWN_CHANNELS]) or (0,))
 
 
-def _say_where(layer: Layer, frame: Frame) -> str:
-    """Which plane of how many, and which part of it, where there is more than what is shown."""
+def say_where(layer: Layer, frame: Frame) -> str:
+    """Which plane of how many, and which part of it, where there is more than what is shown; begins with a comma."""
     base = layer.base
     said = [f"{axis} = {layer.plane[axis]} of 0–{base.size(axis) - 1}" for axis in "tz" if base.size(axis) > 1]
     width, height = (round(frame[axis][1] - frame[axis][0]) for axis in "xy")
@@ -134,10 +134,10 @@ def _say_where(layer: Layer, frame: Frame) -> str:
     return "".join(f", {part}" for part in said)
 
 
-def _panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]:
+def panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]:
     """Height and width (px) of a panel: in the proportions of the specimen if they are known, else of the pixels."""
     height, width = (stop - start for start, stop in (frame["y"], frame["x"]))
-    step_y, step_x = (_pixel_um(base, axis) for axis in "yx")
+    step_y, step_x = (pixel_um(base, axis) for axis in "yx")
     if step_y and step_x:
         height, width = height * step_y, width * step_x
     longer = max(height, width)
@@ -145,14 +145,14 @@ def _panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int
     return rows, columns
 
 
-def _pixel_um(base: StoredImage, axis: str) -> float | None:
+def pixel_um(base: StoredImage, axis: str) -> float | None:
     """Size of a pixel along an axis, or None if its unit is not known."""
     at = base.axes.index(axis)
     scale = base.multiscale.levels[base.level].scale[at] * MICROMETRES.get(base.multiscale.units[at] or "", 0.0)
     return scale if scale > 0 else None
 
 
-def _sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
+def sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
     """Label values (y, x) at the panel's pixels: of the label pixel in which the centre of each lies."""
     level = labels.choose_level(frame, side_px)
     box, picks = {}, []
@@ -165,7 +165,7 @@ def _sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) ->
     return labels.read(level, box)[0][np.ix_(*picks)]
 
 
-def _render(image: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
+def render(image: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
     """The image (y, x, 3) as large as the panel, its channels stretched and mixed."""
     level = image.choose_level(frame, side_px)
     box, edges = {}, {}
@@ -204,7 +204,7 @@ def _stored_colours(image: Layer) -> list[Colour]:
         return []
 
 
-def _read_key(
+def read_key(
     base: StoredImage, record: Mapping[str, Any], classes: np.ndarray
 ) -> tuple[dict[int, Colour], dict[int, str]]:
     """Colours of the label values that are shown or named, and names: the record's, else those of a few values."""

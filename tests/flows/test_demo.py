@@ -61,7 +61,7 @@ def test_the_scores_are_those_of_the_stored_labels(first):
 def test_the_demo_says_scores_times_and_how_to_look_at_the_result(first):
     result, text = first
     assert f"IoU {result.pixels.iou:.3f}" in text
-    assert "napari" in text
+    assert f"segment-slide view {result.segmentation}" in text
     assert str(result.segmentation) in text
     assert str(result.overlay) in text
     assert result.overlay.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,147 @@
+"""Serve a viewer until its user ends it, or write it into a folder; and say where to look."""
+
+import contextlib
+import getpass
+import os
+import shlex
+import signal
+import threading
+import webbrowser
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from flows.progress import RichStages, format_bytes
+from pipeline.view_export import Advance, export
+from pipeline.view_export_plan import ExportPlan
+from pipeline.view_server import ADDRESS, serve
+from pipeline.view_site import Site
+
+_HOSTING = (
+    "Host the folder with a web server that answers Range requests (nginx, Apache, Caddy; not Python's http.server), "
+    "and open index.html there."
+)
+
+
+def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = True) -> None:
+    """Serve a viewer until Ctrl-C or SIGTERM: its natural end, after which nothing is left to do.
+
+    Parameters
+    ----------
+    console : Console
+        Where the address is printed.
+    site : Site
+        What to show.
+    port : int
+        On 127.0.0.1; 0 takes a free one.
+    browse : bool
+        Open the browser, if this machine has a screen and the user sits at it.
+
+    Raises
+    ------
+    InputError
+        If the port cannot be had.
+    """
+    with _until_ended() as ended, serve(site, port=port) as server:
+        _print_notes(console, site)
+        console.print(f"Viewer: {server.url}", highlight=False, soft_wrap=True)
+        if tunnel := tunnel_command(server.port, os.environ):
+            console.print("You came here by SSH. On your own machine run, and leave running:", highlight=False)
+            console.print(f"  {escape(tunnel)}", highlight=False, soft_wrap=True)
+            console.print("and open the address above there.", highlight=False)
+        elif browse and has_screen(os.environ):
+            webbrowser.open(server.url)
+        console.print("Ctrl-C ends it.", highlight=False)
+        ended.wait()
+
+
+@contextlib.contextmanager
+def _until_ended() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set instead of ending the process."""
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def has_screen(environment: Mapping[str, str]) -> bool:
+    """Whether a browser that is opened here is seen by the user; without a screen one would take the terminal.
+
+    >>> has_screen({"DISPLAY": ":0"}), has_screen({}), has_screen({"DISPLAY": ":10", "SSH_CONNECTION": "a 1 b 22"})
+    (True, False, False)
+    """
+    return "SSH_CONNECTION" not in environment and bool(
+        environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY")
+    )
+
+
+def tunnel_command(port: int, environment: Mapping[str, str]) -> str | None:
+    """What to run on the machine that the user sits at, or None if that is this one.
+
+    In a job of a cluster the connection is the one to the login node, through which the way leads on.
+
+    Parameters
+    ----------
+    port : int
+        Where the viewer is served.
+    environment : mapping
+        ``SSH_CONNECTION`` holds the client's address and port and the server's.
+    """
+    parts = environment.get("SSH_CONNECTION", "").split()
+    if len(parts) != 4:
+        return None
+    user, (host, ssh_port) = getpass.getuser(), parts[2:]
+    options = ["-N", "-L", f"{port}:{ADDRESS}:{port}"]
+    if node := environment.get("SLURMD_NODENAME"):
+        bracketed = f"[{host}]" if ":" in host else host
+        options += ["-J", f"{user}@{bracketed}" + ("" if ssh_port == "22" else f":{ssh_port}")]
+        host = node
+    elif ssh_port != "22":
+        options += ["-p", ssh_port]
+    return shlex.join(["ssh", *options, f"{user}@{host}"])
+
+
+def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool = False) -> None:
+    """Write a viewer into a folder, and say how to host it.
+
+    Raises
+    ------
+    PipelineError
+        If the folder is no place for it, or the disk too small.
+    """
+    _print_notes(console, site)
+    with contextlib.ExitStack() as stack:
+
+        def begin(plan: ExportPlan, n_kept: int) -> Advance:
+            advance = stack.enter_context(
+                RichStages(console).stage("export", total=plan.n_files, done=n_kept, unit="files")
+            )
+            written = 0
+
+            def count(n_bytes: int) -> None:
+                nonlocal written
+                written += n_bytes
+                advance(0, note=format_bytes(written))
+
+            return count
+
+        report = export(site, folder, hard_links=hard_links, begin=begin)
+    kept = f", {report.n_kept:,} of them from before" if report.n_kept else ""
+    linked = f", {report.n_linked:,} of them hard links" if report.n_linked else ""
+    lines = (
+        f"[bold green]Done:[/] {report.n_files:,} files{kept}{linked}, {format_bytes(report.n_bytes)}",
+        f"Viewer: {escape(str(report.folder))}",
+        _HOSTING,
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _print_notes(console: Console, site: Site) -> None:
+    for note in site.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,69 @@
+// What the viewer shows at first, and that there is no server to talk to. VIEW is written in front of this file.
+(() => {
+  "use strict";
+  const here = new URL(".", document.currentScript.src).href;
+
+  // Sources are told relative to this page, so that the same files work at any address.
+  const absolute = (value) => {
+    if (typeof value === "string") return value.startsWith("@") ? here + value.slice(1) : value;
+    if (Array.isArray(value)) return value.map(absolute);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, absolute(inner)]));
+  };
+
+  // The whole specimen fits into the window; sizes are in the smallest side of a voxel.
+  const fit = (state) => {
+    const { x, y, z, side_px, is_volume, margin } = VIEW.extent;
+    let width = Math.max(window.innerWidth - side_px, 200);
+    let height = Math.max(window.innerHeight - 60, 200); // the bars on top
+    if (is_volume) [width, height] = [width / 2, height / 2];
+    const shown = is_volume ? [[x, y], [x, z], [z, y]] : [[x, y]];
+    const scales = shown.map(([across, down]) => Math.max(across / width, down / height));
+    state.crossSectionScale = Math.max(...scales) * margin;
+    if (is_volume) state.projectionScale = 0.8 * Math.hypot(x, y, z);
+    return state;
+  };
+
+  const encode = (text) =>
+    encodeURI(text).replace(/[!'()*;,#]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
+
+  // A view that was changed stays in the address: what is there already goes before what we would begin with.
+  if (!location.hash.startsWith("#!")) {
+    const state = fit({ ...VIEW.state, layers: VIEW.state.layers.map((layer) => ({ ...layer, source: absolute(layer.source) })) });
+    history.replaceState(null, "", "#!" + encode(JSON.stringify(state)));
+  }
+
+  // The client asks a server for its settings. It gets them from here at once, and nothing is ever sent.
+  window.EventSource = class {
+    constructor() {
+      setTimeout(() => {
+        this.onopen?.();
+        this.onmessage?.({ data: JSON.stringify({ k: "c", s: VIEW.config, g: "1" }) });
+      });
+    }
+    close() {}
+  };
+  const fetchFile = window.fetch;
+  window.fetch = (resource, options) =>
+    options?.method === "POST" ? Promise.resolve(new Response('{"g":"1"}')) : fetchFile(resource, options);
+
+  // The scale bar: legible on white, and in pixels where nobody knows how large one is ("1.5 k" of nothing otherwise).
+  const draws = CanvasRenderingContext2D.prototype;
+  const { fillRect, fillText } = draws;
+  draws.fillRect = function (...box) {
+    if (this.fillStyle === "rgba(0, 0, 0, 0.3)") this.fillStyle = "rgba(0, 0, 0, 0.6)";
+    fillRect.apply(this, box);
+  };
+  draws.fillText = function (text, ...place) {
+    const found = /^(.*?)([\d.]+) ([mkMG]?)$/.exec(text);
+    if (found) {
+      const factor = { m: 1e-3, "": 1, k: 1e3, M: 1e6, G: 1e9 }[found[3]];
+      if (!VIEW.extent.has_units) text = `${found[1]}${+(found[2] * factor).toPrecision(3)} px`;
+    }
+    window.scaleBarText = text;
+    fillText.call(this, text, ...place);
+  };
+
+  // Ctrl and the wheel step through planes: the browser's own zoom would enlarge the page.
+  window.addEventListener("wheel", (event) => event.ctrlKey && event.preventDefault(), { passive: false });
+})();

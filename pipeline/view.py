@@ -1,0 +1,248 @@
+"""An image with its segmentation as a page in the browser: what is shown, and how it looks at first.
+
+::
+
+    describe_view ─► view_find     which image, which labels
+                 ├─► view_place    where they lie over each other
+                 ├─► view_channels colours and intensities of the image
+                 ├─► view_layers   layers as neuroglancer's state has them
+                 ├─► view_table    what is known of each object
+                 └─► view_page     the page around neuroglancer's client
+
+The pixels are never copied or converted: the browser reads the stores' own chunks, of the level that it needs.
+"""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.image import StoredImage
+from pipeline.instance_names import COUNT
+from pipeline.view_channels import Look, look_at
+from pipeline.view_find import Found, Labels, find_contents, find_probabilities
+from pipeline.view_layers import (
+    ID_TYPES,
+    SHOWN_TYPES,
+    channel_layer,
+    label_layer,
+    probability_layer,
+    rgb_layer,
+    unsupported_codecs,
+)
+from pipeline.view_page import make_page, make_script
+from pipeline.view_place import Placement, World, layer_metadata, make_world, size_of
+from pipeline.view_site import Site
+from pipeline.view_start import make_config, make_extent, make_state
+from pipeline.view_table import MOST_OBJECTS, ObjectTable, label_properties, make_info, read_objects, read_properties
+
+_MOST_COLOURS = 1000  # of label values: they are kept in the page's address
+_FEWEST_PLANES = 8  # of a volume that nobody segmented: fewer seen from the side are a line
+_INSTANCES_OPACITY, _CLASSES_OPACITY = 0.5, 0.4
+
+
+def describe_view(location: str | Path, *, image: str | Path | None = None, name: str | None = None) -> Site:
+    """Decide what a browser shows of an output, or of any OME-Zarr image.
+
+    Reads metadata, one coarse level of the image, and the table of objects. Labels lie over the image by the record of
+    the run that made them; those of other tools by their translations and scales, or by counts of pixels where
+    metadata contradict each other.
+
+    Objects are shown at first, each in a colour of its own, and the classes they are made of are listed beside them:
+    touching objects can be told apart only by the former. Up to 100,000 objects bring their measurements along.
+
+    Parameters
+    ----------
+    location : path-like or URL
+        An output, an OME-Zarr 0.4 or 0.5 image with or without ``labels/``, or one of its label images.
+    image : path-like or URL, optional
+        The image to lie below; by default the one that was segmented.
+    name : str, optional
+        Show only this label image and its objects.
+
+    Returns
+    -------
+    Site
+        To be served (`pipeline.view_server`) or written to a folder (`pipeline.view_export`).
+
+    Raises
+    ------
+    InputError
+        If nothing is there that can be shown.
+    UnreadableChunkError
+        If the coarse level of the image is damaged.
+    """
+    found = find_contents(str(location), None if image is None else str(image), name)
+    others = [(item.image, found.places[item.name]) for item in found.labels]
+    is_volume = _is_volume(found)
+    world = make_world(found.base, others, is_volume=is_volume)
+    builder = _Builder(found, world)
+    position = _start(found)
+    look = builder.add_image(position) if found.has_image else None
+    selected = builder.add_labels()
+    builder.add_probabilities()
+    if not builder.layers:
+        raise InputError(f"{found.location}: nothing can be shown. {' '.join(builder.notes)}")
+    title = found.location.rpartition("/")[2]
+    state = make_state(
+        title,
+        builder.layers,
+        world,
+        position,
+        is_volume=is_volume,
+        is_bright=look is not None and look.is_bright,
+        selected=selected,
+    )
+    builder.files["index.html"] = make_page(title, is_volume=is_volume)
+    extent = make_extent(world, is_volume=is_volume, has_panel=selected is not None)
+    builder.files["view.js"] = make_script(state, make_config(world, is_volume=is_volume), extent)
+    return Site(title, builder.files, {path: place for place, path in builder.stores.items()}, tuple(builder.notes))
+
+
+def _is_volume(found: Found) -> bool:
+    """Whether z is looked at like y and x: the objects extend along it, or it is measured in lengths."""
+    if found.base.size("z") == 1:
+        return False
+    noted = [item.n_spatial for item in found.labels if item.n_spatial is not None]
+    if noted:
+        return 3 in noted
+    return found.base.size("z") >= _FEWEST_PLANES and size_of(found.base, "z") is not None
+
+
+def _start(found: Found) -> dict[str, int]:
+    """Time and plane at first, in voxels of the world: the first time of the labels, the middle of their planes."""
+    base = found.base
+    if not found.labels:
+        return {"t": 0, "z": base.size("z") // 2}
+    first = found.labels[0]
+    place = found.places[first.name]
+    index = {"t": 0, "z": first.image.size("z") // 2 if "z" in first.image.axes else base.size("z") // 2}
+    at = {axis: place.start.get(axis, 0.0) + place.step.get(axis, 1.0) * index[axis] for axis in "tz"}
+    return {axis: min(max(round(at[axis]), 0), base.size(axis) - 1) for axis in "tz"}
+
+
+class _Builder:
+    """Collects layers with the files that describe them."""
+
+    def __init__(self, found: Found, world: World) -> None:
+        self._found, self._world = found, world
+        self.layers: list[dict[str, Any]] = []
+        self.files: dict[str, bytes] = {}
+        self.stores: dict[str, str] = {}  # location -> path on the site
+        self.notes = list(found.notes)
+
+    def add_image(self, position: Mapping[str, int]) -> Look | None:
+        """The image: one layer if it is a photograph, else one per channel."""
+        base = self._found.base
+        if not self._can_show("The image", base, SHOWN_TYPES):
+            return None
+        look = look_at(base, position)
+        itself = Placement({}, {})
+        if look.is_rgb:
+            self._add(rgb_layer(self._source(base, itself, "c^")))
+            return look
+        source = self._source(base, itself)
+        for channel in look.channels:
+            self._add(channel_layer(source, channel, base.dtype, has_axis="c" in base.axes))
+        return look
+
+    def add_labels(self) -> str | None:
+        """All label images, the first objects visible, or the first labels if there are none.
+
+        Returns
+        -------
+        str or None
+            Name of the visible layer, if its objects have measurements that are worth a list.
+        """
+        shown = [item for item in self._found.labels if self._can_show(f"labels/{item.name}", item.image, ID_TYPES)]
+        visible = next((item for item in shown if item.are_instances), shown[0] if shown else None)
+        selected = None
+        for item in shown:
+            table = self._read_table(item)
+            sources = [self._source(item.image, self._found.places[item.name])]
+            if table is not None:
+                sources.append(self._table_source(table))
+            layer = label_layer(
+                sources,
+                item.name,
+                colours={} if item.are_instances else _read_colours(label_properties(item.image.location)),
+                opacity=_INSTANCES_OPACITY if item.are_instances else _CLASSES_OPACITY,
+                is_visible=item is visible,
+                has_channels="c" in item.image.axes,
+                listed=next(iter(table.numbers), None) if table else None,
+            )
+            name = self._add(layer)
+            selected = name if item is visible and table is not None and table.numbers else selected
+        return selected
+
+    def add_probabilities(self) -> None:
+        """Of each class but the background."""
+        for item in self._found.labels:
+            if "model" not in item.record:
+                continue
+            scores = find_probabilities(self._found.location, item.name)
+            what = f"probability/{item.name}"
+            if scores is None or not self._can_show(what, scores, ("uint8", "float32")):
+                continue
+            source = self._source(scores, self._found.places[item.name])
+            classes = (item.record.get("model") or {}).get("classes") or ()
+            for index in range(1, scores.size("c")):
+                label = classes[index] if index < len(classes) else f"class {index}"
+                self._add(probability_layer(source, f"probability of {label}", index, scores.dtype))
+
+    def _read_table(self, item: Labels) -> ObjectTable | None:
+        """What is known of each object, unless it is too much or nothing."""
+        number = item.record.get(COUNT, 0) if item.are_instances else 0
+        if number > MOST_OBJECTS:
+            self.notes.append(
+                f"The measurements of {number:,} objects are left out: a browser reads up to {MOST_OBJECTS:,}."
+            )
+            return None
+        table = read_objects(self._found.location, item.name) if item.are_instances else None
+        table = table or read_properties(label_properties(item.image.location))
+        return table if table is not None and table.ids else None
+
+    def _table_source(self, table: ObjectTable) -> str:
+        folder = f"objects/{len(self.files)}"
+        self.files[f"{folder}/info"] = make_info(table)
+        return f"@{folder}/|neuroglancer-precomputed:"
+
+    def _can_show(self, what: str, image: StoredImage, types: tuple[str, ...]) -> bool:
+        """Whether the viewer can read an array; else it is noted."""
+        wrong = ""
+        if image.dtype not in types:
+            wrong = f"the viewer cannot show dtype {image.dtype}, but {', '.join(types)}"
+        elif codecs := unsupported_codecs(dict(image.array().metadata.to_dict())):
+            wrong = f"the viewer cannot decode {', '.join(sorted(codecs))}"
+        if wrong:
+            self.notes.append(f"{what} is left out: {wrong}.")
+        return not wrong
+
+    def _source(self, image: StoredImage, placement: Placement, channel_name: str = "c") -> str:
+        store_path = self.stores.setdefault(image.location, f"data/{len(self.stores)}")
+        folder = f"layers/{len(self.files)}"
+        described = layer_metadata(image, placement, self._world, store_path, channel_name=channel_name)
+        self.files |= {f"{folder}/{name}": content for name, content in described.items()}
+        return f"@{folder}/|zarr{image.zarr_format}:"
+
+    def _add(self, layer: dict[str, Any]) -> str:
+        """Add a layer, under a name that no other has: a channel may be called like the labels made of it."""
+        names = {other["name"] for other in self.layers}
+        plain = f"{layer['name']} (labels)" if layer["type"] == "segmentation" else layer["name"]
+        candidates = itertools.chain([layer["name"], plain], (f"{plain} {number}" for number in itertools.count(2)))
+        name = next(candidate for candidate in candidates if candidate not in names)
+        self.layers.append({**layer, "name": name})
+        return name
+
+
+def _read_colours(label: Mapping[str, Any]) -> dict[int, str]:
+    """Colours that a label image gives its values, but for 0, which is transparent, and for too many."""
+    found = {}
+    for item in label.get("colors") or ():
+        value, rgba = (item.get("label-value"), item.get("rgba")) if isinstance(item, dict) else (None, None)
+        if isinstance(value, int) and value > 0 and isinstance(rgba, list) and len(rgba) >= 3:
+            found[value] = "#" + "".join(f"{int(np.clip(part, 0, 255)):02x}" for part in rgba[:3])
+    return found if len(found) <= _MOST_COLOURS else {}

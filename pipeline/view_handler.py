@@ -1,0 +1,214 @@
+"""How one request for a viewer is answered: by a page, by bytes of a store, or by 404 without a hint.
+
+Pages of other sites in the same browser can connect, but know no token; a page that makes its own name point here
+(DNS rebinding) is told by the Host header. Files go out as plain bytes, so that nothing that lies in a store is run as
+a page.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from tornado import iostream
+from tornado.web import Finish, HTTPError, RequestHandler
+
+from pipeline.view_files import Files, MemoryFile, OpenFile
+from pipeline.view_range import UnsatisfiableRangeError, parse_range
+from pipeline.view_site import POLICY, Site, client_files
+from pipeline.view_store import open_files
+
+log = logging.getLogger(__name__)
+
+CONTENT_SECURITY_POLICY = f"{POLICY}; frame-ancestors 'none'"  # only a header can forbid frames
+# A script's own policy counts only where it runs as a worker. neuroglancer's makes a decoder from text when it starts,
+# and without that none of its decoders is there: every compressed chunk stays empty.
+_WORKER_POLICY = CONTENT_SECURITY_POLICY.replace("'wasm-unsafe-eval'", "'unsafe-eval' 'wasm-unsafe-eval'")
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".wasm": "application/wasm",
+}
+_BYTES = "application/octet-stream"
+_REVALIDATE, _FOR_EVER = "no-cache", "private, max-age=31536000, immutable"
+_HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.")  # "main.8608d1fc21b22785.js": other content has another name
+_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)  # an ssh tunnel may have any port
+_PIECE_BYTES = 4 << 20  # read and sent at once
+_THREADS = 8  # per store: a slow disk keeps only its own readers waiting; a browser opens 6 connections
+
+
+class Content:
+    """What can be had below the token: pages and the client in memory, and the files of the stores."""
+
+    def __init__(self, site: Site) -> None:
+        pages = {**client_files(), **site.files}
+        self._pages = {path: MemoryFile(content) for path, content in pages.items()}
+        self._stores: dict[str, tuple[Files, ThreadPoolExecutor]] = {
+            path: (open_files(location), ThreadPoolExecutor(_THREADS, "view-reader"))
+            for path, location in site.stores.items()
+        }
+
+    def page(self, path: str) -> MemoryFile | None:
+        """A page or a file of the client."""
+        return self._pages.get(path or "index.html")
+
+    def split(self, path: str) -> tuple[Files, ThreadPoolExecutor, str]:
+        """The store that a path leads into, the threads that read it, and the key in it; 404 if there is none."""
+        parts = path.split("/")
+        for n_parts in range(len(parts) - 1, 0, -1):
+            if found := self._stores.get("/".join(parts[:n_parts])):
+                return *found, "/".join(parts[n_parts:])
+        raise HTTPError(404)
+
+    def close(self) -> None:
+        """Let go of the readers; what they are at is not waited for."""
+        for _, readers in self._stores.values():
+            readers.shutdown(wait=False, cancel_futures=True)
+
+
+class ViewHandler(RequestHandler):
+    """Answers one request."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD")
+
+    def initialize(self, token: str, content: Content) -> None:
+        """Take what `ViewServer` passes to each request."""
+        self._token, self._content, self._size = token, content, 0
+
+    def set_default_headers(self) -> None:
+        """Those of each answer, errors included."""
+        self.clear_header("Server")
+        self.set_header("Cache-Control", _REVALIDATE)
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> None:
+        """Refuse a name that is not this machine's own."""
+        hosts = self.request.headers.get_list("Host")
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise HTTPError(403)
+
+    async def get(self) -> None:
+        """Answer with a page or with a file of a store."""
+        path = self._path_below_token()
+        if (page := self._content.page(path)) is not None:
+            name = PurePosixPath(path or "index.html")
+            self.set_header("Cache-Control", _FOR_EVER if _HASHED.search(name.name) else _REVALIDATE)
+            self.set_header("Content-Type", _TYPES.get(name.suffix, _BYTES))
+            if name.suffix == ".js":
+                self.set_header("Content-Security-Policy", _WORKER_POLICY)
+            await self._send(page, None)
+            return
+        files, readers, key = self._content.split(path)
+        self.set_header("Content-Type", _BYTES)
+        try:
+            file = await asyncio.wrap_future(readers.submit(files.open, key))
+        except FileNotFoundError as error:
+            raise HTTPError(404) from error  # to a Zarr reader: background
+        except OSError as error:
+            log.warning("%s", error)
+            raise HTTPError(500) from error
+        try:
+            await self._send(file, readers)
+        finally:
+            file.close()
+
+    async def head(self) -> None:
+        """As `get`, without the bytes."""
+        await self.get()
+
+    def _path_below_token(self) -> str:
+        """Path below ``/v/<token>/``, its percent signs decoded once; 404 for all that is not below it."""
+        root, *parts = map(_decode, self.request.path.split("/"))
+        if root or len(parts) < 2 or parts[0] != "v":
+            raise HTTPError(404)
+        if not secrets.compare_digest(parts[1].encode(), self._token.encode()):
+            raise HTTPError(404)
+        if len(parts) == 2:
+            self.redirect(f"/v/{self._token}/", permanent=True)  # what the page names is relative to it
+            raise Finish
+        return "/".join(parts[2:])
+
+    async def _send(self, file: OpenFile, readers: ThreadPoolExecutor | None) -> None:
+        """Answer with a file or a part of it; `readers` are the threads to read in."""
+        self.set_header("Accept-Ranges", "bytes")
+        if file.tag:
+            self.set_header("Etag", f'"{file.tag}"')
+            if self.check_etag_header():
+                self.set_status(304)
+                return
+        start, stop = self._range(file)
+        self.set_header("Content-Length", str(stop - start))
+        if self.request.method == "HEAD":
+            return
+        try:
+            await self._send_bytes(file, readers, start, stop)
+        except iostream.StreamClosedError:
+            return  # the browser went away: it has scrolled on
+
+    def _range(self, file: OpenFile) -> tuple[int, int]:
+        whole, wanted = (0, file.size), self.request.headers.get("Range")
+        if self.request.method != "GET" or self.request.headers.get("If-Range", f'"{file.tag}"') != f'"{file.tag}"':
+            return whole
+        try:
+            found = parse_range(wanted, file.size)
+        except UnsatisfiableRangeError as error:
+            self._size = file.size
+            raise HTTPError(416) from error
+        if found is None:
+            return whole
+        self.set_status(206)
+        self.set_header("Content-Range", f"bytes {found[0]}-{found[1] - 1}/{file.size}")
+        return found
+
+    async def _send_bytes(self, file: OpenFile, readers: ThreadPoolExecutor | None, start: int, stop: int) -> None:
+        for first in range(start, stop, _PIECE_BYTES):
+            last = min(stop, first + _PIECE_BYTES)
+            try:
+                if readers is None:
+                    piece = file.read(first, last)
+                else:
+                    piece = await asyncio.wrap_future(readers.submit(file.read, first, last))
+            except OSError as error:
+                log.warning("%s", error)
+                if first == start:
+                    raise HTTPError(500) from error
+                self.detach().close()  # the browser sees that bytes are missing
+                return
+            self.write(piece)
+            await self.flush()
+
+    def compute_etag(self) -> None:
+        """None but those of the files: tornado's own would be the hash of each answer."""
+
+    def write_error(self, status_code: int, **_: Any) -> None:
+        """One line, the same for all that is not there."""
+        if status_code == 405:
+            self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
+        if status_code == 416:
+            self.set_header("Content-Range", f"bytes */{self._size}")
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{status_code} {self._reason}\n")
+
+
+def _decode(part: str) -> str:
+    """One name of a path, its percent signs decoded; 404 if it could mean more than one name."""
+    raw = part.encode("latin-1")
+    try:
+        name = unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError as error:
+        raise HTTPError(404) from error
+    if "/" in name or re.search(r"%(?![0-9A-Fa-f]{2})", part):
+        raise HTTPError(404)
+    return name

@@ -1,0 +1,214 @@
+"""Where layers lie over each other in the viewer, and the metadata that say so.
+
+Everything is laid over one grid, the `World`: that of the image's finest level. Each layer gets OME-Zarr metadata of
+its own, written anew from where its levels lie on that grid, so that units that differ, levels that claim the same
+scale and labels without any calibration cannot shift a layer or be refused by the viewer. Arrays stay as they are.
+
+::
+
+    layers/0/zarr.json     axes, units and levels of one layer; its arrays are at ../../data/0/<level>
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import ome, store
+from pipeline.calibration import MICROMETRES
+from pipeline.errors import InputError
+from pipeline.image import StoredImage, describe_image
+from pipeline.thumbnail_layer import lie
+
+_TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows
+_SPACE, _PLACES = "zyx", "tzyx"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a stored image lies: voxel k has its centre at ``start + k * step``, in voxels of the world, per axis."""
+
+    step: Mapping[str, float]
+    start: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class World:
+    """The grid that layers are laid over.
+
+    Attributes
+    ----------
+    base : StoredImage
+        Whose grid it is.
+    scale : mapping of str to float
+        Size of a voxel per axis of "tzyx" that the base has.
+    units : mapping of str to (str or None)
+        Of `scale`; None stands for pixels.
+    """
+
+    base: StoredImage
+    scale: Mapping[str, float]
+    units: Mapping[str, str | None]
+
+    @property
+    def axes(self) -> str:
+        """Those with a place, in OME-Zarr's order."""
+        return "".join(self.scale)
+
+    def side(self, axis: str) -> float:
+        """Size of a voxel in units of the smallest of the spatial ones, as the viewer counts zoom."""
+        return self.scale[axis] / min(self.scale[a] for a in self.axes if a in _SPACE)
+
+
+def make_world(base: StoredImage, others: Sequence[tuple[StoredImage, Placement]], *, is_volume: bool) -> World:
+    """The grid of an image, with sizes from its metadata, or else from those of what was made of it.
+
+    Parameters
+    ----------
+    base : StoredImage
+        The image.
+    others : sequence of (StoredImage, Placement)
+        Label images.
+    is_volume : bool
+        Whether z is looked at like y and x: then all three are calibrated, or none is.
+    """
+    axes = [axis for axis in _PLACES if axis in base.axes]
+    known: dict[str, tuple[float, str | None]] = {}
+    for axis in axes:
+        here = size_of(base, axis)
+        found = [(size_of(image, axis), place.step.get(axis, 1.0)) for image, place in others]
+        there = next(((known[0] / step, known[1]) for known, step in found if known and step > 0), None)
+        known[axis] = here or there or (1.0, None)
+    together = _SPACE if is_volume else "yx"
+    if any(axis in together and known[axis][1] is None for axis in axes):
+        known |= {axis: (1.0, None) for axis in axes if axis in together}
+    return World(base, {a: known[a][0] for a in axes}, {a: known[a][1] for a in axes})
+
+
+def size_of(image: StoredImage, axis: str) -> tuple[float, str] | None:
+    """Size and unit of a voxel, lengths in micrometres; None if it is unknown, or the unit is."""
+    if axis not in image.axes:
+        return None
+    at = image.axes.index(axis)
+    scale, unit = image.multiscale.levels[image.level].scale[at], image.multiscale.units[at] or ""
+    if scale <= 0:
+        return None
+    if axis == "t":
+        return (scale, unit) if unit in _TIMES else None
+    return (scale * MICROMETRES[unit], "micrometer") if unit in MICROMETRES else None
+
+
+def place_recorded(segmented: StoredImage, base: StoredImage, first: Mapping[str, int]) -> Placement:
+    """Where labels lie that were made from a level of an image, from a first plane on: known without metadata."""
+    step, start = {}, {}
+    for axis in base.axes:
+        step[axis], offset = lie(segmented, base, axis)
+        start[axis] = offset + first.get(axis, 0) * step[axis]
+    return Placement(step, start)
+
+
+def place_described(image: StoredImage, base: StoredImage) -> Placement:
+    """Where an image lies over another by their metadata, or by counts of pixels where those cannot both be right."""
+    axes = [axis for axis in image.axes if axis in base.axes and axis != "c"]
+    described = {axis: _relate(image, base, axis) for axis in axes}
+    is_whole = all(image.size(axis) == base.size(axis) for axis in "yx")
+    step, start = {}, {}
+    for axis in axes:
+        found = described[axis]
+        if found is None or (is_whole and abs(found[0] - 1) > 0.01):
+            found = _by_counts(image, base, axis)
+        step[axis], start[axis] = found
+    return Placement(step, start)
+
+
+def _relate(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, float] | None:
+    """Step and start by metadata, if both or neither have units and the image lies in the other."""
+    sizes = size_of(image, axis), size_of(base, axis)
+    if (sizes[0] is None) != (sizes[1] is None):
+        return None
+    inner, outer = (i.multiscale.levels[i.level] for i in (image, base))
+    k, n = image.axes.index(axis), base.axes.index(axis)
+    if inner.scale[k] <= 0 or outer.scale[n] <= 0:
+        return None
+    ratio = 1.0
+    if sizes[0] is not None and sizes[1] is not None and axis != "t":
+        ratio = sizes[0][0] / inner.scale[k] / (sizes[1][0] / outer.scale[n])  # of their units
+    step = inner.scale[k] * ratio / outer.scale[n]
+    start = (inner.translation[k] * ratio - outer.translation[n]) / outer.scale[n]
+    tolerance = max(step, 1.0)
+    lies_in = start >= -tolerance and start + step * image.size(axis) <= base.size(axis) + tolerance
+    return (step, start) if lies_in else None
+
+
+def _by_counts(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, float]:
+    if axis in "tz" and image.size(axis) < base.size(axis):
+        return 1.0, 0.0  # the first planes: planes are not enlarged
+    step = base.size(axis) / image.size(axis)
+    return step, (step - 1) / 2
+
+
+def list_levels(image: StoredImage) -> list[StoredImage]:
+    """The stored levels of an image from the described one on; a level that is listed and not there ends them."""
+    levels = [image]
+    n_levels = len(image.multiscale.levels) if image.is_ome else 0
+    for number in range(image.level + 1, n_levels):
+        try:
+            levels.append(describe_image(image.location, level=number))
+        except InputError:
+            break
+    return levels
+
+
+def layer_metadata(
+    image: StoredImage, placement: Placement, world: World, folder: str, *, channel_name: str = "c"
+) -> dict[str, bytes]:
+    """Files that describe one layer to the viewer.
+
+    Parameters
+    ----------
+    image : StoredImage
+        Its finest level.
+    placement : Placement
+        Where that lies.
+    world : World
+        On what.
+    folder : str
+        Where its store's files are to be had, as "data/0".
+    channel_name : str
+        What the channel axis is called: "c^" makes all channels of a pixel available at once, if a chunk has them.
+
+    Returns
+    -------
+    dict of str to bytes
+        By file name.
+    """
+    datasets = []
+    for level in list_levels(image):
+        scale, translation = [], []
+        for axis in image.axes:
+            step, start = lie(level, image, axis) if axis in _PLACES else (1.0, 0.0)
+            outer = placement.step.get(axis, 1.0)
+            unit = world.scale.get(axis, 1.0)
+            scale.append(step * outer * unit)
+            translation.append((placement.start.get(axis, 0.0) + start * outer) * unit)
+        transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+        path = store.join("../..", folder, level.array_path)
+        datasets.append({"path": path, "coordinateTransformations": transformations})
+    axes = [_axis(axis, world, channel_name) for axis in image.axes]
+    multiscale = {"axes": axes, "datasets": datasets}
+    if image.zarr_format == 2:
+        attributes = {"multiscales": [{"version": "0.4", **multiscale}]}
+        return {".zgroup": _encode({"zarr_format": 2}), ".zattrs": _encode(attributes)}
+    ome = {"version": "0.5", "multiscales": [multiscale]}
+    return {"zarr.json": _encode({"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}})}
+
+
+def _axis(axis: str, world: World, channel_name: str) -> dict[str, Any]:
+    if axis == "c" and channel_name != "c":
+        return {"name": channel_name}  # of no type: the viewer would add a mark to a channel's name
+    unit = world.units.get(axis)
+    return {"name": axis, "type": ome.AXIS_TYPES[axis], **({"unit": unit} if unit else {})}
+
+
+def _encode(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode()

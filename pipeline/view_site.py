@@ -1,0 +1,62 @@
+"""The viewer as a folder of plain files: the same whether `view_server` serves it or `view_export` copies it.
+
+::
+
+    index.html                   sends the browser on to v/<token>/
+    v/<token>/index.html         neuroglancer's page, with our view.js in front of its scripts
+    v/<token>/*.js, *.wasm, …    neuroglancer's client, as its package ships it
+    v/<token>/view.js            what is shown, and how it begins
+    v/<token>/data/0/…           a store's files, read-only
+    v/<token>/data/…/info        what a table says of each object
+"""
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Scripts, styles, pictures and data come from where the page came from, or not at all, wherever it is hosted.
+# WebAssembly decodes chunks; the client builds its styles at run time.
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """All that a browser may fetch.
+
+    Attributes
+    ----------
+    title : str
+        What the browser's tab is called.
+    files : mapping of str to bytes
+        Generated files, by their path below ``v/<token>/``.
+    stores : mapping of str to str
+        Path below ``v/<token>/``, as "data/0", to the Zarr group (folder or URL) whose files are to be had there.
+    notes : tuple of str
+        What could not be shown, and why: one sentence each.
+    """
+
+    title: str
+    files: Mapping[str, bytes]
+    stores: Mapping[str, str]
+    notes: tuple[str, ...] = field(default=())
+
+
+def client_files() -> dict[str, bytes]:
+    """neuroglancer's client by file name, without its page (which is rewritten) and the maps for its debugging."""
+    folder = importlib.resources.files("neuroglancer.static") / "client"
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.is_file() and not file.name.endswith((".map", ".html"))
+    }
