@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cluster.errors import ClusterError
-from flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_training, cli_view
+from flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_report, cli_training, cli_view
 from flows.cli_values import BlockTimeLimit, Cluster, split
 from flows.ranges import parse_ranges
 from flows.show import show_info, show_ingest, show_plan, show_report
@@ -237,6 +237,7 @@ def demo(
 
 app.add_typer(cli_objects.commands)
 app.add_typer(cli_measure.commands)
+app.add_typer(cli_report.commands)
 app.add_typer(cli_view.commands)
 app.add_typer(cli_nightly.commands)
 app.add_typer(cli_training.commands)

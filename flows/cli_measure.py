@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flows.cli_values import BlockTimeLimit, Cluster
 from pipeline.errors import InputError
@@ -58,5 +59,8 @@ def measure_all(request: "MeasureRequest") -> None:
     from flows.measure import measure_objects
     from flows.progress import RichStages
     from flows.show_measure import show_measure
+    from pipeline.report_commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))
+    line = command("segment-slide", "report", request.location, "--name", request.name)
+    console.print(f"All of it in one page: {escape(line)}", highlight=False, soft_wrap=True)

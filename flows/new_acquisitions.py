@@ -175,7 +175,7 @@ class _Night:
             return self._fail(decision, error or RuntimeError("no report"), seconds)
         done = self._finish(decision, report)
         counts = {"n_objects": done.n_objects, "n_pixels": done.n_pixels}
-        return _row(decision, Outcome.SEGMENTED, decision.reason, seconds, **counts)
+        return _row(decision, Outcome.SEGMENTED, decision.reason, seconds, report.page, **counts)
 
     def _attempt(self, decision: Decision) -> tuple[SlideReport | None, Exception | None]:
         """The report of all stages, or the error that is this acquisition's own or nobody's; others are raised."""
@@ -243,9 +243,11 @@ def _first_row(decision: Decision) -> NightRow:
     return _row(decision, Outcome.SKIPPED, decision.reason)
 
 
-def _row(decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0, **counts: int | None) -> NightRow:
+def _row(
+    decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0, page: str = "", **counts: int | None
+) -> NightRow:
     name, action, output = decision.acquisition.name, decision.action, decision.output
-    return NightRow(name, action, outcome, reason, seconds, output=output, **counts)
+    return NightRow(name, action, outcome, reason, seconds, output=output, page=page, **counts)
 
 
 def _has_changed(decision: Decision) -> bool:

@@ -37,6 +37,8 @@ class NightRow:
         Of what was segmented in this night.
     output : str
         Where its result lies.
+    page : str
+        File of its report; "" if there is none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class NightRow:
     n_objects: int | None = None
     n_pixels: int | None = None
     output: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)

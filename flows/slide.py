@@ -13,6 +13,7 @@ from flows.measure import MeasureReport, MeasureRequest, measure_objects
 from flows.prepare import SegmentRequest, prepare
 from flows.prepare_objects import InstancesRequest
 from flows.progress import QuietStages, Stages, timed
+from flows.report import try_report
 from flows.segment import SegmentReport, segment_slide
 from flows.sharing import sharing_workers
 from flows.where import plan_cluster
@@ -50,13 +51,14 @@ class SlideRequest:
 
 @dataclass(frozen=True)
 class SlideReport:
-    """What the stages did; None for those that were not asked for or not needed."""
+    """What the stages did; None for those that were not asked for or not needed. `page` is the report's file, or ""."""
 
     converted: IngestReport | None
     segmented: SegmentReport
     numbered: InstancesReport | None
     measured: MeasureReport | None
     stage_seconds: dict[str, float]
+    page: str = ""
 
 
 def process_slide(request: SlideRequest, progress: Stages | None = None) -> SlideReport:
@@ -79,7 +81,8 @@ def process_slide(request: SlideRequest, progress: Stages | None = None) -> Slid
         with timed(clock, "measure"):
             measures = request.objects and request.measure
             measured = measure_objects(measure_request(request), progress) if measures else None
-    return SlideReport(converted, segmented, numbered, measured, clock)
+    page = try_report(segmented.location, segmented.name, clock)
+    return SlideReport(converted, segmented, numbered, measured, clock, page)
 
 
 def check_request(request: SlideRequest) -> None:

@@ -63,7 +63,8 @@ def _name_type(arrow: str) -> str:
     return "string" if arrow.startswith("dictionary") else arrow
 
 
-def _class_table(summary: Summary) -> str:
+def class_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads of columns, and the cells of each class; where there are several (or none), all objects come last."""
     names = (
         "class",
         "objects",
@@ -74,7 +75,11 @@ def _class_table(summary: Summary) -> str:
         "at the image border",
     )
     rows = [_cells(found) for found in summary.classes]
-    return _rows(names, [*rows, _cells(summary.all)] if len(rows) != 1 else rows, n_words=1, has_total=len(rows) > 1)
+    return names, [*rows, _cells(summary.all)] if len(rows) != 1 else rows
+
+
+def _class_table(summary: Summary) -> str:
+    return _rows(*class_rows(summary), n_words=1, has_total=len(summary.classes) > 1)
 
 
 def _cells(found: ClassSummary) -> tuple[str, ...]:

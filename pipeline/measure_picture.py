@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 # As `pipeline.ome` colours label values, from 1 on: Okabe & Ito's palette, which colour-blind readers tell apart.
 _COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#0072b2")
-_INK, _FAINT = "#222222", "#999999"
+INK, FAINT = "#222222", "#999999"
 _DPI = 120
 _MAX_BINS = 36
+_NARROW = 100  # times the smallest size, below which powers of ten alone would be too few marks
 _GROUPED_FROM = 20  # objects of a class below which there is no shape to show
 
 
@@ -44,14 +45,14 @@ def draw_summary(summary: Summary, title: str) -> bytes:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, rect=(0, 0, 1, 0.86))
     figure = Figure(figsize=(10, 4.4), dpi=_DPI, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
-    figure.text(0.015, 0.975, title, fontsize=14, fontweight="bold", color=_INK, va="top")
+    figure.text(0.015, 0.975, literal(title), fontsize=14, fontweight="bold", color=INK, va="top")
     figure.text(0.015, 0.905, describe(summary), fontsize=10.5, color="#555555", va="top")
     if summary.all.n_objects:
         several = len(summary.classes) > 1
         panels = figure.subplots(1, 1 + several, width_ratios=(3, 5) if several else None, squeeze=False)[0]
-        _draw_sizes(panels[-1], summary)
+        draw_sizes(panels[-1], summary)
         if several:
-            _draw_counts(panels[0], summary)
+            draw_counts(panels[0], summary)
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
@@ -82,7 +83,16 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _draw_counts(axes: "Axes", summary: Summary) -> None:
+def literal(text: str) -> str:
+    r"""A text that matplotlib draws as it is: between two dollars it would be a formula.
+
+    >>> print(literal("a$b$"))
+    a\$b\$
+    """
+    return text.replace("$", r"\$")
+
+
+def draw_counts(axes: "Axes", summary: Summary) -> None:
     """A bar per class, the first on top, each with its number."""
     for place, (found, counts) in enumerate(zip(summary.classes, summary.counts, strict=True)):
         axes.barh(place, found.n_objects, height=0.55, color=colour_of(int(counts.classes[0])))
@@ -93,40 +103,43 @@ def _draw_counts(axes: "Axes", summary: Summary) -> None:
             textcoords="offset points",
             va="center",
             fontsize=9.5,
-            color=_INK,
+            color=INK,
         )
-    axes.set_yticks(range(len(summary.classes)), [found.name for found in summary.classes])
+    axes.set_yticks(range(len(summary.classes)), [literal(found.name) for found in summary.classes])
     axes.set_ylim(max(len(summary.classes), 5) - 0.5, -0.6)  # two bars stay bars
     axes.set_xlim(0, 1.5 * max(found.n_objects for found in summary.classes))
-    axes.set_title("Objects per class", loc="left", fontsize=11, color=_INK)
+    axes.set_title("Objects per class", loc="left", fontsize=11, color=INK)
     axes.set_xticks([])  # each bar has its number
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0, colors=_INK, labelsize=9.5)
+    axes.tick_params(axis="y", length=0, colors=INK, labelsize=9.5)
 
 
-def _draw_sizes(axes: "Axes", summary: Summary) -> None:
+def draw_sizes(axes: "Axes", summary: Summary) -> None:
     """Share of each class per logarithmic bin of sizes, so that a rare class is seen; medians are dotted."""
-    axes.set_title(f"{summary.size_name.capitalize()} of objects", loc="left", fontsize=11, color=_INK)
-    axes.set_xlabel(f"{summary.size_name} ({summary.size_unit})", fontsize=9.5, color=_INK)
-    axes.set_ylabel("share of the class's objects" if len(summary.counts) > 1 else "share of objects", fontsize=9.5)
+    axes.set_title(f"{summary.size_name.capitalize()} of objects", loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(f"{summary.size_name} ({summary.size_unit})", fontsize=9.5, color=INK)
+    axes.set_ylabel(
+        "share of the class's objects" if len(summary.counts) > 1 else "share of objects", fontsize=9.5, color=INK
+    )
     edges = choose_bins(summary.counts)
     for found, counts in zip(summary.classes, summary.counts, strict=True):
         heights = np.histogram(counts.sizes, edges, weights=counts.counts)[0] / found.n_objects
         colour, x = colour_of(int(counts.classes[0])), edges * summary.size_factor
         axes.stairs(heights, x, fill=True, color=colour, alpha=0.3)
-        label = f"{found.name}, median {number(found.quartiles[1])} {summary.size_unit}"
+        label = f"{literal(found.name)}, median {number(found.quartiles[1])} {summary.size_unit}"
         axes.stairs(heights, x, color=colour, linewidth=1.6, label=label)
         axes.axvline(found.quartiles[1], color=colour, linestyle=":", linewidth=1.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
-    axes.xaxis.set_minor_formatter("")
+    is_narrow = edges[-1] < _NARROW * edges[0]
+    axes.xaxis.set_minor_formatter(lambda value, _: number(value) if is_narrow and f"{value:e}"[0] in "25" else "")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axes.margins(y=0.22)
     axes.set_ylim(bottom=0)
-    axes.legend(edgecolor="none", framealpha=0.85, fontsize=9.5, loc="upper right", labelcolor=_INK)
+    axes.legend(edgecolor="none", framealpha=0.85, fontsize=9.5, loc="upper right", labelcolor=INK)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(which="both", color=_FAINT, labelcolor=_INK, labelsize=9.5)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9.5)
 
 
 def choose_bins(counts: tuple[SizeCounts, ...]) -> np.ndarray:

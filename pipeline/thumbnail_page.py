@@ -192,7 +192,7 @@ def draw_page(page: Page) -> bytes:
     pen = ImageDraw.Draw(sheet)
     for left, (pixels, caption) in zip(lefts, panels, strict=True):
         sheet.paste(Image.fromarray(pixels), (left, upper))
-        pen.text((left, _MARGIN_PX - 2), _shorten(pen, caption, slot), fill=_FAINT, font=_font())
+        pen.text((left, _MARGIN_PX - 2), _shorten(pen, caption, slot), fill=_FAINT, font=load_font())
     _draw_foot(pen, page, bar, lefts[-1], foot, full_width)
     file = io.BytesIO()
     sheet.save(file, format="PNG", optimize=True)
@@ -224,16 +224,16 @@ def _draw_foot(
     if bar is not None:
         length, text = bar
         pen.rectangle((_MARGIN_PX, top + 6, _MARGIN_PX + max(length, 2) - 1, top + 9), fill=_INK)
-        pen.text((_MARGIN_PX + length + 8, top - 1), text, fill=_INK, font=_font())
-        legend_left = x = max(left, _MARGIN_PX + length + 8 + pen.textlength(text, font=_font()) + 24)
+        pen.text((_MARGIN_PX + length + 8, top - 1), text, fill=_INK, font=load_font())
+        legend_left = x = max(left, _MARGIN_PX + length + 8 + pen.textlength(text, font=load_font()) + 24)
     for value, name in page.names.items():
         name = _shorten(pen, name, _MAX_NAME_PX)
-        width = _SWATCH_PX + 6 + pen.textlength(name, font=_font())
+        width = _SWATCH_PX + 6 + pen.textlength(name, font=load_font())
         if x > legend_left and x + width > full_width - _MARGIN_PX:
             lines, x = lines + 1, legend_left
         y = top + (lines - 1) * _LINE_PX
         pen.rectangle((x, y + 2, x + _SWATCH_PX - 1, y + 1 + _SWATCH_PX), fill=page.colours[value])
-        pen.text((x + _SWATCH_PX + 6, y - 1), name, fill=_INK, font=_font())
+        pen.text((x + _SWATCH_PX + 6, y - 1), name, fill=_INK, font=load_font())
         x += width + 18
     return lines
 
@@ -241,15 +241,15 @@ def _draw_foot(
 def _shorten(pen: "ImageDraw", text: str, width_px: int) -> str:
     """A text that ends before its neighbour begins."""
     kept = text
-    while kept and pen.textlength(text if kept == text else kept + "…", font=_font()) > width_px:
+    while kept and pen.textlength(text if kept == text else kept + "…", font=load_font()) > width_px:
         kept = kept[:-1]
     return kept if kept == text else kept + "…"
 
 
 @functools.cache
-def _font() -> "FreeTypeFont":
+def load_font(size_px: int = _TEXT_PX) -> "FreeTypeFont":
     """DejaVu Sans, which comes with matplotlib: Pillow's own font has no µ, and no letters of most languages."""
     import matplotlib
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), _TEXT_PX)
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size_px)

@@ -103,13 +103,17 @@ def _reason(text: str) -> str:
 
 
 def _done_table(rows: Sequence[NightRow]) -> str:
-    lines = ["| acquisition | objects | Mpx | time |", "|---|--:|--:|--:|"]
+    lines = ["| acquisition | objects | Mpx | time | report |", "|---|--:|--:|--:|---|"]
     for row in rows[:_ROWS]:
         objects = "" if row.n_objects is None else f"{row.n_objects:,}"
         pixels = f"{(row.n_pixels or 0) / 1e6:,.1f}"
-        lines.append(f"| {code(row.name)} | {objects} | {pixels} | {format_seconds(row.seconds)} |")
+        lines.append(f"| {code(row.name)} | {objects} | {pixels} | {format_seconds(row.seconds)} | {_page(row)} |")
     more = len(rows) - _ROWS
     return "\n".join(lines) + (f"\n\nand {more:,} more (see the table)" if more > 0 else "")
+
+
+def _page(row: NightRow) -> str:
+    return code(row.page) if row.page else ""
 
 
 def _table_row(row: NightRow) -> dict[str, str | int | float | None]:
@@ -122,4 +126,5 @@ def _table_row(row: NightRow) -> dict[str, str | int | float | None]:
         "objects": row.n_objects,
         "pixels": row.n_pixels,
         "output": row.output,
+        "report": row.page,
     }

@@ -18,7 +18,7 @@ INPUT = Field(description="Image: an OME-Zarr, or a file that ingest can read (T
 MODEL = Field(description="Trained network (.safetensors).")
 OUTPUT = Field(description="Result, by convention NAME.ome.zarr; the same again goes on where it stopped.")
 CLUSTER = Field(
-    "local", description="Where to work: local, cuda, slurm, tcp://HOST:PORT, or a YAML file (docs/cluster.md)."
+    "local", description="Where to work: local, cuda, slurm, tcp://HOST:PORT, or a YAML file (docs/how-to/cluster.md)."
 )
 WORKERS = Field(None, description="Worker processes on this machine, or jobs; by default what suits.")
 STAGE_HOURS = Field(None, description="Longest time of one stage (h); what is done by then is kept.")

@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.deployed.operate import last_name
 from flows.progress import format_rate, format_seconds
+from flows.show import view_command
 from flows.slide import SlideReport, SlideRequest
 from pipeline.measure_picture import describe
 from pipeline.thumbnail import draw_thumbnail
@@ -81,8 +82,10 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
     if report.measured is not None:
         rows["found"] = describe(report.measured.summary)
         rows |= {"table": code(report.measured.table), "page": code(report.measured.page)}
+    if report.page:
+        rows["report"] = code(report.page)
     rows["time"] = format_seconds(sum(report.stage_seconds.values()))
-    command = f"napari --plugin napari-ome-zarr {shlex.quote(done.location)}"
+    in_napari = f"napari --plugin napari-ome-zarr {shlex.quote(done.location)}"
     array = f"{done.location}/labels/{done.name}/0"
     return "\n\n".join(
         (
@@ -92,7 +95,7 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
             "## Time by stage",
             _table(("stage", "time"), ((name, format_seconds(s)) for name, s in report.stage_seconds.items())),
             "## Look at it",
-            f"```sh\n{command}\n```",
+            f"```sh\n{view_command(done.location)}\n{in_napari}\n```",
             f"```python\nimport zarr\nlabels = zarr.open({array!r})\n```",
         )
     )

@@ -21,6 +21,7 @@ from flows.deployed.parameters import (
 from flows.deployed.reports import publish_slide
 from flows.prepare import SegmentRequest
 from flows.progress import timed
+from flows.report import try_report
 from flows.sharing import sharing_workers
 from flows.slide import SlideReport, SlideRequest, check_request
 
@@ -54,7 +55,8 @@ def segment_slide(
             numbered = limited(stages.number, stage_hours)(request) if request.objects else None
         with timed(clock, "measure"):
             measured = limited(stages.measure, stage_hours)(request) if request.objects and request.measure else None
-    report = SlideReport(converted, segmented, numbered, measured, clock)
+    page = try_report(segmented.location, segmented.name, clock)
+    report = SlideReport(converted, segmented, numbered, measured, clock, page)
     publish_slide(request, report)
     return report
 

@@ -59,7 +59,16 @@ def test_a_deployment_run_from_the_shell_writes_the_bytes_of_the_command(
     (page,) = site.artifacts(run, "markdown")
     assert page["key"].startswith("out-")
     text = page["data"]
-    for told in (str(slide), str(model), str(output), "objects", "Mpx/s", "napari", "## Time by stage"):
+    for told in (
+        str(slide),
+        str(model),
+        str(output),
+        "objects",
+        "Mpx/s",
+        "segment-slide view",
+        "napari",
+        "## Time by stage",
+    ):
         assert told in text
     picture = Image.open(io.BytesIO(base64.b64decode(text.partition("base64,")[2].partition(")")[0])))
     assert min(picture.size) > 100

@@ -143,12 +143,12 @@ def notes(outputs: Path) -> dict[str, dict[str, Any]]:
 
 
 def results(outputs: Path) -> dict[str, str]:
-    """Hash of every file of every output, but for the one that holds times.
+    """Hash of every file of every output, but for those that hold times: its note, and the report beside it.
 
     The record of an image that was converted names the times of the conversion's files, so records are compared
     without the input's fingerprint.
     """
-    found = tree(outputs)
+    found = {name: content for name, content in tree(outputs).items() if not name.endswith(".report.html")}
     for name in [name for name in found if name.endswith(DONE_FILE)]:
         found[name] = "done"
     for name in [name for name in found if name.endswith("zarr.json")]:

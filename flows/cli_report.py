@@ -1,0 +1,31 @@
+"""The command that writes a page about a segmentation: report."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+commands = typer.Typer()
+console = Console(width=None if sys.stdout.isatty() else 200)
+
+
+@commands.command()
+def report(
+    output: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, finished or not.")],
+    name: Annotated[str | None, typer.Option(help="Its label image (by default the one that it shows).")] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", help="File to write (by default OUT.report.html beside it)."
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML file about a segmentation: pictures, counts, histograms, times, and what made it."""
+    from flows.progress import format_bytes
+    from flows.report import make_page
+
+    made = make_page(output, name, page)
+    console.print(f"[bold green]Done:[/] {format_bytes(made.n_bytes)}, everything in one file", highlight=False)
+    console.print(f"Report: {escape(made.path)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,239 @@
+"""The parts of a report that say what made an output, how long that took, and how to open it or make it again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import store
+from pipeline.errors import PipelineError
+from pipeline.image import describe_image
+from pipeline.report_commands import (
+    command,
+    instances_command,
+    is_in_place,
+    measure_command,
+    napari_command,
+    python_lines,
+    segment_command,
+    view_command,
+)
+from pipeline.report_facts import Facts
+from pipeline.report_html import Markup, block, code, join, table, tag
+from pipeline.report_html import facts as list_facts
+from pipeline.report_times import Span, show_time
+from unet.checkpoint import Checkpoint, open_checkpoint
+from unet.errors import UnetError
+
+
+def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
+    """What is not there yet, each with the command that makes it."""
+    again = segment_command(facts) or command("segment-slide", "segment", "…", "--output", facts.location)
+    left = facts.n_blocks - facts.n_blocks_done
+    if left:
+        return [(f"{left:,} of {facts.n_blocks:,} blocks are not segmented. The same command goes on:", again)]
+    found = []
+    if facts.n_coarse_missing:
+        text = f"{facts.n_coarse_missing:,} files of the coarser resolutions are missing. The same command goes on:"
+        found.append((text, again))
+    if facts.instances is None:
+        begun = "The numbering of objects is not complete" if facts.instance_record else "Objects are not numbered"
+        found.append((f"{begun}:", instances_command(facts)))
+    elif not facts.has_table:
+        begun = "The table of objects is not complete" if facts.table else "Objects are not measured"
+        text = measure_command(facts) if has_image else f"{measure_command(facts)} --no-image"
+        found.append((f"{begun}:", text))
+    return found
+
+
+def todo(found: Sequence[tuple[str, str]]) -> Markup:
+    """The same, to be put on top."""
+    if not found:
+        return join()
+    return tag("div", tag("ul", *(tag("li", text, block(line)) for text, line in found)), class_="todo")
+
+
+def times(spans: Sequence[Span], seconds: Mapping[str, float]) -> Markup:
+    """How long the work took."""
+    parts: list[Markup] = []
+    if seconds:
+        rows = [(name, show_seconds(value)) for name, value in seconds.items()]
+        parts += [table(("stage", "time"), [*rows, ("all", show_seconds(sum(seconds.values())))], has_total=True)]
+        parts += [tag("p", "As measured by the run that finished the output.", class_="note")]
+    if spans:
+        heads = ("written", "first file", "last file", "files", "between", "Mpx/s")
+        parts.append(table(heads, [_span_row(span) for span in spans], n_words=3))
+        text = (
+            "By the times of the files: from the end of the first block to that of the last, with the pauses of a run "
+            "that was interrupted. A copy of the output may have other times."
+        )
+        parts.append(tag("p", text, class_="note"))
+    return join(*parts) if parts else tag("p", "Nothing tells how long it took.", class_="note")
+
+
+def _span_row(span: Span) -> tuple[str, ...]:
+    rate = f"{span.n_pixels / span.seconds / 1e6:.2f}" if span.n_pixels and span.seconds >= 1 else ""
+    return (
+        span.what,
+        show_time(span.first_s),
+        show_time(span.last_s),
+        f"{span.n_files:,}",
+        show_seconds(span.seconds),
+        rate,
+    )
+
+
+def show_seconds(seconds: float) -> str:
+    """A duration for people.
+
+    >>> show_seconds(8.25), show_seconds(125), show_seconds(7300)
+    ('8.2 s', '2 min 5 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def origin(facts: Facts) -> Markup:
+    """Input, model, parameters, code."""
+    record = facts.record
+    if not record:
+        return tag("p", "The classes were not made by segment-slide; nothing tells where they come from.")
+    sections: dict[str, list[tuple[object, object]]] = {
+        "Image": _image_rows(facts),
+        "Model": _model_rows(record.get("model") or {}),
+        "Parameters": _parameter_rows(facts),
+        "Code": [(name, code(str(value))) for name, value in (record.get("code") or {}).items()],
+    }
+    return join(*(join(tag("h3", title), list_facts(rows)) for title, rows in sections.items() if rows))
+
+
+def _image_rows(facts: Facts) -> list[tuple[object, object]]:
+    found = facts.record.get("input") or {}
+    rows: list[tuple[object, object]] = [("path", code(str(found.get("location", "unknown"))))]
+    shape, axes = found.get("shape"), found.get("axes")
+    if shape and axes:
+        rows.append(("shape", f"{' × '.join(f'{size:,}' for size in shape)} ({axes}), {found.get('dtype', '')}"))
+    steps = _pixel_size(facts)
+    rows.append(("pixel size", steps or "unknown"))
+    if "level" in found:
+        rows.append(("level", f"{found['level']}" + (" (the finest)" if found["level"] == 0 else "")))
+    if found.get("channels"):
+        rows.append(("channels", _channels(found)))
+    rows += [(axis, f"{start} to {stop - 1}") for axis, (start, stop) in (found.get("ranges") or {}).items()]
+    rows += [("fingerprint", code(found["fingerprint"]))] if found.get("fingerprint") else []
+    repaired = found.get("repaired_from") or []
+    rows += (
+        [("repaired", f"{len(repaired)} time(s): damaged chunks were replaced while it was segmented")]
+        if repaired
+        else []
+    )
+    return rows
+
+
+def _pixel_size(facts: Facts) -> str:
+    image = facts.labels
+    level = image.multiscale.levels[image.level]
+    steps = zip(image.axes, level.scale, image.multiscale.units, strict=True)
+    shown = [f"{axis} {step:.4g} {'µm' if unit == 'micrometer' else unit}" for axis, step, unit in steps if unit]
+    return ", ".join(shown)
+
+
+def _channels(found: Mapping[str, Any]) -> str:
+    """Numbers, with their names if the image is still there."""
+    numbers = [int(channel) for channel in found["channels"]]
+    try:
+        names = describe_image(
+            str(found.get("location", "")), level=int(found.get("level", 0))
+        ).multiscale.channel_names
+    except PipelineError:
+        names = ()
+    return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in numbers)
+
+
+def _model_rows(model: Mapping[str, Any]) -> list[tuple[object, object]]:
+    rows: list[tuple[object, object]] = [("file", code(str(model.get("path", "unknown"))))]
+    rows += [("sha256", code(model["sha256"]))] if model.get("sha256") else []
+    classes = model.get("classes") or ()
+    rows += [("classes", ", ".join(f"{value} {name}" for value, name in enumerate(classes)))] if classes else []
+    checkpoint = _find_checkpoint(model)
+    if checkpoint is None:
+        return [*rows, ("network", "the file is not there any more, or is another now")]
+    network, training = checkpoint.config.architecture, checkpoint.config.training
+    about = (
+        f"U-Net {network.ndim}D, depth {network.depth}, base {network.base_channels}, "
+        f"{network.n_parameters:,} parameters"
+    )
+    rows.append(("network", about))
+    if checkpoint.config.pixel_size_um:
+        rows.append(
+            ("trained at", " × ".join(f"{size:g}" for size in checkpoint.config.pixel_size_um) + " µm per pixel")
+        )
+    return [*rows, *((f"training {key}", _shorten(_plain(value))) for key, value in sorted(training.items()))]
+
+
+def _shorten(text: str, most: int = 240) -> str:
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+def _find_checkpoint(model: Mapping[str, Any]) -> Checkpoint | None:
+    path = str(model.get("path", ""))
+    if not path or store.is_remote(path) or not Path(path).is_file():
+        return None
+    try:
+        checkpoint = open_checkpoint(path)
+        return checkpoint if checkpoint.sha256 == model.get("sha256") else None
+    except (UnetError, OSError):
+        return None
+
+
+def _parameter_rows(facts: Facts) -> list[tuple[object, object]]:
+    rows: list[tuple[object, object]] = []
+    for title, record in (("segment", facts.record), ("instances", facts.instance_record)):
+        chosen = record.get("parameters") or {}
+        text = ", ".join(f"{key} {_plain(value)}" for key, value in chosen.items() if value not in ("", None))
+        rows += [(title, text)] if text else []
+    normalisation = facts.record.get("normalisation") or {}
+    if normalisation:
+        ends = "; ".join(
+            f"{key} {', '.join(f'{value:.4g}' for value in normalisation.get(key) or ())}"
+            for key in ("offset", "scale")
+        )
+        rows.append(("normalisation", f"{normalisation.get('kind', '')}: {ends}"))
+    return rows
+
+
+def _plain(value: object) -> str:
+    """Numbers, lists and mappings as people write them."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def opening(facts: Facts) -> Markup:
+    """How to look at it."""
+    parts = [
+        tag("h3", "In a browser"),
+        block(view_command(facts)),
+        tag("h3", "In napari"),
+        block(napari_command(facts)),
+    ]
+    return join(*parts, tag("h3", "In Python"), block(python_lines(facts)))
+
+
+def again(facts: Facts) -> Markup:
+    """Command lines that make the same bytes."""
+    lines = [segment_command(facts)] if facts.record else []
+    lines += [instances_command(facts)] if facts.instance_record else []
+    lines += [measure_command(facts)] if facts.has_table else []
+    where = "the image's own store" if is_in_place(facts) else "another --output"
+    text = (
+        f"The same image, model and parameters give the same bytes, in {where} too." if not is_in_place(facts) else ""
+    )
+    return join(block("\n".join(line for line in lines if line)), tag("p", text, class_="note") if text else "")

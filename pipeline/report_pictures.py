@@ -1,0 +1,173 @@
+"""Pictures of a report: a part of the image, and beside it the same with classes or objects drawn over it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.thumbnail import panel_size, pixel_um, render, sample
+from pipeline.thumbnail_layer import Frame, Layer
+from pipeline.thumbnail_page import Colour, choose_bar, load_font, paint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+_FILL, _FILL_ALONE = 0.28, 0.6  # opacity of classes and objects over an image, and over nothing
+_NO_IMAGE = (38, 38, 44)
+_JPEG_QUALITY = 84
+_GOLDEN_ANGLE = 0.61803398875  # of a turn: hues of successive ids differ most
+_LETTER_PX = 15
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A part of a picture that another one shows, and its letter."""
+
+    letter: str
+    frame: Frame
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What is drawn.
+
+    Parameters
+    ----------
+    image : Layer or None
+        Without it labels are drawn alone.
+    labels : Layer
+        Classes, or ids.
+    colours : mapping of int to (red, green, blue), optional
+        Of classes; without it each id has a colour of its own.
+    frame : Frame
+        Which part.
+    side_px : int
+        Longer side of a picture.
+    marks : sequence of Mark
+        Frames of other pictures.
+    """
+
+    image: Layer | None
+    labels: Layer
+    colours: Mapping[int, Colour] | None
+    frame: Frame
+    side_px: int
+    marks: Sequence[Mark] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Pictures as bytes of a format that every browser opens, and what was drawn in the labels'.
+
+    Attributes
+    ----------
+    plain : (str, bytes) or None
+        MIME type and content; None without an image.
+    shown : (str, bytes)
+        With classes or objects over it.
+    values : ndarray
+        Label values that are seen.
+    size : (int, int)
+        Height and width (px) of each.
+    """
+
+    plain: tuple[str, bytes] | None
+    shown: tuple[str, bytes]
+    values: np.ndarray
+    size: tuple[int, int]
+
+
+def draw_view(view: View) -> Drawn:
+    """Read what the pictures need, and draw them.
+
+    Raises
+    ------
+    UnreadableChunkError
+        If what is to be shown is damaged.
+    """
+    base = view.labels.base
+    size = panel_size(base, view.frame, view.side_px)
+    values = sample(view.labels, view.frame, size, view.side_px)
+    seen = np.unique(values[values != 0])
+    colours = {int(value): colour_of_object(int(value)) for value in seen} if view.colours is None else view.colours
+    if view.image is None:
+        plain, under, fill = None, np.full((*size, 3), _NO_IMAGE, np.uint8), _FILL_ALONE
+    else:
+        plain = under = render(view.image, view.frame, size, view.side_px)
+        fill = _FILL
+    um = pixel_um(base, "x")
+    panel_um = None if um is None else um * (view.frame["x"][1] - view.frame["x"][0])
+    bar = None if panel_um is None else choose_bar(panel_um, size[1])
+    shown = paint(under, values, colours, fill)
+    return Drawn(
+        plain=None if plain is None else encode(_annotate(plain, view, bar)),
+        shown=encode(_annotate(shown, view, bar)),
+        values=seen,
+        size=size,
+    )
+
+
+def colour_of_object(value: int) -> Colour:
+    """A bright colour for an id; successive ids have unlike ones.
+
+    >>> colour_of_object(1), colour_of_object(2)
+    ((20, 89, 255), (157, 255, 20))
+    """
+    import colorsys
+
+    red, green, blue = colorsys.hsv_to_rgb(value * _GOLDEN_ANGLE % 1.0, 0.92, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def encode(picture: "Image") -> tuple[str, bytes]:
+    """As PNG or JPEG, whichever is smaller: drawings are exact, photographs take a tenth."""
+    found = []
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": _JPEG_QUALITY, "subsampling": 0})):
+        file = io.BytesIO()
+        picture.save(file, format=kind, **options)
+        found.append((f"image/{kind}", file.getvalue()))
+    return min(found, key=lambda one: len(one[1]))
+
+
+def _annotate(pixels: np.ndarray, view: View, bar: tuple[int, str] | None) -> "Image":
+    """Frames of other pictures, and a scale bar at the bottom left."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(picture)
+    for mark in view.marks:
+        _draw_mark(pen, mark, view.frame, picture.size)
+    if bar is not None:
+        _draw_bar(pen, bar, picture.size)
+    return picture
+
+
+def _draw_mark(pen: "ImageDraw", mark: Mark, frame: Frame, size: tuple[int, int]) -> None:
+    """A white rectangle between black ones, with its letter above (or below, where there is no room)."""
+    ends = []
+    for axis, n in zip("xy", size, strict=True):
+        start, stop = frame[axis]
+        ends.append([round((at - start) / (stop - start) * n) for at in mark.frame[axis]])
+    (left, right), (top, bottom) = ends
+    for grow, colour in ((2, "black"), (1, "white"), (0, "white"), (-1, "black")):
+        if right - left > -2 * grow and bottom - top > -2 * grow:
+            pen.rectangle((left - grow, top - grow, right - 1 + grow, bottom - 1 + grow), outline=colour)
+    y = top - _LETTER_PX - 7 if top >= _LETTER_PX + 8 else bottom + 3
+    pen.text(
+        (max(left, 3), y), mark.letter, fill="white", font=load_font(_LETTER_PX), stroke_width=2, stroke_fill="black"
+    )
+
+
+def _draw_bar(pen: "ImageDraw", bar: tuple[int, str], size: tuple[int, int]) -> None:
+    length, text = bar
+    width, height = size
+    if length < 1 or width < 2 * _LETTER_PX or height < 3 * _LETTER_PX:
+        return
+    left, bottom = 14, height - 12
+    pen.rectangle((left - 1, bottom - 6, left + length, bottom + 1), fill="black")
+    pen.rectangle((left, bottom - 5, left + length - 1, bottom), fill="white")
+    where = (left, bottom - 10 - _LETTER_PX - 4)
+    pen.text(where, text, fill="white", font=load_font(_LETTER_PX), stroke_width=2, stroke_fill="black")

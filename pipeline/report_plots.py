@@ -1,0 +1,175 @@
+"""Plots of a report as SVG to be put into a page: their lines and words take the page's colours, light or dark."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.measure_picture import FAINT, INK, colour_of, draw_counts, draw_sizes, literal, number
+from pipeline.measure_summary import Summary
+from pipeline.report_places import CountMap
+from pipeline.report_table import Intensities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FEWEST_HEAT_BINS, _HEAT_BINS = 6, 56  # along the longer side; fewer where few objects would leave most empty
+_PAPER = "#fefefe"  # stands for the page's own
+_WIDTH, _HEIGHT = 5.2, 3.3  # inch
+
+
+def plot_counts(summary: Summary) -> str:
+    """A bar per class."""
+    return _draw(
+        "counts", lambda figure: draw_counts(figure.subplots(), summary), height=1.2 + 0.4 * len(summary.counts)
+    )
+
+
+def plot_sizes(summary: Summary) -> str:
+    """Sizes per class on a logarithmic axis."""
+    return _draw("sizes", lambda figure: draw_sizes(figure.subplots(), summary))
+
+
+def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
+    """Mean intensities of objects in a channel, per class.
+
+    Parameters
+    ----------
+    found : Intensities
+        Of one channel.
+    summary : Summary
+        Its classes.
+    key : str
+        Another for each plot of a page.
+    """
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        classes = zip(summary.classes, summary.counts, found.counts, strict=True)
+        for of_class, sizes, counts in classes:
+            colour = colour_of(int(sizes.classes[0]))
+            shares = counts / max(int(counts.sum()), 1)
+            axes.stairs(shares, found.edges, fill=True, color=colour, alpha=0.3)
+            axes.stairs(shares, found.edges, color=colour, linewidth=1.6, label=literal(of_class.name))
+        axes.set_ylabel(
+            "share of the class's objects" if len(summary.counts) > 1 else "share of objects", fontsize=9.5, color=INK
+        )
+        _style(
+            axes, f"Intensity in {'channel ' * found.channel.isdecimal()}{found.channel}", "mean intensity of an object"
+        )
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.set_ylim(bottom=0)
+        if len(summary.counts) > 1:
+            axes.legend(edgecolor="none", framealpha=0.85, fontsize=9.5, labelcolor=INK)
+
+    return _draw(key, draw)
+
+
+def plot_planes(values: np.ndarray, axis: str, what: str, *, shown: int | None, is_share: bool = False) -> str:
+    """What is found in each plane or at each time, with the plane that pictures show."""
+    from matplotlib.ticker import MaxNLocator
+
+    name = "plane" if axis == "z" else "time point"
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=colour_of(4), alpha=0.3)
+        axes.stairs(values, np.arange(len(values) + 1) - 0.5, color=colour_of(4), linewidth=1.6)
+        if shown is not None:
+            axes.axvline(shown, color=INK, linestyle=":", linewidth=1.2)
+        _style(axes, f"{what} per {name}", f"{axis} ({name})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=not is_share))
+        if is_share:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.set_ylim(0, max(float(values.max()) * 1.1, 1e-9))
+
+    return _draw("planes", draw)
+
+
+def plot_heat(places: CountMap, scale: tuple[float, float], *, unit: str, density_factor: float, density: str) -> str:
+    """Objects per area over the slide.
+
+    Parameters
+    ----------
+    places : CountMap
+        Where objects are.
+    scale : (float, float)
+        Size of a pixel along y and x, in `unit`.
+    unit : str
+        Of the axes: "mm", "µm" or "px".
+    density_factor : float
+        What one object per pixel is in `density`.
+    density : str
+        Unit of the colours.
+    """
+    n_bins = int(np.clip(0.8 * math.sqrt(places.counts.sum()), _FEWEST_HEAT_BINS, _HEAT_BINS))
+    values = places.per_px(n_bins) * density_factor
+    height, width = (size * step for size, step in zip(places.size, scale, strict=True))
+    # bins at the far ends are narrower: the picture spans whole bins and is cut there
+    step = -(-max(places.counts.shape) // n_bins) * places.bin_px
+    full_y, full_x = (n * step * size for n, size in zip(values.shape, scale, strict=True))
+
+    def draw(figure: "Figure") -> None:
+        axes = figure.subplots()
+        extent = (0.0, full_x, full_y, 0.0)
+        drawn = axes.imshow(values, extent=extent, cmap="viridis", vmin=0, interpolation="nearest", aspect="equal")
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label(f"objects per {density}", fontsize=9.5, color=INK)
+        bar.ax.yaxis.set_major_formatter(lambda value, _: number(value))
+        bar.ax.tick_params(color=FAINT, labelcolor=INK, labelsize=9.5)
+        _style(axes, "Density of objects", f"x ({unit})")
+        axes.set_ylabel(f"y ({unit})", fontsize=9.5, color=INK)
+
+    return _draw("heat", draw, height=min(5.2, max(2.2, 0.85 * _WIDTH * height / width + 0.7)))
+
+
+def _style(axes: "Axes", title: str, below: str) -> None:
+    axes.set_title(literal(title), loc="left", fontsize=11, color=INK)
+    axes.set_xlabel(below, fontsize=9.5, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9.5)
+
+
+def _draw(key: str, draw: "Callable[[Figure], None]", height: float = _HEIGHT) -> str:
+    """SVG of a figure, for inside a page; equal figures give equal text."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure = Figure(figsize=(_WIDTH, height), layout="compressed", facecolor="none")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        for axes in figure.axes:
+            axes.set_facecolor("none")
+            if (legend := axes.get_legend()) is not None:
+                legend.get_frame().set_facecolor(_PAPER)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata=nothing, bbox_inches="tight", pad_inches=0.06)
+    return _tidy(file.getvalue(), key)
+
+
+def _tidy(svg: str, key: str) -> str:
+    """Without what a page has no use for: prolog, metadata, names that nothing refers to; colours are the page's."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    head, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    head = f'<svg class="plot" role="img" {box.group(0) if box else ""}'
+    wanted = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', rest))
+    rest = re.sub(r' id="([\w-]+)"', lambda found: found.group(0) if found.group(1) in wanted else "", rest)
+    for name in wanted:
+        rest = rest.replace(f'id="{name}"', f'id="{key}-{name}"')
+        rest = rest.replace(f'"#{name}"', f'"#{key}-{name}"').replace(f"url(#{name})", f"url(#{key}-{name})")
+    rest = rest.replace(INK, "currentColor").replace(FAINT, "var(--faint)").replace(_PAPER, "var(--paper)")
+    return f"{head}>{rest}".strip()

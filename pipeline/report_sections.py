@@ -1,0 +1,255 @@
+"""The parts of a report that say what was found and how it looks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.calibration import calibrate_um
+from pipeline.measure_page import class_rows
+from pipeline.measure_picture import number
+from pipeline.report_commands import measure_command
+from pipeline.report_estimate import ClassAreas
+from pipeline.report_facts import Facts
+from pipeline.report_html import Markup, block, join, picture, table, tag, trusted
+from pipeline.report_places import CountMap
+from pipeline.report_plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
+from pipeline.report_table import TableFacts
+from pipeline.report_views import Shown, Sight
+
+_SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³
+_FEWEST_MAPPED = 20  # objects below which there is no density to show
+_TALL = 1.6  # height over width from which a picture is shown as high as a screen allows
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much was segmented, in units for people.
+
+    Attributes
+    ----------
+    size : float
+        Area or volume.
+    unit : str
+        "mm²", "mm³", "µm²", "µm³"; "Mpx" where the pixel size is unknown.
+    """
+
+    size: float
+    unit: str
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What is known of what was found: a table, else an estimate, else nothing."""
+
+    facts: Facts
+    table: TableFacts | None
+    areas: ClassAreas | None
+    sight: Sight | None
+    shown: Sequence[Shown] = ()
+
+    @property
+    def extent(self) -> Extent:
+        """How much was segmented."""
+        labels = self.facts.labels
+        ndim = (self.facts.instance_record.get("parameters") or {}).get("ndim") or len(labels.axes.lstrip("t"))
+        ndim = min(max(int(ndim), 2), 3)
+        known = calibrate_um(labels, ndim)
+        pixels = math.prod(labels.shape)
+        if known is None:
+            return Extent(pixels / 1e6, "Mpx")
+        size_um, power = pixels * known.voxel, "²" if ndim == 2 else "³"
+        is_small = size_um < _SMALL_MM * 1000.0**ndim
+        return Extent(size_um, f"µm{power}") if is_small else Extent(size_um / 1000.0**ndim, f"mm{power}")
+
+
+def lead(content: Content) -> str:
+    """What was found, in a sentence."""
+    facts, extent = content.facts, content.extent
+    if not facts.is_complete and facts.n_blocks_done < facts.n_blocks:
+        share = facts.n_blocks_done / facts.n_blocks
+        return f"{facts.n_blocks_done:,} of {facts.n_blocks:,} blocks are segmented so far ({share:.0%})."
+    within = f"{number(extent.size)} {extent.unit}"
+    if content.table is not None:
+        summary = content.table.summary
+        found = summary.all
+        if not found.n_objects:
+            return f"No objects in {within}."
+        return (
+            f"{_objects(found.n_objects)} in {within}: {number(found.density)} per {summary.density_unit}. They cover "
+            f"{found.covered:.1%} of it; their median {summary.size_name} is {number(found.quartiles[1])} "
+            f"{summary.size_unit}."
+        )
+    if facts.n_objects is not None:
+        density = f": {number(facts.n_objects / extent.size)} per {extent.unit}" if facts.n_objects else ""
+        return f"{_objects(facts.n_objects)} in {within}{density}."
+    if content.areas is not None:
+        return _lead_areas(content, within)
+    return f"{within} segmented."
+
+
+def _lead_areas(content: Content, within: str) -> str:
+    areas = content.areas
+    if areas is None or not areas.shares:
+        return f"Nothing but background in {within}."
+    names = _class_names(content)
+    about = "" if areas.is_exact else "about "
+    parts = [
+        f"{names.get(value, f'class {value}')} {about}{share:.1%}" for value, share in list(areas.shares.items())[:4]
+    ]
+    return f"Of {within}: {', '.join(parts)}."
+
+
+def _objects(count: int) -> str:
+    return f"{count:,} object" + ("" if count == 1 else "s")
+
+
+def tiles(content: Content) -> Markup:
+    """The most important numbers, large."""
+    extent, facts = content.extent, content.facts
+    found = [(f"{number(extent.size)} {extent.unit}", "segmented")]
+    if content.table is not None and content.table.summary.all.n_objects:
+        summary = content.table.summary
+        low, median, high = map(number, summary.all.quartiles)
+        found = [
+            (f"{summary.all.n_objects:,}", "object" if summary.all.n_objects == 1 else "objects"),
+            (number(summary.all.density), f"per {summary.density_unit}"),
+            (f"{median} {summary.size_unit}", f"median {summary.size_name} (quartiles {low} – {high})"),
+            (f"{summary.all.covered:.1%}", "of the image covered"),
+            *found,
+        ]
+    elif facts.n_objects is not None:
+        found.insert(0, (f"{facts.n_objects:,}", "object" if facts.n_objects == 1 else "objects"))
+    return tag(
+        "div", *(tag("div", tag("b", value), tag("span", what), class_="tile") for value, what in found), class_="tiles"
+    )
+
+
+def pictures(content: Content) -> Markup:
+    """The whole, and closer; each with what is drawn over it."""
+    if content.sight is None or not content.shown:
+        return join()
+    sight = content.sight
+    parts: list[Markup] = []
+    if not sight.image:
+        text = "The image that was segmented is not where it was, or is another now: labels are drawn alone."
+        parts.append(tag("p", text, class_="note"))
+    if sight.where:
+        parts.append(tag("p", f"Pictures show {sight.where}.", class_="note"))
+    named = [(sight.colours[value], name) for value, name in sight.names.items() if value in sight.colours]
+    if named:
+        items = [join(_swatch(colour), name) for colour, name in named]
+        parts.append(tag("div", *(tag("span", item) for item in items), class_="legend"))
+    return join(*parts, *(_figure(shown) for shown in content.shown))
+
+
+def _figure(shown: Shown) -> Markup:
+    drawn = shown.drawn
+    what = "each object in a colour of its own" if shown.by_object else "classes in their colours"
+    pair = [picture(drawn.shown, f"{shown.title}: {what}", drawn.size)]
+    if drawn.plain is not None:
+        pair.insert(0, picture(drawn.plain, f"{shown.title}: the image", drawn.size))
+    right = f" Right: {what}." if drawn.plain is not None and shown.by_object else ""
+    nothing = "" if len(drawn.values) else " Nothing was found here."
+    kind = "pair" + (" alone" if len(pair) == 1 else "") + (" tall" if drawn.size[0] > _TALL * drawn.size[1] else "")
+    caption = tag("figcaption", tag("b", f"{shown.title}."), f" {shown.caption}{right}{nothing}")
+    return tag("figure", tag("div", *pair, class_=kind), caption)
+
+
+def _swatch(colour: Sequence[int]) -> Markup:
+    return tag("span", class_="swatch", style=f"background:#{bytes(colour[:3]).hex()}")
+
+
+def numbers(content: Content) -> Markup:
+    """Counts, sizes, intensities: of the table; else what classes take of the image."""
+    if content.table is None:
+        return _areas(content)
+    summary = content.table.summary
+    heads, rows = class_rows(summary)
+    parts = [table(heads, rows, has_total=len(summary.classes) > 1)]
+    if not summary.all.n_objects:
+        return join(*parts)
+    plots = [plot_counts(summary)] if len(summary.classes) > 1 else []
+    plots.append(plot_sizes(summary))
+    plots += [plot_intensities(found, summary, f"i{k}") for k, found in enumerate(content.table.intensities)]
+    parts.append(tag("div", *(tag("div", trusted(plot)) for plot in plots), class_="plots"))
+    parts += [_intensity_table(content.table)] if content.table.intensities else []
+    return join(*parts)
+
+
+def _intensity_table(found: TableFacts) -> Markup:
+    names = [of_class.name for of_class in found.summary.classes]
+    rows = [
+        (intensities.channel, *("" if math.isnan(mean) else number(mean) for mean in intensities.means))
+        for intensities in found.intensities
+    ]
+    more = found.n_channels - len(rows)
+    text = "Mean over objects of their mean intensity, in the image's own values"
+    text += f"; {more} more channels are in the table." if more else "."
+    return join(tag("p", text, class_="note"), table(("channel", *names), rows))
+
+
+def _areas(content: Content) -> Markup:
+    areas, facts = content.areas, content.facts
+    how = block(measure_command(facts))
+    if areas is None:
+        return join(
+            tag("p", "Objects are not measured (yet), and the labels have no level small enough to count.")
+            if facts.is_complete
+            else tag("p", "Numbers follow when all blocks are done.")
+        )
+    names = _class_names(content)
+    rows = [(names.get(value, f"class {value}"), f"{share:.2%}") for value, share in areas.shares.items()]
+    if areas.is_exact:
+        text = "Counted in all pixels of the label image."
+    else:
+        text = (
+            f"Estimated: counted in every {areas.step:.3g}th pixel along each axis, in a coarser level of the labels."
+        )
+    return join(
+        table(("class", "of the image"), rows or [("background alone", "")]),
+        tag("p", text, " Numbers, sizes and intensities of all objects come from:", class_="note"),
+        how,
+    )
+
+
+def _class_names(content: Content) -> dict[int, str]:
+    return dict(enumerate(content.facts.class_names))
+
+
+def density(content: Content) -> Markup:
+    """Where objects are: over the plane, and along z or t."""
+    plots, sight = [], content.sight
+    axis = ""
+    if content.table is not None and content.table.summary.all.n_objects >= _FEWEST_MAPPED:
+        plots.append(_heat(content, content.table.places))
+    if content.table is not None and content.table.per_plane is not None and content.table.summary.all.n_objects:
+        axis = content.table.plane_axis
+        plots.append(
+            plot_planes(content.table.per_plane, axis, "Objects", shown=sight.plane.get(axis) if sight else None)
+        )
+    elif content.areas is not None and content.areas.per_plane is not None:
+        axis = content.areas.plane_axis
+        plots.append(plot_planes(content.areas.per_plane, axis, "Share of classes", shown=None, is_share=True))
+    if not plots:
+        return join()
+    is_mapped = content.table is not None and content.table.summary.all.n_objects >= _FEWEST_MAPPED
+    notes = ["Centroids of all objects" + (", of all planes together." if axis else ".")] if is_mapped else []
+    if axis and content.table:
+        notes.append(
+            "An object is counted in each plane that it reaches; the dotted line is the plane of the pictures."
+        )
+    shown = tag("div", *(tag("div", trusted(plot)) for plot in plots), class_="plots")
+    return join(tag("h2", "Where they are"), shown, tag("p", " ".join(notes), class_="note") if notes else "")
+
+
+def _heat(content: Content, places: CountMap) -> str:
+    labels = content.facts.labels
+    known = calibrate_um(labels, 2)
+    if known is None:
+        return plot_heat(places, (1.0, 1.0), unit="px", density_factor=1e6, density="Mpx")
+    scale = known.scale[-2], known.scale[-1]
+    per_mm2 = 1e6 / (scale[0] * scale[1])
+    longest_um = max(size * step for size, step in zip(places.size, scale, strict=True))
+    unit, factor = ("mm", 1000.0) if longest_um >= 2000 else ("µm", 1.0)
+    shown = scale[0] / factor, scale[1] / factor
+    return plot_heat(places, shown, unit=unit, density_factor=per_mm2, density="mm²")

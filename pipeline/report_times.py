@@ -1,0 +1,106 @@
+"""How long the work took: what its runs said, or else when the files of the output were written.
+
+Records hold no times, so that equal runs give equal bytes; a file system knows when each block was finished.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline import store
+from pipeline.errors import OutputError
+from pipeline.instance_names import instance_group
+from pipeline.night_notes import read_done
+from pipeline.output import label_group
+from pipeline.report_facts import Facts
+
+
+@dataclass(frozen=True)
+class Span:
+    """When the files of a stage were written.
+
+    Attributes
+    ----------
+    what : str
+        The stage.
+    n_files : int
+        How many there are.
+    first_s, last_s : float
+        When the first and the last were finished (epoch).
+    n_pixels : int
+        That were made between these two: all but the first file's share; 0 if nothing is counted in pixels.
+    """
+
+    what: str
+    n_files: int
+    first_s: float
+    last_s: float
+    n_pixels: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Between the first file and the last."""
+        return self.last_s - self.first_s
+
+
+def file_spans(facts: Facts) -> list[Span]:
+    """Stages by the times of their files, in the order of the work; those without any file are left out."""
+    labels, name = facts.labels, facts.name
+    pixels = _volume(labels.shape)
+    ids = f"{instance_group(name)}/0"
+    stages = [
+        ("classes", f"{label_group(name)}/{labels.array_path}/c", pixels),
+        ("objects", f"{ids}/c" if facts.instances else "", pixels),
+        ("table", facts.table.path if facts.table else "", 0),
+    ]
+    spans = []
+    for what, folder, n_pixels in stages:
+        times = sorted(_written(store.join(facts.location, folder))) if folder else []
+        if times:
+            share = n_pixels * (len(times) - 1) // len(times)
+            spans.append(Span(what, len(times), times[0], times[-1], share))
+    return spans
+
+
+def stage_seconds(facts: Facts) -> Mapping[str, float]:
+    """Wall time of each stage as a nightly run noted it in the output; empty if none did."""
+    try:
+        done = read_done(facts.location)
+    except OutputError:
+        return {}
+    return done.stage_seconds if done is not None else {}
+
+
+def show_time(epoch_s: float) -> str:
+    """Date and time of day where this runs, to the minute, with its difference from UTC."""
+    return datetime.fromtimestamp(epoch_s, UTC).astimezone().strftime("%Y-%m-%d %H:%M %z")
+
+
+def show_date(epoch_s: float) -> str:
+    """Date where this runs."""
+    return datetime.fromtimestamp(epoch_s, UTC).astimezone().strftime("%Y-%m-%d")
+
+
+def _volume(shape: tuple[int, ...]) -> int:
+    pixels = 1
+    for size in shape:
+        pixels *= size
+    return pixels
+
+
+def _written(folder: str) -> list[float]:
+    """When each file below a folder was written (epoch); empty where nobody tells."""
+    if not store.is_remote(folder):
+        paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+        return [os.stat(path).st_mtime for path in paths if not path.endswith(".partial")]
+    import fsspec
+
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(folder)
+        found: Mapping[str, Mapping[str, Any]] = filesystem.find(inner, detail=True)
+    except (OSError, NotImplementedError):
+        return []
+    marks = [info.get("LastModified") or info.get("mtime") for info in found.values()]
+    return [mark.timestamp() if isinstance(mark, datetime) else float(mark) for mark in marks if mark is not None]

@@ -1,0 +1,200 @@
+"""Which parts of a slide a report shows, from the whole to single objects, and what it says of each.
+
+::
+
+    whole                field around A        A: most objects     B: usually many
+    ┌───────────────┐    ┌───────────────┐     ┌────────────┐      ┌────────────┐
+    │   ┌──┐        │    │    A          │     │            │      │            │
+    │   └──┘    B   │    │   □           │     │            │      │            │
+    └───────────────┘    └───────────────┘     └────────────┘      └────────────┘
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import store
+from pipeline.image import StoredImage
+from pipeline.report_facts import Facts
+from pipeline.report_pictures import Drawn, Mark, View, draw_view
+from pipeline.report_places import CountMap, around, densest, typical
+from pipeline.thumbnail import find_image, pixel_um, read_key, sample, say_where
+from pipeline.thumbnail_layer import Frame, Layer, crop
+from pipeline.thumbnail_page import Colour
+
+DETAIL_PX = 512
+_SIDE_PX = 720
+_FIELD_FROM_PX = 4 * DETAIL_PX  # of the longer side: a smaller image has no level between whole and detail
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One pair of pictures.
+
+    Attributes
+    ----------
+    title : str
+        Its letter and what it shows.
+    caption : str
+        Where it lies, how large it is, why it was chosen.
+    drawn : Drawn
+        The pictures.
+    by_object : bool
+        Whether each object has a colour of its own; else classes have.
+    """
+
+    title: str
+    caption: str
+    drawn: Drawn
+    by_object: bool
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be shown of an output.
+
+    Attributes
+    ----------
+    image : Layer or None
+        None if the image is not there any more.
+    classes : Layer
+        The class map.
+    ids : Layer or None
+        Of objects, if they are numbered on the same grid.
+    colours, names : dict
+        Of label values.
+    """
+
+    image: Layer | None
+    classes: Layer
+    ids: Layer | None
+    colours: dict[int, Colour]
+    names: dict[int, str]
+
+    @property
+    def plane(self) -> dict[str, int]:
+        """Plane per axis ("t", "z") of the labels."""
+        return dict(self.classes.plane)
+
+    @property
+    def where(self) -> str:
+        """Which plane of how many, where there are several."""
+        return say_where(self.classes, _whole(self.classes.base)).removeprefix(", ")
+
+
+def look(facts: Facts) -> Sight:
+    """Find the image, and colours of classes; reads one coarse level of the labels.
+
+    Raises
+    ------
+    UnreadableChunkError
+        If that is damaged.
+    """
+    labels = facts.labels
+    classes = Layer(labels, {"t": 0, "z": labels.size("z") // 2})
+    frame = crop(_whole(labels), classes.choose_level(_whole(labels), _SIDE_PX), labels)
+    seen = sample(classes, frame, (64, 64), _SIDE_PX)
+    colours, names = read_key(labels, facts.record, seen)
+    ids = facts.instances
+    fits = ids is not None and ids.axes == labels.axes and ids.shape == labels.shape
+    recorded: dict[str, Any] = facts.record.get("input") or {}
+    return Sight(
+        image=find_image(facts.location, recorded, classes) if recorded else None,
+        classes=classes,
+        ids=Layer(ids, classes.plane) if ids is not None and fits else None,
+        colours=colours,
+        names=names,
+    )
+
+
+def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str) -> list[Shown]:
+    """Pictures of the whole, of a field in it, and of the places with most and with usually many objects.
+
+    Parameters
+    ----------
+    facts, sight
+        Of the output.
+    places : CountMap or None
+        What is counted in the plane that is shown; None if nothing is known: the middle is shown then.
+    what : str
+        What it counts: "objects", "pixels of objects".
+
+    Raises
+    ------
+    UnreadableChunkError
+        If what is to be shown is damaged.
+    """
+    labels = facts.labels
+    whole = _whole(labels)
+    layers = [sight.classes] if sight.image is None else [sight.image, sight.classes]
+    for layer in layers:
+        whole = crop(whole, layer.choose_level(whole, _SIDE_PX), labels)
+    size = labels.size("y"), labels.size("x")
+    first, why = _first_place(facts, places, what)
+    second = None if places is None else typical(places, DETAIL_PX)
+    if max(size) < 1.5 * DETAIL_PX:
+        closer = [] if sight.ids is None else [_show(sight, "Its objects", "", whole, [], close=True)]
+        return [_show(sight, "The whole", "", whole, []), *closer]
+    details = [Mark("A", first), *([Mark("B", second)] if second is not None and not _meet(first, second) else [])]
+    shown = []
+    if max(size) >= _FIELD_FROM_PX:
+        field = around(first, round(math.sqrt(max(size) * DETAIL_PX)), size)
+        shown.append(_show(sight, "The whole", "", whole, [Mark("field", field), *details[1:]]))
+        shown.append(
+            _show(sight, "A field", "Around A.", field, [mark for mark in details if _holds(field, mark.frame)])
+        )
+    else:
+        shown.append(_show(sight, "The whole", "", whole, details))
+    reasons = [why, f"A usual place: of all that hold any, half have fewer {what}, half have more."]
+    for mark, reason in zip(details, reasons, strict=False):
+        shown.append(_show(sight, f"Place {mark.letter}", reason, mark.frame, [], close=True))
+    return shown
+
+
+def _first_place(facts: Facts, places: CountMap | None, what: str) -> tuple[Frame, str]:
+    size = facts.labels.size("y"), facts.labels.size("x")
+    found = None if places is None else densest(places, DETAIL_PX)
+    if found is not None:
+        return found, f"Where most {what} are: the hardest place, not the best."
+    middle = (size[0] / 2, size[1] / 2)
+    why = "The middle of the image." if places is None else "The middle of the image: nothing was found anywhere."
+    if facts.n_blocks_done < facts.n_blocks:
+        blocks = sorted(store.stored_shards(facts.labels.location, facts.labels.array_path))
+        if blocks:
+            at = dict(zip(facts.labels.axes, blocks[len(blocks) // 2], strict=True))
+            chunk = dict(zip(facts.labels.axes, facts.labels.chunks, strict=True))
+            middle = ((at["y"] + 0.5) * chunk["y"], (at["x"] + 0.5) * chunk["x"])
+            why = "The middle of a block that is done."
+    point: Frame = {axis: (place, place) for axis, place in zip("yx", middle, strict=True)}
+    return around(point, DETAIL_PX, size), why
+
+
+def _show(sight: Sight, title: str, why: str, frame: Frame, marks: list[Mark], *, close: bool = False) -> Shown:
+    labels = sight.ids if close and sight.ids is not None else sight.classes
+    by_object = labels is sight.ids
+    view = View(sight.image, labels, None if by_object else sight.colours, frame, _SIDE_PX, marks)
+    caption = " ".join(part for part in (why, f"{_say_size(labels.base, frame)}{say_where(labels, frame)}.") if part)
+    return Shown(title, caption.replace("central ", "", 1) if close or why else caption, draw_view(view), by_object)
+
+
+def _say_size(base: StoredImage, frame: Frame) -> str:
+    """Width and height of a frame."""
+    sizes = {axis: frame[axis][1] - frame[axis][0] for axis in "xy"}
+    steps = {axis: pixel_um(base, axis) for axis in "xy"}
+    if None in steps.values():
+        return " × ".join(f"{sizes[axis]:,.0f}" for axis in "xy") + " px"
+    lengths = [sizes[axis] * (steps[axis] or 0.0) for axis in "xy"]
+    unit, factor = ("mm", 1000.0) if max(lengths) >= 1000 else ("µm", 1.0)
+    return " × ".join(f"{length / factor:.3g}" for length in lengths) + f" {unit}"
+
+
+def _whole(base: StoredImage) -> Frame:
+    return {axis: (0.0, float(base.size(axis))) for axis in "yx"}
+
+
+def _meet(one: Frame, other: Frame) -> bool:
+    return all(one[a][0] < other[a][1] and other[a][0] < one[a][1] for a in "yx")
+
+
+def _holds(outer: Frame, inner: Frame) -> bool:
+    return all(outer[a][0] <= inner[a][0] and inner[a][1] <= outer[a][1] for a in "yx")
