@@ -7,12 +7,13 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test demo check format constraints clean
+.PHONY: help install test demo check docs docs-serve format constraints clean
 
 help:
 	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make demo         draw a slide, train, segment it and score the result, into demo-output/"
 	@echo "make check        lint, formatting and types"
+	@echo "make docs         build the documentation into site/; make docs-serve shows it while one writes"
 	@echo "make format       apply the formatting and the safe fixes of the linter"
 	@echo "make constraints  write what .venv holds to constraints.txt"
 	@echo "make clean        remove .venv and what tools leave behind"
@@ -40,6 +41,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the variable keeps a notice of mkdocs-material about another project out of the log
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -52,5 +60,5 @@ constraints: $(STAMP)
 	@mv constraints.new constraints.txt && touch $(STAMP)
 
 clean:
-	rm -rf .venv build dist demo-output ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build dist site demo-output ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

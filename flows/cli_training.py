@@ -28,7 +28,7 @@ def weight_maps(
         typer.Option(
             metavar="LABELS",
             help="Annotation of the images: files or a folder, paired by name; may be repeated. By default the label "
-            "image inside each OME-Zarr (as napari writes it).",
+            "image inside each OME-Zarr (as ome-zarr-py writes it).",
         ),
     ] = None,
     label_name: Annotated[str | None, typer.Option(help="Which label image inside, if there are several.")] = None,

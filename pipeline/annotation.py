@@ -1,6 +1,6 @@
 """Which images are annotated, and by what: finding, pairing and checking, before any pixel is read.
 
-An annotation is a label image: inside an OME-Zarr image (``labels/NAME``, as napari writes it), beside it, or a folder
+An annotation is a label image: inside an OME-Zarr image (``labels/NAME``), beside it, or a folder
 of TIFF or PNG masks beside a folder of images. What is not Zarr is converted into the training set with the project's
 own ingest, so that the rest knows one format.
 """

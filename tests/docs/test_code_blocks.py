@@ -1,0 +1,253 @@
+"""What the README and the tutorial tell a reader to type works, in the order in which they say it."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+
+from tests.docs.support import ROOT, Block, Step, blocks_of, check_output, commands_of, is_like, run_step, steps_of
+from tests.flows.support import DATA
+from unet.architecture import Architecture
+from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from unet.model import UNet
+from unet.predict import whole_image_logits
+
+README, TUTORIAL = ROOT / "README.md", ROOT / "docs/tutorial.md"
+# run after the README, in the folder that it leaves
+AFTER_README = [
+    ROOT / "docs" / name
+    for name in (
+        "index.md",
+        "how-to/look.md",
+        "how-to/results.md",
+        "how-to/convert.md",
+        "how-to/resume.md",
+        "interoperability.md",
+        "reference/python-flows.md",
+    )
+]
+
+# page, how the command or block begins, why it cannot run in a test, what runs it (or its like) instead
+NOT_RUN = [
+    ("README.md", "make demo", "installs and trains for minutes", "tests/flows/test_demo.py"),
+    ("README.md", "make test", "is this very thing", ".ci/run"),
+    ("README.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
+    ("README.md", "prefect --no-prompt deploy", "needs a server of Prefect", "tests/deployed/support.py"),
+    ("README.md", "prefect deployment run", "needs a server of Prefect", "tests/deployed/test_segment_slide.py"),
+    ("README.md", "segment-slide train ", "the paper's network takes hours without a GPU", "docs/tutorial.md"),
+    ("docs/index.md", "make demo", "installs and trains for minutes", "tests/flows/test_demo.py"),
+    ("docs/index.md", "make test", "is this very thing", ".ci/run"),
+    ("docs/tutorial.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
+    ("docs/how-to/look.md", "ssh ", "needs another machine", "docs/tutorial.md"),
+    ("docs/how-to/look.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
+    ("docs/how-to/results.md", "import polars", "no dependency of ours", "docs/interoperability.md"),
+    ("docs/how-to/results.md", "import duckdb", "no dependency of ours", "docs/interoperability.md"),
+    ("docs/interoperability.md", "import numpy as np\nimport tensorstore", "no dependency", "docs/interoperability.md"),
+]
+
+# what is made smaller, and why
+SMALLER = {"-n 1000": ("-n 4", "a thousand samples take minutes")}
+
+# blocks of these languages are shown, never typed
+SHOWN = {
+    "": "drawings, trees and messages",
+    "text": "what a block of Python before it prints",
+    "nginx": "a part of a server's configuration",
+    "r": "R is not among our dependencies",
+}
+
+
+def reason_not_to_run(step: Step) -> tuple[str, ...] | None:
+    return next((row for row in NOT_RUN if row[0] == step.block.page and step.text.startswith(row[1])), None)
+
+
+def smaller(text: str) -> str:
+    for said, (instead, _) in SMALLER.items():
+        text = text.replace(said, instead)
+    return text
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Run all of a page that can be run, and compare what it prints with what the page shows."""
+    for step in steps_of(page):
+        if reason_not_to_run(step) is None:
+            check_output(step, run_step(Step(step.block, smaller(step.text), step.expected), folder))
+
+
+# -- what the README's reader has: a slide, a network, annotated images ------------------------------------------------
+
+
+def write_slide(path: Path) -> None:
+    """A real slide where the data are there, else a small tiled TIFF with a pyramid, under the same name."""
+    real = DATA / "wsi" / "CMU-1-Small-Region.svs"
+    if real.exists():
+        shutil.copyfile(real, path)
+        return
+    pixels = np.random.default_rng(0).integers(0, 255, (1024, 1280, 3), dtype=np.uint8)
+    place = {"tile": (256, 256), "resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "photometric": "rgb"}
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels, subifds=1, **place)
+        file.write(pixels[::2, ::2], subfiletype=1, **place)
+
+
+def write_network(path: Path, slide: Path) -> None:
+    """Random weights, in whose eyes half of this slide is nucleus: a constant map has nothing to measure."""
+    pixels = np.moveaxis(tifffile.imread(slide), -1, 0)
+    offset, scale = pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))
+    architecture = Architecture(in_channels=3, base_channels=4, depth=2)
+    torch.manual_seed(0)
+    model = UNet(architecture).eval()
+    part = pixels[:, :512, :512].astype(np.float32)
+    scores = whole_image_logits(model, (part - offset[:, None, None]) / scale[:, None, None])
+    model.classify.bias.data[1] += float(np.median(scores[0] - scores[1]))
+    normalisation = Normalisation(offset=tuple(offset.tolist()), scale=tuple(scale.tolist()))
+    save_checkpoint(path, model, ModelConfig(architecture, ("background", "nucleus"), normalisation))
+
+
+def write_annotated(folder: Path) -> None:
+    """Images and masks of squares, three of each."""
+    generator = np.random.default_rng(1)
+    ids = np.zeros((160, 160), np.uint16)
+    for number, (top, left) in enumerate(((20, 20), (20, 50), (90, 60)), 1):
+        ids[top : top + 30, left : left + 30] = number
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for name in "abc":
+        noise = generator.integers(0, 60, (160, 160, 3))
+        tifffile.imwrite(folder / f"images/{name}.tif", (noise + 150 * (ids > 0)[..., None]).astype(np.uint8))
+        tifffile.imwrite(folder / f"masks/{name}.tif", ids)
+
+
+@pytest.fixture(scope="module")
+def after_readme(tmp_path_factory):
+    """A folder in which all of the README was run."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_slide(folder / "slide.svs")
+    write_network(folder / "nuclei.safetensors", folder / "slide.svs")
+    write_annotated(folder)
+    (folder / "acquisitions").mkdir()
+    write_slide(folder / "acquisitions/first.svs")
+    (folder / "cluster.yaml").write_text("kind: local\nworkers: 1\n")
+    with tifffile.TiffFile(folder / "slide.svs") as file:
+        shape = file.pages[0].shape[:2]
+    truth = np.zeros(shape, np.uint16)
+    truth[100:200, 100:200], truth[300:400, 100:200] = 1, 2
+    tifffile.imwrite(folder / "truth.tif", truth)
+    run_page(README, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_readme_runs_as_written_on_a_readers_files(after_readme):
+    made = {path.name for path in after_readme.iterdir()}
+    assert {"slide.ome.zarr", "nuclei.ome.zarr", "set.zarr", "samples.zarr"} <= made
+    tables = {path.name for path in (after_readme / "nuclei.ome.zarr/tables").iterdir()}
+    assert "segmentation-instances.parquet" in tables
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("page", AFTER_README, ids=lambda page: page.stem)
+def test_pages_run_as_written_where_the_readme_left_off(page, after_readme):
+    run_page(page, after_readme)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_ome_zarr_0_4_that_a_page_writes_is_valid_and_holds_the_same(after_readme):
+    from ome_zarr_models import open_ome_zarr
+
+    location = after_readme / "nuclei-04.zarr"
+    if not location.exists():
+        run_page(ROOT / "docs/how-to/convert.md", after_readme)
+    group = zarr.open_group(location, mode="r")
+    assert type(open_ome_zarr(group)).__module__.startswith("ome_zarr_models.v04")
+    ids = group[group.attrs["multiscales"][0]["datasets"][0]["path"]]
+    assert ids.metadata.zarr_format == 2
+    ours = zarr.open_array(after_readme / "nuclei.ome.zarr/labels/segmentation-instances/0", mode="r")
+    np.testing.assert_array_equal(ids[...], ours[...])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_the_tutorial_runs_as_written_and_prints_what_it_shows(tmp_path):
+    run_page(TUTORIAL, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+# -- quick: no block is forgotten --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [README, TUTORIAL, *AFTER_README], ids=lambda page: page.stem)
+def test_every_block_is_run_or_shown_on_purpose(page):
+    steps = {step.block for step in steps_of(page)}
+    for block in blocks_of(page):
+        assert block in steps or block.language in SHOWN, f"{block.where}: {block.language} is neither run nor listed"
+        if block.language in SHOWN:
+            assert not re.search(r"(?m)^\s*(\$ |segment-slide .* |make \w+$|prefect |pip install)", block.text) or (
+                "[OPTIONS]" in block.text
+            ), f"{block.where} holds a command; mark it as console"
+
+
+def test_what_is_not_run_is_in_the_pages_and_runs_elsewhere():
+    steps = [step for page in (README, TUTORIAL, *AFTER_README) for step in steps_of(page)]
+    used = [reason_not_to_run(step) for step in steps]
+    for row in NOT_RUN:
+        assert row in used, f"no block begins so any more: {row}"
+        assert (ROOT / row[3]).exists(), f"nothing runs it: {row}"
+
+
+def test_what_is_made_smaller_is_in_a_page():
+    texts = [step.text for page in (README, TUTORIAL, *AFTER_README) for step in steps_of(page)]
+    assert all(any(said in text for text in texts) for said in SMALLER)
+
+
+def test_most_of_the_readme_is_run():
+    steps = steps_of(README)
+    assert sum(reason_not_to_run(step) is None for step in steps) >= 0.6 * len(steps)
+
+
+# -- quick: the reader of blocks ---------------------------------------------------------------------------------------
+
+
+def test_a_block_is_split_into_commands_and_what_they_print():
+    block = Block("page", 1, "console", "$ one \\\n    more\nprinted\n$ two")
+    assert [(step.text, step.expected) for step in commands_of(block)] == [
+        ("one \\\n    more", ("printed",)),
+        ("two", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "expected"),
+    [
+        ("F1          IoU > 0.5     0.9901", "F1  IoU > 0.5  0.95", True),
+        ("F1          IoU > 0.5     0.9901", "F1  IoU > 0.5  0.80", False),
+        ("time        22.0 s", "time        1.5 s  ", True),
+        ("Done: 2,669 objects in …", "Done: 2,650 objects in 3.4 s (find 2 s)", True),
+        ("Done: 2,669 objects in …", "Done: 26 objects in 3.4 s (find 2 s)", False),
+        ("objects 5", "object 5", False),
+        ("files of  3 x 1,024", "files of 3 x 1,024", True),
+    ],
+)
+def test_lines_are_alike_but_for_numbers_of_the_machine(shown, printed, expected):
+    assert is_like(shown, printed) is expected
+
+
+def test_an_output_that_lacks_a_line_or_has_it_elsewhere_is_noticed():
+    step = Step(Block("page", 1, "console", ""), "command", ("first", "…", "last"))
+    check_output(step, "first\nx\nlast\n")
+    for output in ("first\n", "last\nfirst\n"):
+        with pytest.raises(AssertionError, match="not printed"):
+            check_output(step, output)
+
+
+def test_a_command_that_fails_is_noticed(tmp_path):
+    with pytest.raises(AssertionError, match="ended with 3"):
+        run_step(Step(Block("page", 1, "console", ""), "exit 3"), tmp_path)

@@ -1,0 +1,141 @@
+"""What pages speak of exists: commands, options, other pages and their parts, pictures, modules."""
+
+import importlib.util
+import re
+
+import pytest
+
+from tests.docs.support import PAGES, ROOT
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    specification = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def options(hooks):
+    """Options of each command, by the words after ``segment-slide``."""
+    return {
+        name.removeprefix("segment-slide "): {
+            opt for option in hooks.parameters_of(command)[1] for opt in (*option.opts, *option.secondary_opts)
+        }
+        | {"--help"}
+        for name, command in hooks.walk_commands()
+    }
+
+
+def code_of(text):
+    """Blocks and inline code; a line that ends in a backslash is one with the next, comments are left out."""
+    blocks = re.findall(r"(?ms)^\s*```\S*\n(.*?)^\s*```", text)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^\s*```.*?^\s*```", "", text))
+    return [
+        re.sub(r"\s#.*", "", line) for part in (*blocks, *inline) for line in part.replace("\\\n", " ").splitlines()
+    ]
+
+
+def wrong_commands(text, options):
+    """Commands and options in a text that do not exist."""
+    wrong = []
+    for line in code_of(text):
+        for called in re.findall(r"(?:^|[\s$`(/])segment-slide ([a-z][^|;&]*)", line):
+            words = called.split()
+            name = " ".join(words[:2]) if " ".join(words[:2]) in options else words[0]
+            if name not in options:
+                wrong += [] if any(other.startswith(f"{name} ") for other in options) else [name]
+                continue
+            wrong += [
+                f"{name} {word.partition('=')[0]}"
+                for word in words
+                if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in options[name]
+            ]
+    return wrong
+
+
+@every_page
+def test_commands_and_options_exist(page, options):
+    assert not wrong_commands(page.read_text(), options)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`segment-slide segment x --block 3 -m y`", []),
+        ("`segment-slide segment x --blocks 3`", ["segment --blocks"]),
+        ("```console\n$ segment-slide colour x\n```", ["colour"]),
+        ("```console\n$ segment-slide plan x \\\n    --gone 3   # --not-this\n```", ["plan --gone"]),
+        ("`segment-slide cluster check x --input y`, `segment-slide COMMAND --help`", []),
+        ("`segment-slide cluster check x --output-folder y`", ["cluster check --output-folder"]),
+    ],
+)
+def test_the_check_of_commands_sees_what_does_not_exist(text, expected, options):
+    assert wrong_commands(text, options) == expected
+
+
+@every_page
+def test_options_that_are_named_alone_exist_somewhere(page, options):
+    known = set().union(*options.values()) | {"--param", "--strict"}
+    alone = {word for code in code_of(page.read_text()) for word in re.findall(r"^(--[a-z][\w-]*)", code.strip())}
+    assert alone - known - OF_OTHERS == set()
+
+
+OF_OTHERS = {"--constraint", "--gres"}  # SLURM's
+
+
+def anchors_of(text):
+    """Names of the headings as MkDocs and GitHub write them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"(?ms)^```.*?^```", "", text))
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s.-]", "", heading.lower()).replace(".", "")) for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_and_pictures_lead_somewhere(page):
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors_of(found.read_text()), target
+
+
+def test_every_picture_is_shown_and_every_page_is_in_the_navigation():
+    text = "\n".join(page.read_text() for page in (*PAGES, ROOT / "mkdocs.yml"))
+    pictures = {path.name for path in (ROOT / "docs/images").iterdir()}
+    assert {name for name in pictures if f"images/{name}" not in text} == set()
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert str(page.relative_to(ROOT / "docs")) in navigation
+
+
+def test_modules_of_the_reference_exist_and_those_of_flows_are_the_ones_that_commands_call():
+    for page in (ROOT / "docs/reference").glob("python-*.md"):
+        for module in re.findall(r"(?m)^::: (\S+)$", page.read_text()):
+            assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+def test_the_reference_of_the_command_line_names_every_command_and_option(hooks, options):
+    written = hooks.describe_commands()
+    for name, names in options.items():
+        section = written.partition(f"## segment-slide {name}\n")[2].partition("\n## ")[0]
+        assert section, name
+        assert {f"`{option}`" for option in names - {"--help"}} <= set(re.findall(r"`--?[\w-]+`", section)), name
+    assert "--help" not in written
+
+
+def test_docstrings_become_markdown_with_examples_and_drawings_as_code():
+    specification = importlib.util.spec_from_file_location("docstrings", ROOT / "docs/docstrings.py")
+    docstrings = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(docstrings)
+    text = "Twice.\n\n>>> [2]\n[2]\n\nDrawn::\n\n    |hh|"
+    assert docstrings.to_markdown(text) == "Twice.\n\n```pycon\n>>> [2]\n[2]\n```\n\nDrawn:\n\n    |hh|"
+    whole = "Twice.\n\nExamples\n--------\n>>> 2\n2"
+    assert docstrings.to_markdown(whole) == whole
