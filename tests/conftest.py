@@ -1,6 +1,7 @@
 """Settings for all tests. Fixtures live beside the tests that use them."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -14,17 +15,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
+# A shell that starts pytest in the background lets it ignore Ctrl-C; what tests start would inherit that, and never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MARKED_PATIENCE_S = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say of tests of real systems what holds on any machine, and what may run side by side.
+    """Give tests of real systems more time than pyproject.toml does, unless they say how much.
 
-    They get more time than pyproject.toml gives: for what hangs, on a machine that is busy. With ``--dist loadgroup``
-    the tests of one file share what they start; those of SLURM share its one queue.
+    For what hangs, on a machine that is busy.
     """
     for item in items:
-        if any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser")):
-            item.add_marker(pytest.mark.timeout(MARKED_PATIENCE_S), append=False)
-            group = "slurm" if item.get_closest_marker("slurm") else item.location[0]
-            item.add_marker(pytest.mark.xdist_group(group))
+        is_marked = any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser"))
+        if is_marked and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(MARKED_PATIENCE_S))
