@@ -18,7 +18,11 @@ def report(
     page: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o", metavar="FILE.html", help="File to write (by default OUT.report.html beside it)."
+            "--output",
+            "-o",
+            metavar="FILE.html",
+            help="File to write (by default OUT.report.html beside it; OUT.NAME.report.html for other label images, "
+            "and for those in the image's own store).",
         ),
     ] = None,
 ) -> None:

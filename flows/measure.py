@@ -13,9 +13,10 @@ from pipeline.lock import hold
 from pipeline.measure import ROWS, measure_blocks, write_table
 from pipeline.measure_finish import name_objects, page_path, write_summary
 from pipeline.measure_open import ImageChoice, open_input
-from pipeline.measure_plan import DEFAULT_ROWS, TABLES, MeasurePlan, begin, plan_measurement
+from pipeline.measure_plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
 from pipeline.measure_summary import SizeCounts, Summary
 from pipeline.measure_table import stored_parts
+from pipeline.object_table import TABLES
 from pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:

@@ -2,26 +2,18 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from pipeline.files import read_file
-from pipeline.report import write_report
+from flows.night_errors import is_cancellation
+from pipeline.errors import OutputError
+from pipeline.report import Written, write_report
+from pipeline.report_target import discard, report_path
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class MadePage:
-    """A report that was written: where, and how large it is."""
-
-    path: str
-    n_bytes: int
-
-
-def make_page(location: str, name: str | None = None, path: str | None = None) -> MadePage:
+def make_page(location: str, name: str | None = None, path: str | None = None) -> Written:
     """Write the report of an output; see `pipeline.report.write_report`."""
-    written = write_report(location, name, path)
-    return MadePage(written, len(read_file(written)))
+    return write_report(location, name, path)
 
 
 def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:
@@ -37,10 +29,22 @@ def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:
     Returns
     -------
     str
-        The file; "" if it could not be written: a page is lost then, not the hours of work that it tells of.
+        The file; "" if it could not be written: a page is lost then, not the hours of work that it tells of. One of an
+        earlier state of the output is deleted, which would pass for the report of this one.
+
+    Raises
+    ------
+    Exception
+        What says that somebody ended the run.
     """
     try:
-        return write_report(location, name, seconds=seconds)
+        return write_report(location, name, seconds=seconds).path
     except Exception as error:
+        if is_cancellation(error):
+            raise
         log.warning("the report of %s could not be written: %s", location, error, exc_info=error)
-        return ""
+    try:
+        discard(report_path(location, name))
+    except OutputError as error:
+        log.warning("the report of an earlier state of %s stays: %s", location, error)
+    return ""

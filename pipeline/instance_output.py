@@ -16,6 +16,7 @@ from pipeline.image import StoredImage, describe_image
 from pipeline.instance_names import instance_group, instances_name
 from pipeline.instance_plan import InstancePlan
 from pipeline.lock import LOCK_NAME
+from pipeline.object_table import IDENTITY, identify_group
 from pipeline.output import check_name, check_output, label_group, list_label
 from pipeline.pyramid import calibrate
 from pipeline.record import ATTRIBUTE, compare_records
@@ -120,7 +121,8 @@ def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> No
     if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
-    store.create_group(location, group, [], {ATTRIBUTE: plan.record()})
+    noted = {**plan.record(), IDENTITY: {"classes": identify_group(plan.image.location)}}
+    store.create_group(location, group, [], {ATTRIBUTE: noted})
 
 
 def what_a_run_would_create(location: str, name: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.measure_summary import SizeCounts, Summary
+from pipeline.measure_summary import OTHERS, SizeCounts, Summary, gather_rare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,16 +16,18 @@ INK, FAINT = "#222222", "#999999"
 _DPI = 120
 _MAX_BINS = 36
 _NARROW = 100  # times the smallest size, below which powers of ten alone would be too few marks
+MOST_CLASSES = 8  # in a plot: more colours nobody tells apart
+_NAME_LETTERS = 28
 _GROUPED_FROM = 20  # objects of a class below which there is no shape to show
 
 
 def colour_of(value: int) -> str:
-    """Colour of a class, as the label image has it.
+    """Colour of a class, as the label image has it; grey for those that are drawn as one.
 
     >>> colour_of(1), colour_of(8)
     ('#e69f00', '#e69f00')
     """
-    return _COLOURS[(value - 1) % len(_COLOURS)]
+    return FAINT if value == OTHERS else _COLOURS[(value - 1) % len(_COLOURS)]
 
 
 def draw_summary(summary: Summary, title: str) -> bytes:
@@ -48,6 +50,7 @@ def draw_summary(summary: Summary, title: str) -> bytes:
     figure.text(0.015, 0.975, literal(title), fontsize=14, fontweight="bold", color=INK, va="top")
     figure.text(0.015, 0.905, describe(summary), fontsize=10.5, color="#555555", va="top")
     if summary.all.n_objects:
+        summary = gather_rare(summary, MOST_CLASSES)
         several = len(summary.classes) > 1
         panels = figure.subplots(1, 1 + several, width_ratios=(3, 5) if several else None, squeeze=False)[0]
         draw_sizes(panels[-1], summary)
@@ -92,6 +95,12 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def short_name(text: str) -> str:
+    """A class's name as a plot has room for: without its middle, for names of a series differ at their ends."""
+    half = _NAME_LETTERS // 2
+    return literal(text if len(text) <= _NAME_LETTERS else f"{text[:half]}…{text[-half + 1 :]}")
+
+
 def draw_counts(axes: "Axes", summary: Summary) -> None:
     """A bar per class, the first on top, each with its number."""
     for place, (found, counts) in enumerate(zip(summary.classes, summary.counts, strict=True)):
@@ -105,7 +114,7 @@ def draw_counts(axes: "Axes", summary: Summary) -> None:
             fontsize=9.5,
             color=INK,
         )
-    axes.set_yticks(range(len(summary.classes)), [literal(found.name) for found in summary.classes])
+    axes.set_yticks(range(len(summary.classes)), [short_name(found.name) for found in summary.classes])
     axes.set_ylim(max(len(summary.classes), 5) - 0.5, -0.6)  # two bars stay bars
     axes.set_xlim(0, 1.5 * max(found.n_objects for found in summary.classes))
     axes.set_title("Objects per class", loc="left", fontsize=11, color=INK)
@@ -114,8 +123,18 @@ def draw_counts(axes: "Axes", summary: Summary) -> None:
     axes.tick_params(axis="y", length=0, colors=INK, labelsize=9.5)
 
 
-def draw_sizes(axes: "Axes", summary: Summary) -> None:
-    """Share of each class per logarithmic bin of sizes, so that a rare class is seen; medians are dotted."""
+def draw_sizes(axes: "Axes", summary: Summary, *, key_below: bool = False) -> None:
+    """Share of each class per logarithmic bin of sizes, so that a rare class is seen; medians are dotted.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where to draw.
+    summary : Summary
+        What to draw.
+    key_below : bool
+        Whether names go below the plot, where there is room for many.
+    """
     axes.set_title(f"{summary.size_name.capitalize()} of objects", loc="left", fontsize=11, color=INK)
     axes.set_xlabel(f"{summary.size_name} ({summary.size_unit})", fontsize=9.5, color=INK)
     axes.set_ylabel(
@@ -126,7 +145,7 @@ def draw_sizes(axes: "Axes", summary: Summary) -> None:
         heights = np.histogram(counts.sizes, edges, weights=counts.counts)[0] / found.n_objects
         colour, x = colour_of(int(counts.classes[0])), edges * summary.size_factor
         axes.stairs(heights, x, fill=True, color=colour, alpha=0.3)
-        label = f"{literal(found.name)}, median {number(found.quartiles[1])} {summary.size_unit}"
+        label = f"{short_name(found.name)}, median {number(found.quartiles[1])} {summary.size_unit}"
         axes.stairs(heights, x, color=colour, linewidth=1.6, label=label)
         axes.axvline(found.quartiles[1], color=colour, linestyle=":", linewidth=1.6)
     axes.set_xscale("log")
@@ -136,10 +155,17 @@ def draw_sizes(axes: "Axes", summary: Summary) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
     axes.margins(y=0.22)
     axes.set_ylim(bottom=0)
-    axes.legend(edgecolor="none", framealpha=0.85, fontsize=9.5, loc="upper right", labelcolor=INK)
+    draw_key(axes, below=key_below)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9.5)
+
+
+def draw_key(axes: "Axes", *, below: bool, place: str = "upper right") -> None:
+    """Names of what is drawn: in the plot, or below it."""
+    style = {"edgecolor": "none", "framealpha": 0.85, "fontsize": 9.5, "labelcolor": INK}
+    where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)} if below else {"loc": place}
+    axes.legend(**style, **where)
 
 
 def choose_bins(counts: tuple[SizeCounts, ...]) -> np.ndarray:

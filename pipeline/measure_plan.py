@@ -22,13 +22,13 @@ from pipeline.grid import ceil_divide
 from pipeline.image import StoredImage
 from pipeline.measure_input import MeasureInput
 from pipeline.measure_merge import IdRange
+from pipeline.object_table import IDENTITY, TABLES, identify_group, read_records, table_path
 from pipeline.plan import PROCESS_BYTES
 from pipeline.record import ATTRIBUTE, code_version, compare_records
 from pipeline.sizes import GiB
 from pipeline.work import WorkFolder
 
 DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
-TABLES = "tables"
 _PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds
 _COLUMN_COPIES = 4  # sums, columns, Arrow's and the file's
 
@@ -60,7 +60,7 @@ class MeasurePlan:
     @property
     def table(self) -> str:
         """Folder of the table's parts, in the store."""
-        return f"{TABLES}/{self.table_name}.parquet"
+        return table_path(self.name)
 
     @property
     def work(self) -> WorkFolder:
@@ -188,11 +188,6 @@ def _compare(plan: MeasurePlan) -> bool:
     return bool(there)
 
 
-def read_records(location: str) -> dict[str, Any]:
-    """What the tables of a store are made of, by name."""
-    return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}
-
-
 def begin(plan: MeasurePlan) -> None:
     """Write down what the table is made of, before anything of it is there.
 
@@ -204,5 +199,7 @@ def begin(plan: MeasurePlan) -> None:
         If the store cannot be written.
     """
     if not _compare(plan):
-        records = {**read_records(plan.location), plan.table_name: plan.record}
+        group = plan.source.instances.location
+        noted = {**plan.record, IDENTITY: {"instances": identify_group(group)}}
+        records = {**read_records(plan.location), plan.table_name: noted}
         store.create_group(plan.location, TABLES, [], {ATTRIBUTE: records})

@@ -6,7 +6,7 @@ in 10^12 pixels), so it is counted exactly, and medians are exact too.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -189,4 +189,47 @@ def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
         density_unit="Mpx" if known is None else f"mm{power}",
         size_factor=factor,
         counts=parts,
+    )
+
+
+OTHERS = 0  # class value of `gather_rare`'s last class: background has no objects
+
+
+def choose_groups(summary: Summary, most: int) -> list[list[int]]:
+    """Rows of classes to be drawn as one: the most frequent each for itself in their order, then all others together.
+
+    Parameters
+    ----------
+    summary : Summary
+        Its classes.
+    most : int
+        Of them that are drawn for themselves.
+    """
+    by_number = sorted(range(len(summary.classes)), key=lambda row: -summary.classes[row].n_objects)
+    if len(by_number) <= most + 1:
+        return [[row] for row in range(len(by_number))]
+    return [*([row] for row in sorted(by_number[:most])), sorted(by_number[most:])]
+
+
+def gather_rare(summary: Summary, most: int) -> Summary:
+    """A summary for a plot: of many classes the most frequent, and one of all others."""
+    *kept, rest = choose_groups(summary, most) or [[]]
+    if len(rest) < 2:
+        return summary
+    merged = merge_counts(summary.counts[row] for row in rest)
+    counts = _add_up(np.full_like(merged.classes, OTHERS), merged.sizes, merged.counts, merged.at_border)
+    low, median, high = (counts.quantile(share) * summary.size_factor for share in (0.25, 0.5, 0.75))
+    others = ClassSummary(
+        f"{len(rest)} others",
+        counts.n_objects,
+        counts.n_at_border,
+        sum(summary.classes[row].density for row in rest),
+        sum(summary.classes[row].covered for row in rest),
+        (low, median, high),
+    )
+    rows = [row for (row,) in kept]
+    return replace(
+        summary,
+        classes=(*(summary.classes[row] for row in rows), others),
+        counts=(*(summary.counts[row] for row in rows), counts),
     )

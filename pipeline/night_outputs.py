@@ -7,6 +7,7 @@
     └── <model>-<first 12 of its sha256>/
         ├── <name>.ome.zarr                 one acquisition's output
         │   └── segment-slide.done.json     written last
+        ├── <name>.report.html              the page about it
         ├── <name>.ome.zarr.begun.json      of which content it is being made, until it is done
         ├── <name>.ome.zarr.failed.json     how often it failed and why; deleting it forgets that
         └── <name>.ome.zarr.questions.json  what somebody was told to decide; deleting it asks again
@@ -20,8 +21,8 @@ from pipeline.acquisitions import Acquisition
 from pipeline.files import delete, exists, write_file
 from pipeline.ingest_plan import fingerprint_files
 from pipeline.lock import hold
-from pipeline.measure_plan import TABLES
 from pipeline.night_notes import DONE_FILE, read_done
+from pipeline.object_table import TABLES
 from pipeline.output import label_group
 from pipeline.record import ATTRIBUTE
 

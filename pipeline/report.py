@@ -9,39 +9,47 @@ One HTML file with everything in it: it opens from a disk, prints, and asks no o
     report_table      the table of objects, part by part           report_pictures  how they are drawn
     report_estimate   classes on a coarse level, without a table   report_plots     histograms and the map of densities
     report_times      when files were written                      report_sections, report_origin  what is said
+    report_target     where the page goes
 """
 
 import logging
-import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pipeline import store
-from pipeline.errors import OutputError, PipelineError
-from pipeline.files import exists, read_file, write_file
-from pipeline.record import ATTRIBUTE, code_version
+from pipeline.errors import PipelineError
+from pipeline.fingerprint import fingerprint
+from pipeline.record import code_version
 from pipeline.report_estimate import estimate_areas
 from pipeline.report_facts import Facts, choose_name, gather
-from pipeline.report_html import Markup, join, tag, trusted
+from pipeline.report_html import Markup, count, join, tag, trusted
 from pipeline.report_origin import again, missing, opening, origin, times, todo
 from pipeline.report_sections import Content, density, lead, numbers, pictures, tiles
 from pipeline.report_style import STYLE
 from pipeline.report_table import describe_table
+from pipeline.report_target import MARK, check_target, report_path, save
 from pipeline.report_times import file_spans, show_date, stage_seconds
-from pipeline.report_views import DETAIL_PX, draw_all, look
+from pipeline.report_views import DETAIL_PX, Sight, draw_all, look
 
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-_GENERATOR = "segment-slide report"
-_MARK = f'<meta name="generator" content="{_GENERATOR}">'
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser refuses what is not in the page
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report that was written: where, and how large it is."""
+
+    path: str
+    n_bytes: int
 
 
 def write_report(
     location: str, name: str | None = None, path: str | None = None, *, seconds: Mapping[str, float] | None = None
-) -> str:
+) -> Written:
     """Write the report of an output.
 
     Parameters
@@ -57,7 +65,7 @@ def write_report(
 
     Returns
     -------
-    str
+    Written
         The file.
 
     Raises
@@ -71,44 +79,9 @@ def write_report(
     location = store.resolve_location(location)
     target = report_path(location, name) if path is None else store.resolve_location(path)
     check_target(target)
-    write_file(target, make_report(location, name, seconds=seconds).encode())
-    return target
-
-
-def report_path(location: str, name: str) -> str:
-    """Where the report of an output goes by default: beside it, under its name.
-
-    A label image that is not the one that the store shows has its own name in the file's.
-    """
-    stem = location.removesuffix(".zarr").removesuffix(".ome")
-    shown = ((store.read_attributes(location) or {}).get(ATTRIBUTE) or {}).get("shows", "")
-    is_main = str(shown).removeprefix("labels/").removesuffix("-instances") == name
-    return f"{stem}.report.html" if is_main else f"{stem}.{name}.report.html"
-
-
-def check_target(path: str) -> None:
-    """Refuse a file that cannot be written or is not a report, before anything is read.
-
-    Raises
-    ------
-    OutputError
-        Saying what is there.
-    """
-    if not store.is_remote(path):
-        if os.path.isdir(path):
-            raise OutputError(
-                f"output={path} is a folder, expected a file to write, as {path.rstrip('/')}/report.html."
-            )
-        if not os.path.isdir(os.path.dirname(path)):
-            raise OutputError(f"output={path}: the folder {os.path.dirname(path)} is not there; make it first.")
-    try:
-        is_free = not exists(path) or _MARK.encode() in read_file(path)[:2000]
-    except Exception as error:  # fsspec back ends raise classes of their own
-        raise OutputError(f"output={path} cannot be read: {error}") from error
-    if not is_free:
-        raise OutputError(
-            f"output={path} is there, but is not a report of segment-slide; it stays as it is. Choose another --output."
-        )
+    content = make_report(location, name, seconds=seconds).encode()
+    save(target, content)
+    return Written(target, len(content))
 
 
 def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None = None) -> str:
@@ -122,7 +95,7 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
         If there is no segmentation.
     """
     facts = gather(location, name)
-    notes: list[str] = []
+    notes = list(facts.objects.notes)
     sight = _try(notes, "The pictures", lambda: look(facts))
     plane = {"t": 0, "z": facts.labels.size("z") // 2} if sight is None else sight.plane
     table = _try(notes, "The table of objects", lambda: describe_table(facts, plane, DETAIL_PX))
@@ -134,10 +107,25 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
     shown = None
     if sight is not None:
         places = None if counted is None else counted.shown
-        shown = _try(notes, "The pictures", lambda: draw_all(facts, sight, places, what))
+        shown = _try(notes, "The pictures", lambda: draw_all(facts, sight, places, what, notes))
+        notes += _notes_on_image(facts, sight)
     return _page(
         Content(facts, table, areas, sight, shown or ()), notes, stage_seconds(facts) if seconds is None else seconds
     )
+
+
+def _notes_on_image(facts: Facts, sight: Sight) -> list[str]:
+    """Whether the image is still the one that was segmented, as far as its files tell."""
+    recorded = (facts.record.get("input") or {}).get("fingerprint")
+    if sight.image is None or not recorded:
+        return []
+    try:
+        if fingerprint(sight.image.base) == recorded:
+            return []
+    except Exception as error:  # fsspec back ends raise classes of their own
+        log.info("the image's files could not be listed", exc_info=error)
+        return []
+    return ["The image has other files than the one that was segmented: it was copied, repaired, or is another one."]
 
 
 def _try(notes: list[str], what: str, make: Callable[[], R]) -> R | None:
@@ -153,7 +141,7 @@ def _try(notes: list[str], what: str, make: Callable[[], R]) -> R | None:
 def _page(content: Content, notes: list[str], seconds: Mapping[str, float]) -> str:
     facts = content.facts
     title = slide_name(facts)
-    spans = file_spans(facts)
+    spans = _try(notes, "Times of files", lambda: file_spans(facts)) or []
     has_image = content.sight is not None and content.sight.image is not None
     body = [
         tag(
@@ -176,7 +164,7 @@ def _page(content: Content, notes: list[str], seconds: Mapping[str, float]) -> s
     ]
     head = [
         tag("meta", charset="utf-8"),
-        trusted(_MARK),
+        trusted(MARK),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
@@ -198,20 +186,19 @@ def slide_name(facts: Facts) -> str:
 
 
 def _title(facts: Facts, title: str) -> Markup:
+    if not facts.record:  # nobody knows how many blocks there should be
+        return tag("h1", title)
     if facts.is_complete:
-        badge = tag("span", "complete", class_="badge good")
-    else:
-        done = (
-            f"{facts.n_blocks_done:,} of {facts.n_blocks:,} blocks"
-            if facts.n_blocks_done < facts.n_blocks
-            else "pyramid"
-        )
-        badge = tag("span", f"not complete: {done}", class_="badge open")
-    return tag("h1", title, badge)
+        there = ["classes", *(["objects"] if facts.instances else []), *(["table"] if facts.has_table else [])]
+        text = "complete" if facts.has_table else f"{' and '.join(there)} complete"
+        return tag("h1", title, tag("span", text, class_="badge good"))
+    is_open = facts.n_blocks_done < facts.n_blocks
+    done = f"{facts.n_blocks_done:,} of {count(facts.n_blocks, 'block')}" if is_open else "pyramid"
+    return tag("h1", title, tag("span", f"not complete: {done}", class_="badge open"))
 
 
 def _under(facts: Facts, written_s: float | None) -> Markup:
     labels = facts.labels
     size = " × ".join(f"{labels.size(axis):,}" for axis in labels.axes)
-    when = "" if written_s is None else f"segmented {show_date(written_s)} · "
+    when = "" if written_s is None else f"files of {show_date(written_s)} · "
     return tag("p", f"{when}{facts.name} · {size} px ({labels.axes}) · {facts.location}", class_="under")

@@ -48,10 +48,11 @@ def instances_command(facts: Facts) -> str:
     return command(*words)
 
 
-def measure_command(facts: Facts) -> str:
-    """What measures the objects; shapes alone if the table has nothing else."""
+def measure_command(facts: Facts, *, shapes_only: bool = False) -> str:
+    """What measures the objects; shapes alone if that is asked for, or the table has nothing else."""
     measured = facts.table is None or (facts.table.record.get("input") or {}).get("image")
-    return command("segment-slide", "measure", facts.location, *_name(facts), *([] if measured else ["--no-image"]))
+    words = ["--no-image"] if shapes_only or not measured else []
+    return command("segment-slide", "measure", facts.location, *_name(facts), *words)
 
 
 def view_command(facts: Facts) -> str:

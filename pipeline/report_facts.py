@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError
 from pipeline.grid import ceil_divide
 from pipeline.image import StoredImage, describe_image
-from pipeline.instance_names import COUNT, instance_group, instances_name
-from pipeline.instance_output import missing_shards, read_instance_record
-from pipeline.measure_plan import TABLES, read_records
-from pipeline.measure_table import stored_parts
+from pipeline.instance_names import COUNT, instances_name
+from pipeline.instance_output import missing_shards
+from pipeline.object_table import ObjectsState, Standing, find_objects
 from pipeline.output import check_name, label_group
 from pipeline.record import ATTRIBUTE, read_record
 
@@ -45,11 +44,13 @@ class Facts:
     n_coarse_missing : int
         Files of the coarser levels that are not there yet.
     instances : StoredImage or None
-        Ids, if all of them are written.
+        Ids, if all of them are written and are of these classes.
     instance_record : dict
         What made them, also of those that are not complete; empty if there are none.
     table : TableState or None
         None if none was begun, or of other objects than are there now.
+    objects : ObjectsState
+        Why there are no instances or table, and what is to be said of those that there are.
     """
 
     location: str
@@ -62,6 +63,7 @@ class Facts:
     instances: StoredImage | None
     instance_record: dict[str, Any]
     table: TableState | None
+    objects: ObjectsState
 
     @property
     def is_complete(self) -> bool:
@@ -126,15 +128,14 @@ def gather(location: str, name: str) -> Facts:
     location = store.resolve_location(location)
     labels = describe_image(store.join(location, label_group(name)))
     record = read_record(location, name) or {}
-    instance_record = read_instance_record(location, name)
-    if not record and not instance_record:
+    objects = find_objects(location, name)
+    if not record and not objects.record:
         raise InputError(
             f"{location}: labels/{name} was not made by segment-slide, and no objects are numbered in it; expected the "
             f"output of segment-slide segment or segment-slide instances."
         )
     n_blocks = _count_files(labels) if record else 0
     n_missing = missing_shards(labels) if record else 0
-    instances = _open_instances(location, name, instance_record)
     return Facts(
         location=location,
         name=name,
@@ -143,9 +144,10 @@ def gather(location: str, name: str) -> Facts:
         n_blocks=n_blocks,
         n_blocks_done=n_blocks - n_missing,
         n_coarse_missing=0 if n_missing or not record else _count_missing_coarse(labels),
-        instances=instances,
-        instance_record=instance_record,
-        table=None if instances is None else _find_table(location, name, int(instance_record[COUNT])),
+        instances=objects.image,
+        instance_record=objects.record,
+        table=_table_of(objects),
+        objects=objects,
     )
 
 
@@ -161,23 +163,8 @@ def _count_missing_coarse(labels: StoredImage) -> int:
     return sum(missing_shards(describe_image(labels.location, level=level)) for level in levels)
 
 
-def _open_instances(location: str, name: str, record: dict[str, Any]) -> StoredImage | None:
-    """Ids that are all there."""
-    if not isinstance(record.get(COUNT), int):
+def _table_of(found: ObjectsState) -> TableState | None:
+    """The table, if it is of the objects that are there."""
+    if found.table not in (Standing.GOOD, Standing.INCOMPLETE):
         return None
-    try:
-        image = describe_image(store.join(location, instance_group(name)))
-    except PipelineError:
-        return None
-    return None if missing_shards(image) else image
-
-
-def _find_table(location: str, name: str, n_objects: int) -> TableState | None:
-    record = read_records(location).get(instances_name(name)) or {}
-    path = f"{TABLES}/{instances_name(name)}.parquet"
-    rows = (record.get("parameters") or {}).get("rows")
-    if not rows or (record.get("input") or {}).get("n_objects") != n_objects:
-        return None
-    n_parts = max(1, ceil_divide(n_objects, rows))
-    done = len(stored_parts(location, path) & set(range(n_parts)))
-    return TableState(path, n_parts, done, n_objects, record)
+    return TableState(found.path, found.n_parts, found.n_parts_done, int(found.record[COUNT]), found.table_record)

@@ -88,6 +88,15 @@ def facts(rows: Iterable[tuple[object, object]]) -> Markup:
     return tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in rows))
 
 
+def count(n: int, what: str) -> str:
+    """So many of something.
+
+    >>> count(1, "object"), count(2000, "object")
+    ('1 object', '2,000 objects')
+    """
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
 def code(text: str) -> Markup:
     """A path, a command, a value: as it is."""
     return tag("code", text)

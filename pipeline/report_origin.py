@@ -7,6 +7,8 @@ from typing import Any
 from pipeline import store
 from pipeline.errors import PipelineError
 from pipeline.image import describe_image
+from pipeline.instance_names import instance_group
+from pipeline.object_table import Standing
 from pipeline.report_commands import (
     command,
     instances_command,
@@ -18,11 +20,13 @@ from pipeline.report_commands import (
     view_command,
 )
 from pipeline.report_facts import Facts
-from pipeline.report_html import Markup, block, code, join, table, tag
+from pipeline.report_html import Markup, block, code, count, join, table, tag
 from pipeline.report_html import facts as list_facts
 from pipeline.report_times import Span, show_time
 from unet.checkpoint import Checkpoint, open_checkpoint
 from unet.errors import UnetError
+
+_NO_TIME = "0.0 s"  # a stage that had nothing to do
 
 
 def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
@@ -30,19 +34,39 @@ def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
     again = segment_command(facts) or command("segment-slide", "segment", "…", "--output", facts.location)
     left = facts.n_blocks - facts.n_blocks_done
     if left:
-        return [(f"{left:,} of {facts.n_blocks:,} blocks are not segmented. The same command goes on:", again)]
+        verb = "is" if left == 1 else "are"
+        return [
+            (f"{left:,} of {count(facts.n_blocks, 'block')} {verb} not segmented. The same command goes on:", again)
+        ]
     found = []
     if facts.n_coarse_missing:
-        text = f"{facts.n_coarse_missing:,} files of the coarser resolutions are missing. The same command goes on:"
+        n, verb = facts.n_coarse_missing, "is" if facts.n_coarse_missing == 1 else "are"
+        text = f"{count(n, 'file')} of the coarser resolutions {verb} missing. The same command goes on:"
         found.append((text, again))
+    return found + _missing_objects(facts, has_image=has_image)
+
+
+def _missing_objects(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
+    """Ids or table, whichever is to be made first; what is of another state of the output has to be deleted before."""
+    state = facts.objects
+    ids = instance_group(facts.name)
     if facts.instances is None:
-        begun = "The numbering of objects is not complete" if facts.instance_record else "Objects are not numbered"
-        found.append((f"{begun}:", instances_command(facts)))
-    elif not facts.has_table:
-        begun = "The table of objects is not complete" if facts.table else "Objects are not measured"
-        text = measure_command(facts) if has_image else f"{measure_command(facts)} --no-image"
-        found.append((f"{begun}:", text))
-    return found
+        said = {
+            Standing.NONE: "Objects are not numbered:",
+            Standing.INCOMPLETE: "The numbering of objects is not complete:",
+            Standing.OTHER: "Objects were numbered in other classes than are there now. Delete "
+            f"{ids} and {state.path}, then number them anew:",
+        }
+        return [(said[state.instances], instances_command(facts))]
+    if facts.has_table:
+        return []
+    said = {
+        Standing.NONE: "Objects are not measured:",
+        Standing.INCOMPLETE: "The table of objects is not complete:",
+        Standing.OTHER: f"The table is of other objects than are there now. Delete {state.path}, then measure anew:",
+    }
+    text = measure_command(facts) if has_image else measure_command(facts, shapes_only=True)
+    return [(said[state.table], text)]
 
 
 def todo(found: Sequence[tuple[str, str]]) -> Markup:
@@ -55,8 +79,8 @@ def todo(found: Sequence[tuple[str, str]]) -> Markup:
 def times(spans: Sequence[Span], seconds: Mapping[str, float]) -> Markup:
     """How long the work took."""
     parts: list[Markup] = []
-    if seconds:
-        rows = [(name, show_seconds(value)) for name, value in seconds.items()]
+    rows = [(name, show_seconds(value)) for name, value in seconds.items() if show_seconds(value) != _NO_TIME]
+    if rows:
         parts += [table(("stage", "time"), [*rows, ("all", show_seconds(sum(seconds.values())))], has_total=True)]
         parts += [tag("p", "As measured by the run that finished the output.", class_="note")]
     if spans:
@@ -124,7 +148,7 @@ def _image_rows(facts: Facts) -> list[tuple[object, object]]:
     rows += [("fingerprint", code(found["fingerprint"]))] if found.get("fingerprint") else []
     repaired = found.get("repaired_from") or []
     rows += (
-        [("repaired", f"{len(repaired)} time(s): damaged chunks were replaced while it was segmented")]
+        [("repaired", f"{count(len(repaired), 'time')}: damaged chunks were replaced while it was segmented")]
         if repaired
         else []
     )

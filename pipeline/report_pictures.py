@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _FILL, _FILL_ALONE = 0.28, 0.6  # opacity of classes and objects over an image, and over nothing
 _NO_IMAGE = (38, 38, 44)
-_JPEG_QUALITY = 84
+_JPEG_QUALITIES = 84, 72, 58, 42
+_MOST_BYTES = 200_000  # of one picture: a page has up to eight of them
 _GOLDEN_ANGLE = 0.61803398875  # of a turn: hues of successive ids differ most
 _LETTER_PX = 15
 
@@ -123,13 +124,19 @@ def colour_of_object(value: int) -> Colour:
 
 
 def encode(picture: "Image") -> tuple[str, bytes]:
-    """As PNG or JPEG, whichever is smaller: drawings are exact, photographs take a tenth."""
-    found = []
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": _JPEG_QUALITY, "subsampling": 0})):
-        file = io.BytesIO()
-        picture.save(file, format=kind, **options)
-        found.append((f"image/{kind}", file.getvalue()))
-    return min(found, key=lambda one: len(one[1]))
+    """As PNG or JPEG, whichever is smaller: drawings are exact, photographs take a tenth, noise loses what it must."""
+    smallest = _encode(picture, "png", optimize=True)
+    for quality in _JPEG_QUALITIES:
+        if len(smallest[1]) > _MOST_BYTES or quality == _JPEG_QUALITIES[0]:
+            sharp = {"subsampling": 0} if quality == _JPEG_QUALITIES[0] else {}
+            smallest = min(smallest, _encode(picture, "jpeg", quality=quality, **sharp), key=lambda one: len(one[1]))
+    return smallest
+
+
+def _encode(picture: "Image", kind: str, **options: int) -> tuple[str, bytes]:
+    file = io.BytesIO()
+    picture.save(file, format=kind, **options)
+    return f"image/{kind}", file.getvalue()
 
 
 def _annotate(pixels: np.ndarray, view: View, bar: tuple[int, str] | None) -> "Image":

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.measure_picture import FAINT, INK, colour_of, draw_counts, draw_sizes, literal, number
-from pipeline.measure_summary import Summary
+from pipeline.measure_picture import (
+    FAINT,
+    INK,
+    MOST_CLASSES,
+    colour_of,
+    draw_counts,
+    draw_key,
+    draw_sizes,
+    literal,
+    number,
+    short_name,
+)
+from pipeline.measure_summary import Summary, choose_groups, gather_rare
 from pipeline.report_places import CountMap
 from pipeline.report_table import Intensities
 
@@ -20,18 +31,27 @@ if TYPE_CHECKING:
 _FEWEST_HEAT_BINS, _HEAT_BINS = 6, 56  # along the longer side; fewer where few objects would leave most empty
 _PAPER = "#fefefe"  # stands for the page's own
 _WIDTH, _HEIGHT = 5.2, 3.3  # inch
+_ROW_INCH = 0.21  # of a key
+_MOST_INSIDE = 4  # names of classes that have room in a plot
 
 
 def plot_counts(summary: Summary) -> str:
-    """A bar per class."""
-    return _draw(
-        "counts", lambda figure: draw_counts(figure.subplots(), summary), height=1.2 + 0.4 * len(summary.counts)
-    )
+    """A bar per class; rare ones of many share the last."""
+    shown = gather_rare(summary, MOST_CLASSES)
+    return _draw("counts", lambda figure: draw_counts(figure.subplots(), shown), height=1.2 + 0.4 * len(shown.counts))
 
 
 def plot_sizes(summary: Summary) -> str:
     """Sizes per class on a logarithmic axis."""
-    return _draw("sizes", lambda figure: draw_sizes(figure.subplots(), summary))
+    shown = gather_rare(summary, MOST_CLASSES)
+    n_below = _rows_below(shown)
+    height = _HEIGHT + _ROW_INCH * n_below
+    return _draw("sizes", lambda figure: draw_sizes(figure.subplots(), shown, key_below=n_below > 0), height=height)
+
+
+def _rows_below(summary: Summary) -> int:
+    """Rows of a key that has no room in the plot."""
+    return len(summary.classes) if len(summary.classes) > _MOST_INSIDE else 0
 
 
 def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
@@ -46,15 +66,20 @@ def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
     key : str
         Another for each plot of a page.
     """
+    groups = choose_groups(summary, MOST_CLASSES)
+    gathered = gather_rare(summary, MOST_CLASSES)
+    n_below = _rows_below(gathered)
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
-        classes = zip(summary.classes, summary.counts, found.counts, strict=True)
+        classes = zip(
+            gathered.classes, gathered.counts, (found.counts[rows].sum(axis=0) for rows in groups), strict=True
+        )
         for of_class, sizes, counts in classes:
             colour = colour_of(int(sizes.classes[0]))
             shares = counts / max(int(counts.sum()), 1)
             axes.stairs(shares, found.edges, fill=True, color=colour, alpha=0.3)
-            axes.stairs(shares, found.edges, color=colour, linewidth=1.6, label=literal(of_class.name))
+            axes.stairs(shares, found.edges, color=colour, linewidth=1.6, label=short_name(of_class.name))
         axes.set_ylabel(
             "share of the class's objects" if len(summary.counts) > 1 else "share of objects", fontsize=9.5, color=INK
         )
@@ -64,9 +89,9 @@ def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.set_ylim(bottom=0)
         if len(summary.counts) > 1:
-            axes.legend(edgecolor="none", framealpha=0.85, fontsize=9.5, labelcolor=INK)
+            draw_key(axes, below=n_below > 0, place="best")
 
-    return _draw(key, draw)
+    return _draw(key, draw, height=_HEIGHT + _ROW_INCH * n_below)
 
 
 def plot_planes(values: np.ndarray, axis: str, what: str, *, shown: int | None, is_share: bool = False) -> str:

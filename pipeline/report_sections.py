@@ -10,12 +10,13 @@ from pipeline.measure_picture import number
 from pipeline.report_commands import measure_command
 from pipeline.report_estimate import ClassAreas
 from pipeline.report_facts import Facts
-from pipeline.report_html import Markup, block, join, picture, table, tag, trusted
+from pipeline.report_html import Markup, block, count, join, picture, table, tag, trusted
 from pipeline.report_places import CountMap
 from pipeline.report_plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
 from pipeline.report_table import TableFacts
 from pipeline.report_views import Shown, Sight
 
+_MOST_NAMED = 4  # classes in a sentence
 _SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³
 _FEWEST_MAPPED = 20  # objects below which there is no density to show
 _TALL = 1.6  # height over width from which a picture is shown as high as a screen allows
@@ -28,13 +29,28 @@ class Extent:
     Attributes
     ----------
     size : float
-        Area or volume.
+        Area or volume of one plane or time point that objects lie in.
     unit : str
         "mm²", "mm³", "µm²", "µm³"; "Mpx" where the pixel size is unknown.
+    n_planes : int
+        Of which there are so many.
+    per : str
+        What each of them is: "plane", "time point", "plane and time".
     """
 
     size: float
     unit: str
+    n_planes: int = 1
+    per: str = ""
+
+    @property
+    def total(self) -> float:
+        """Of all of them together."""
+        return self.size * self.n_planes
+
+    def __str__(self) -> str:
+        several = "" if self.n_planes == 1 else f" × {count(self.n_planes, self.per)}"
+        return f"{number(self.size)} {self.unit}{several}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +69,18 @@ class Content:
         labels = self.facts.labels
         ndim = (self.facts.instance_record.get("parameters") or {}).get("ndim") or len(labels.axes.lstrip("t"))
         ndim = min(max(int(ndim), 2), 3)
+        planes = [axis for axis in labels.axes if axis == "t" or (axis == "z" and ndim == 2)]
+        n_planes = math.prod(labels.size(axis) for axis in planes)
+        several = [axis for axis in planes if labels.size(axis) > 1]
+        per = {"z": "plane", "t": "time point"}.get("".join(several), "plane and time")
         known = calibrate_um(labels, ndim)
-        pixels = math.prod(labels.shape)
+        pixels = math.prod(labels.shape) / n_planes
         if known is None:
-            return Extent(pixels / 1e6, "Mpx")
+            return Extent(pixels / 1e6, "Mpx", n_planes, per)
         size_um, power = pixels * known.voxel, "²" if ndim == 2 else "³"
-        is_small = size_um < _SMALL_MM * 1000.0**ndim
-        return Extent(size_um, f"µm{power}") if is_small else Extent(size_um / 1000.0**ndim, f"mm{power}")
+        if size_um < _SMALL_MM * 1000.0**ndim:
+            return Extent(size_um, f"µm{power}", n_planes, per)
+        return Extent(size_um / 1000.0**ndim, f"mm{power}", n_planes, per)
 
 
 def lead(content: Content) -> str:
@@ -67,21 +88,22 @@ def lead(content: Content) -> str:
     facts, extent = content.facts, content.extent
     if not facts.is_complete and facts.n_blocks_done < facts.n_blocks:
         share = facts.n_blocks_done / facts.n_blocks
-        return f"{facts.n_blocks_done:,} of {facts.n_blocks:,} blocks are segmented so far ({share:.0%})."
-    within = f"{number(extent.size)} {extent.unit}"
+        done = f"{facts.n_blocks_done:,} of {count(facts.n_blocks, 'block')}"
+        return f"{done} {'is' if facts.n_blocks_done == 1 else 'are'} segmented so far ({percent(share, 0)})."
+    within = f"{extent} of image{_glass(facts, extent)}"
     if content.table is not None:
         summary = content.table.summary
         found = summary.all
         if not found.n_objects:
             return f"No objects in {within}."
         return (
-            f"{_objects(found.n_objects)} in {within}: {number(found.density)} per {summary.density_unit}. They cover "
-            f"{found.covered:.1%} of it; their median {summary.size_name} is {number(found.quartiles[1])} "
-            f"{summary.size_unit}."
+            f"{count(found.n_objects, 'object')} in {within}: {number(found.density)} per {summary.density_unit}. "
+            f"They cover {percent(found.covered)} of it; their median {summary.size_name} is "
+            f"{number(found.quartiles[1])} {summary.size_unit}."
         )
     if facts.n_objects is not None:
-        density = f": {number(facts.n_objects / extent.size)} per {extent.unit}" if facts.n_objects else ""
-        return f"{_objects(facts.n_objects)} in {within}{density}."
+        density = f": {number(facts.n_objects / extent.total)} per {extent.unit}" if facts.n_objects else ""
+        return f"{count(facts.n_objects, 'object')} in {within}{density}."
     if content.areas is not None:
         return _lead_areas(content, within)
     return f"{within} segmented."
@@ -93,20 +115,34 @@ def _lead_areas(content: Content, within: str) -> str:
         return f"Nothing but background in {within}."
     names = _class_names(content)
     about = "" if areas.is_exact else "about "
-    parts = [
-        f"{names.get(value, f'class {value}')} {about}{share:.1%}" for value, share in list(areas.shares.items())[:4]
-    ]
-    return f"Of {within}: {', '.join(parts)}."
+    shares = list(areas.shares.items())
+    parts = [f"{names.get(value, f'class {value}')} {about}{percent(share)}" for value, share in shares[:_MOST_NAMED]]
+    more = len(shares) - _MOST_NAMED
+    ending = f" and {more:,} more" if more > 0 else ""
+    return f"Of {within}: {', '.join(parts)}{ending}."
 
 
-def _objects(count: int) -> str:
-    return f"{count:,} object" + ("" if count == 1 else "s")
+def _glass(facts: Facts, extent: Extent) -> str:
+    """What else counts as area."""
+    if (facts.record.get("parameters") or {}).get("skip_background"):
+        return ", glass included, and the blocks of it that were left out"
+    return "" if extent.unit.endswith("³") else ", glass included"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share for people: of what is there, never nothing.
+
+    >>> percent(0.1234), percent(0.0), percent(0.0001), percent(0.0001, 2)
+    ('12.3%', '0.0%', '< 0.1%', '0.01%')
+    """
+    least = 10.0**-digits
+    return f"< {least:.{digits}f}%" if 0 < 100 * share < least / 2 else f"{share:.{digits}%}"
 
 
 def tiles(content: Content) -> Markup:
     """The most important numbers, large."""
     extent, facts = content.extent, content.facts
-    found = [(f"{number(extent.size)} {extent.unit}", "segmented")]
+    found = [(str(extent), "of image")]
     if content.table is not None and content.table.summary.all.n_objects:
         summary = content.table.summary
         low, median, high = map(number, summary.all.quartiles)
@@ -114,7 +150,7 @@ def tiles(content: Content) -> Markup:
             (f"{summary.all.n_objects:,}", "object" if summary.all.n_objects == 1 else "objects"),
             (number(summary.all.density), f"per {summary.density_unit}"),
             (f"{median} {summary.size_unit}", f"median {summary.size_name} (quartiles {low} – {high})"),
-            (f"{summary.all.covered:.1%}", "of the image covered"),
+            (percent(summary.all.covered), "of the image covered"),
             *found,
         ]
     elif facts.n_objects is not None:
@@ -177,15 +213,15 @@ def numbers(content: Content) -> Markup:
 
 
 def _intensity_table(found: TableFacts) -> Markup:
-    names = [of_class.name for of_class in found.summary.classes]
     rows = [
-        (intensities.channel, *("" if math.isnan(mean) else number(mean) for mean in intensities.means))
-        for intensities in found.intensities
+        (of_class.name, *("" if math.isnan(one.means[row]) else number(one.means[row]) for one in found.intensities))
+        for row, of_class in enumerate(found.summary.classes)
     ]
-    more = found.n_channels - len(rows)
-    text = "Mean over objects of their mean intensity, in the image's own values"
-    text += f"; {more} more channels are in the table." if more else "."
-    return join(tag("p", text, class_="note"), table(("channel", *names), rows))
+    more = found.n_channels - len(found.intensities)
+    text = "Mean over objects of their mean intensity per channel, in the image's own values"
+    text += f"; {count(more, 'more channel')} {'is' if more == 1 else 'are'} in the table." if more else "."
+    heads = ("class", *(one.channel for one in found.intensities))
+    return join(tag("p", text, class_="note"), table(heads, rows))
 
 
 def _areas(content: Content) -> Markup:
@@ -198,13 +234,11 @@ def _areas(content: Content) -> Markup:
             else tag("p", "Numbers follow when all blocks are done.")
         )
     names = _class_names(content)
-    rows = [(names.get(value, f"class {value}"), f"{share:.2%}") for value, share in areas.shares.items()]
+    rows = [(names.get(value, f"class {value}"), percent(share, 2)) for value, share in areas.shares.items()]
     if areas.is_exact:
         text = "Counted in all pixels of the label image."
     else:
-        text = (
-            f"Estimated: counted in every {areas.step:.3g}th pixel along each axis, in a coarser level of the labels."
-        )
+        text = f"Estimated: counted in every {areas.step:.3g}th pixel along x and y, in a coarser level of the labels."
     return join(
         table(("class", "of the image"), rows or [("background alone", "")]),
         tag("p", text, " Numbers, sizes and intensities of all objects come from:", class_="note"),
@@ -233,7 +267,10 @@ def density(content: Content) -> Markup:
     if not plots:
         return join()
     is_mapped = content.table is not None and content.table.summary.all.n_objects >= _FEWEST_MAPPED
-    notes = ["Centroids of all objects" + (", of all planes together." if axis else ".")] if is_mapped else []
+    n_planes, per = content.extent.n_planes, content.extent.per
+    notes = ["Centroids of all objects" + (", of all planes together." if axis == "z" and n_planes == 1 else ".")]
+    notes += [f"Densities are means over {count(n_planes, per)}."] if n_planes > 1 else []
+    notes = notes if is_mapped else []
     if axis and content.table:
         notes.append(
             "An object is counted in each plane that it reaches; the dotted line is the plane of the pictures."
@@ -244,12 +281,12 @@ def density(content: Content) -> Markup:
 
 def _heat(content: Content, places: CountMap) -> str:
     labels = content.facts.labels
-    known = calibrate_um(labels, 2)
+    known, n_planes = calibrate_um(labels, 2), content.extent.n_planes
     if known is None:
-        return plot_heat(places, (1.0, 1.0), unit="px", density_factor=1e6, density="Mpx")
+        return plot_heat(places, (1.0, 1.0), unit="px", density_factor=1e6 / n_planes, density="Mpx")
     scale = known.scale[-2], known.scale[-1]
     per_mm2 = 1e6 / (scale[0] * scale[1])
     longest_um = max(size * step for size, step in zip(places.size, scale, strict=True))
     unit, factor = ("mm", 1000.0) if longest_um >= 2000 else ("µm", 1.0)
     shown = scale[0] / factor, scale[1] / factor
-    return plot_heat(places, shown, unit=unit, density_factor=per_mm2, density="mm²")
+    return plot_heat(places, shown, unit=unit, density_factor=per_mm2 / n_planes, density="mm²")

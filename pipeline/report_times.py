@@ -3,6 +3,7 @@
 Records hold no times, so that equal runs give equal bytes; a file system knows when each block was finished.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pipeline.instance_names import instance_group
 from pipeline.night_notes import read_done
 from pipeline.output import label_group
 from pipeline.report_facts import Facts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,23 @@ def _written(folder: str) -> list[float]:
     """When each file below a folder was written (epoch); empty where nobody tells."""
     if not store.is_remote(folder):
         paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
-        return [os.stat(path).st_mtime for path in paths if not path.endswith(".partial")]
+        found_s = (_modified(path) for path in paths if not path.endswith(".partial"))
+        return [mark for mark in found_s if mark is not None]
     import fsspec
 
     try:
         filesystem, inner = fsspec.core.url_to_fs(folder)
         found: Mapping[str, Mapping[str, Any]] = filesystem.find(inner, detail=True)
-    except (OSError, NotImplementedError):
+    except Exception as error:  # fsspec back ends raise classes of their own
+        log.info("files of %s could not be listed", folder, exc_info=error)
         return []
     marks = [info.get("LastModified") or info.get("mtime") for info in found.values()]
     return [mark.timestamp() if isinstance(mark, datetime) else float(mark) for mark in marks if mark is not None]
+
+
+def _modified(path: str) -> float | None:
+    """When a file was written; None if it is gone since its folder was listed: a run is at work."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return None

@@ -9,11 +9,15 @@
     └───────────────┘    └───────────────┘     └────────────┘      └────────────┘
 """
 
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pipeline import store
+from pipeline.errors import UnreadableChunkError
 from pipeline.image import StoredImage
 from pipeline.report_facts import Facts
 from pipeline.report_pictures import Drawn, Mark, View, draw_view
@@ -22,8 +26,11 @@ from pipeline.thumbnail import find_image, pixel_um, read_key, sample, say_where
 from pipeline.thumbnail_layer import Frame, Layer, crop
 from pipeline.thumbnail_page import Colour
 
+log = logging.getLogger(__name__)
+
 DETAIL_PX = 512
 _SIDE_PX = 720
+_COLOURED = 12  # values that have a colour where nothing tells which there are
 _FIELD_FROM_PX = 4 * DETAIL_PX  # of the longer side: a smaller image has no level between whole and detail
 
 
@@ -83,17 +90,15 @@ class Sight:
 
 
 def look(facts: Facts) -> Sight:
-    """Find the image, and colours of classes; reads one coarse level of the labels.
-
-    Raises
-    ------
-    UnreadableChunkError
-        If that is damaged.
-    """
+    """Find the image, and colours of classes; reads one coarse level of the labels."""
     labels = facts.labels
     classes = Layer(labels, {"t": 0, "z": labels.size("z") // 2})
     frame = crop(_whole(labels), classes.choose_level(_whole(labels), _SIDE_PX), labels)
-    seen = sample(classes, frame, (64, 64), _SIDE_PX)
+    try:
+        seen = sample(classes, frame, (64, 64), _SIDE_PX)
+    except UnreadableChunkError as error:  # it only tells which classes have colours
+        log.info("classes of %s could not be looked at", facts.location, exc_info=error)
+        seen = np.arange(0 if facts.class_names else _COLOURED)
     colours, names = read_key(labels, facts.record, seen)
     ids = facts.instances
     fits = ids is not None and ids.axes == labels.axes and ids.shape == labels.shape
@@ -107,7 +112,7 @@ def look(facts: Facts) -> Sight:
     )
 
 
-def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str) -> list[Shown]:
+def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str, notes: list[str]) -> list[Shown]:
     """Pictures of the whole, of a field in it, and of the places with most and with usually many objects.
 
     Parameters
@@ -118,11 +123,8 @@ def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str) -> 
         What is counted in the plane that is shown; None if nothing is known: the middle is shown then.
     what : str
         What it counts: "objects", "pixels of objects".
-
-    Raises
-    ------
-    UnreadableChunkError
-        If what is to be shown is damaged.
+    notes : list of str
+        Gains a sentence for each picture that cannot be drawn, or not whole, because a file of it is damaged.
     """
     labels = facts.labels
     whole = _whole(labels)
@@ -133,29 +135,33 @@ def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str) -> 
     first, why = _first_place(facts, places, what)
     second = None if places is None else typical(places, DETAIL_PX)
     if max(size) < 1.5 * DETAIL_PX:
-        closer = [] if sight.ids is None else [_show(sight, "Its objects", "", whole, [], close=True)]
-        return [_show(sight, "The whole", "", whole, []), *closer]
+        closer = [] if sight.ids is None else [_show(notes, sight, "Its objects", "", whole, [], close=True)]
+        return _made([_show(notes, sight, "The whole", "", whole, []), *closer])
     details = [Mark("A", first), *([Mark("B", second)] if second is not None and not _meet(first, second) else [])]
-    shown = []
+    shown: list[Shown | None] = []
     if max(size) >= _FIELD_FROM_PX:
         field = around(first, round(math.sqrt(max(size) * DETAIL_PX)), size)
-        shown.append(_show(sight, "The whole", "", whole, [Mark("field", field), *details[1:]]))
+        shown.append(_show(notes, sight, "The whole", "", whole, [Mark("field", field), *details[1:]]))
         shown.append(
-            _show(sight, "A field", "Around A.", field, [mark for mark in details if _holds(field, mark.frame)])
+            _show(notes, sight, "A field", "Around A.", field, [mark for mark in details if _holds(field, mark.frame)])
         )
     else:
-        shown.append(_show(sight, "The whole", "", whole, details))
+        shown.append(_show(notes, sight, "The whole", "", whole, details))
     reasons = [why, f"A usual place: of all that hold any, half have fewer {what}, half have more."]
     for mark, reason in zip(details, reasons, strict=False):
-        shown.append(_show(sight, f"Place {mark.letter}", reason, mark.frame, [], close=True))
-    return shown
+        shown.append(_show(notes, sight, f"Place {mark.letter}", reason, mark.frame, [], close=True))
+    return _made(shown)
+
+
+def _made(shown: list[Shown | None]) -> list[Shown]:
+    return [one for one in shown if one is not None]
 
 
 def _first_place(facts: Facts, places: CountMap | None, what: str) -> tuple[Frame, str]:
     size = facts.labels.size("y"), facts.labels.size("x")
     found = None if places is None else densest(places, DETAIL_PX)
     if found is not None:
-        return found, f"Where most {what} are: the hardest place, not the best."
+        return found, f"Where {what} lie densest: the hardest place, not the best."
     middle = (size[0] / 2, size[1] / 2)
     why = "The middle of the image." if places is None else "The middle of the image: nothing was found anywhere."
     if facts.n_blocks_done < facts.n_blocks:
@@ -169,12 +175,35 @@ def _first_place(facts: Facts, places: CountMap | None, what: str) -> tuple[Fram
     return around(point, DETAIL_PX, size), why
 
 
-def _show(sight: Sight, title: str, why: str, frame: Frame, marks: list[Mark], *, close: bool = False) -> Shown:
+def _show(
+    notes: list[str], sight: Sight, title: str, why: str, frame: Frame, marks: list[Mark], *, close: bool = False
+) -> Shown | None:
     labels = sight.ids if close and sight.ids is not None else sight.classes
     by_object = labels is sight.ids
     view = View(sight.image, labels, None if by_object else sight.colours, frame, _SIDE_PX, marks)
     caption = " ".join(part for part in (why, f"{_say_size(labels.base, frame)}{say_where(labels, frame)}.") if part)
-    return Shown(title, caption.replace("central ", "", 1) if close or why else caption, draw_view(view), by_object)
+    drawn = _draw(view, title, notes)
+    if drawn is None:
+        return None
+    return Shown(title, caption.replace("central ", "", 1) if close or why else caption, drawn, by_object)
+
+
+def _draw(view: View, title: str, notes: list[str]) -> Drawn | None:
+    """The pictures; labels alone where the image is damaged, nothing where they are."""
+    try:
+        return draw_view(view)
+    except UnreadableChunkError as error:
+        reason = error
+    if view.image is not None:
+        try:
+            drawn = draw_view(replace(view, image=None))
+        except UnreadableChunkError as error:
+            reason = error
+        else:
+            notes.append(f"{title}: labels are drawn alone, for a file of the image is damaged: {reason}")
+            return drawn
+    notes.append(f"{title} is left out, for a file of the labels is damaged: {reason}")
+    return None
 
 
 def _say_size(base: StoredImage, frame: Frame) -> str:

@@ -1,5 +1,8 @@
 """``segment-slide``: one acquisition from its file to the table of its objects, and a report of it."""
 
+import logging
+from collections.abc import Mapping
+
 from prefect import flow
 
 from flows.deployed import slide_stages as stages
@@ -21,9 +24,13 @@ from flows.deployed.parameters import (
 from flows.deployed.reports import publish_slide
 from flows.prepare import SegmentRequest
 from flows.progress import timed
-from flows.report import try_report
 from flows.sharing import sharing_workers
 from flows.slide import SlideReport, SlideRequest, check_request
+from pipeline.errors import IncompleteError
+
+log = logging.getLogger(__name__)
+
+_REPORT_HOURS = 1.0  # minutes are usual; a night has other slides to do
 
 
 @flow(name="segment-slide", flow_run_name=name_flow_run("{input} → {output}"), persist_result=False)
@@ -55,10 +62,19 @@ def segment_slide(
             numbered = limited(stages.number, stage_hours)(request) if request.objects else None
         with timed(clock, "measure"):
             measured = limited(stages.measure, stage_hours)(request) if request.objects and request.measure else None
-    page = try_report(segmented.location, segmented.name, clock)
+    page = _report(request, segmented.location, clock, stage_hours)
     report = SlideReport(converted, segmented, numbered, measured, clock, page)
     publish_slide(request, report)
     return report
+
+
+def _report(request: SlideRequest, location: str, clock: Mapping[str, float], stage_hours: float | None) -> str:
+    """The page about it; one that takes too long is lost, not the work that it tells of."""
+    try:
+        return limited(stages.report, min(stage_hours or _REPORT_HOURS, _REPORT_HOURS))(request, location, clock)
+    except IncompleteError as error:
+        log.warning("the report of %s is left out: %s", location, error)
+        return ""
 
 
 def make_request(

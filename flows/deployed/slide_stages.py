@@ -1,6 +1,6 @@
 """The stages of one slide as Prefect tasks; each calls what the command line calls."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flows import slide
 from flows.deployed.operate import last_name, stage
@@ -8,6 +8,7 @@ from flows.deployed.stages import ArtifactStages
 from flows.ingest import IngestReport
 from flows.instances import InstancesReport, label_objects
 from flows.measure import MeasureReport, measure_objects
+from flows.report import try_report
 from flows.segment import SegmentReport, segment_slide
 from flows.slide import SlideRequest
 
@@ -38,3 +39,9 @@ def number(request: SlideRequest) -> InstancesReport:
 def measure(request: SlideRequest) -> MeasureReport:
     """The table of objects, and its page."""
     return measure_objects(slide.measure_request(request), ArtifactStages())
+
+
+@stage("report", _named("report of"))
+def report(request: SlideRequest, location: str, seconds: Mapping[str, float]) -> str:
+    """The page about it; "" if it could not be made."""
+    return try_report(location, request.segment.options.name, seconds)

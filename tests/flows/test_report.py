@@ -14,7 +14,7 @@ from flows.prepare import SegmentRequest
 from flows.report import try_report
 from flows.slide import SlideReport, SlideRequest, process_slide
 from pipeline import store
-from pipeline.errors import OutputError
+from pipeline.errors import IncompleteError, OutputError
 from pipeline.options import SegmentOptions
 from pipeline.record import read_record
 from pipeline.report_commands import command
@@ -143,6 +143,49 @@ def test_whatever_a_report_fails_by_is_logged(output, caplog):
     with caplog.at_level(logging.WARNING):
         assert try_report(str(output), "segmentation", {}) == ""
     assert "could not be written" in caplog.text
+
+
+def test_a_report_that_fails_leaves_none_of_an_earlier_state(output):
+    assert try_report(str(output), "segmentation", {}) == str(output.with_name("cells.report.html"))
+    theirs = output.with_name("theirs.html")
+    theirs.write_text("theirs")
+    shutil.rmtree(output / "labels")
+    assert try_report(str(output), "segmentation", {}) == ""
+    assert sorted(path.name for path in output.parent.glob("*.html")) == ["theirs.html"]
+
+
+def test_who_ends_a_run_ends_its_report_too(output, monkeypatch):
+    class CancelledRunError(Exception):
+        """As an orchestrator has it."""
+
+    def cancel(*_, **__):
+        raise CancelledRunError
+
+    monkeypatch.setattr(flows.report, "write_report", cancel)
+    with pytest.raises(CancelledRunError):
+        try_report(str(output), "segmentation", {})
+
+
+@pytest.mark.parametrize("hours", [None, 0.5, 8.0])
+def test_a_report_that_takes_too_long_costs_the_page_alone(monkeypatch, hours):
+    from flows.deployed import segment_slide as deployed
+
+    given = []
+
+    def too_slow(stage, limit):
+        given.append((stage.name, limit))
+
+        def run(*_):
+            raise IncompleteError("it took longer")
+
+        return run
+
+    monkeypatch.setattr(deployed, "limited", too_slow)
+    said = []
+    monkeypatch.setattr(deployed.log, "warning", lambda text, *words: said.append(text % words))
+    assert deployed._report(None, "/out/a.ome.zarr", {}, hours) == ""
+    assert given == [("report", min(hours or 1.0, 1.0))]
+    assert said == ["the report of /out/a.ome.zarr is left out: it took longer"]
 
 
 def test_the_morning_page_names_the_report_of_each_slide():

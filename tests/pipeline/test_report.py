@@ -18,13 +18,14 @@ from pipeline.measure_picture import number
 from pipeline.measure_plan import begin
 from pipeline.pyramid import build_pyramid
 from pipeline.record import ATTRIBUTE
-from pipeline.report import make_report, report_path, write_report
+from pipeline.report import make_report, write_report
 from pipeline.report_estimate import estimate_areas
 from pipeline.report_facts import choose_name, gather
 from pipeline.report_html import tag, trusted
 from pipeline.report_pictures import Mark, View, colour_of_object, draw_view
 from pipeline.report_places import CountMap, around, densest, typical
 from pipeline.report_table import describe_table
+from pipeline.report_target import report_path
 from pipeline.report_times import file_spans
 from pipeline.report_views import look
 from pipeline.store import ArraySpec
@@ -63,7 +64,8 @@ def test_its_numbers_are_those_of_the_arrays(measured, ids):
     text = parse(make_report(measured, NAME)).text
     sizes = np.bincount(ids.ravel())[1:]
     mm2 = ids.size * 0.25 / 1e6
-    assert f"{len(sizes):,} objects in {number(ids.size * 0.25)} µm²: {number(len(sizes) / mm2)} per mm²" in text
+    area = f"{number(ids.size * 0.25)} µm² of image, glass included"
+    assert f"{len(sizes):,} objects in {area}: {number(len(sizes) / mm2)} per mm²" in text
     assert f"They cover {(ids > 0).mean():.1%} of it" in text
     assert f"median area is {number(np.median(sizes) * 0.25)} µm²" in text
     table = table_of(measured)
@@ -71,8 +73,9 @@ def test_its_numbers_are_those_of_the_arrays(measured, ids):
         low, median, high = (number(q * 0.25) for q in np.quantile(rows["area_px"], (0.25, 0.5, 0.75)))
         assert f"{name} {len(rows):,} {number(len(rows) / mm2)} " in text
         assert f"{median} {low} – {high} {rows['touches_image_border'].sum()}" in text
-    means = table.groupby("class_name", observed=True)["intensity_mean_DAPI"].mean()
-    assert f"DAPI {number(means['nucleus'])} {number(means['debris'])}" in text
+    means = table.groupby("class_name", observed=True)[["intensity_mean_DAPI", "intensity_mean_GFP_2"]].mean()
+    for name, row in means.iterrows():
+        assert f"{name} {number(row.iloc[0])} {number(row.iloc[1])}" in text
 
 
 def test_a_table_in_many_parts_says_what_the_whole_table_says(measured, ids):
@@ -377,7 +380,7 @@ def test_a_pyramid_that_is_not_complete_is_told(tmp_path):
     shutil.rmtree(path / "labels/segmentation/1/c")
     text = parse(make_report(str(path), "segmentation")).text
     assert "not complete: pyramid" in text
-    assert "1 files of the coarser resolutions are missing" in text
+    assert "1 file of the coarser resolutions is missing" in text
 
 
 def test_labels_are_shown_alone_where_the_image_is_gone(measured, tmp_path):
@@ -424,7 +427,7 @@ def test_a_table_of_other_objects_is_not_reported(measured):
     store.update_attributes(measured, group, {ATTRIBUTE: {**record, "n_objects": record["n_objects"] + 1}})
     facts = gather(measured, NAME)
     assert facts.table is None
-    assert "Objects are not measured" in parse(make_report(measured, NAME)).text
+    assert "The table is of other objects" in parse(make_report(measured, NAME)).text
 
 
 def test_times_are_those_of_the_files(measured):
@@ -443,10 +446,10 @@ def test_times_are_those_of_the_files(measured):
 
 def test_it_goes_beside_the_output_which_stays_as_it_is(measured, tmp_path):
     before = tree(tmp_path / "out.ome.zarr")
-    path = write_report(measured)
+    path = write_report(measured).path
     assert path == str(tmp_path / "out.report.html") == report_path(measured, NAME)
     assert tree(tmp_path / "out.ome.zarr") == before
-    assert write_report(measured) == path, "a report of ours is replaced"
+    assert write_report(measured).path == path, "a report of ours is replaced"
 
 
 def test_the_label_image_is_the_one_that_the_store_shows_or_the_one_that_is_named(tmp_path):

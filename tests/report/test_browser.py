@@ -34,7 +34,7 @@ def report(tmp_path_factory):
         scale=(0.5, 0.5),
     )  # fmt: skip
     measure(location)
-    return write_report(location, NAME)
+    return write_report(location, NAME).path
 
 
 def open_page(browser, path, **options):
