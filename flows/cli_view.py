@@ -41,14 +41,13 @@ def view(
 
     Only this machine can reach it. Over SSH the command says which tunnel to open.
     """
-    from flows.view import export_view, show_view
-    from pipeline.view import describe_view
+    from flows.view import describe, export_view, show_view
 
     if hard_links and export is None:
         raise InputError("--hard-links was given without --export; expected both, or neither.")
     if export is not None and (port or no_browser):
         raise InputError("--export was given together with --port or --no-browser; expected one or the other.")
-    site = describe_view(output, image=image, name=name)
+    site = describe(output, image=image, name=name)
     if export is None:
         show_view(console, site, port=port, browse=not no_browser)
     else:

@@ -6,14 +6,15 @@ import os
 import shlex
 import signal
 import threading
-import webbrowser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from flows import browser
 from flows.progress import RichStages, format_bytes
+from pipeline.errors import InputError
 from pipeline.view_export import Advance, export
 from pipeline.view_export_plan import ExportPlan
 from pipeline.view_server import ADDRESS, serve
@@ -23,6 +24,27 @@ _HOSTING = (
     "Host the folder with a web server that answers Range requests (nginx, Apache, Caddy; not Python's http.server), "
     "and open index.html there."
 )
+
+
+def describe(output: str, *, image: str | None = None, name: str | None = None) -> Site:
+    """As `describe_view`, its errors in terms of the command ``view``, which knows no axes but those of metadata.
+
+    Raises
+    ------
+    InputError
+        If nothing is there that can be shown.
+    """
+    from pipeline.view import describe_view
+
+    try:
+        return describe_view(output, image=image, name=name)
+    except InputError as error:
+        what, _, advice = str(error).partition("; ")
+        if "--axes" not in advice:
+            raise
+        raise InputError(
+            f"{what}; expected OME-Zarr, whose metadata say its axes: an image, or an output of segment-slide."
+        ) from error
 
 
 def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = True) -> None:
@@ -51,22 +73,33 @@ def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = Tru
             console.print("You came here by SSH. On your own machine run, and leave running:", highlight=False)
             console.print(f"  {escape(tunnel)}", highlight=False, soft_wrap=True)
             console.print("and open the address above there.", highlight=False)
-        elif browse and has_screen(os.environ):
-            webbrowser.open(server.url)
         console.print("Ctrl-C ends it.", highlight=False)
-        ended.wait()
+        shown = browse and not tunnel and has_screen(os.environ)
+        with browser.opened(server.url, os.environ) if shown else contextlib.nullcontext():
+            ended.wait()
 
 
 @contextlib.contextmanager
 def _until_ended() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set instead of ending the process."""
+    """An event that Ctrl-C and SIGTERM set instead of ending the process; a second one ends it at once.
+
+    After the first they stay as they are, since the process is about to end: what it still does is not interrupted by
+    a traceback.
+    """
     ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(*_: object) -> None:
+        if ended.is_set():
+            os._exit(0)
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield ended
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not ended.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def has_screen(environment: Mapping[str, str]) -> bool:
@@ -95,7 +128,7 @@ def tunnel_command(port: int, environment: Mapping[str, str]) -> str | None:
     parts = environment.get("SSH_CONNECTION", "").split()
     if len(parts) != 4:
         return None
-    user, (host, ssh_port) = getpass.getuser(), parts[2:]
+    user, (host, ssh_port) = _user(), parts[2:]
     options = ["-N", "-L", f"{port}:{ADDRESS}:{port}"]
     if node := environment.get("SLURMD_NODENAME"):
         bracketed = f"[{host}]" if ":" in host else host
@@ -104,6 +137,14 @@ def tunnel_command(port: int, environment: Mapping[str, str]) -> str | None:
     elif ssh_port != "22":
         options += ["-p", ssh_port]
     return shlex.join(["ssh", *options, f"{user}@{host}"])
+
+
+def _user() -> str:
+    """The user's name; a container may know only a number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # which of them depends on the version of Python
+        return "USER"
 
 
 def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool = False) -> None:
@@ -116,8 +157,14 @@ def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool 
     """
     _print_notes(console, site)
     with contextlib.ExitStack() as stack:
+        listing = console.status("Listing files …")
+        stack.enter_context(listing)
+
+        def listed(n_files: int) -> None:
+            listing.update(f"Listing files … {n_files:,}")
 
         def begin(plan: ExportPlan, n_kept: int) -> Advance:
+            listing.stop()  # a terminal shows one moving line
             advance = stack.enter_context(
                 RichStages(console).stage("export", total=plan.n_files, done=n_kept, unit="files")
             )
@@ -130,7 +177,7 @@ def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool 
 
             return count
 
-        report = export(site, folder, hard_links=hard_links, begin=begin)
+        report = export(site, folder, hard_links=hard_links, begin=begin, listed=listed)
     kept = f", {report.n_kept:,} of them from before" if report.n_kept else ""
     linked = f", {report.n_linked:,} of them hard links" if report.n_linked else ""
     lines = (

@@ -27,6 +27,19 @@
   const encode = (text) =>
     encodeURI(text).replace(/[!'()*;,#]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
 
+  // A view that somebody kept holds the address that its files had then; they are beside this page now.
+  const rewriteAddress = () => {
+    let text;
+    try {
+      text = decodeURIComponent(location.hash.slice(2));
+    } catch {
+      return; // not an address that the viewer wrote
+    }
+    const found = text.replace(/https?:\/\/[^"'|\s]+?\/v\/[^"'|\s/]+\/(?=(?:layers|objects)\/)/g, here);
+    if (found !== text) history.replaceState(null, "", "#!" + encode(found));
+  };
+  if (location.hash.startsWith("#!")) rewriteAddress();
+
   // A view that was changed stays in the address: what is there already goes before what we would begin with.
   if (!location.hash.startsWith("#!")) {
     const state = fit({ ...VIEW.state, layers: VIEW.state.layers.map((layer) => ({ ...layer, source: absolute(layer.source) })) });
@@ -48,19 +61,26 @@
     options?.method === "POST" ? Promise.resolve(new Response('{"g":"1"}')) : fetchFile(resource, options);
 
   // The scale bar: legible on white, and in pixels where nobody knows how large one is ("1.5 k" of nothing otherwise).
+  // An axis without a unit beside others with one gets none: planes are no length.
   const draws = CanvasRenderingContext2D.prototype;
   const { fillRect, fillText } = draws;
+  const empty = new WeakSet();
   draws.fillRect = function (...box) {
+    if (empty.has(this.canvas)) return;
     if (this.fillStyle === "rgba(0, 0, 0, 0.3)") this.fillStyle = "rgba(0, 0, 0, 0.6)";
     fillRect.apply(this, box);
   };
   draws.fillText = function (text, ...place) {
-    const found = /^(.*?)([\d.]+) ([mkMG]?)$/.exec(text);
-    if (found) {
-      const factor = { m: 1e-3, "": 1, k: 1e3, M: 1e6, G: 1e9 }[found[3]];
-      if (!VIEW.extent.has_units) text = `${found[1]}${+(found[2] * factor).toPrecision(3)} px`;
+    const found = /^(.*?)([\d.]+) ([pn\u00b5\u03bcmkMG]?)$/.exec(text);
+    if (found && VIEW.extent.has_units) {
+      empty.add(this.canvas);
+      this.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      return;
     }
-    window.scaleBarText = text;
+    if (found) {
+      const factor = { p: 1e-12, n: 1e-9, "\u00b5": 1e-6, "\u03bc": 1e-6, m: 1e-3, "": 1, k: 1e3, M: 1e6, G: 1e9 }[found[3]];
+      text = `${found[1]}${+(found[2] * factor).toPrecision(3)} px`;
+    }
     fillText.call(this, text, ...place);
   };
 

@@ -17,29 +17,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.image import StoredImage
-from pipeline.instance_names import COUNT
+from pipeline.instance_names import COUNT, instances_name
+from pipeline.object_table import Standing, find_objects
 from pipeline.view_channels import Look, look_at
+from pipeline.view_complete import has_listing
 from pipeline.view_find import Found, Labels, find_contents, find_probabilities
 from pipeline.view_layers import (
     ID_TYPES,
     SHOWN_TYPES,
     channel_layer,
     label_layer,
+    plain_type,
     probability_layer,
     rgb_layer,
     unsupported_codecs,
 )
+from pipeline.view_metadata import as_mapping, read_colours, read_label
 from pipeline.view_page import make_page, make_script
 from pipeline.view_place import Placement, World, layer_metadata, make_world, size_of
 from pipeline.view_site import Site
 from pipeline.view_start import make_config, make_extent, make_state
-from pipeline.view_table import MOST_OBJECTS, ObjectTable, label_properties, make_info, read_objects, read_properties
+from pipeline.view_table import (
+    MOST_OBJECTS,
+    ObjectTable,
+    list_numbers,
+    make_info,
+    read_objects,
+    read_properties,
+    too_many,
+)
 
-_MOST_COLOURS = 1000  # of label values: they are kept in the page's address
 _FEWEST_PLANES = 8  # of a volume that nobody segmented: fewer seen from the side are a line
 _INSTANCES_OPACITY, _CLASSES_OPACITY = 0.5, 0.4
 
@@ -52,7 +61,8 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     metadata contradict each other.
 
     Objects are shown at first, each in a colour of its own, and the classes they are made of are listed beside them:
-    touching objects can be told apart only by the former. Up to 100,000 objects bring their measurements along.
+    touching objects can be told apart only by the former. Up to 100,000 objects bring their measurements along, if all
+    of them were measured, and as they are numbered now.
 
     Parameters
     ----------
@@ -72,8 +82,6 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     ------
     InputError
         If nothing is there that can be shown.
-    UnreadableChunkError
-        If the coarse level of the image is damaged.
     """
     found = find_contents(str(location), None if image is None else str(image), name)
     others = [(item.image, found.places[item.name]) for item in found.labels]
@@ -140,9 +148,11 @@ class _Builder:
         if not self._can_show("The image", base, SHOWN_TYPES):
             return None
         look = look_at(base, position)
+        self.notes += look.notes
         itself = Placement({}, {})
         if look.is_rgb:
             self._add(rgb_layer(self._source(base, itself, "c^")))
+        if not look.channels:
             return look
         source = self._source(base, itself)
         for channel in look.channels:
@@ -162,17 +172,17 @@ class _Builder:
         selected = None
         for item in shown:
             table = self._read_table(item)
-            sources = [self._source(item.image, self._found.places[item.name])]
+            sources = [self._source(item.image, self._found.places[item.name], is_ours=bool(item.record))]
             if table is not None:
                 sources.append(self._table_source(table))
             layer = label_layer(
                 sources,
                 item.name,
-                colours={} if item.are_instances else _read_colours(label_properties(item.image.location)),
+                colours={} if item.are_instances else read_colours(read_label(item.image.location)),
                 opacity=_INSTANCES_OPACITY if item.are_instances else _CLASSES_OPACITY,
                 is_visible=item is visible,
                 has_channels="c" in item.image.axes,
-                listed=next(iter(table.numbers), None) if table else None,
+                listed=next(iter(list_numbers(table)), None) if table else None,
             )
             name = self._add(layer)
             selected = name if item is visible and table is not None and table.numbers else selected
@@ -183,27 +193,54 @@ class _Builder:
         for item in self._found.labels:
             if "model" not in item.record:
                 continue
-            scores = find_probabilities(self._found.location, item.name)
             what = f"probability/{item.name}"
+            try:
+                scores = find_probabilities(self._found.location, item.name)
+            except PipelineError as error:
+                self.notes.append(f"{what} is left out: {error}")
+                continue
             if scores is None or not self._can_show(what, scores, ("uint8", "float32")):
                 continue
-            source = self._source(scores, self._found.places[item.name])
-            classes = (item.record.get("model") or {}).get("classes") or ()
+            source = self._source(scores, self._found.places[item.name], is_ours=True)
+            classes = as_mapping(item.record.get("model")).get("classes") or ()
             for index in range(1, scores.size("c")):
-                label = classes[index] if index < len(classes) else f"class {index}"
+                label = str(classes[index]) if index < len(classes) else f"class {index}"
                 self._add(probability_layer(source, f"probability of {label}", index, scores.dtype))
 
     def _read_table(self, item: Labels) -> ObjectTable | None:
         """What is known of each object, unless it is too much or nothing."""
-        number = item.record.get(COUNT, 0) if item.are_instances else 0
-        if number > MOST_OBJECTS:
-            self.notes.append(
-                f"The measurements of {number:,} objects are left out: a browser reads up to {MOST_OBJECTS:,}."
-            )
-            return None
-        table = read_objects(self._found.location, item.name) if item.are_instances else None
-        table = table or read_properties(label_properties(item.image.location))
+        table = self._read_measurements(item) if item.are_instances else None
+        table = table or read_properties(read_label(item.image.location))
         return table if table is not None and table.ids else None
+
+    def _read_measurements(self, item: Labels) -> ObjectTable | None:
+        """The table of these objects, if it is complete and not of an earlier numbering."""
+        name = item.name.removesuffix(instances_name(""))
+        if instances_name(name) != item.name or not has_listing(self._found.location):
+            return None
+        try:
+            state = find_objects(self._found.location, name)
+        except PipelineError as error:
+            self.notes.append(f"The measurements of labels/{item.name} are left out: {error}")
+            return None
+        self.notes += [f"labels/{item.name}: {note}" for note in state.notes]
+        if state.instances == Standing.OTHER:
+            self.notes.append(
+                f"labels/{item.name}: its objects were made of other classes than labels/{name} has now; number them "
+                f"anew: segment-slide instances {self._found.location}"
+            )
+        if state.table in (Standing.OTHER, Standing.INCOMPLETE):
+            why = "of an earlier numbering" if state.table == Standing.OTHER else "not complete"
+            self.notes.append(
+                f"The measurements of labels/{item.name} are left out: they are {why}; run: "
+                f"segment-slide measure {self._found.location}"
+            )
+        if state.table != Standing.GOOD:
+            return None
+        if int(item.record[COUNT]) > MOST_OBJECTS:
+            self.notes.append(too_many(int(item.record[COUNT])))
+            return None
+        return read_objects(self._found.location, state.path, state.n_parts, self.notes)
 
     def _table_source(self, table: ObjectTable) -> str:
         folder = f"objects/{len(self.files)}"
@@ -213,18 +250,22 @@ class _Builder:
     def _can_show(self, what: str, image: StoredImage, types: tuple[str, ...]) -> bool:
         """Whether the viewer can read an array; else it is noted."""
         wrong = ""
-        if image.dtype not in types:
-            wrong = f"the viewer cannot show dtype {image.dtype}, but {', '.join(types)}"
+        if plain_type(image.dtype) not in types:
+            wrong = f"the viewer cannot show dtype {plain_type(image.dtype)}, but {', '.join(types)}"
         elif codecs := unsupported_codecs(dict(image.array().metadata.to_dict())):
             wrong = f"the viewer cannot decode {', '.join(sorted(codecs))}"
         if wrong:
             self.notes.append(f"{what} is left out: {wrong}.")
         return not wrong
 
-    def _source(self, image: StoredImage, placement: Placement, channel_name: str = "c") -> str:
+    def _source(
+        self, image: StoredImage, placement: Placement, channel_name: str = "c", *, is_ours: bool = False
+    ) -> str:
         store_path = self.stores.setdefault(image.location, f"data/{len(self.stores)}")
         folder = f"layers/{len(self.files)}"
-        described = layer_metadata(image, placement, self._world, store_path, channel_name=channel_name)
+        described = layer_metadata(
+            image, placement, self._world, store_path, channel_name=channel_name, is_ours=is_ours
+        )
         self.files |= {f"{folder}/{name}": content for name, content in described.items()}
         return f"@{folder}/|zarr{image.zarr_format}:"
 
@@ -236,13 +277,3 @@ class _Builder:
         name = next(candidate for candidate in candidates if candidate not in names)
         self.layers.append({**layer, "name": name})
         return name
-
-
-def _read_colours(label: Mapping[str, Any]) -> dict[int, str]:
-    """Colours that a label image gives its values, but for 0, which is transparent, and for too many."""
-    found = {}
-    for item in label.get("colors") or ():
-        value, rgba = (item.get("label-value"), item.get("rgba")) if isinstance(item, dict) else (None, None)
-        if isinstance(value, int) and value > 0 and isinstance(rgba, list) and len(rgba) >= 3:
-            found[value] = "#" + "".join(f"{int(np.clip(part, 0, 255)):02x}" for part in rgba[:3])
-    return found if len(found) <= _MOST_COLOURS else {}

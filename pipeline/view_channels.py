@@ -1,19 +1,20 @@
 """How an image's channels are shown at first: colours, names and intensities, from its metadata or a coarse level."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pipeline import store
+from pipeline.errors import UnreadableChunkError
 from pipeline.image import StoredImage
 from pipeline.thumbnail_layer import Frame, Layer
 from pipeline.thumbnail_page import find_ends
+from pipeline.view_metadata import as_mapping, as_number, read_content
 
 _SIDE_PX = 512  # of the coarse level that intensities are looked at in
 _WIDEST_PX = 2048  # of what is read of it: without a pyramid the coarsest level is the finest
+MOST_LAYERS = 32  # channels that a browser is given: each is a program of its own for the graphics card
 _MOST_VISIBLE = 4  # channels at first: more do not mix to colours that can be told apart
 _MOST_MEASURED = 16  # channels whose intensities are looked at; others span those of the first
 _PALETTES = {1: ("ffffff",), 2: ("00ff00", "ff00ff"), 3: ("ff0000", "00ff00", "0000ff")}
@@ -50,15 +51,31 @@ class Channel:
 
 @dataclass(frozen=True)
 class Look:
-    """An image: a photograph in one layer if `is_rgb`, else by channels; `is_bright` asks for white around it."""
+    """How an image is shown.
+
+    Attributes
+    ----------
+    is_rgb : bool
+        A photograph: its first three channels in one layer, under `channels`.
+    is_bright : bool
+        Asks for white around it.
+    channels : tuple of Channel
+        Those with a layer each.
+    notes : tuple of str
+        What is left out, or could not be read.
+    """
 
     is_rgb: bool
     is_bright: bool
     channels: tuple[Channel, ...]
+    notes: tuple[str, ...] = ()
 
 
 def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
     """Decide how an image is shown; reads one coarse level of the plane.
+
+    A damaged level costs the intensities that would have been looked up in it: those of the metadata are taken, or all
+    that the type holds.
 
     Parameters
     ----------
@@ -66,40 +83,57 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
         Its finest level.
     plane : mapping of str to int
         Which t and z.
-
-    Raises
-    ------
-    UnreadableChunkError
-        If what is read is damaged.
     """
-    n_channels = image.size("c")
+    n_channels, notes = image.size("c"), []
     described = read_omero(image)
     described = described if len(described) == n_channels else [{}] * n_channels
     stored = [_stored_colour(item) for item in described]
-    pixels = _read_coarse(image, plane)
-    is_photo = image.dtype == "uint8" and n_channels == 3 and (stored == _PRIMARIES or None in stored)
+    pixels: np.ndarray | None = None
+    try:
+        pixels = _read_coarse(image, plane)
+    except UnreadableChunkError as error:
+        notes.append(f"Intensities are those of the metadata, or all that the type holds: {error}")
+    is_photo = np.dtype(image.dtype).name == "uint8" and (
+        (n_channels == 3 and (stored == _PRIMARIES or None in stored)) or (n_channels == 4 and not any(stored))
+    )
     inner = dict(zip(image.axes, image.inner_chunks or image.chunks, strict=True))
-    is_bright = is_photo and float(np.median(pixels)) >= _BRIGHT
-    if is_photo and inner["c"] == n_channels:
-        return Look(True, is_bright, ())
+    is_rgb = is_photo and inner["c"] == n_channels
+    if is_photo and n_channels == 4:  # the fourth says what is opaque
+        stored, described = [*_PRIMARIES, "ffffff"], [*described[:3], {"label": "opacity", **described[3], "active": 0}]
+    channels = [
+        replace(channel, low=0.0, high=255.0) if is_photo else channel
+        for channel in _describe_channels(image, described, stored, pixels)
+    ]
+    is_bright = is_photo and pixels is not None and float(np.median(pixels[:3])) >= _BRIGHT
+    if is_rgb:
+        return Look(True, is_bright, tuple(channels[3:]), tuple(notes))
+    kept = sorted(channels, key=lambda channel: not channel.is_visible)[:MOST_LAYERS]
+    if len(kept) < len(channels):
+        notes.append(f"Of {len(channels)} channels {len(kept)} are shown; name an image of fewer to see the others.")
+    return Look(False, False, tuple(sorted(kept, key=lambda channel: channel.index)), tuple(notes))
+
+
+def _describe_channels(
+    image: StoredImage, described: list[dict[str, Any]], stored: list[str | None], pixels: np.ndarray | None
+) -> list[Channel]:
+    """All channels, the first four that are active visible."""
     colours = _choose_colours(stored)
     active = [index for index, item in enumerate(described) if item.get("active", True)] or [0]
     channels = []
     for index, item in enumerate(described):
-        low, high = (0.0, 255.0) if is_photo else _choose_window(item, pixels[min(index, len(pixels) - 1)], image.dtype)
-        name = str(item.get("label") or "").strip() or (f"channel {index}" if n_channels > 1 else "image")
+        measured = None if pixels is None else pixels[min(index, len(pixels) - 1)]
+        low, high = _choose_window(item, measured, image.dtype)
+        name = str(item.get("label") or "").strip() or (f"channel {index}" if len(described) > 1 else "image")
         shown = index in active[:_MOST_VISIBLE]
         channels.append(Channel(index, name, f"#{colours[index]}", low, high, shown))
-    return Look(False, False, tuple(channels))
+    return channels
 
 
 def read_omero(image: StoredImage) -> list[dict[str, Any]]:
     """What the "omero" block says of each channel; empty if there is none, or it is not one."""
-    attributes: Any = (store.read_attributes(image.location) or {}) if image.is_ome else {}
-    content = attributes.get("ome", attributes)
-    omero = content.get("omero") if isinstance(content, dict) else None
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    return [item if isinstance(item, dict) else {} for item in channels] if isinstance(channels, list) else []
+    omero = as_mapping(read_content(image.location).get("omero")) if image.is_ome else {}
+    channels = omero.get("channels")
+    return [as_mapping(item) for item in channels] if isinstance(channels, list) else []
 
 
 def _stored_colour(described: Mapping[str, Any]) -> str | None:
@@ -118,22 +152,31 @@ def _choose_colours(stored: list[str | None]) -> list[str]:
     return [palette[index % len(palette)] for index in range(len(stored))]
 
 
-def _choose_window(described: Mapping[str, Any], pixels: np.ndarray, dtype: str) -> tuple[float, float]:
+def limits_of(dtype: str) -> tuple[float, float]:
+    """What a type holds; of real numbers a part, so that the viewer can calculate with the ends.
+
+    >>> limits_of("uint8"), limits_of("int16")
+    ((0.0, 255.0), (-32768.0, 32767.0))
+    """
+    if np.dtype(dtype).kind in "ui":
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    most = float(np.finfo(np.float32).max) / 4
+    return -most, most
+
+
+def _choose_window(described: Mapping[str, Any], pixels: np.ndarray | None, dtype: str) -> tuple[float, float]:
     """The stored window, unless it spans all that the type can hold; else percentiles of the pixels."""
-    window = described.get("window")
-    window = window if isinstance(window, dict) else {}
-    low, high = (_number(window.get(end)) for end in ("start", "end"))
-    if low < high:
-        limits = np.iinfo(dtype) if np.dtype(dtype).kind in "ui" else None
-        if limits is None or not (low <= limits.min and high >= limits.max):
-            return low, high
-    low, high = find_ends(pixels)
-    return (low, high) if low < high else (min(low, 0.0), max(high, 1.0) if high <= 0 else high)
-
-
-def _number(value: object) -> float:
-    """A finite number, or NaN for what is none: any JSON may stand there."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+    window = as_mapping(described.get("window"))
+    least, most = limits_of(dtype)
+    low, high = (min(max(as_number(window.get(end)), least), most) for end in ("start", "end"))
+    whole = (least, most) if np.dtype(dtype).kind in "ui" else (0.0, 1.0)
+    if low < high and (low, high) != (least, most):
+        return low, high
+    if pixels is None:
+        return whole
+    low, high = (min(max(end, least), most) for end in find_ends(pixels))
+    low, high = (low, high) if low < high else (min(low, 0.0), max(high, 1.0) if high <= 0 else high)
+    return (low, high) if low < high else whole
 
 
 def _read_coarse(image: StoredImage, plane: Mapping[str, int]) -> np.ndarray:

@@ -9,21 +9,24 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pipeline.errors import InputError, OutputError, PipelineError
 from pipeline.lock import LOCK_NAME, hold
+from pipeline.view_export_place import MARK, check_own, check_place
 from pipeline.view_export_plan import ExportPlan, StoredCopy, check_room, plan_export
 from pipeline.view_files import OpenFile, digest
+from pipeline.view_readers import Readers
 from pipeline.view_site import Site
 
-MARK = "segment-slide-export.json"  # says that a folder may be replaced
 _PIECE_BYTES = 4 << 20
 _THREADS = 8  # an object store answers each request late, and many at once
-_BATCH = 1000  # files that are waited for together: an interruption has to wait for those that are under way only
+_BATCH = 1000  # files that are waited for together
+_ENDING_S = 30.0
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 
 Advance = Callable[[int], None]
@@ -46,6 +49,7 @@ def export(
     *,
     hard_links: bool = False,
     begin: Callable[[ExportPlan, int], Advance] | None = None,
+    listed: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Write a viewer with all that it shows.
 
@@ -54,12 +58,15 @@ def export(
     site : Site
         What to write.
     folder : str or Path
-        New, empty, or an earlier export, which stays as it is until the new one is whole and is then replaced.
+        New, empty, or an earlier export, which stays as it is until the new one is whole and is then replaced. Of a
+        link, the folder that it leads to. What nobody else may read in a store, nobody else may read here.
     hard_links : bool
         Link files on the same disk instead of copying them. Shards are never changed in place, only replaced, so
         that a link keeps what was there; but a program that does write in place then writes into both.
     begin : callable, optional
         Is told the plan and how many files are there already; what it returns is called with the bytes of each file.
+    listed : callable, optional
+        Is told from time to time how many files of the stores were found, before `begin` is called.
 
     Raises
     ------
@@ -68,10 +75,12 @@ def export(
     OutputError
         If it cannot be written.
     """
-    plan = plan_export(site, folder)
+    plan = plan_export(site, folder, listed)
     partial, replaced = (Path(f"{plan.folder}{ending}") for ending in (".partial", ".replaced"))
     for place in (plan.folder, partial, replaced):
-        _check_ours(place)
+        check_place(place)
+    for place in (partial, replaced):
+        check_own(place)
     mark = json.dumps({"program": "segment-slide", "shows": digest(repr(sorted(site.stores.items())).encode())})
     with _saying_where(plan.folder), hold(str(partial), lambda: None):
         if _read_mark(partial) not in (None, mark):
@@ -96,16 +105,6 @@ def _saying_where(folder: Path) -> Iterator[None]:
         raise OutputError(f"export={folder} cannot be written: {error}") from error
 
 
-def _check_ours(folder: Path) -> None:
-    """Refuse a folder with other people's files."""
-    names = set(os.listdir(folder)) - {LOCK_NAME} if folder.is_dir() else set()
-    if names and MARK not in names:
-        raise InputError(
-            f"export: {folder} holds {min(names)!r} and {len(names) - 1} more, but no {MARK}: it is no earlier export. "
-            f"Expected a folder that is new or empty. Name another, or remove what lies there."
-        )
-
-
 def _read_mark(folder: Path) -> str | None:
     path = folder / MARK
     return path.read_text() if path.exists() else None
@@ -119,6 +118,8 @@ def _is_copied(copy: StoredCopy, path: Path, *, hard_links: bool) -> bool:
         return False
     if not hard_links and copy.source is not None and os.path.samestat(found, os.stat(copy.source)):
         return False
+    if stat.S_IMODE(found.st_mode) & 0o666 & ~copy.found.mode:  # more may read it than its source
+        return False
     return (found.st_size, found.st_mtime_ns) == (copy.found.size, copy.found.mtime_ns)
 
 
@@ -129,15 +130,25 @@ def _fill(plan: ExportPlan, partial: Path, kept: set[str], hard_links: bool, adv
         _make_way(partial / name).write_bytes(content)
         advance(len(content))
     missing = [copy for copy in plan.copies if copy.target not in kept]
-    with ThreadPoolExecutor(_THREADS, "exporter") as workers:
+    with contextlib.closing(_Copiers()) as copiers:
         for first in range(0, len(missing), _BATCH):
             batch = missing[first : first + _BATCH]
-            for copy, linked in zip(
-                batch, workers.map(lambda copy: _take(copy, partial / copy.target, hard_links), batch), strict=True
-            ):
-                n_linked += linked
+            taken = [copiers.submit(_take, copy, partial / copy.target, hard_links) for copy in batch]
+            for copy, linked in zip(batch, taken, strict=True):
+                n_linked += linked.result()
                 advance(copy.found.size)
     return n_linked
+
+
+class _Copiers(Readers):
+    """Threads that copy; at the end those that are under way are waited for, unless their disk hangs."""
+
+    def __init__(self) -> None:
+        super().__init__(_THREADS, "exporter")
+
+    def close(self, wait_s: float = _ENDING_S) -> None:
+        """See `Readers`."""
+        super().close(wait_s)
 
 
 def _make_way(path: Path) -> Path:
@@ -152,12 +163,17 @@ def _take(copy: StoredCopy, target: Path, hard_links: bool) -> bool:
     _make_way(target)
     if hard_links and copy.source is not None and _link(copy.source, target):
         return True
-    with contextlib.closing(_open(copy)) as file, target.open("xb") as out:
+    with contextlib.closing(_open(copy)) as file, _create(target, copy.found.mode) as out:
         for start in range(0, file.size, _PIECE_BYTES):
             out.write(_read(copy, file, start))
     if copy.found.mtime_ns is not None:
         os.utime(target, ns=(copy.found.mtime_ns, copy.found.mtime_ns))
     return False
+
+
+def _create(target: Path, mode: int) -> IO[bytes]:
+    """A new file for those who may have its source, as far as the umask lets them."""
+    return os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 
 def _link(source: str, target: Path) -> bool:
@@ -211,9 +227,17 @@ def _put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
     """Let the new folder take the old one's place; killed in between, the same command does the rest."""
     if replaced.exists():
         shutil.rmtree(replaced)
-    if folder.exists():
-        folder.rename(replaced)
     (partial / LOCK_NAME).unlink()
+    if folder.exists():
+        _keep_access(folder, partial)
+        folder.rename(replaced)
     partial.rename(folder)
     if replaced.exists():
         shutil.rmtree(replaced)
+
+
+def _keep_access(before: Path, after: Path) -> None:
+    """Let those into a folder, and only those, who were let into the one whose place it takes."""
+    with contextlib.suppress(PermissionError):  # of a group that this user is not in
+        os.chown(after, -1, before.stat().st_gid)
+    shutil.copystat(before, after)

@@ -2,21 +2,23 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import store
 from pipeline.errors import InputError
-from pipeline.store import is_remote, join, resolve_location
-from pipeline.view_files import Files, ListedFile
+from pipeline.store import join
+from pipeline.view_chunks import METADATA, array_files
+from pipeline.view_export_place import resolve_target
+from pipeline.view_files import Files, ListedFile, split_path
 from pipeline.view_site import Site, client_files
-from pipeline.view_store import is_below, open_files
+from pipeline.view_store import open_files
 
 PAGES = "v/view"  # the client derives addresses from a path of this form
 _DISK_BLOCK_BYTES = 4096
-_METADATA = (*store.ZARR_METADATA, ".zattrs", ".zmetadata")
+_TOLD_FILES = 1000
 _START_PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -36,7 +38,11 @@ class StoredCopy:
     target: str
     files: Files
     found: ListedFile
-    source: str | None  # its path, if it is local: may be linked
+
+    @property
+    def source(self) -> str | None:
+        """Its path, if it is local: may be linked."""
+        return self.found.source
 
 
 @dataclass(frozen=True)
@@ -66,20 +72,34 @@ class ExportPlan:
         return sum(map(len, self.pages.values())) + sum(copy.found.size for copy in self.copies)
 
 
-def plan_export(site: Site, folder: str | Path) -> ExportPlan:
-    """List what an export takes along; of a store only what a viewer reads of it: metadata and levels.
+def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | None = None) -> ExportPlan:
+    """List what an export takes along; of a store only what a viewer reads of it: metadata, and chunks of levels.
+
+    Parameters
+    ----------
+    site : Site
+        What to write.
+    folder : str or Path
+        Where to.
+    listed : callable, optional
+        Is told from time to time how many files were found.
 
     Raises
     ------
     InputError
         If the folder is no place for it, or a store cannot be copied.
     """
-    target = _check_folder(site, str(folder))
+    target = resolve_target(site, str(folder))
     pages = {
         "index.html": _START_PAGE.encode(),
         **{f"{PAGES}/{path}": content for path, content in {**client_files(), **site.files}.items()},
     }
-    copies = [copy for prefix, location in site.stores.items() for copy in _list_store(prefix, location)]
+    copies = []
+    for prefix, location in site.stores.items():
+        for copy in _list_store(prefix, location):
+            copies.append(copy)
+            if listed and len(copies) % _TOLD_FILES == 0:
+                listed(len(copies))
     return ExportPlan(target, pages, tuple(copy for copy in copies if copy.target not in pages))
 
 
@@ -89,7 +109,7 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
     Raises
     ------
     InputError
-        If the folder's disk has too little room.
+        If the folder's disk has too little room, or too few inodes where it has a fixed number of them.
     """
     device = os.stat(folder).st_dev
     sizes = [len(content) for content in plan.pages.values()]
@@ -104,40 +124,32 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
             f"export={plan.folder} needs {needed / 1e9:,.3f} GB more on its disk, which has {free / 1e9:,.3f} GB free. "
             f"Make room, name a folder on another disk, or use --hard-links on the disk where the stores lie."
         )
-
-
-def _check_folder(site: Site, folder: str) -> Path:
-    if is_remote(folder):
-        raise InputError(f"export={folder}, expected a local folder; export to one, and copy that to {folder}.")
-    target = Path(resolve_location(folder))
-    real = os.path.realpath(target)
-    if target.exists() and not target.is_dir():
-        raise InputError(f"export={folder} is a file, expected a folder that is new, empty, or an earlier export.")
-    for location in site.stores.values():
-        root = "" if is_remote(location) else os.path.realpath(location)
-        if root and (real == root or is_below(real, root) or is_below(root, real)):
-            raise InputError(f"export={folder} and {location} lie in each other; name a folder beside it.")
-    return target
+    disk = os.statvfs(folder)
+    if disk.f_files and len(sizes) > disk.f_favail:  # folders need some too: few, beside the files in them
+        raise InputError(
+            f"export={plan.folder} needs {len(sizes):,} files more on its disk, which has room for "
+            f"{disk.f_favail:,} (inodes). Remove files, or name a folder on another disk."
+        )
 
 
 def _list_store(prefix: str, location: str) -> Iterator[StoredCopy]:
     files = open_files(location)
-    for path in _shown_paths(location, files):
+    for path, is_wanted in _shown_paths(location, files):
         for found in files.walk(path):
-            source = None if is_remote(location) else os.path.realpath(join(resolve_location(location), found.key))
-            yield StoredCopy(f"{PAGES}/{prefix}/{found.key}", files, found, source)
+            if is_wanted(found.key):
+                yield StoredCopy(f"{PAGES}/{prefix}/{found.key}", files, found)
 
 
-def _shown_paths(location: str, files: Files) -> list[str]:
-    """Metadata and levels of an image, but not what else lies in its folder; all of what is no image."""
-    attributes = store.read_attributes(location)
-    multiscales = _multiscales(attributes or {})
-    if not multiscales:
-        return [""]
-    levels = [str(dataset["path"]) for multiscale in multiscales for dataset in multiscale["datasets"]]
+def _shown_paths(location: str, files: Files) -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """Metadata and levels of an image, or a bare array, each with a test for keys: not what else lies there."""
+    multiscales = _multiscales(store.read_attributes(location) or {})
+    levels = [str(dataset["path"]) for multiscale in multiscales for dataset in multiscale["datasets"]] or [""]
     above = {"/".join(level.split("/")[:depth]) for level in levels for depth in range(1, level.count("/") + 1)}
-    metadata = [join(group, name) for group in sorted({"", *above}) for name in _METADATA]
-    return [*metadata, *dict.fromkeys(levels)]
+    for group in sorted({"", *above}) if multiscales else ():
+        yield from ((join(group, name), lambda _: True) for name in METADATA)
+    for level in dict.fromkeys(levels):
+        split_path(level)  # refuses what could lead out
+        yield level, array_files(files, level, location)
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -39,11 +39,21 @@ class OpenFile(Protocol):
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as a listing tells it; without a time of change, nobody can say whether a copy is still good."""
+    """A file as a listing tells it; without a time of change, nobody can say whether a copy is still good.
+
+    Attributes
+    ----------
+    mode : int
+        Who may read and write it, as far as the store tells.
+    source : str or None
+        Its path without links, if it is local.
+    """
 
     key: str
     size: int
     mtime_ns: int | None
+    mode: int = 0o666
+    source: str | None = None
 
 
 class Files(Protocol):

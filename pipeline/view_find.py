@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import store
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.image import StoredImage, describe_image
 from pipeline.instance_names import COUNT, instances_name
 from pipeline.output import label_group, probability_group
 from pipeline.record import ATTRIBUTE
 from pipeline.thumbnail import find_image
 from pipeline.thumbnail_layer import Layer
+from pipeline.view_complete import count_missing
+from pipeline.view_metadata import as_mapping, read_content, read_names, read_own_record
 from pipeline.view_place import Placement, place_described, place_recorded
+
+Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Found:
     places : mapping of str to Placement
         Where each lies, by its name.
     notes : tuple of str
-        What is not there.
+        What is not there, or not complete, or not certain.
     """
 
     location: str
@@ -98,77 +102,156 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
     if between and name is None and "/" not in tail and store.read_attributes(head) is not None:
         location, name = head, tail
     notes: list[str] = []
-    labels = _list_labels(location, name, notes)
-    shown, first = _find_base(location, image, labels)
-    if shown is None:
+    listed = read_names(location, notes)
+    wanted = _choose_names(location, listed, name)
+    there = [found for item in sorted(listed) if (found := _open_labels(location, item, notes, item in wanted))]
+    labels = [item for item in there if item.name in wanted and _is_numbered(location, item, notes)]
+    sources = _find_sources(location, image, there, labels)
+    base = _find_base(location, image, labels, sources)
+    if base is None:
         if not labels:
-            raise InputError(f"{location} holds neither an image nor labels that can be shown.")
+            raise InputError(f"{location} holds neither an image nor labels that can be shown. {' '.join(notes)}")
         notes.append(f"The image that {location} was made from is not where it was; name it: --image PATH.")
-    base = shown or labels[0].image
-    places = {item.name: _place(item, base, first, labels) for item in labels}
-    return Found(location, base, shown is not None, tuple(labels), places, tuple(notes))
+    below = base or labels[0].image
+    if image is not None and not sources and any(item.record for item in labels):
+        notes.append(
+            f"{image} is not the image that was segmented: its size is another, so that labels lie by metadata."
+        )
+    for item in labels:
+        notes += _describe_state(location, item)
+    placed = {item.name: _place(item, below, sources.get(item.name), notes) for item in labels}
+    places = {key: place for key, place in placed.items() if place is not None}
+    shown = tuple(item for item in labels if item.name in places)
+    return Found(location, below, base is not None, shown, places, tuple(notes))
 
 
-def _list_labels(location: str, name: str | None, notes: list[str]) -> list[Labels]:
-    attributes: Any = store.read_attributes(location, "labels") or {}
-    listed = [str(item) for item in (attributes.get("ome") or attributes).get("labels") or []]
-    if name is not None and name not in listed:
+def _choose_names(location: str, listed: list[str], name: str | None) -> set[str]:
+    if name is None:
+        return set(listed)
+    if name not in listed:
         there = f"there are {', '.join(sorted(listed))}" if listed else "there are none"
         raise InputError(f"name={name!r}: {location} lists no such label image; {there}.")
-    wanted = listed if name is None else [item for item in listed if item in (name, instances_name(name))]
-    found = []
-    for item in sorted(wanted):
-        group = store.join(location, label_group(item))
-        try:
-            image = describe_image(group)
-        except InputError as error:
-            notes.append(f"labels/{item} is left out: {error}")
+    return {name, instances_name(name)}
+
+
+def _open_labels(location: str, name: str, notes: list[str], is_wanted: bool) -> Labels | None:
+    """One label image; also those that are not shown tell which image was segmented, but nothing is said of them."""
+    group = store.join(location, label_group(name))
+    said = notes if is_wanted else []
+    try:
+        image = describe_image(group)
+        return Labels(name, image, read_own_record(group, said))
+    except PipelineError as error:
+        said.append(f"labels/{name} is left out: {error}")
+        return None
+
+
+def _is_numbered(location: str, item: Labels, notes: list[str]) -> bool:
+    if not item.are_instances or isinstance(item.record.get(COUNT), int):
+        return True
+    notes.append(
+        f"labels/{item.name} is left out: its objects are not all numbered yet; go on with: "
+        f"segment-slide instances {location}"
+    )
+    return False
+
+
+def _describe_state(location: str, item: Labels) -> list[str]:
+    """What is missing of labels that we write, and what is not shown of others."""
+    notes = []
+    n_missing, n_files = count_missing(item.image) if item.record else (0, 0)
+    if n_missing:
+        command = f"instances {location}" if item.are_instances else "segment …, as it was begun"
+        notes.append(
+            f"labels/{item.name}: {n_missing:,} of {n_files:,} blocks are not done and look like background; "
+            f"go on with: segment-slide {command}"
+        )
+    if item.image.size("c") > 1:
+        notes.append(f"labels/{item.name} has {item.image.size('c')} channels, of which the first is shown.")
+    return notes
+
+
+def _find_sources(location: str, image: str | None, there: list[Labels], shown: list[Labels]) -> dict[str, Segmented]:
+    """From which level of which image labels were made, as records know it, by the name of the labels."""
+    chosen = None if image is None else describe_image(image)
+    found: dict[str, Segmented] = {}
+    classes = {item.name: item for item in there if "model" in item.record}
+    order = [item for item in shown if item.record] + [item for item in there if item not in shown and item.record]
+    for item in order:
+        owner = next((other for name, other in classes.items() if instances_name(name) == item.name), None)
+        source, where = (item if item.name in classes else owner), location
+        if source is None and item.are_instances:
+            source, where = _follow(item)
+        if source is None:
             continue
-        record = (store.read_attributes(group) or {}).get(ATTRIBUTE) or {}
-        labels = Labels(item, image, record)
-        if labels.are_instances and not isinstance(record.get(COUNT), int):
-            notes.append(f"labels/{item} is left out: its objects are not all numbered yet; go on with: instances.")
-            continue
-        found.append(labels)
+        segmented = source.record.get("input") or {}
+        if chosen is not None:
+            level = _match(chosen, segmented, source)
+        else:
+            layer = find_image(where, segmented, Layer(source.image, {"t": 0, "z": 0}))
+            level = None if layer is None else (layer.base, layer.plane)
+        if level is not None:
+            found[item.name] = level
     return found
 
 
+def _follow(item: Labels) -> tuple[Labels | None, str]:
+    """The map of classes in another store that objects were made of, and that store."""
+    group = str((item.record.get("input") or {}).get("location", ""))
+    where, between, name = group.rpartition("/labels/")
+    if not between:
+        return None, where
+    try:
+        source = Labels(name, describe_image(group), read_own_record(group, []))
+    except PipelineError:  # it is not there any more: who only looks needs it for the image's address
+        return None, where
+    return (source if "model" in source.record else None), where
+
+
+def _match(image: StoredImage, segmented: Mapping[str, Any], labels: Labels) -> Segmented | None:
+    """The level of a given image that is as large as the one that was segmented, if the recorded one is."""
+    number = int(segmented.get("level", 0))
+    try:
+        level = describe_image(image.location, level=number) if image.is_ome else image
+    except InputError:  # it has fewer levels
+        return None
+    axes, shape = str(segmented.get("axes") or ""), segmented.get("shape") or ()
+    wanted = {axis: size for axis, size in zip(axes, shape, strict=False) if axis != "c"}
+    wanted = wanted or {axis: labels.image.size(axis) for axis in "yx"}
+    if any(level.size(axis) != size for axis, size in wanted.items()):
+        return None
+    first = {axis: int(ends[0]) for axis, ends in (segmented.get("ranges") or {}).items()}
+    return level, {axis: first.get(axis, 0) for axis in "tz"}
+
+
 def _find_base(
-    location: str, image: str | None, labels: list[Labels]
-) -> tuple[StoredImage | None, tuple[StoredImage, Mapping[str, int]] | None]:
-    """The image's finest level; and, where a record knows it, the level that was segmented with its first planes."""
+    location: str, image: str | None, labels: list[Labels], sources: Mapping[str, Segmented]
+) -> StoredImage | None:
+    """The image's finest level."""
     if image is not None:
-        return describe_image(image), None
-    for item in labels:
-        segmented = item.record.get("input") if "model" in item.record else None
-        found = segmented and find_image(location, segmented, Layer(item.image, {"t": 0, "z": 0}))
-        if found:
-            base = describe_image(found.base.location) if found.base.is_ome else found.base
-            return base, (found.base, found.plane)
-    if not labels or _holds_image(location):
-        return describe_image(location), None
-    return None, None
+        return describe_image(image)
+    first = next((sources[item.name] for item in labels if item.name in sources), next(iter(sources.values()), None))
+    if first is not None:
+        return describe_image(first[0].location) if first[0].is_ome else first[0]
+    return describe_image(location) if not labels or _holds_image(location) else None
 
 
 def _holds_image(location: str) -> bool:
     """Whether the root is an image, and not a segmentation that shows itself as one."""
-    root: Any = store.read_attributes(location) or {}
-    return "multiscales" in root.get("ome", root) and "shows" not in (root.get(ATTRIBUTE) or {})
+    ours = as_mapping((store.read_attributes(location) or {}).get(ATTRIBUTE))
+    return "multiscales" in read_content(location) and "shows" not in ours
 
 
-def _place(
-    item: Labels,
-    base: StoredImage,
-    recorded: tuple[StoredImage, Mapping[str, int]] | None,
-    labels: list[Labels],
-) -> Placement:
+def _place(item: Labels, base: StoredImage, source: Segmented | None, notes: list[str]) -> Placement | None:
     """By the record if it is of this image and these labels have its shape; else by metadata."""
-    if recorded is None or not item.record:
-        return place_described(item.image, base)
-    segmented, first = recorded
-    if all(item.image.size(axis) == segmented.size(axis) for axis in "yx"):
-        return place_recorded(segmented, base, first)
-    return place_described(item.image, base)
+    if source is not None and source[0].location == base.location:
+        segmented, first = source
+        if all(item.image.size(axis) == segmented.size(axis) for axis in "yx"):
+            return place_recorded(segmented, base, first)
+    place, doubt = place_described(item.image, base)
+    if doubt:
+        notes.append(f"labels/{item.name} {doubt}")
+    return place
 
 
 def find_probabilities(location: str, name: str) -> StoredImage | None:

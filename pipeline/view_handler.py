@@ -9,7 +9,6 @@ import asyncio
 import logging
 import re
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -19,6 +18,7 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from pipeline.view_files import Files, MemoryFile, OpenFile
 from pipeline.view_range import UnsatisfiableRangeError, parse_range
+from pipeline.view_readers import Readers
 from pipeline.view_site import POLICY, Site, client_files
 from pipeline.view_store import open_files
 
@@ -54,16 +54,15 @@ class Content:
     def __init__(self, site: Site) -> None:
         pages = {**client_files(), **site.files}
         self._pages = {path: MemoryFile(content) for path, content in pages.items()}
-        self._stores: dict[str, tuple[Files, ThreadPoolExecutor]] = {
-            path: (open_files(location), ThreadPoolExecutor(_THREADS, "view-reader"))
-            for path, location in site.stores.items()
+        self._stores: dict[str, tuple[Files, Readers]] = {
+            path: (open_files(location), Readers(_THREADS, "view-reader")) for path, location in site.stores.items()
         }
 
     def page(self, path: str) -> MemoryFile | None:
         """A page or a file of the client."""
         return self._pages.get(path or "index.html")
 
-    def split(self, path: str) -> tuple[Files, ThreadPoolExecutor, str]:
+    def split(self, path: str) -> tuple[Files, Readers, str]:
         """The store that a path leads into, the threads that read it, and the key in it; 404 if there is none."""
         parts = path.split("/")
         for n_parts in range(len(parts) - 1, 0, -1):
@@ -74,7 +73,7 @@ class Content:
     def close(self) -> None:
         """Let go of the readers; what they are at is not waited for."""
         for _, readers in self._stores.values():
-            readers.shutdown(wait=False, cancel_futures=True)
+            readers.close()
 
 
 class ViewHandler(RequestHandler):
@@ -140,7 +139,7 @@ class ViewHandler(RequestHandler):
             raise Finish
         return "/".join(parts[2:])
 
-    async def _send(self, file: OpenFile, readers: ThreadPoolExecutor | None) -> None:
+    async def _send(self, file: OpenFile, readers: Readers | None) -> None:
         """Answer with a file or a part of it; `readers` are the threads to read in."""
         self.set_header("Accept-Ranges", "bytes")
         if file.tag:
@@ -172,7 +171,7 @@ class ViewHandler(RequestHandler):
         self.set_header("Content-Range", f"bytes {found[0]}-{found[1] - 1}/{file.size}")
         return found
 
-    async def _send_bytes(self, file: OpenFile, readers: ThreadPoolExecutor | None, start: int, stop: int) -> None:
+    async def _send_bytes(self, file: OpenFile, readers: Readers | None, start: int, stop: int) -> None:
         for first in range(start, stop, _PIECE_BYTES):
             last = min(stop, first + _PIECE_BYTES)
             try:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.view_channels import Channel
+import numpy as np
+
+from pipeline.view_channels import Channel, limits_of
 
 SHOWN_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")  # as intensities
 ID_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64")  # as labels
@@ -60,14 +62,13 @@ def channel_layer(source: str, channel: Channel, dtype: str, *, has_axis: bool) 
     channel : Channel
         Colour, name and window.
     dtype : str
-        Of the pixels; real ones may be not finite, which is shown black.
+        Of the pixels, in any byte order; real ones may be not finite, which is shown black.
     has_axis : bool
         Whether the image has a channel axis.
     """
-    span = channel.high - channel.low
-    window = [channel.low - span / 2, channel.high + span]
-    if dtype.startswith("uint"):
-        window = [max(0.0, window[0]), min(2.0 ** (8 * int(dtype[4:]) // 8) - 1, window[1])]
+    dtype = plain_type(dtype)
+    span, (least, most) = channel.high - channel.low, limits_of(dtype)
+    window = [max(least, channel.low - span / 2), min(most, channel.high + span)]
     shown = {"range": [channel.low, channel.high], "window": window}
     layer = {
         "type": "image",
@@ -85,7 +86,7 @@ def channel_layer(source: str, channel: Channel, dtype: str, *, has_axis: bool) 
 
 def probability_layer(source: str, name: str, index: int, dtype: str, *, has_axis: bool = True) -> dict[str, Any]:
     """How probable a class is, as colours over the image; hidden at first."""
-    full = 255 if dtype == "uint8" else 1
+    full = 255 if plain_type(dtype) == "uint8" else 1
     layer = {
         "type": "image",
         "name": name,
@@ -134,6 +135,15 @@ def label_layer(
 def _at_channel(index: int) -> dict[str, Any]:
     """The axis that the viewer derives from "c" of type channel, held at one place."""
     return {"localDimensions": {"c'": [1, ""]}, "localPosition": [index]}
+
+
+def plain_type(dtype: str) -> str:
+    """Name of a type without the order of its bytes, which the viewer reads either way.
+
+    >>> plain_type(">u2"), plain_type("uint16")
+    ('uint16', 'uint16')
+    """
+    return np.dtype(dtype).name
 
 
 def unsupported_codecs(metadata: Mapping[str, Any]) -> set[str]:

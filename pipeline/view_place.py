@@ -10,6 +10,7 @@ scale and labels without any calibration cannot shift a layer or be refused by t
 """
 
 import json
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,10 @@ from pipeline.calibration import MICROMETRES
 from pipeline.errors import InputError
 from pipeline.image import StoredImage, describe_image
 from pipeline.thumbnail_layer import lie
+from pipeline.view_complete import keep_complete
 
 _TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows
+_METRES = 1e-6  # of a micrometre
 _SPACE, _PLACES = "zyx", "tzyx"
 
 
@@ -56,8 +59,11 @@ class World:
         return "".join(self.scale)
 
     def side(self, axis: str) -> float:
-        """Size of a voxel in units of the smallest of the spatial ones, as the viewer counts zoom."""
-        return self.scale[axis] / min(self.scale[a] for a in self.axes if a in _SPACE)
+        """Size of a voxel in units of the smallest of the spatial ones, as the viewer counts zoom: all in SI."""
+        return self._si(axis) / min(self._si(a) for a in self.axes if a in _SPACE)
+
+    def _si(self, axis: str) -> float:
+        return self.scale[axis] * (1.0 if self.units[axis] is None else _METRES)
 
 
 def make_world(base: StoredImage, others: Sequence[tuple[StoredImage, Placement]], *, is_volume: bool) -> World:
@@ -107,18 +113,47 @@ def place_recorded(segmented: StoredImage, base: StoredImage, first: Mapping[str
     return Placement(step, start)
 
 
-def place_described(image: StoredImage, base: StoredImage) -> Placement:
-    """Where an image lies over another by their metadata, or by counts of pixels where those cannot both be right."""
+def place_described(image: StoredImage, base: StoredImage) -> tuple[Placement | None, str]:
+    """Where labels lie over an image by their metadata, or by counts of pixels where those cannot both be right.
+
+    Returns
+    -------
+    Placement or None
+        None if neither can be: the proportions are others.
+    str
+        What is to be said of it: "" if it is certain.
+    """
     axes = [axis for axis in image.axes if axis in base.axes and axis != "c"]
     described = {axis: _relate(image, base, axis) for axis in axes}
     is_whole = all(image.size(axis) == base.size(axis) for axis in "yx")
-    step, start = {}, {}
+    step, start, doubtful = {}, {}, []
     for axis in axes:
         found = described[axis]
         if found is None or (is_whole and abs(found[0] - 1) > 0.01):
+            known = size_of(image, axis) is not None and size_of(base, axis) is not None
+            if axis in _SPACE and (known or image.size(axis) != base.size(axis)):
+                doubtful.append(axis)
             found = _by_counts(image, base, axis)
         step[axis], start[axis] = found
-    return Placement(step, start)
+    if not doubtful:
+        return Placement(step, start), ""
+    sides = f"{image.size('y'):,} × {image.size('x'):,} px over {base.size('y'):,} × {base.size('x'):,}"
+    if set(doubtful) & set("yx") and not _are_similar(image, base):
+        return None, f"is left out: its calibration contradicts the image's, and its proportions are others ({sides})."
+    return Placement(step, start), (
+        f"lies by counts of pixels ({sides}), as its calibration along {', '.join(doubtful)} and the image's "
+        f"contradict each other: it is taken for the whole of it, which may be wrong."
+    )
+
+
+def _are_similar(image: StoredImage, base: StoredImage) -> bool:
+    """Whether one ratio makes both sides as large as the other's, but for a pixel that a level rounds away."""
+    least, most = [], []
+    for axis in "yx":
+        given, wanted = image.size(axis), base.size(axis)
+        least.append(min(wanted / (given + 1), (wanted - 1) / given))
+        most.append(max(wanted / max(given - 1, 0.5), (wanted + 1) / given))
+    return max(least) <= min(most)
 
 
 def _relate(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, float] | None:
@@ -160,7 +195,13 @@ def list_levels(image: StoredImage) -> list[StoredImage]:
 
 
 def layer_metadata(
-    image: StoredImage, placement: Placement, world: World, folder: str, *, channel_name: str = "c"
+    image: StoredImage,
+    placement: Placement,
+    world: World,
+    folder: str,
+    *,
+    channel_name: str = "c",
+    is_ours: bool = False,
 ) -> dict[str, bytes]:
     """Files that describe one layer to the viewer.
 
@@ -176,6 +217,8 @@ def layer_metadata(
         Where its store's files are to be had, as "data/0".
     channel_name : str
         What the channel axis is called: "c^" makes all channels of a pixel available at once, if a chunk has them.
+    is_ours : bool
+        Whether a run of ours writes it, which may not have finished: incomplete coarse levels are left out.
 
     Returns
     -------
@@ -183,7 +226,8 @@ def layer_metadata(
         By file name.
     """
     datasets = []
-    for level in list_levels(image):
+    levels = list_levels(image)
+    for level in keep_complete(levels) if is_ours else levels:
         scale, translation = [], []
         for axis in image.axes:
             step, start = lie(level, image, axis) if axis in _PLACES else (1.0, 0.0)
@@ -192,7 +236,7 @@ def layer_metadata(
             scale.append(step * outer * unit)
             translation.append((placement.start.get(axis, 0.0) + start * outer) * unit)
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
-        path = store.join("../..", folder, level.array_path)
+        path = store.join("../..", folder, urllib.parse.quote(level.array_path))  # "#" would end an address
         datasets.append({"path": path, "coordinateTransformations": transformations})
     axes = [_axis(axis, world, channel_name) for axis in image.axes]
     multiscale = {"axes": axes, "datasets": datasets}

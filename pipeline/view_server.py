@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
+from tornado import iostream
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
@@ -19,6 +20,8 @@ from pipeline.view_site import Site
 
 ADDRESS = "127.0.0.1"
 _CLOSING_S = 5.0
+_IDLE_S = 60  # without a request, or with half of one
+_MOST_CONNECTIONS = 256  # a browser opens 6; each needs a file descriptor, of which a process has 1024
 
 
 class ViewServer:
@@ -52,7 +55,7 @@ class ViewServer:
         application = Application(
             default_handler_class=ViewHandler, default_handler_args=arguments, log_function=lambda _: None
         )
-        server = HTTPServer(application, max_body_size=1 << 16, body_timeout=30, idle_connection_timeout=300)
+        server = _Server(application, max_body_size=1 << 16, body_timeout=30, idle_connection_timeout=_IDLE_S)
         server.add_socket(listener)
         stopped = asyncio.Event()
         self._stop.set_result((asyncio.get_running_loop(), stopped))
@@ -76,6 +79,25 @@ class ViewServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Server(HTTPServer):
+    """Hangs up on who opens more connections than any browser."""
+
+    _n_open = 0
+
+    def handle_stream(self, stream: iostream.IOStream, address: tuple[Any, ...]) -> None:
+        """See `tornado.tcpserver.TCPServer`."""
+        if self._n_open >= _MOST_CONNECTIONS:
+            stream.close()
+            return
+        self._n_open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """See `tornado.httputil.HTTPServerConnectionDelegate`."""
+        self._n_open -= 1
+        super().on_close(server_conn)
 
 
 def _bind(port: int) -> socket.socket:

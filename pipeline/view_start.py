@@ -51,6 +51,7 @@ def make_state(
         "title": title,
         "dimensions": {axis: _dimension(world, axis) for axis in axes},
         "position": [places[axis] for axis in axes],
+        "displayDimensions": [axis for axis in axes if axis != "t"],  # zoom is counted in the smallest of them
         "layers": list(layers),
         "layout": "4panel-alt" if is_volume else "xy",
         "showAxisLines": False,

@@ -42,15 +42,16 @@ class LocalFiles:
     def walk(self, path: str) -> Iterator[ListedFile]:
         """See `Files`; links that lead out of the store or in a circle are refused."""
         root = os.path.realpath(self._location)
-        return self._walk(root, path, (os.path.realpath(os.path.join(root, *split_path(path))),))
+        return self._walk(root, path, os.path.realpath(os.path.join(root, *split_path(path))), ())
 
     def _resolve(self, key: str) -> tuple[str, str]:
         root = os.path.realpath(self._location)
         return root, os.path.realpath(os.path.join(root, *split_key(key)))
 
-    def _walk(self, root: str, key: str, above: tuple[str, ...]) -> Iterator[ListedFile]:
-        real, where = above[-1], join(self._location, key)
-        if real in above[:-1]:
+    def _walk(self, root: str, key: str, real: str, above: tuple[str, ...]) -> Iterator[ListedFile]:
+        """Files at and below a path without links, which lies in the folders `above`."""
+        where = join(self._location, key)
+        if real in above:
             raise InputError(f"{where} leads in a circle, back to {real}; remove that link.")
         if real != root and not is_below(real, root):
             raise InputError(
@@ -65,10 +66,12 @@ class LocalFiles:
         except OSError as error:
             raise InputError(f"{where} cannot be read: {error}") from error
         if stat.S_ISREG(found.st_mode):
-            yield ListedFile(key, found.st_size, found.st_mtime_ns)
+            yield ListedFile(key, found.st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode) & 0o666, real)
         for name in names:
-            inner = os.path.realpath(os.path.join(real, name))
-            yield from self._walk(root, f"{key}/{name}".lstrip("/"), (*above, inner))
+            inner = os.path.join(real, name)
+            if os.path.islink(inner):
+                inner = os.path.realpath(inner)
+            yield from self._walk(root, f"{key}/{name}".lstrip("/"), inner, (*above, real))
 
 
 def is_below(path: str, root: str) -> bool:

@@ -5,18 +5,32 @@ import getpass
 import json
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows import browser
 from flows import view as flow
 from flows.view import tunnel_command
-from tests.flows.support import noise, run_here, start, tree, write_ome, write_segmentation
+from tests.flows.support import (
+    free_port,
+    noise,
+    run_here,
+    start,
+    tree,
+    wait_until,
+    write_array,
+    write_group,
+    write_ome,
+    write_segmentation,
+)
 
 DEADLINE_S = 240  # for what hangs
 
@@ -34,7 +48,11 @@ def output(tmp_path_factory) -> Path:
 
 def start_view(*arguments: object, **environment: str) -> tuple[subprocess.Popen[str], list[str]]:
     """A running viewer, with what it printed up to its last line."""
-    process = start("view", *arguments, "--no-browser", **environment)
+    return read_start(start("view", *arguments, "--no-browser", **environment))
+
+
+def read_start(process: subprocess.Popen[str]) -> tuple[subprocess.Popen[str], list[str]]:
+    """A process with what it printed up to its last line."""
     watch = threading.Timer(DEADLINE_S, process.kill)
     watch.start()
     lines = []
@@ -102,6 +120,16 @@ def test_the_tunnel_leads_to_where_one_came_in(environment, told, monkeypatch):
     assert tunnel_command(4711, environment) == f"ssh -N -L 4711:127.0.0.1:4711 {told.format(user='ana')}"
 
 
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("No username")])
+def test_a_user_without_a_name_is_left_to_be_filled_in(error, monkeypatch):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", fail)
+    told = tunnel_command(4711, {"SSH_CONNECTION": "10.0.0.1 5 10.0.0.2 22"})
+    assert told == "ssh -N -L 4711:127.0.0.1:4711 USER@10.0.0.2"
+
+
 @pytest.mark.parametrize("environment", [{}, {"SSH_CONNECTION": ""}, {"SSH_CONNECTION": "odd"}])
 def test_without_ssh_there_is_no_tunnel(environment):
     assert tunnel_command(4711, environment) is None
@@ -123,7 +151,13 @@ def test_the_browser_opens_where_somebody_sees_it(environment, arguments, opens,
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     opened = []
-    monkeypatch.setattr(flow.webbrowser, "open", opened.append)
+
+    @contextlib.contextmanager
+    def note(url, _):
+        opened.append(url)
+        yield
+
+    monkeypatch.setattr(browser, "opened", note)
     monkeypatch.setattr(flow, "_until_ended", ended_at_once)
     outcome = run_here("view", output, *arguments)
     assert outcome.exit_code == 0
@@ -150,13 +184,133 @@ def test_a_port_that_is_taken_is_refused_in_one_sentence(output):
 
 
 def test_a_port_that_is_named_is_taken(output):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process, lines = start_view(output, "--port", port)
     assert url_in(lines).startswith(f"http://127.0.0.1:{port}/v/")
     process.terminate()
     process.communicate(timeout=DEADLINE_S)
+
+
+# -- the browser -----------------------------------------------------------------------------------------------
+
+
+def start_with_browser(output: Path, folder: Path, script: str) -> tuple[subprocess.Popen[str], list[str]]:
+    """A running viewer whose browser is a script that gets the folder as $FOLDER."""
+    command = folder / "fake-browser"
+    command.write_text(f"#!/bin/sh\nexec >/dev/null 2>&1\n{script}\n")
+    command.chmod(0o755)
+    session = folder / "session"
+    session.mkdir(mode=0o700)
+    environment = {"BROWSER": f"{command} %s", "FOLDER": str(folder), "XDG_RUNTIME_DIR": str(session), "DISPLAY": ":0"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSH_CONNECTION", raising=False)
+        return read_start(start("view", output, **environment))
+
+
+def argument_lists() -> list[bytes]:
+    """The command line of each process of this machine, as every user may read it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found.append(path.read_bytes())
+    return found
+
+
+def test_other_users_cannot_read_the_address_anywhere(output, tmp_path):
+    """Neither in a command line nor in a file; and the browser, which can, comes to the viewer."""
+    script = 'echo "$1" > "$FOLDER/address.new"; mv "$FOLDER/address.new" "$FOLDER/address"; '
+    script += 'while [ ! -e "$FOLDER/end" ]; do sleep 0.1; done'
+    process, lines = start_with_browser(output, tmp_path, script)
+    try:
+        url = url_in(lines)
+        token = url.rstrip("/").rpartition("/")[2]
+        wait_until((tmp_path / "address").exists, process, DEADLINE_S)
+        address = (tmp_path / "address").read_text().strip()
+        assert address.startswith("file:///")
+        assert token not in address
+        running = argument_lists()
+        assert any(address.encode() in arguments for arguments in running)  # the browser is seen
+        assert not any(token.encode() in arguments for arguments in running)
+        page = Path(urllib.parse.unquote(address.removeprefix("file://")))
+        assert f'content="0; url={url}"' in page.read_text()
+        holders = [path for path in tmp_path.rglob("*") if path.is_file() and token in path.read_text()]
+        assert holders == [page]
+        assert stat.S_IMODE(page.stat().st_mode) == 0o600
+        assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+        process.send_signal(signal.SIGINT)  # the browser's command has not ended
+        out, err = process.communicate(timeout=DEADLINE_S)
+        assert (process.returncode, out, err) == (0, "", "")
+        assert list((tmp_path / "session").iterdir()) == []
+    finally:
+        (tmp_path / "end").touch()
+        process.kill()
+
+
+def test_without_a_folder_of_the_session_the_page_lies_in_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for environment in ({}, {"XDG_RUNTIME_DIR": str(tmp_path / "missing")}):
+        with browser._redirect("http://127.0.0.1:1/v/a/", environment) as page:
+            assert page.parent.parent == tmp_path / ".cache/segment-slide"
+            assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+        assert not page.parent.exists()
+
+
+@pytest.mark.parametrize("script", ["exit 1", "kill -9 $$"])
+def test_a_browser_that_fails_does_not_end_the_viewer(script, output, tmp_path):
+    process, lines = start_with_browser(output, tmp_path, script)
+    assert b"view.js" in fetch(url_in(lines))
+    process.terminate()
+    assert process.wait(DEADLINE_S) == 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+# -- its end ---------------------------------------------------------------------------------------------------
+
+_HANGING = """
+import sys, threading
+from pathlib import Path
+from flows import cli, view
+from pipeline.view_store import LocalFiles
+
+marker, output = sys.argv[1:]
+describe = view.describe
+
+def hang(self, key):
+    Path(marker).touch()
+    threading.Event().wait()
+
+def describe_then_hang(*arguments, **options):
+    site = describe(*arguments, **options)
+    LocalFiles.open = hang
+    return site
+
+view.describe = describe_then_hang
+sys.argv = ["segment-slide", "view", output, "--no-browser"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("n_signals", [1, 2])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_while_a_store_hangs(ending, n_signals, output, tmp_path):
+    """As a network disk does that has gone away; nor does asking twice show where in the program one was."""
+    marker = tmp_path / "hangs"
+    process, lines = read_start(
+        subprocess.Popen(
+            [sys.executable, "-c", _HANGING, str(marker), str(output)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    )
+    url = urllib.parse.urlsplit(url_in(lines))
+    with socket.create_connection(("127.0.0.1", url.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(f"GET {url.path}data/0/zarr.json HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_until(marker.exists, process, DEADLINE_S)
+        for _ in range(n_signals):
+            process.send_signal(ending)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, out, err) == (0, "", "")
 
 
 REFUSED = {
@@ -164,6 +318,7 @@ REFUSED = {
     "links without export": (("OUT", "--hard-links"), "without --export"),
     "port of an export": (("OUT", "--export", "web", "--port", 8080), "--export was given together with"),
     "browser of an export": (("OUT", "--export", "web", "--no-browser"), "--export was given together with"),
+    "export beside the labels of the output": (("OUT", "--export", "OUT/web"), "which is a Zarr store"),
     "export into the output": (("OUT", "--export", "OUT/labels/segmentation/web"), "lie in each other"),
 }
 
@@ -178,6 +333,61 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(arguments, says, 
     assert "Traceback" not in outcome.err
     assert tree(output) == before
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["array", "group"])
+def test_an_array_without_axes_is_refused_without_options_that_are_not_there(form, tmp_path):
+    write_array(tmp_path / "bare.zarr/0", noise(20, 20))
+    if form == "group":
+        write_group(tmp_path / "bare.zarr", {})
+    outcome = run_here("view", tmp_path / "bare.zarr" / ("0" if form == "array" else ""), "--no-browser")
+    assert outcome.exit_code == 2
+    assert "expected OME-Zarr" in outcome.err
+    assert "--axes" not in outcome.err
+
+
+_KILLED = """
+import sys, threading
+from pathlib import Path
+from flows import cli
+from pipeline import view_export
+
+marker, output, folder = sys.argv[1:]
+read, lock, begun = view_export._read, threading.Lock(), []
+
+def read_few(copy, file, start):
+    with lock:
+        begun.append(copy)
+        number = len(begun)
+    if number > 3:
+        Path(marker).touch()
+        threading.Event().wait()
+    return read(copy, file, start)
+
+view_export._read = read_few
+sys.argv = ["segment-slide", "view", output, "--export", folder]
+cli.main()
+"""
+
+
+def test_killed_in_the_middle_nothing_looks_whole_and_the_same_command_makes_it_whole(output, tmp_path):
+    marker, folder = tmp_path / "in-the-middle", tmp_path / "web"
+    process = subprocess.Popen(
+        [sys.executable, "-c", _KILLED, str(marker), str(output), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(marker.exists, process, DEADLINE_S)
+    process.kill()
+    process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    assert (tmp_path / "web.partial").is_dir()
+    assert run_here("view", output, "--export", folder).exit_code == 0
+    assert run_here("view", output, "--export", tmp_path / "fresh").exit_code == 0
+    assert tree(folder) == tree(tmp_path / "fresh")
+    assert {path.name for path in tmp_path.iterdir()} == {marker.name, "web", "fresh"}
 
 
 @pytest.mark.parametrize("links", [(), ("--hard-links",)])

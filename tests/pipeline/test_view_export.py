@@ -3,13 +3,17 @@
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from pipeline import view_export
+from pipeline import view_export, view_export_plan
 from pipeline.errors import InputError, OutputError
-from pipeline.view_export import MARK, export
+from pipeline.view_export import export
+from pipeline.view_export_place import MARK
 from pipeline.view_export_plan import plan_export
 from pipeline.view_server import serve
 from pipeline.view_site import client_files
@@ -54,6 +58,46 @@ def test_only_the_levels_of_an_image_are_taken_along_and_all_of_a_bare_array(tmp
     assert files(data / "0") == {"zarr.json", "0/zarr.json", "0/c/0/0"}
     assert tree(data / "1") == tree(image / "labels/cells")
     assert tree(data / "2") == tree(bare)
+
+
+def test_what_else_lies_in_a_levels_folder_is_left(tmp_path):
+    image = write_ome(tmp_path / "image.ome.zarr", noise(50, 60), "yx")
+    others = ("evil.html", "0/evil.html", "0/c/evil.html", "0/c/0/evil.html", "0/c/0/1", "0/c/0/00", "0/c/0.0", "0/0/0")
+    for other in others:
+        (image / other).parent.mkdir(exist_ok=True)
+        (image / other).write_bytes(b"<script>alert(1)</script>")
+    export(site_of(image, image / "0"), tmp_path / "out")
+    data = tmp_path / "out/v/view/data"
+    assert files(data / "0") == {"zarr.json", "0/zarr.json", "0/c/0/0"}
+    assert files(data / "1") == {"zarr.json", "c/0/0"}
+    (image / "0/zarr.json").write_text('{"node_type": "array"}')
+    with pytest.raises(InputError, match=r"0/zarr\.json cannot be read as metadata of an array"):
+        export(site_of(image), tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (10, 12), (3, 10, 12)])
+@pytest.mark.parametrize("separator", ["/", "."])
+@pytest.mark.parametrize("form", ["default", "v2", "sharded", "format 2"])
+def test_all_files_that_zarr_writes_of_an_array_are_its_files(form, separator, shape, tmp_path):
+    import zarr
+
+    chunks = tuple(min(4, size) for size in shape)
+    options = {"shards": tuple(2 * chunk for chunk in chunks)} if form == "sharded" and shape else {}
+    name = "v2" if form in ("v2", "format 2") else "default"
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=shape,
+        chunks=chunks,
+        dtype="uint8",
+        fill_value=0,
+        zarr_format=2 if form == "format 2" else 3,
+        chunk_key_encoding={"name": name, "separator": separator},
+        **options,
+    )
+    array[...] = 1 + np.arange(np.prod(shape, dtype=int), dtype="uint8").reshape(shape)
+    export(site_of(tmp_path / "a.zarr"), tmp_path / "out")
+    assert tree(tmp_path / "out/v/view/data/0") == tree(tmp_path / "a.zarr")
+    assert len(tree(tmp_path / "a.zarr")) > 1
 
 
 def test_groups_on_the_way_to_a_level_and_dotfiles_of_older_formats_are_taken_along(tmp_path):
@@ -126,6 +170,100 @@ def test_an_earlier_export_is_replaced_whole(site, tmp_path):
     export(site_of(tmp_path / "other.ome.zarr"), tmp_path / "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
     assert {path.name for path in tmp_path.iterdir()} == {"stores", "out", "fresh", "other.ome.zarr"}
+
+
+def test_of_a_link_the_folder_that_it_leads_to_is_taken_and_the_link_stays(site, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk/web")  # not there yet
+    for _ in range(2):
+        assert export(site, tmp_path / "out").folder == tmp_path / "disk/web"
+        assert (tmp_path / "out").is_symlink()
+        assert (tmp_path / "disk/web/index.html").is_file()
+        assert {path.name for path in tmp_path.iterdir()} == {"stores", "disk", "out"}
+        assert {path.name for path in (tmp_path / "disk").iterdir()} == {"web"}
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(InputError, match="leads in a circle"):
+        export(site, tmp_path / "circle")
+
+
+@pytest.mark.parametrize("name", ["zarr.json", ".zgroup", ".zattrs", ".zarray"])
+@pytest.mark.parametrize("where", ["other", "other/web", "other/deep/er/web", "link/web"])
+def test_a_folder_in_any_zarr_store_is_refused(name, where, site, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("{}")
+    (tmp_path / "link").symlink_to("other")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match="which is a Zarr store"):
+        export(site, tmp_path / where)
+    assert snapshot(tmp_path) == before
+
+
+def test_where_a_disk_is_mounted_is_refused_before_anything_is_copied(site, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(tmp_path / "out"))
+    with pytest.raises(InputError, match="name a folder in it"):
+        export(site, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"stores", "out"}
+    assert export(site, tmp_path / "out/web").n_files
+
+
+def test_a_folder_lets_in_whom_it_let_in_before(site, tmp_path):
+    (tmp_path / "out").mkdir()
+    for mode in (0o700, 0o2750):
+        (tmp_path / "out").chmod(mode)
+        export(site, tmp_path / "out")
+        assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == mode
+
+
+def test_what_others_may_not_read_in_a_store_they_may_not_read_in_a_copy(site, tmp_path, monkeypatch):
+    private, public = (Path(site.stores["data/0"], f"0/c/0/{index}") for index in (0, 1))
+    private.chmod(0o600)
+    public.chmod(0o666)
+    monkeypatch.setattr(view_export, "_put_in_place", stop_here)
+    before = os.umask(0o022)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            export(site, tmp_path / "out")
+        monkeypatch.undo()
+        data = tmp_path / "out.partial/v/view/data/0/0/c/0"
+        assert [stat.S_IMODE((data / name).stat().st_mode) for name in "01"] == [0o600, 0o644]
+        public.chmod(0o600)  # kept copies too follow
+        export(site, tmp_path / "out")
+    finally:
+        os.umask(before)
+    data = tmp_path / "out/v/view/data/0/0/c/0"
+    assert [stat.S_IMODE((data / name).stat().st_mode) for name in "01"] == [0o600, 0o600]
+
+
+def stop_here(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["out.partial", "out.replaced"])
+def test_what_somebody_else_has_prepared_is_refused(name, site, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(InputError, match="is no folder"):
+        export(site, tmp_path / "out")
+    (tmp_path / name).unlink()
+    (tmp_path / name / "v").mkdir(parents=True)
+    (tmp_path / name / MARK).write_text("{}")
+    (tmp_path / name / "v/view").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="v/view is a link"):
+        export(site, tmp_path / "out")
+    (tmp_path / name / "v/view").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: (tmp_path / name).stat().st_uid + 1)
+        with pytest.raises(InputError, match="belongs to another user"):
+            export(site, tmp_path / "out")
+    (tmp_path / name / MARK).unlink()
+    (tmp_path / name / MARK).symlink_to(tmp_path / "elsewhere/mark")
+    with pytest.raises(InputError, match="is a link"):
+        export(site, tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / name / MARK).unlink()
+    (tmp_path / name / MARK).write_text("{}")
+    assert export(site, tmp_path / "out").n_files
 
 
 # -- links and odd files ---------------------------------------------------------------------------------------
@@ -221,6 +359,31 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(site, tm
     assert snapshot(tmp_path).keys() == before.keys()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2 * n_bytes))
     assert export(site, tmp_path / "out").n_bytes == n_bytes
+
+
+def test_a_disk_with_too_few_inodes_is_refused(site, tmp_path, monkeypatch):
+    n_files = plan_export(site, tmp_path / "out").n_files
+    found = os.statvfs(tmp_path)
+
+    def report(n_free, n_all=1000):
+        fields = {name: getattr(found, name) for name in dir(found) if name.startswith("f_")}
+        fields |= {"f_favail": n_free, "f_files": n_all}
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**fields))
+
+    report(n_files - 1)
+    with pytest.raises(InputError, match=f"needs {n_files} files more .* room for {n_files - 1} "):
+        export(site, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    report(0, 0)  # a disk that makes inodes as it needs them
+    assert export(site, tmp_path / "out").n_files == n_files
+
+
+def test_while_files_are_listed_it_is_told_how_many(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(view_export_plan, "_TOLD_FILES", 5)
+    told = []
+    plan = plan_export(site, tmp_path / "out", told.append)
+    assert told == list(range(5, len(plan.copies) + 1, 5))
+    assert told
 
 
 def interrupt_after(n_files: int, monkeypatch) -> None:
@@ -341,7 +504,10 @@ def test_a_chunk_that_cannot_be_read_is_named(site, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "pread", fail)
+    def begin(*_):  # metadata of the levels have been read by then
+        monkeypatch.setattr(os, "pread", fail)
+        return lambda _: None
+
     with pytest.raises(InputError, match=r"a\.ome\.zarr/.* cannot be read: .*Input/output error"):
-        export(site, tmp_path / "out")
+        export(site, tmp_path / "out", begin=begin)
     assert not (tmp_path / "out").exists()

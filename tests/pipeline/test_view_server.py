@@ -4,7 +4,9 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import view_server
 from pipeline.errors import InputError
 from pipeline.view_range import UnsatisfiableRangeError, parse_range
+from pipeline.view_readers import Readers
 from pipeline.view_server import ViewServer, serve
 from pipeline.view_site import client_files
 from tests.flows.support import noise
@@ -398,17 +402,65 @@ def test_a_file_that_is_cut_off_while_it_is_sent_ends_the_connection(tmp_path):
         assert ask(server, below(server, "data/0/large")).body == bytes(10)
 
 
-def test_clients_that_go_away_leave_no_trace(server, folder, caplog, capfd):
+def test_clients_that_go_away_leave_no_trace(folder, caplog, capfd):
     (folder / "a.ome.zarr/large").write_bytes(bytes(32 << 20))
-    for _ in range(5):
-        with begin_download(server, "data/0/large") as connection:
-            connection.recv(10)
+    with serve(site_of(folder / "a.ome.zarr")) as server:
+        for _ in range(5):
+            with begin_download(server, "data/0/large") as connection:
+                connection.recv(10)
+        send_what_is_odd(server)
+        assert ask(server, below(server, CHUNK)).status == 200
+    assert not caplog.records  # now that it has ended, nothing more can be said
+    assert capfd.readouterr() == ("", "")
+
+
+def send_what_is_odd(server):
     for odd in (b"", b"\x16\x03\x01", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 100, b"GET / HTTP/1.1\r\n"):
         with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
             connection.sendall(odd)
-    assert ask(server, below(server, CHUNK)).status == 200
-    assert not caplog.records
-    assert capfd.readouterr() == ("", "")
+
+
+def test_more_connections_than_any_browser_opens_are_hung_up_on(folder, monkeypatch):
+    monkeypatch.setattr(view_server, "_MOST_CONNECTIONS", 3)
+    with serve(site_of(folder / "a.ome.zarr")) as server:
+        with contextlib.ExitStack() as stack:
+            few = [stack.enter_context(begin_download(server, "view.js")) for _ in range(3)]
+            assert all(connection.recv(4) == b"HTTP" for connection in few)
+            with begin_download(server, "view.js") as connection:
+                assert hung_up(connection)
+        until_answered(server)  # what was closed counts no more
+
+
+def hung_up(connection):
+    try:
+        return connection.recv(4) == b""
+    except ConnectionResetError:
+        return True
+
+
+def until_answered(server):
+    """The server learns a little later that its clients are gone."""
+    ends = time.monotonic() + DEADLINE_S
+    while True:
+        with begin_download(server, "view.js") as connection:
+            if not hung_up(connection):
+                return
+        assert time.monotonic() < ends, "what was closed still counts"
+
+
+def test_readers_are_not_waited_for_and_cancel_what_has_not_begun():
+    begun, go_on = threading.Event(), threading.Event()
+    readers = Readers(1, "reader")
+    hanging = readers.submit(lambda: (begun.set(), go_on.wait(DEADLINE_S)))
+    waiting = readers.submit(int)
+    assert begun.wait(DEADLINE_S)
+    readers.close()
+    assert readers.submit(int).cancelled()
+    assert not hanging.done()
+    go_on.set()
+    assert hanging.result(DEADLINE_S)
+    with pytest.raises(CancelledError):
+        waiting.result(DEADLINE_S)
 
 
 def test_a_store_that_hangs_keeps_only_its_own_readers_waiting(folder, monkeypatch):

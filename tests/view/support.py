@@ -19,6 +19,11 @@ from pipeline.view_server import serve
 from pipeline.view_site import Site
 
 PATIENCE_S = 180
+NOTE_TEXT = """{
+    const draws = CanvasRenderingContext2D.prototype, fillText = draws.fillText;
+    window.drawnTexts = [];
+    draws.fillText = function (text, ...place) { drawnTexts.push(text); fillText.call(this, text, ...place); };
+}"""
 UNITS = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
 KINDS = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
@@ -130,6 +135,10 @@ class Requests:
             yield
 
 
+class NeverSettledError(Exception):
+    """The viewer shows nothing, or not yet: no evidence for what a test is about, in either direction."""
+
+
 class Screen:
     """A viewer in a browser, and where array pixels lie on it."""
 
@@ -140,6 +149,7 @@ class Screen:
         self.refused: list[tuple[str, str]] = []
         page.context.on("request", lambda request: self.requests.append(request.url))
         page.context.on("requestfailed", lambda request: self.refused.append((request.url, str(request.failure))))
+        page.add_init_script(NOTE_TEXT)
         page.goto(url)
         self.settle()
 
@@ -151,7 +161,8 @@ class Screen:
         """Until an expression holds; the page's policy forbids playwright's own way to wait."""
         deadline = time.monotonic() + PATIENCE_S
         while not self.run(f"!!({script})"):
-            assert time.monotonic() < deadline, f"still not so: {script}"
+            if time.monotonic() > deadline:
+                raise NeverSettledError(f"still not so: {script}")
             self.page.wait_for_timeout(50)
 
     def settle(self) -> None:
@@ -160,10 +171,12 @@ class Screen:
             self.page.wait_for_timeout(120)  # a change of view is drawn, and asks for chunks, at the next frame
             self.wait_until("window.viewer && viewer.layerManager.managedLayers.every(l => l.isReady()) && "
                             "viewer.display.panels.size && viewer.isReady()")  # fmt: skip
+            self.run("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
         before = self.page.screenshot()
         deadline = time.monotonic() + PATIENCE_S
         while (now := self.page.screenshot()) != before:  # what is ready is drawn at a later frame
-            assert time.monotonic() < deadline, "the picture does not come to rest"
+            if time.monotonic() > deadline:
+                raise NeverSettledError("the picture does not come to rest")
             before = now
 
     @property
@@ -230,7 +243,8 @@ class Screen:
             here = found["here"]
             if here and abs(here[0] - x) < 0.75 and abs(here[1] - y) < 0.75 and found["value"] is not None:
                 return int(found["value"])
-            assert time.monotonic() < deadline, f"the mouse at {here}, expected {x}, {y}: {found}"
+            if time.monotonic() > deadline:
+                raise NeverSettledError(f"the mouse at {here}, expected {x}, {y}: {found}")
 
 
 @contextlib.contextmanager

@@ -5,18 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline import ome, store
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.image import describe_image
 from pipeline.record import ATTRIBUTE
 from pipeline.view import describe_view
 from pipeline.view_layers import unsupported_codecs
+from pipeline.view_page import make_page
 from pipeline.view_place import place_described
 from pipeline.view_site import Site, client_files
-from pipeline.view_table import ObjectTable, make_info
+from pipeline.view_table import ObjectTable, make_info, read_properties
 from tests.flows.support import noise, write_array, write_segmentation
 from tests.view.support import layer_file, list_labels, read_view, write_image
 
@@ -146,13 +151,17 @@ def test_labels_lie_by_their_metadata_or_by_pixels_where_these_contradict(tmp_pa
     units = {"y": unit, "x": unit}
     write_image(image / "labels" / "n", noise(40, 50) // 200, "yx", scale=scale, start=start, units=units, label={})
     list_labels(image, "n")
-    assert places(describe_view(image), "n") == expected
+    site = describe_view(image)
+    assert places(site, "n") == expected
+    assert any("contradict" in note for note in site.notes) == (scale == [3.0, 3.0])
 
 
 def test_half_sized_labels_without_units_cover_the_whole_image(tmp_path):
     image = write_image(tmp_path / "a", noise(40, 50), "yx", scale=[0.5, 0.5])
     labels = write_image(tmp_path / "l", noise(20, 25), "yx", units={})
-    placed = place_described(describe_image(labels), describe_image(image))
+    placed, note = place_described(describe_image(labels), describe_image(image))
+    assert placed is not None
+    assert "counts of pixels" in note, "it may as well be a quarter of the image"
     assert placed.step == {"y": 2.0, "x": 2.0}
     assert placed.start == {"y": 0.5, "x": 0.5}, "the centre of the first of two pixels"
 
@@ -257,3 +266,274 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path):
     for name in client_files():
         assert name not in page or f'"{name}"' in page
     assert "default-src 'self'" in page
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2", "u4", "f4"])
+def test_both_orders_of_bytes_are_shown(tmp_path, dtype):
+    shown = []
+    for order in "<>":
+        image = write_image(tmp_path / order, noise(40, 50).astype(order + dtype), "yx", version="0.4")
+        labels = (noise(40, 50) // 200).astype(order + ("u4" if dtype == "f4" else dtype))
+        write_image(image / "labels" / "n", labels, "yx", version="0.4", label={})
+        list_labels(image, "n", version="0.4")
+        site = describe_view(image)
+        assert site.notes == ()
+        shown.append(read_view(site)["state"]["layers"])
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 2
+
+
+# -- what is doubtful ------------------------------------------------------------------------------------------
+
+
+def test_labels_of_other_proportions_are_left_out_and_that_is_told(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx", scale=[0.5, 0.5])
+    write_image(image / "labels" / "n", noise(40, 25) // 200, "yx", units={}, label={})
+    list_labels(image, "n")
+    site = describe_view(image)
+    assert list(layers(site)) == ["image"]
+    assert "proportions" in site.notes[0]
+
+
+@pytest.mark.parametrize(("base", "given"), [((41, 50), (20, 25)), ((41, 51), (21, 25)), ((1003, 777), (125, 97))])
+def test_a_pixel_that_a_level_rounds_away_does_not_change_proportions(tmp_path, base, given):
+    image = write_image(tmp_path / "a", noise(*base), "yx")
+    labels = write_image(tmp_path / "l", noise(*given), "yx", units={})
+    assert place_described(describe_image(labels), describe_image(image))[0] is not None
+
+
+def test_another_image_than_the_one_that_was_segmented_is_told_and_a_copy_is_laid_by_the_record(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 48), "yx", n_levels=2)
+    out = output(tmp_path, noise(20, 24) // 200, image=image, level=1, shape=[20, 24], scale=(9.0, 9.0))
+    image.rename(tmp_path / "copy")
+    site = describe_view(out, image=tmp_path / "copy")
+    assert places(site, "segmentation")[0] == [2.0, 2.0]
+    assert site.notes == ()
+    other = write_image(tmp_path / "b", noise(60, 72), "yx", n_levels=2)
+    assert any("not the image that was segmented" in note for note in describe_view(out, image=other).notes)
+
+
+def with_objects(out: Path, *, rows: int = 4) -> Path:
+    """Instances of three objects, and their complete table in parts of a few rows."""
+    ids = np.zeros((40, 50), np.uint32)
+    ids[:5], ids[10:15], ids[20:25] = 1, 2, 3
+    group = out / "labels" / "segmentation-instances"
+    write_image(group, ids, "yx", label={})
+    record = {"input": {"location": str(out / "labels/segmentation")}, "parameters": {"ndim": 2}, "n_objects": 3}
+    store.update_attributes(str(out), "labels/segmentation-instances", {ATTRIBUTE: record})
+    list_labels(out, "segmentation", "segmentation-instances")
+    table = {"input": {"n_objects": 3}, "parameters": {"rows": rows}}
+    store.create_group(str(out), "tables", [], {ATTRIBUTE: {"segmentation-instances": table}})
+    folder = out / "tables" / "segmentation-instances.parquet"
+    folder.mkdir()
+    for number, first in enumerate(range(1, 4, rows)):
+        found = np.arange(first, min(first + rows, 4))
+        pq.write_table(pa.table({"id": found, "area_px": found * 10}), folder / f"part-{number:05d}.parquet")
+    return folder
+
+
+def infos(site: Site) -> list[dict[str, Any]]:
+    return [json.loads(content)["inline"] for path, content in site.files.items() if path.endswith("/info")]
+
+
+def areas(site: Site) -> list[Any]:
+    return [item["values"] for inline in infos(site) for item in inline["properties"] if item["id"] == "area_px"]
+
+
+def test_a_table_is_shown_if_it_is_complete_and_of_these_objects(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    out = output(tmp_path, noise(40, 50) // 200, image=image)
+    folder = with_objects(out, rows=1)
+    site = describe_view(out)
+    assert areas(site) == [[10, 20, 30]]
+    assert not any("measurements" in note for note in site.notes)
+
+    (folder / "part-00002.parquet").rename(tmp_path / "kept")
+    site = describe_view(out)
+    assert areas(site) == []
+    assert any("not complete; run: segment-slide measure" in note for note in site.notes)
+
+    (tmp_path / "kept").rename(folder / "part-00002.parquet")
+    record = store.read_attributes(str(out), "tables")[ATTRIBUTE]
+    record["segmentation-instances"]["input"]["n_objects"] = 4
+    store.update_attributes(str(out), "tables", {ATTRIBUTE: record})
+    site = describe_view(out)
+    assert areas(site) == []
+    assert any("earlier numbering; run: segment-slide measure" in note for note in site.notes)
+
+
+def test_a_damaged_part_or_one_of_another_program_costs_only_its_rows(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    out = output(tmp_path, noise(40, 50) // 200, image=image)
+    folder = with_objects(out, rows=1)
+    (folder / "part-00000.parquet").write_bytes(b"no Parquet")
+    pq.write_table(pa.table({"x": [1]}), folder / "part-00002.parquet")
+    site = describe_view(out)
+    assert areas(site) == [[20]]
+    assert any("damaged" in note for note in site.notes)
+    assert any("part-00002.parquet is left out" in note for note in site.notes)
+
+
+def test_rows_are_counted_as_they_are_read(tmp_path, monkeypatch):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    out = output(tmp_path, noise(40, 50) // 200, image=image)
+    folder = with_objects(out)
+    pq.write_table(pa.table({"id": np.arange(1, 12), "area_px": np.arange(11)}), folder / "part-00000.parquet")
+    monkeypatch.setattr("pipeline.view_table.MOST_OBJECTS", 10)
+    site = describe_view(out)
+    assert areas(site) == []
+    assert any("11 objects are left out" in note for note in site.notes)
+
+
+def test_an_interrupted_segmentation_is_told_and_its_coarse_levels_are_not_shown(tmp_path):
+    image = write_image(tmp_path / "a", noise(130, 130), "yx")
+    out = write_segmentation(tmp_path / "out.ome.zarr", noise(130, 130) // 200, n_levels=2)
+    record = store.read_attributes(str(out), "labels/segmentation")[ATTRIBUTE]
+    record["input"] = {"location": str(image), "level": 0, "ranges": {}, "axes": "yx"}
+    store.update_attributes(str(out), "labels/segmentation", {ATTRIBUTE: record})
+    whole = describe_view(out)
+    assert len(described(whole, "segmentation")["datasets"]) == 2
+    assert whole.notes == ()
+    (out / "labels/segmentation/1/c/0/0").unlink()
+    (out / "labels/segmentation/0/c/1/1").unlink()
+    site = describe_view(out)
+    assert len(described(site, "segmentation")["datasets"]) == 1
+    assert "1 of 9 blocks are not done" in site.notes[0]
+
+
+def test_objects_that_are_named_alone_lie_over_the_image_of_their_classes(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    out = output(tmp_path, noise(40, 50) // 200, image=image)
+    with_objects(out)
+    for site in (
+        describe_view(out, name="segmentation-instances"),
+        describe_view(out / "labels" / "segmentation-instances"),
+    ):
+        assert list(layers(site)) == ["image", "segmentation-instances"]
+
+
+# -- metadata of other programs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "start", "end"),
+    [("uint8", -5, 300), ("int8", -900, 5), ("uint16", 70000, 80000), ("int16", 0, 1 << 20), ("float32", 0, 1e300)],
+)
+def test_contrast_never_leaves_the_type(tmp_path, dtype, start, end):
+    omero = {"channels": [{"window": {"start": start, "end": end, "min": 0, "max": 1}}]}
+    site = describe_view(write_image(tmp_path / "a", (noise(1, 40, 50) // 3).astype(dtype), "cyx", omero=omero))
+    (layer,) = layers(site).values()
+    limits = np.iinfo(dtype) if dtype != "float32" else np.finfo(dtype)
+    contrast = layer["shaderControls"]["contrast"]
+    for low, high in (contrast["range"], contrast["window"]):
+        assert limits.min <= low < high <= limits.max
+
+
+def test_no_more_channels_are_given_to_a_browser_than_it_can_take_visible_ones_first(tmp_path):
+    omero = {"channels": [{"label": f"{i}", "active": i >= 36} for i in range(40)]}
+    site = describe_view(write_image(tmp_path / "a", noise(40, 20, 20), "cyx", omero=omero))
+    assert len(layers(site)) == 32
+    assert [name for name, layer in layers(site).items() if layer["visible"]] == ["36", "37", "38", "39"]
+    assert "Of 40 channels 32 are shown" in site.notes[0]
+
+
+def test_a_photograph_with_opacity_is_a_photograph(tmp_path):
+    found = layers(describe_view(write_image(tmp_path / "a", noise(4, 40, 50), "cyx")))
+    assert list(found) == ["image", "opacity"]
+    assert not found["opacity"]["visible"]
+    found = layers(describe_view(write_image(tmp_path / "b", noise(4, 40, 50), "cyx", chunks=(1, 40, 50))))
+    assert [layer["visible"] for layer in found.values()] == [True, True, True, False]
+    assert [layer["shaderControls"]["color"] for layer in found.values()][:3] == ["#ff0000", "#00ff00", "#0000ff"]
+
+
+def test_a_damaged_coarse_level_costs_only_the_intensities(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50).astype(np.uint16), "yx")
+    (image / "0" / "c" / "0" / "0").write_bytes(b"nothing")
+    site = describe_view(image)
+    assert layers(site)["image"]["shaderControls"]["contrast"]["range"] == [0, 65535]
+    assert "cannot be read" in site.notes[0]
+
+
+def test_properties_of_other_programs_get_ids_that_a_query_can_hold():
+    table = ObjectTable([1, 2], ["#a b", "a_b"], {"mean area": [1, 2], "mean-area": [3, 4], "class": [5, 6]}, {})
+    properties = json.loads(make_info(table))["inline"]["properties"]
+    found = {item["id"]: item for item in properties if item["type"] == "number"}
+    assert list(found) == ["mean_area", "mean_area_2", "class_2"]
+    assert found["mean_area_2"]["description"] == "mean-area"
+    assert not any(item["type"] == "tags" for item in properties), "both classes are one tag"
+
+
+def test_of_label_values_only_those_of_objects_count_and_each_once():
+    values = [1, True, 1 << 64, 0, -3, "4", 1, 5]
+    items = [{"label-value": value, "n": index} for index, value in enumerate(values)]
+    table = read_properties({"properties": items})
+    assert table is not None
+    assert list(table.ids) == [1, 5]
+    assert table.numbers == {"n": [0, 7]}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+ITEM = st.fixed_dictionaries({}, optional={"label-value": JSON, "rgba": st.lists(JSON, max_size=4), "class": JSON})
+LABEL = JSON | st.fixed_dictionaries({}, optional={"colors": JSON | st.lists(ITEM), "properties": st.lists(ITEM)})
+WINDOW = st.fixed_dictionaries({}, optional={"start": JSON, "end": JSON})
+CHANNEL = st.fixed_dictionaries({}, optional={"label": JSON, "color": JSON, "active": JSON, "window": JSON | WINDOW})
+OMERO = JSON | st.fixed_dictionaries({"channels": JSON | st.lists(CHANNEL, min_size=1, max_size=1)})
+
+
+@given(listed=JSON | st.fixed_dictionaries({"labels": JSON | st.lists(JSON | st.just("n"))}), label=LABEL, omero=OMERO)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_metadata_say_something_is_shown_or_one_sentence_is_said(tmp_path, listed, label, omero):
+    image = tmp_path / "a"
+    if not image.exists():
+        write_image(image, noise(1, 20, 20), "cyx")
+        write_image(image / "labels" / "n", noise(20, 20) // 200, "yx")
+        list_labels(image, "n")
+    for path, changes in (("", {"omero": omero}), ("labels/n", {"image-label": label}), ("labels", listed)):
+        file = image / path / "zarr.json"
+        content = json.loads(file.read_text())
+        ome_content = content["attributes"]["ome"]
+        if path == "labels":
+            content["attributes"]["ome"] = changes
+        else:
+            content["attributes"]["ome"] = {**ome_content, **changes}
+        file.write_text(json.dumps(content))
+    try:
+        site = describe_view(image)
+    except PipelineError:
+        return
+    assert read_view(site)["state"]["layers"]
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "a/b", "..", 7])
+def test_a_listed_name_that_leads_elsewhere_is_not_followed(tmp_path, name):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    list_labels(image, name)
+    site = describe_view(image)
+    assert list(layers(site)) == ["image"]
+    assert repr(name) in site.notes[0]
+
+
+def test_levels_whose_names_end_an_address_are_quoted(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    (image / "0").rename(image / "a#b?c%20")
+    file = image / "zarr.json"
+    file.write_text(file.read_text().replace('"path": "0"', '"path": "a#b?c%20"'))
+    (dataset,) = described(describe_view(image), "image")["datasets"]
+    assert dataset["path"] == "../../data/0/a%23b%3Fc%2520"
+
+
+def test_labels_with_channels_are_told(tmp_path):
+    image = write_image(tmp_path / "a", noise(40, 50), "yx")
+    write_image(image / "labels" / "n", noise(2, 40, 50) // 200, "cyx", label={})
+    list_labels(image, "n")
+    assert any("2 channels, of which the first" in note for note in describe_view(image).notes)
+
+
+def test_a_page_of_another_form_is_refused_instead_of_shown_empty(monkeypatch):
+    monkeypatch.setattr("pipeline.view_page._TITLE", "<title>another</title>")
+    with pytest.raises(PipelineError, match="install the version"):
+        make_page("slide", is_volume=False)

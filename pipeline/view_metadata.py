@@ -1,0 +1,110 @@
+"""Metadata that any program may have written, read so that what is damaged is left out and nothing else."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import store
+from pipeline.record import ATTRIBUTE
+
+MOST_COLOURS = 1000  # of label values: they are kept in the page's address
+LARGEST_ID = (1 << 64) - 1
+
+
+def read_content(location: str, path: str = "") -> dict[str, Any]:
+    """OME-Zarr's own attributes of a group, in either version; empty if there are none."""
+    attributes: Any = store.read_attributes(location, path) or {}
+    return as_mapping(attributes.get("ome", attributes))
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """A JSON object, or an empty one for everything else that may stand there."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def as_number(value: object) -> float:
+    """A finite number, or NaN for what is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have no end
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be that of an object: 0 is background, and the viewer counts with 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
+
+
+def read_names(location: str, notes: list[str]) -> list[str]:
+    """Label images that ``labels/`` lists; others than plain names are noted, as they lead out of it."""
+    content = read_content(location, "labels")
+    listed = content.get("labels")
+    if listed is not None and not isinstance(listed, list):
+        notes.append(f"{location}/labels lists no label images that can be read: expected a list, got {listed!r:.60}.")
+        return []
+    names = []
+    for name in listed or []:
+        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and "/" not in name:
+            names.append(name)
+        else:
+            notes.append(f"{name!r:.60} is left out: expected the name of a label image in {location}/labels.")
+    return list(dict.fromkeys(names))
+
+
+def read_own_record(group: str, notes: list[str]) -> dict[str, Any]:
+    """What we noted of a label image; empty if another tool wrote it, or if what stands there is damaged."""
+    record = (store.read_attributes(group) or {}).get(ATTRIBUTE) or {}
+    if _is_sound(record):
+        return as_mapping(record)
+    notes.append(f"The record of {group} is damaged; the labels are shown as those of another program.")
+    return {}
+
+
+def _is_sound(record: Any) -> bool:
+    """Whether those fields that the viewer reads are what they should be."""
+    if not isinstance(record, dict):
+        return False
+    sections = [record.get(name, {}) for name in ("input", "parameters")] + [record.get("model", {})]
+    if not all(isinstance(section, dict) for section in sections):
+        return False
+    source, parameters, model = sections
+    ranges, shape = source.get("ranges") or {}, source.get("shape") or []
+    return (
+        isinstance(ranges, dict)
+        and all(isinstance(ends, list) and len(ends) == 2 and _are_whole(ends) for ends in ranges.values())
+        and isinstance(shape, list)
+        and _are_whole([*shape, source.get("level", 0), parameters.get("ndim") or 2])
+        and isinstance(source.get("channels") or [], list)
+        and _are_whole(source.get("channels") or [])
+        and isinstance(source.get("axes") or "", str)
+        and isinstance(source.get("location") or "", str)
+        and isinstance(model.get("classes") or [], list)
+    )
+
+
+def _are_whole(values: list[Any]) -> bool:
+    return all(isinstance(value, int) and abs(value) < 1 << 63 for value in values)
+
+
+def read_label(location: str) -> dict[str, Any]:
+    """The "image-label" block of a label image."""
+    return as_mapping(read_content(location).get("image-label"))
+
+
+def read_colours(label: Mapping[str, Any]) -> dict[int, str]:
+    """Colours that a label image gives its values, but for 0, which is transparent, and for too many."""
+    found: dict[int, str] = {}
+    for item in as_objects(label.get("colors")):
+        value, rgba = item.get("label-value"), item.get("rgba")
+        parts = [as_number(part) for part in rgba[:3]] if isinstance(rgba, list) else []
+        if isinstance(value, int) and is_id(value) and len(parts) == 3 and all(map(math.isfinite, parts)):
+            found.setdefault(value, "#" + "".join(f"{int(min(max(part, 0), 255)):02x}" for part in parts))
+    return found if len(found) <= MOST_COLOURS else {}
