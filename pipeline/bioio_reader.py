@@ -70,7 +70,8 @@ def _open_image(path: str, scene: int) -> tuple[Any, int]:
     except ImportError as error:
         raise InputError(
             f"input={path} is neither TIFF (SVS, NDPI, OME-TIFF, BigTIFF) nor PNG. Other microscope formats (CZI, ND2, "
-            f"LIF, …) are read through bioio, which is not installed: pip install 'segment-slide[bioio]'"
+            f"LIF, …) are read through bioio, which is not installed: pip install '.[bioio]' in the "
+            f"project's folder."
         ) from error
     try:
         image = _with_plane_chunks(BioImage, path)

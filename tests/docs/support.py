@@ -16,7 +16,8 @@ COMMANDS = ("console", "sh", "bash")
 _ANYTHING = "…"
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _MEASURED_ANEW = re.compile(r" ?(?:s|ms|min|Mpx/s|KiB|MiB|GiB)\b")
-_TOLERANCE = 0.1  # of numbers that depend on the processor
+_TOLERANCE = 0.1  # of numbers that depend on the processor: scores, and how many objects were found
+_COUNTS_OBJECTS = re.compile(r"\bobjects\b|^\w+(\s+[\d,]+){2}\s")  # a sentence, or a row of the table of objects
 _LONGEST_S = 1800
 
 
@@ -159,7 +160,8 @@ def check_output(step: Step, output: str) -> None:
 def is_like(shown: str, printed: str) -> bool:
     """Whether a printed line is the shown one, but for what differs from machine to machine.
 
-    Spaces count as one; a number may differ by a tenth, a time, rate or memory by anything.
+    Spaces count as one. Whole numbers are the same (shapes, steps, blocks), but where objects are counted; these and
+    numbers with a decimal point may differ by a tenth, a time, rate or memory by anything.
     """
     shown, pattern, numbers, at = shown.strip(), "", [], 0
     for match in re.finditer(rf"{_NUMBER.pattern}|{_ANYTHING}|\s+", shown):
@@ -171,12 +173,17 @@ def is_like(shown: str, printed: str) -> bool:
             pattern += r"\s+"
         else:
             pattern += f"({_NUMBER.pattern})"
-            numbers.append(None if _MEASURED_ANEW.match(shown, at) else _value(match[0]))
+            numbers.append((match[0], bool(_MEASURED_ANEW.match(shown, at))))
     found = re.fullmatch(pattern + re.escape(shown[at:]), printed.strip())
+    counts = bool(_COUNTS_OBJECTS.search(shown))
     return found is not None and all(
-        number is None or abs(number - _value(other)) <= _TOLERANCE * abs(number) + 1e-9
-        for number, other in zip(numbers, found.groups(), strict=True)
+        anew or _is_near(number, other, _TOLERANCE if counts or "." in number else 0.0)
+        for (number, anew), other in zip(numbers, found.groups(), strict=True)
     )
+
+
+def _is_near(shown: str, printed: str, tolerance: float) -> bool:
+    return abs(_value(shown) - _value(printed)) <= tolerance * abs(_value(shown)) + 1e-9
 
 
 def _value(text: str) -> float:

@@ -1,4 +1,4 @@
-"""What the README and the tutorial tell a reader to type works, in the order in which they say it."""
+"""What the pages tell a reader to type works, in the order in which they say it; what is not run is listed here."""
 
 import re
 import shutil
@@ -10,14 +10,27 @@ import tifffile
 import torch
 import zarr
 
-from tests.docs.support import ROOT, Block, Step, blocks_of, check_output, commands_of, is_like, run_step, steps_of
+from cluster.describe import describe_cluster
+from cluster.errors import ClusterError
+from tests.docs.support import (
+    PAGES,
+    ROOT,
+    Block,
+    Step,
+    blocks_of,
+    check_output,
+    commands_of,
+    is_like,
+    run_step,
+    steps_of,
+)
 from tests.flows.support import DATA
 from unet.architecture import Architecture
 from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from unet.model import UNet
 from unet.predict import whole_image_logits
 
-README, TUTORIAL = ROOT / "README.md", ROOT / "docs/tutorial.md"
+README, TUTORIAL, OBJECTS = ROOT / "README.md", ROOT / "docs/tutorial.md", ROOT / "docs/how-to/objects.md"
 # run after the README, in the folder that it leaves
 AFTER_README = [
     ROOT / "docs" / name
@@ -27,31 +40,56 @@ AFTER_README = [
         "how-to/results.md",
         "how-to/convert.md",
         "how-to/resume.md",
+        "how-to/train.md",
         "interoperability.md",
         "reference/python-flows.md",
     )
 ]
 
-# page, how the command or block begins, why it cannot run in a test, what runs it (or its like) instead
+RUN = [README, TUTORIAL, OBJECTS, *AFTER_README]
+
+# page, how the command or block begins, why it cannot run in a test, what runs it (or its like) instead: a path, or
+# "nothing", where the reason has to do
+DEPLOY = "docs/how-to/deploy.md"
+NOTHING, THESE = "nothing", "tests/docs/test_code_blocks.py"
 NOT_RUN = [
     ("README.md", "make demo", "installs and trains for minutes", "tests/flows/test_demo.py"),
     ("README.md", "make test", "is this very thing", ".ci/run"),
     ("README.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
     ("README.md", "prefect --no-prompt deploy", "needs a server of Prefect", "tests/deployed/support.py"),
     ("README.md", "prefect deployment run", "needs a server of Prefect", "tests/deployed/test_segment_slide.py"),
-    ("README.md", "segment-slide train ", "the paper's network takes hours without a GPU", "docs/tutorial.md"),
     ("docs/index.md", "make demo", "installs and trains for minutes", "tests/flows/test_demo.py"),
     ("docs/index.md", "make test", "is this very thing", ".ci/run"),
     ("docs/tutorial.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
-    ("docs/how-to/look.md", "ssh ", "needs another machine", "docs/tutorial.md"),
+    ("docs/how-to/look.md", ".venv/bin/pip install", "changes the environment, from a package index", NOTHING),
+    ("docs/how-to/look.md", "ssh ", "needs another machine", "tests/flows/test_view.py"),
     ("docs/how-to/look.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
-    ("docs/how-to/results.md", "import polars", "no dependency of ours", "docs/interoperability.md"),
-    ("docs/how-to/results.md", "import duckdb", "no dependency of ours", "docs/interoperability.md"),
-    ("docs/interoperability.md", "import numpy as np\nimport tensorstore", "no dependency", "docs/interoperability.md"),
-]
+    ("docs/how-to/train.md", "segment-slide train samples.zarr -o nuclei.safetensors --base", "takes an hour", THESE),
+    ("docs/how-to/results.md", "import polars", "no dependency of ours; was run once by hand", NOTHING),
+    ("docs/how-to/results.md", "import duckdb", "no dependency of ours; was run once by hand", NOTHING),
+    ("docs/interoperability.md", "import numpy as np\nimport tensorstore", "no dependency; run once by hand", NOTHING),
+    ("docs/explanation/tiles.md", "python benchmarks/seam.py", "draws a figure from a network of minutes", NOTHING),
+    ("docs/how-to/cluster.md", "segment-slide cluster check", "needs SLURM", "tests/slurm/test_commands.py"),
+    ("docs/how-to/cluster.md", "segment-slide segment", "needs SLURM, or a scheduler", "tests/slurm/test_jobs.py"),
+    (DEPLOY, "export PREFECT_SERVER", "is for the server below", "tests/deployed/support.py"),
+    (DEPLOY, "prefect server start", "takes a fixed port", "tests/deployed/support.py"),
+    (DEPLOY, "export PREFECT_API_URL", "is of the server above", "tests/deployed/support.py"),
+    (DEPLOY, "prefect work-pool create", "needs a server of Prefect", "tests/deployed/support.py"),
+    (DEPLOY, "prefect --no-prompt deploy", "needs a server of Prefect", "tests/deployed/support.py"),
+    (DEPLOY, "prefect worker start", "needs a server of Prefect", "tests/deployed/support.py"),
+    (DEPLOY, "prefect deployment run segment-slide/local", "the same", "tests/deployed/test_segment_slide.py"),
+    (DEPLOY, "prefect deployment run segment-slide/slurm", "needs SLURM too", "tests/slurm/test_deployed.py"),
+    (DEPLOY, "export PREFECT_API_DATABASE", "needs PostgreSQL", NOTHING),
+]  # fmt: skip
 
 # what is made smaller, and why
-SMALLER = {"-n 1000": ("-n 4", "a thousand samples take minutes")}
+SMALLER = {
+    "-n 1000": ("-n 4", "a thousand samples take minutes"),
+    "train samples.zarr -o nuclei.safetensors": (
+        "train samples.zarr -o trained.safetensors --steps 2 --base-channels 2",
+        "the paper's network takes hours without a GPU; another file, for pages go on with the network that is there",
+    ),
+}
 
 # blocks of these languages are shown, never typed
 SHOWN = {
@@ -59,6 +97,8 @@ SHOWN = {
     "text": "what a block of Python before it prints",
     "nginx": "a part of a server's configuration",
     "r": "R is not among our dependencies",
+    "ini": "units of systemd",
+    "yaml": "descriptions of a cluster, which are read below",
 }
 
 
@@ -144,7 +184,7 @@ def after_readme(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_readme_runs_as_written_on_a_readers_files(after_readme):
+def test_the_readme_runs_on_a_readers_files(after_readme):
     made = {path.name for path in after_readme.iterdir()}
     assert {"slide.ome.zarr", "nuclei.ome.zarr", "set.zarr", "samples.zarr"} <= made
     tables = {path.name for path in (after_readme / "nuclei.ome.zarr/tables").iterdir()}
@@ -154,8 +194,23 @@ def test_the_readme_runs_as_written_on_a_readers_files(after_readme):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("page", AFTER_README, ids=lambda page: page.stem)
-def test_pages_run_as_written_where_the_readme_left_off(page, after_readme):
+def test_pages_run_where_the_readme_left_off(page, after_readme):
     run_page(page, after_readme)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_objects_are_counted_and_measured_as_the_page_says(tmp_path):
+    write_slide(tmp_path / "slide.svs")
+    write_network(tmp_path / "nuclei.safetensors", tmp_path / "slide.svs")
+    for command in (
+        "ingest slide.svs slide.ome.zarr",
+        "segment slide.ome.zarr -m nuclei.safetensors -o nuclei.ome.zarr",
+    ):
+        run_step(Step(Block("before the page", 1, "console", ""), f"segment-slide {command}"), tmp_path)
+    run_page(OBJECTS, tmp_path)
+    for output in ("nuclei", "measured"):
+        assert list(tmp_path.glob(f"{output}.ome.zarr/tables/segmentation-instances.parquet/*.parquet")), output
 
 
 @pytest.mark.slow
@@ -164,8 +219,7 @@ def test_the_ome_zarr_0_4_that_a_page_writes_is_valid_and_holds_the_same(after_r
     from ome_zarr_models import open_ome_zarr
 
     location = after_readme / "nuclei-04.zarr"
-    if not location.exists():
-        run_page(ROOT / "docs/how-to/convert.md", after_readme)
+    run_page(ROOT / "docs/how-to/convert.md", after_readme)  # a second time, where all tests run
     group = zarr.open_group(location, mode="r")
     assert type(open_ome_zarr(group)).__module__.startswith("ome_zarr_models.v04")
     ids = group[group.attrs["multiscales"][0]["datasets"][0]["path"]]
@@ -184,7 +238,7 @@ def test_the_tutorial_runs_as_written_and_prints_what_it_shows(tmp_path):
 # -- quick: no block is forgotten --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", [README, TUTORIAL, *AFTER_README], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_is_run_or_shown_on_purpose(page):
     steps = {step.block for step in steps_of(page)}
     for block in blocks_of(page):
@@ -195,16 +249,47 @@ def test_every_block_is_run_or_shown_on_purpose(page):
             ), f"{block.where} holds a command; mark it as console"
 
 
-def test_what_is_not_run_is_in_the_pages_and_runs_elsewhere():
-    steps = [step for page in (README, TUTORIAL, *AFTER_README) for step in steps_of(page)]
-    used = [reason_not_to_run(step) for step in steps]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_with_commands_are_run_or_each_command_is_listed(page):
+    if page not in RUN:
+        for step in steps_of(page):
+            assert reason_not_to_run(step), f"{step.block.where} is neither run nor listed: {step.text}"
+
+
+def test_what_is_not_run_is_in_the_pages_and_names_a_test_that_is_there():
+    used = [reason_not_to_run(step) for page in PAGES for step in steps_of(page)]
     for row in NOT_RUN:
         assert row in used, f"no block begins so any more: {row}"
-        assert (ROOT / row[3]).exists(), f"nothing runs it: {row}"
+        assert row[3] == NOTHING or is_test(row[3]), f"expected a file below tests/ or .ci/, or {NOTHING!r}: {row}"
+        assert len(row[2]) > 5, row
+
+
+def is_test(path: str) -> bool:
+    place = (ROOT / path).resolve()
+    return place.is_file() and any(place.is_relative_to(ROOT / folder) for folder in ("tests", ".ci"))
+
+
+def test_a_page_and_a_test_that_is_gone_are_no_tests():
+    assert is_test(".ci/run")
+    assert not is_test("docs/tutorial.md")
+    assert not is_test("tests/docs/test_of_nothing.py")
+
+
+YAML = [block for page in PAGES for block in blocks_of(page) if block.language == "yaml"]
+
+
+@pytest.mark.parametrize("block", YAML, ids=lambda block: block.where)
+def test_descriptions_of_clusters_are_read(block, tmp_path):
+    whole, file = block.text if "kind:" in block.text else f"kind: slurm\n{block.text}", tmp_path / "cluster.yaml"
+    file.write_text(whole)
+    assert describe_cluster(str(file)).kind == "slurm"
+    file.write_text(f"{whole}\nno_such_key: 1\n")
+    with pytest.raises(ClusterError, match="no_such_key"):
+        describe_cluster(str(file))
 
 
 def test_what_is_made_smaller_is_in_a_page():
-    texts = [step.text for page in (README, TUTORIAL, *AFTER_README) for step in steps_of(page)]
+    texts = [step.text for page in RUN for step in steps_of(page)]
     assert all(any(said in text for text in texts) for said in SMALLER)
 
 
@@ -234,6 +319,10 @@ def test_a_block_is_split_into_commands_and_what_they_print():
         ("Done: 2,669 objects in …", "Done: 26 objects in 3.4 s (find 2 s)", False),
         ("objects 5", "object 5", False),
         ("files of  3 x 1,024", "files of 3 x 1,024", True),
+        ("files of  3 x 1,024", "files of 3 x 1,025", False),
+        ("Done: 40 blocks in …", "Done: 41 blocks in 3 s", False),
+        ("foreground    2,669    2,545   31.30%", "foreground  2,601  2,500  31.0%", True),
+        ("background  823,784 px (52.4%)", "background  823,785 px (52.4%)", False),
     ],
 )
 def test_lines_are_alike_but_for_numbers_of_the_machine(shown, printed, expected):

@@ -956,7 +956,7 @@ def test_an_input_that_changes_between_plan_and_run_is_refused(tmp_path: Path, s
 def test_without_bioio_other_formats_name_the_extra_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bioio", None)
     (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
-    with pytest.raises(InputError, match=r"pip install 'segment-slide\[bioio\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[bioio\]'"):
         plan_ingest(tmp_path / "a.czi")
 
 
