@@ -73,7 +73,7 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
         return _parse(ome, where) if ome.get("multiscales") else None
     except InputError:
         raise
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:  # any JSON may stand where another should
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:  # any JSON may stand there
         raise InputError(
             f"{where}: OME-Zarr metadata are damaged ({type(error).__name__}: {error}); expected version {VERSION}."
         ) from error
