@@ -5,7 +5,6 @@ import getpass
 import os
 import shlex
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -79,17 +78,39 @@ def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = Tru
             ended.wait()
 
 
+class _End:
+    """Set by a signal and waited for in the same thread.
+
+    A `threading.Event` would not do: its lock may be held by the wait that the handler interrupts.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._reader, self._writer = os.pipe()
+
+    def set(self) -> None:
+        self.is_set = True
+        os.write(self._writer, b"\0")
+
+    def wait(self) -> None:
+        os.read(self._reader, 1)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
 @contextlib.contextmanager
-def _until_ended() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set instead of ending the process; a second one ends it at once.
+def _until_ended() -> Iterator[_End]:
+    """What Ctrl-C and SIGTERM set instead of ending the process; a second one ends it at once.
 
     After the first they stay as they are, since the process is about to end: what it still does is not interrupted by
     a traceback.
     """
-    ended = threading.Event()
+    ended = _End()
 
     def end(*_: object) -> None:
-        if ended.is_set():
+        if ended.is_set:
             os._exit(0)
         ended.set()
 
@@ -97,9 +118,10 @@ def _until_ended() -> Iterator[threading.Event]:
     try:
         yield ended
     finally:
-        if not ended.is_set():
+        if not ended.is_set:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        ended.close()
 
 
 def has_screen(environment: Mapping[str, str]) -> bool:

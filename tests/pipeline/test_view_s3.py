@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline.errors import InputError
@@ -28,6 +29,8 @@ def _s3() -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("NO_PROXY", "127.0.0.1")
+        # said as an option, too: fsspec keeps file systems by their options, and other tests have another server
+        patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://{host}:{port}"})
         yield
     server.stop()
 

@@ -424,7 +424,7 @@ def test_more_connections_than_any_browser_opens_are_hung_up_on(folder, monkeypa
     monkeypatch.setattr(view_server, "_MOST_CONNECTIONS", 3)
     with serve(site_of(folder / "a.ome.zarr")) as server:
         with contextlib.ExitStack() as stack:
-            few = [stack.enter_context(begin_download(server, "view.js")) for _ in range(3)]
+            few = [stack.enter_context(begin_download(server, "view.js", goes_on=True)) for _ in range(3)]
             assert all(connection.recv(4) == b"HTTP" for connection in few)
             with begin_download(server, "view.js") as connection:
                 assert hung_up(connection)
@@ -573,9 +573,11 @@ def test_no_bytes_in_an_address_do_harm(raw, server):
 
 
 @contextlib.contextmanager
-def begin_download(server: ViewServer, path: str) -> Iterator[socket.socket]:
+def begin_download(server: ViewServer, path: str, *, goes_on: bool = False) -> Iterator[socket.socket]:
+    """A connection on which a file was asked for; it may stay open afterwards."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
-        request = f"GET {below(server, path)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        end = "" if goes_on else "Connection: close\r\n"
+        request = f"GET {below(server, path)} HTTP/1.1\r\nHost: localhost\r\n{end}\r\n"
         connection.sendall(request.encode())
         yield connection
 
