@@ -77,6 +77,7 @@ def test_a_full_disk_leaves_no_half_of_a_report(output, tmp_path):
         assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_in_a_report_makes_the_same_output_again(tmp_path, model):
     slide = write_ome(tmp_path / "my slide.ome.zarr", noise(3, 130, 110), "zyx")
     first, second = tmp_path / "first.ome.zarr", tmp_path / "second.ome.zarr"
@@ -117,6 +118,7 @@ def request_one(tmp_path, model, monkeypatch, warm) -> SlideRequest:
     return SlideRequest(segment, objects=None, measure=False)
 
 
+@pytest.mark.slow
 def test_a_slide_gets_its_report_with_the_times_of_its_stages(request_one, tmp_path):
     report = process_slide(request_one)
     assert report.page == str(tmp_path / "out.report.html")
@@ -166,6 +168,7 @@ def test_who_ends_a_run_ends_its_report_too(output, monkeypatch):
         try_report(str(output), "segmentation", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [None, 0.5, 8.0])
 def test_a_report_that_takes_too_long_costs_the_page_alone(monkeypatch, hours):
     from flows.deployed import segment_slide as deployed

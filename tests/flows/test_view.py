@@ -90,6 +90,7 @@ def test_it_serves_until_it_is_ended_and_that_is_no_failure(ending, output):
         fetch(url)
 
 
+@pytest.mark.slow
 def test_over_ssh_it_says_which_tunnel_to_open(output):
     process, lines = start_view(output, SSH_CONNECTION="203.0.113.7 51000 198.51.100.4 22", DISPLAY=":0")
     port = url_in(lines).split(":")[2].partition("/")[0]
@@ -255,6 +256,7 @@ def test_without_a_folder_of_the_session_the_page_lies_in_the_users_cache(tmp_pa
         assert not page.parent.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["exit 1", "kill -9 $$"])
 def test_a_browser_that_fails_does_not_end_the_viewer(script, output, tmp_path):
     process, lines = start_with_browser(output, tmp_path, script)
@@ -290,6 +292,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_signals", [1, 2])
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_while_a_store_hangs(ending, n_signals, output, tmp_path):
@@ -370,6 +373,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_looks_whole_and_the_same_command_makes_it_whole(output, tmp_path):
     marker, folder = tmp_path / "in-the-middle", tmp_path / "web"
     process = subprocess.Popen(

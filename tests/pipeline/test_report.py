@@ -291,6 +291,7 @@ def write_large(folder, side=8192, chunk=512, n_levels=6):
     return location
 
 
+@pytest.mark.slow
 def test_of_a_large_slide_few_chunks_are_read_and_the_whole_is_shown(tmp_path, count_reads):
     location = write_large(tmp_path)
     count_reads.clear()
@@ -430,6 +431,7 @@ def test_a_table_of_other_objects_is_not_reported(measured):
     assert "The table is of other objects" in parse(make_report(measured, NAME)).text
 
 
+@pytest.mark.slow
 def test_times_are_those_of_the_files(measured):
     blocks = sorted(p for p in Path(measured, f"labels/{NAME}/0/c").rglob("*") if p.is_file())
     for k, path in enumerate(blocks):
@@ -444,6 +446,7 @@ def test_times_are_those_of_the_files(measured):
 # -- where it goes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_goes_beside_the_output_which_stays_as_it_is(measured, tmp_path):
     before = tree(tmp_path / "out.ome.zarr")
     path = write_report(measured).path

@@ -137,6 +137,7 @@ def large(tmp_path):
     return location
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_costs_the_pictures_that_need_it_alone(large):
     whole = parse(make_report(large, NAME))
     assert len(whole.images) == 6
@@ -146,6 +147,7 @@ def test_a_damaged_chunk_costs_the_pictures_that_need_it_alone(large):
     assert report.text.count("is left out, for a file of the labels is damaged") == 1
 
 
+@pytest.mark.slow
 def test_where_the_image_is_damaged_labels_are_drawn_alone(large, tmp_path):
     for chunk in (tmp_path / "image.ome.zarr/0/c").rglob("*"):
         if chunk.is_file():
@@ -180,6 +182,7 @@ def test_an_image_of_other_files_is_told(tmp_path):
 # -- many classes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fifty_classes_in_nine_channels_of_noise_stay_a_page(tmp_path):
     n, side = 50, 24
     ids = np.zeros((1300, 1300), np.uint32)
@@ -236,6 +239,7 @@ def write_film(folder):
     return location
 
 
+@pytest.mark.slow
 def test_the_map_of_a_film_says_the_density_that_its_first_sentence_says(tmp_path, monkeypatch):
     seen = {}
 

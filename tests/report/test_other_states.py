@@ -115,6 +115,7 @@ def numbered(tmp_path):
     return str(path)
 
 
+@pytest.mark.slow
 def test_objects_of_an_earlier_segmentation_are_not_shown(numbered):
     assert find_objects(numbered, "segmentation").instances == Standing.GOOD
     model = {"path": "cells.safetensors", "sha256": "1" * 64, "classes": ["background", "cell"]}
@@ -126,6 +127,7 @@ def test_objects_of_an_earlier_segmentation_are_not_shown(numbered):
     assert "2 objects" not in report.text
 
 
+@pytest.mark.slow
 def test_objects_of_a_copy_or_of_a_repaired_segmentation_are_shown(numbered):
     touch(numbered, "labels/segmentation/0")
     recorded = store.read_attributes(numbered, "labels/segmentation")[ATTRIBUTE]["input"]
@@ -138,6 +140,7 @@ def test_objects_of_a_copy_or_of_a_repaired_segmentation_are_shown(numbered):
     assert identify_record({"input": repaired}) != identify_record({"input": {**recorded, "fingerprint": "b"}})
 
 
+@pytest.mark.slow
 def test_older_objects_are_compared_by_files(numbered):
     change(numbered, "labels/segmentation-instances", identity={})
     assert find_objects(numbered, "segmentation").notes == ()
@@ -147,6 +150,7 @@ def test_older_objects_are_compared_by_files(numbered):
     assert note in parse(make_report(numbered, "segmentation")).text
 
 
+@pytest.mark.slow
 def test_what_is_noted_is_the_record_of_the_step_before(numbered):
     group = "labels/segmentation-instances"
     record = store.read_attributes(numbered, group)[ATTRIBUTE]
