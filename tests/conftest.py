@@ -11,8 +11,14 @@ import pytest
 # threads set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples on every run, and no time limit per example: shared machines stall.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+# The same examples on every run, and no time limit for them: shared machines stall.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("repeatable")
 
 # A shell that starts pytest in the background lets it ignore Ctrl-C; what tests start would inherit that and never end.

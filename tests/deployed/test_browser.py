@@ -1,32 +1,27 @@
 """What an operator sees in a browser: the form, the run, the report; kept as pictures where SCREENS names a folder."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser import open_browser
 from tests.deployed.support import Site
 from tests.flows.support import noise, write_ome
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 PATIENCE_MS = 240_000
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
         page.set_default_timeout(PATIENCE_MS)
         yield page
-        browser.close()
 
 
 def keep(page: Any, name: str) -> None:

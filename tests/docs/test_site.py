@@ -1,7 +1,6 @@
 """The built site needs nothing from another host, and building it warns of nothing."""
 
 import re
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -10,9 +9,9 @@ from threading import Thread
 
 import pytest
 
+from tests.browser import open_browser
 from tests.docs.support import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 RESOURCE = re.compile(
     r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)"""
     r"""|url\(["']?((?:https?:)?//[^"')]+)"""
@@ -51,15 +50,12 @@ def test_commands_options_and_modules_are_rendered_into_the_reference(site):
 
 @pytest.mark.browser
 def test_the_search_finds_a_word_and_no_request_leaves_the_machine(site):
-    from playwright.sync_api import sync_playwright
-
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=site))
     Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
     outside = []
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        with open_browser() as browser:
             page = browser.new_page()
             page.on("request", lambda request: request.url.startswith(address) or outside.append(request.url))
             page.goto(address + "index.html")
@@ -67,7 +63,6 @@ def test_the_search_finds_a_word_and_no_request_leaves_the_machine(site):
             page.type(".md-search__input", "stride")
             page.wait_for_selector(".md-search-result__item", timeout=60_000)
             assert "stride" in page.inner_text(".md-search-result").lower()
-            browser.close()
     finally:
         server.shutdown()
         server.server_close()

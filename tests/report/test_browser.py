@@ -1,28 +1,22 @@
 """A report in a browser that has no network: nothing is asked for, nothing complains, all is seen and fits."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.report import write_report
+from tests.browser import open_browser
 from tests.flows.support import noise
 from tests.pipeline.measure_support import NAME, draw_objects, measure, write_store
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,14 @@
 """The browser that tests of the viewer look with."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-WITHOUT_GPU = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-AS_STORED = ["--force-color-profile=srgb", "--force-device-scale-factor=1", "--disable-lcd-text"]
+from tests.browser import AS_STORED, WITHOUT_GPU, open_browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=WITHOUT_GPU + AS_STORED)
+    with open_browser(*WITHOUT_GPU, *AS_STORED) as browser:
         yield browser
-        browser.close()

@@ -485,7 +485,7 @@ OMERO = JSON | st.fixed_dictionaries({"channels": JSON | st.lists(CHANNEL, min_s
 
 
 @given(listed=JSON | st.fixed_dictionaries({"labels": JSON | st.lists(JSON | st.just("n"))}), label=LABEL, omero=OMERO)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_whatever_metadata_say_something_is_shown_or_one_sentence_is_said(tmp_path, listed, label, omero):
     image = tmp_path / "a"
     if not image.exists():

@@ -1,0 +1,21 @@
+"""The browser that tests look with."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+WITHOUT_GPU = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+AS_STORED = ("--force-color-profile=srgb", "--force-device-scale-factor=1", "--disable-lcd-text")
+
+
+@contextmanager
+def open_browser(*arguments: str) -> Iterator[Any]:
+    """Open a Chromium; for no longer than a module, as a process can have just one open with this interface."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments])
+        yield browser
+        browser.close()
