@@ -12,6 +12,7 @@ from cluster.security import new_security
 from cluster.spec import ClusterSpec
 from cluster.versions import compare_versions
 from cluster.waiting import wait_for_workers
+from tests.processes import spawned_below
 
 
 def join(cluster, **changes):
@@ -22,15 +23,11 @@ def join(cluster, **changes):
 
 
 def test_locally_workers_are_started_and_ended():
-    before = set(psutil.Process().children(recursive=True))
+    before = set(spawned_below(psutil.Process()))
     with connect(describe_cluster("local", workers=1)) as client:
         assert client.submit(sum, [1, 2]).result() == 3
         assert len(client.nthreads()) == 1
-        started = [
-            child
-            for child in set(psutil.Process().children(recursive=True)) - before
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        started = set(spawned_below(psutil.Process())) - before
     assert started
     assert psutil.wait_procs(started, timeout=60)[1] == []
 

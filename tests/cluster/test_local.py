@@ -13,14 +13,14 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.local import LocalSpec, local_client, plan_local
+from tests.processes import spawned_below
 
 CORES = len(os.sched_getaffinity(0))
 GONE_WITHIN_S = 60  # for what hangs; it takes far less
 
 
 def workers_below_this_process() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return spawned_below(psutil.Process())
 
 
 def describe_worker(dask_worker) -> dict:

@@ -142,12 +142,15 @@ class Site:
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
         return self.post("task_runs/filter", wanted)
 
-    def task_names(self, run: str) -> list[str]:
-        return [task["name"] for task in self.tasks(run)]
+    def stages(self, run: str, count: int) -> list[str]:
+        """Names of so many stages in order; the server learns of them as events, which may come after the run's end."""
+        tasks = wait_for(lambda: found if len(found := self.tasks(run)) >= count else None, f"{count} stages of {run}")
+        return [task["name"] for task in tasks]
 
     def working_times(self, run: str) -> tuple[str, str]:
-        """When the first stage began and the last ended."""
-        tasks = self.tasks(run)
+        """When the first stage began and the last ended, but for the report, which waits for nobody."""
+        wait_for(lambda: all(task["end_time"] for task in self.tasks(run)), f"the ends of {run}'s stages")
+        tasks = [task for task in self.tasks(run) if not task["name"].startswith("report of")]
         return min(task["start_time"] for task in tasks), max(task["end_time"] for task in tasks)
 
 

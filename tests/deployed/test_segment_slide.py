@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.deployed.support import HANGS_AFTER_S, REPOSITORY, Site, as_json, environment, run_id, wait_for
 from tests.flows.support import brake, noise, run_installed, shards, tree, write_array, write_model, write_ome
+from tests.processes import spawned_below
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def test_a_deployment_run_from_the_shell_writes_the_bytes_of_the_command(
     assert_same(output, by_command)
 
     assert site.get(f"flow_runs/{run}")["name"] == "slide.ome.zarr → out.ome.zarr"
-    assert site.task_names(run) == [f"{what} slide.ome.zarr" for what in _STAGES]
+    assert site.stages(run, len(_STAGES)) == [f"{what} slide.ome.zarr" for what in _STAGES]
     progress = site.artifacts(run, "progress")
     assert {artifact["description"].partition(":")[0] for artifact in progress} >= {"segment", "find", "measure"}
     assert {artifact["data"] for artifact in progress} == {100.0}
@@ -101,7 +102,7 @@ def test_a_file_of_a_microscope_is_converted_first(site: Site, model: Path, tmp_
     assert tree(image) == tree(tmp_path / "by-command.ome.zarr")
     assert run_installed("segment", image, "-m", model, "-o", tmp_path / "again.ome.zarr", *AS_SMALL).exit_code == 0
     assert tree(output) == tree(tmp_path / "again.ome.zarr")
-    assert len(site.task_names(run)) == 3  # convert, segment, report: no objects were asked for
+    assert site.stages(run, 3)[-1].startswith("report of")  # no objects were asked for
 
 
 def test_what_works_on_this_machine_takes_turns_whichever_deployment_began_it(
@@ -113,7 +114,7 @@ def test_what_works_on_this_machine_takes_turns_whichever_deployment_began_it(
         for name in ("local", "gpu", "slurm")
     ]
     assert [site.finish(run)["type"] for run in runs] == ["COMPLETED"] * 3, site.log("worker")
-    worked = sorted(times for run in runs for times in [site.working_times(run)])
+    worked = sorted(site.working_times(run) for run in runs)
     assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(worked))
     assert tree(tmp_path / "local.ome.zarr") == tree(tmp_path / "gpu.ome.zarr")
 
@@ -162,7 +163,7 @@ def test_what_cannot_be_carried_out_fails_at_once_and_leaves_nothing(
     state = site.finish(run)
     assert state["type"] == "FAILED"
     assert told in state["message"]
-    assert site.task_names(run) == []
+    assert site.tasks(run) == []
     assert not output.exists()
 
 
@@ -209,8 +210,7 @@ def test_a_stage_that_takes_longer_than_it_may_ends_and_the_next_run_goes_on(
 
 def dask_workers(site: Site) -> list[psutil.Process]:
     """Worker processes of flows that this site runs."""
-    below = psutil.Process(site.processes["worker"].pid).children(recursive=True)
-    return [process for process in below if "multiprocessing" in " ".join(process.cmdline())]
+    return spawned_below(psutil.Process(site.processes["worker"].pid))
 
 
 OFFLINE = """

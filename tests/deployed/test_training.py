@@ -84,5 +84,5 @@ def test_a_training_set_that_is_not_there_is_refused_before_anything_is_begun(si
     state = site.finish(number)
     assert state["type"] == "FAILED"
     assert "none.zarr" in state["message"]
-    assert site.task_names(number) == []
+    assert site.tasks(number) == []
     assert list(tmp_path.iterdir()) == []

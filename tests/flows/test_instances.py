@@ -50,6 +50,7 @@ from tests.flows.support import (
     write_segmentation,
 )
 from tests.flows.test_failures import PAGE_BYTES, pages, rotten
+from tests.processes import spawned_below
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)  # a case for the slow suite
 
@@ -1378,7 +1379,7 @@ def test_a_run_killed_again_and_again_ends_with_equal_bytes(large_run, large_ref
 @pytest.mark.parametrize("step", ["work/objects/faces", "0"])
 def test_a_run_whose_worker_is_killed_finishes_by_itself(step, large_run, large_reference):
     process = start_and_wait_for(large_run, step, LARGE_BLOCKS // 4)
-    worker = next(child for child in descendants(process) if "spawn_main" in " ".join(child.cmdline()))
+    worker = spawned_below(psutil.Process(process.pid))[0]
     worker.kill()
     release(large_run)
     check_done(finish(process), large_run.out)

@@ -31,6 +31,7 @@ from tests.flows.support import (
     write_array,
     write_model,
 )
+from tests.processes import spawned_below
 
 SHAPE, BLOCK = (544, 288), 32
 N_BLOCKS, N_COARSE = 17 * 9, 9 * 5  # shards of the two levels; three windows
@@ -210,7 +211,7 @@ def test_a_creation_cut_at_any_write_is_done_again_with_equal_bytes(folder, tmp_
 
 
 def workers_of(process) -> list[psutil.Process]:
-    return [child for child in descendants(process) if "spawn_main" in " ".join(child.cmdline())]
+    return spawned_below(psutil.Process(process.pid))
 
 
 @pytest.mark.slow

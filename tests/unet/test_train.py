@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from tests.processes import spawned_below
 from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
 from unet.architecture import Architecture
 from unet.errors import DivergedError, GeometryError, TrainingDataError
@@ -422,7 +423,7 @@ def test_a_process_that_is_killed_ends_those_that_train_with_it(tmp_path):
     process = _start(tmp_path, path, processes=2)
     while process.stdout.readline() != b"10\n":
         assert process.poll() is None, process.stderr.read()
-    other = next(child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
+    other = spawned_below(psutil.Process(process.pid))[0]
     other.kill()
     _, said = process.communicate(timeout=240)
     assert process.returncode
