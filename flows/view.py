@@ -79,23 +79,25 @@ def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = Tru
 
 
 class _End:
-    """Set by a signal and waited for in the same thread.
+    """Set by a signal and waited for by the main thread.
 
-    A `threading.Event` would not do: its lock may be held by the wait that the handler interrupts.
+    The wait reads what the interpreter writes for each signal (`signal.set_wakeup_fd`), whichever thread receives it
+    and whatever the main thread does at that moment. A `threading.Event` may be locked by the very wait that a signal
+    interrupts, and a signal that comes just before a wait begins does not interrupt it.
     """
 
     def __init__(self) -> None:
         self.is_set = False
         self._reader, self._writer = os.pipe()
-
-    def set(self) -> None:
-        self.is_set = True
-        os.write(self._writer, b"\0")
+        os.set_blocking(self._writer, False)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def wait(self) -> None:
-        os.read(self._reader, 1)
+        while not self.is_set:
+            os.read(self._reader, 1)
 
     def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
         os.close(self._reader)
         os.close(self._writer)
 
@@ -112,7 +114,7 @@ def _until_ended() -> Iterator[_End]:
     def end(*_: object) -> None:
         if ended.is_set:
             os._exit(0)
-        ended.set()
+        ended.is_set = True
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -268,6 +268,27 @@ def test_a_browser_that_fails_does_not_end_the_viewer(script, output, tmp_path):
 
 # -- its end ---------------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def _own_handlers():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("_own_handlers")
+def test_a_signal_that_another_thread_receives_ends_the_wait():
+    def send():
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with flow._until_ended() as ended:
+        threading.Timer(0.3, send).start()
+        ended.wait()
+    assert ended.is_set
+
+
 _HANGING = """
 import sys, threading
 from pathlib import Path
