@@ -7,6 +7,7 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 WITHOUT_GPU = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
+PATIENCE_MS = 240_000  # for what hangs, on a machine that is busy
 AS_STORED = ("--force-color-profile=srgb", "--force-device-scale-factor=1", "--disable-lcd-text")
 
 
@@ -16,6 +17,7 @@ def open_browser(*arguments: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments])
+        options = {"executable_path": CHROMIUM, "timeout": PATIENCE_MS}
+        browser = playwright.chromium.launch(args=["--no-sandbox", *arguments], **options)
         yield browser
         browser.close()

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser import open_browser
+from tests.browser import PATIENCE_MS, open_browser
 from tests.deployed.support import Site
 from tests.flows.support import noise, write_ome
 
 pytestmark = pytest.mark.browser
-
-PATIENCE_MS = 240_000
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from tests.browser import open_browser
+from tests.browser import PATIENCE_MS, open_browser
 from tests.docs.support import ROOT
 
 RESOURCE = re.compile(
@@ -57,11 +57,12 @@ def test_the_search_finds_a_word_and_no_request_leaves_the_machine(site):
     try:
         with open_browser() as browser:
             page = browser.new_page()
+            page.set_default_timeout(PATIENCE_MS)
             page.on("request", lambda request: request.url.startswith(address) or outside.append(request.url))
             page.goto(address + "index.html")
             page.click(".md-search__input")
             page.type(".md-search__input", "stride")
-            page.wait_for_selector(".md-search-result__item", timeout=60_000)
+            page.wait_for_selector(".md-search-result__item")
             assert "stride" in page.inner_text(".md-search-result").lower()
     finally:
         server.shutdown()

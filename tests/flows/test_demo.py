@@ -44,12 +44,14 @@ def pixels_of(folder):
     return {name: digest for name, digest in files.items() if "/c/" in name or name.endswith(".safetensors")}
 
 
+@pytest.mark.slow
 def test_the_demo_segments_better_than_one_class_alone(first):
     result, _ = first
     truth = open_array(str(result.slide), "labels/truth/0")[...]
     assert result.pixels.accuracy > max(np.mean(truth > 0), np.mean(truth == 0)) + 0.1
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_stored_labels(first):
     result, _ = first
     truth = draw_region(slide := SyntheticSlide(TINY.shape, TINY.seed), slide.whole)
@@ -58,6 +60,7 @@ def test_the_scores_are_those_of_the_stored_labels(first):
     assert result.objects.n_truth == len(np.unique(truth.instances)) - 1
 
 
+@pytest.mark.slow
 def test_the_demo_says_scores_times_and_how_to_look_at_the_result(first):
     result, text = first
     assert f"IoU {result.pixels.iou:.3f}" in text
@@ -67,6 +70,7 @@ def test_the_demo_says_scores_times_and_how_to_look_at_the_result(first):
     assert result.overlay.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_all_done_and_says_the_same_scores(first):
     result, _ = first
     before = pixels_of(result.slide.parent)
@@ -77,6 +81,7 @@ def test_a_second_run_finds_all_done_and_says_the_same_scores(first):
     assert "trained already" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_end_goes_on(first, tmp_path):
     result, _ = first
     folder = tmp_path / "copy"
@@ -94,6 +99,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_folder(first, tmp_path):
     assert pixels_of(tmp_path / "again") == pixels_of(first[0].slide.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

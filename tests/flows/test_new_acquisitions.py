@@ -504,6 +504,7 @@ def command(watch, outputs, model, *options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_here")
 def test_five_acquisitions_of_which_one_is_damaged_and_one_still_grows(watch, outputs, model):
     write_truncated(watch / "d.tif")

@@ -132,6 +132,7 @@ def test_a_training_goes_on_with_samples_that_were_moved(samples, tmp_path):
     assert (again.steps_before, again.history) == (8, first.history)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
     options = ["--steps", 150, "--save-every", 5, "--validate-every", 50, *ARGUMENTS]
     undisturbed = run_installed("train", samples, "-o", tmp_path / "whole.safetensors", *options)

@@ -57,6 +57,7 @@ def weigh(annotated, output, *options):
     return run_here("weight-maps", annotated / "images", "--labels", annotated / "masks", "-o", output, *options)
 
 
+@pytest.mark.slow
 def test_a_person_gets_from_annotated_files_to_scores(annotated, tmp_path):
     folder = tmp_path
     commands = [

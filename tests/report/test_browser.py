@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.report import write_report
-from tests.browser import open_browser
+from tests.browser import PATIENCE_MS, open_browser
 from tests.flows.support import noise
 from tests.pipeline.measure_support import NAME, draw_objects, measure, write_store
 
@@ -34,6 +34,7 @@ def report(tmp_path_factory):
 def open_page(browser, path, **options):
     """The page, and what it asked for and complained of."""
     context = browser.new_context(offline=True, **{"java_script_enabled": False, **options})
+    context.set_default_timeout(PATIENCE_MS)
     page, asked = context.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: asked.append(message.text))

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.view_handler import ViewHandler
 from pipeline.view_server import serve
 from pipeline.view_site import Site
+from tests.browser import PATIENCE_MS
 
 PATIENCE_S = 180
 NOTE_TEXT = """{
@@ -253,6 +254,7 @@ def opened(browser: Any, site: Site, *, width: int = 1001, height: int = 701) ->
     requests = Requests()
     with requests.counted(), serve(site, port=0) as server:
         context = browser.new_context(viewport={"width": width, "height": height})
+        context.set_default_timeout(PATIENCE_MS)
         try:
             screen = Screen(context.new_page(), server.url)
             screen.served = requests.paths

@@ -337,7 +337,7 @@ def test_what_is_known_of_an_object_is_there_and_can_be_searched(browser: Any, t
     write_image(path / "labels" / "cells", labels, "yx", scale=[0.5, 0.5], label={"properties": described})
     list_labels(path, "cells")
     with opened(browser, describe_view(path)) as screen:
-        screen.page.get_by_text("tumour").first.wait_for(timeout=60_000)
+        screen.page.get_by_text("tumour").first.wait_for()
         screen.page.get_by_text("stroma").first.wait_for()
         screen.page.locator("input.neuroglancer-segment-list-query").fill("area>90 |area")
         screen.wait_until("![...document.querySelectorAll('.neuroglancer-segment-list-entry')].some("
