@@ -28,8 +28,8 @@ def report(
 ) -> None:
     """Write one HTML file about a segmentation: pictures, counts, histograms, times, and what made it."""
     from flows.progress import format_bytes
-    from flows.report import make_page
+    from pipeline.report import write_report
 
-    made = make_page(output, name, page)
+    made = write_report(output, name, page)
     console.print(f"[bold green]Done:[/] {format_bytes(made.n_bytes)}, everything in one file", highlight=False)
     console.print(f"Report: {escape(made.path)}", highlight=False, soft_wrap=True)

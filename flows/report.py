@@ -1,19 +1,14 @@
-"""The page about a segmentation: on demand, and after each slide of a night."""
+"""The page about a segmentation that has just been made: one that fails costs nothing but itself."""
 
 import logging
 from collections.abc import Mapping
 
 from flows.night_errors import is_cancellation
 from pipeline.errors import OutputError
-from pipeline.report import Written, write_report
+from pipeline.report import write_report
 from pipeline.report_target import discard, report_path
 
 log = logging.getLogger(__name__)
-
-
-def make_page(location: str, name: str | None = None, path: str | None = None) -> Written:
-    """Write the report of an output; see `pipeline.report.write_report`."""
-    return write_report(location, name, path)
 
 
 def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from pipeline import store
 from pipeline.errors import IncompleteError, OutputError
 from pipeline.options import SegmentOptions
 from pipeline.record import read_record
+from pipeline.report import write_report
 from pipeline.report_commands import command
 from tests.flows.support import (
     can_mount,
@@ -97,7 +98,7 @@ def test_the_command_in_a_report_makes_the_same_output_again(tmp_path, model):
 def test_the_report_of_a_measured_output_names_the_commands_of_all_stages(tmp_path):
     location = write_store(tmp_path, draw_objects((40, 50)), (32, 32), image=noise(40, 50))
     measure(location)
-    blocks = parse(flows.report.make_page(location).path and Path(tmp_path, "out.report.html").read_text()).blocks
+    blocks = parse(Path(write_report(location).path).read_text()).blocks
     assert command("segment-slide", "view", location, "--name", "cells") in blocks
     assert any(block.startswith("napari --plugin napari-ome-zarr") and block.endswith(location) for block in blocks)
     python = next(block for block in blocks if block.startswith("import zarr"))
