@@ -60,7 +60,7 @@ def test_two_jobs_do_the_work_and_a_cancelled_one_is_replaced(describe, capsys):
         assert {worker["memory_limit"] for worker in workers} == {spec.memory_bytes}
         assert {worker["fractions"] for worker in workers} == {(False, False, False)}
         assert {worker["interrupt"] for worker in workers} == {signal.SIG_IGN}
-        assert {worker["arenas"] for worker in workers} == {"2"}
+        assert {worker["arenas"] for worker in workers} == {"1"}
         assert len({worker["lifetime"] for worker in workers}) == 2, "they leave one by one"
 
         preflight(client, spec, {"nothing": len_of_nothing})

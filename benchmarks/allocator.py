@@ -1,0 +1,136 @@
+"""What memory that comes and goes costs a forward pass: glibc's allocator as workers have it, and in three other ways.
+
+    python benchmarks/allocator.py [--tiles 512 1024] [--base 16] [--rounds 3]
+
+A block of 2048 px through the product's `Predictor`, as many tiles at a time as there are cores, each way in processes
+of its own, which take turns. Feature maps of a tile of 1024 px have up to 94 MB (base 16, float32): where they are
+given back to the kernel, the next layer gets its memory page by page, zeroed, again.
+
+    as workers have it     `cluster.settings.ENVIRONMENT`
+    back at once           two heaps, each trimmed when 64 KiB at its end are free
+    defaults               of glibc, for who sets nothing
+    everything kept        nothing is ever given back: the most that can be gained
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import MiB, Report, make_parser
+
+from cluster.settings import ENVIRONMENT
+
+THREADS = {name: value for name, value in ENVIRONMENT.items() if name.endswith("_NUM_THREADS")}
+HUGE = {name: ENVIRONMENT[name] for name in ("GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE")}
+WAYS = {
+    "as workers have it": ENVIRONMENT,
+    "back at once": {**THREADS, **HUGE, "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "65536"},
+    "defaults": THREADS,
+    "everything kept": {
+        **THREADS, **HUGE, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": f"{1 << 40}",
+    },
+}  # fmt: skip
+BLOCK = 2048
+
+
+def predict(model: str, tile: int, precision: str) -> dict[str, float]:
+    """One block after a small one; runs in a process of its own."""
+    import numpy as np
+    import torch
+
+    from unet.checkpoint import open_checkpoint
+    from unet.predict import Predictor
+
+    torch.set_num_threads(1)
+    checkpoint = open_checkpoint(model)
+    predictor = Predictor(
+        checkpoint.load_model(), offset=(128,), scale=(64,), tile_px=(tile, tile), precision=precision, device="cpu",
+        concurrency=len(os.sched_getaffinity(0)),
+    )  # fmt: skip
+    halo = checkpoint.config.architecture.geometry.halo
+    image = np.random.default_rng(0).integers(0, 255, (1, BLOCK + 2 * halo, BLOCK + 2 * halo), dtype=np.uint8)
+    predictor.predict(np.ascontiguousarray(image[:, : tile + 2 * halo, : 2 * tile + 2 * halo]))
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    predictor.predict(image)
+    wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall_s": wall_s,
+        "user_s": after.ru_utime - before.ru_utime,
+        "system_s": after.ru_stime - before.ru_stime,
+        "bytes": after.ru_maxrss * 1024,
+    }
+
+
+def store_network(path: Path, base: int) -> str:
+    """Of random weights."""
+    import torch
+
+    from unet.architecture import Architecture
+    from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+    from unet.model import UNet
+
+    architecture = Architecture(base_channels=base)
+    torch.manual_seed(0)
+    config = ModelConfig(architecture, normalisation=Normalisation(offset=(128,), scale=(64,)))
+    return str(save_checkpoint(path, UNet(architecture), config).path)
+
+
+def start(way: str, words: list[str]) -> dict[str, float]:
+    """One process."""
+    plain = {name: value for name, value in os.environ.items() if name not in {*ENVIRONMENT, "MALLOC_MMAP_MAX_"}}
+    command = [sys.executable, __file__, "--one", *words]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**plain, **WAYS[way]})
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--base", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        model, tile, precision = arguments.one
+        print(json.dumps(predict(model, int(tile), precision)))
+        return
+    report, rows = Report(arguments), []
+    with tempfile.TemporaryDirectory() as name:
+        model = store_network(Path(name) / "model.safetensors", arguments.base)
+        for precision in arguments.precision:
+            for tile in arguments.tiles:
+                runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+                for _ in range(arguments.rounds):
+                    for way, found in runs.items():
+                        found.append(start(way, [model, str(tile), precision]))
+                medians = {
+                    way: {key: statistics.median(one[key] for one in found) for key in found[0]}
+                    for way, found in runs.items()
+                }
+                base = medians["as workers have it"]
+                for way, one in medians.items():
+                    what = f"{way}, tile {tile}, {precision}"
+                    rows.append([
+                        precision, f"{tile}", way, f"{BLOCK**2 / 1e6 / one['wall_s']:.2f}",
+                        report.ratio(f"{what}: s", one["wall_s"] / base["wall_s"]), f"{one['user_s']:.1f}",
+                        f"{one['system_s']:.1f}", f"{one['bytes'] / MiB:.0f}",
+                        report.ratio(f"{what}: memory", one["bytes"] / base["bytes"]),
+                    ])  # fmt: skip
+                    report.say(" ".join(rows[-1]))
+    headings = ("precision", "tile", "allocator", "Mpx/s", "s, ratio", "user s", "system s", "peak, MiB", "ratio")
+    report.table(f"A block of {BLOCK} px, base {arguments.base}, {arguments.rounds} rounds", headings, rows)
+    report.save()
+
+
+if __name__ == "__main__":
+    main()
