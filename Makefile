@@ -2,17 +2,20 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+BENCH ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test demo check docs docs-serve format constraints clean
+.PHONY: help install test demo check bench bench-env docs docs-serve format constraints clean
 
 help:
 	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
 	@echo "make demo         draw a slide, train, segment it and score the result, into demo-output/"
 	@echo "make check        lint, formatting and types"
+	@echo "make bench        run the benchmarks (an hour) and write bench-report/README.md; BENCH=--quick: minutes"
+	@echo "make bench-env    install the programs that benchmarks/peers.py compares with, into .bench-venv*"
 	@echo "make docs         build the documentation into site/; make docs-serve shows it while one writes"
 	@echo "make format       apply the formatting and the safe fixes of the linter"
 	@echo "make constraints  write what .venv holds to constraints.txt"
@@ -41,6 +44,22 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(STAMP) bench-env
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
+
+# peers that import torchvision want another torch, so they live apart
+bench-env: .bench-venv/.installed .bench-venv-torchvision/.installed
+
+.bench-venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	@touch $@
+
+.bench-venv-torchvision/.installed: benchmarks/torchvision-requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 # the variable keeps a notice of mkdocs-material about another project out of the log
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -60,5 +79,5 @@ constraints: $(STAMP)
 	@mv constraints.new constraints.txt && touch $(STAMP)
 
 clean:
-	rm -rf .venv build dist site demo-output ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .bench-venv .bench-venv-torchvision build dist site demo-output bench-report ./*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

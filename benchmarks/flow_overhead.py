@@ -134,9 +134,11 @@ def main() -> None:
                     seconds[way].append(time.perf_counter() - began)
                     print(way, f"{seconds[way][-1]:.1f} s", flush=True)
     base = statistics.median(seconds["command"])
-    print(f"\n{SIDE} x {SIDE} px, medians of {rounds}\n\n| way | s | more than the command, s |\n|---|--:|--:|")
+    print(f"\n{SIDE} x {SIDE} px, medians of {rounds}\n")
+    print("| way | s | ratio | more than the command, s |\n|---|--:|--:|--:|")
     for way, times in seconds.items():
-        print(f"| {way} | {statistics.median(times):.1f} | {statistics.median(times) - base:+.1f} |")
+        median = statistics.median(times)
+        print(f"| {way} | {median:.1f} | {median / base:.2f} | {median - base:+.1f} |")
     print("\n| stage of the flow | s |\n|---|--:|")
     for stage in stages[0]:
         print(f"| {stage} | {statistics.median(found[stage] for found in stages):.2f} |")
