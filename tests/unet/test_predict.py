@@ -444,7 +444,7 @@ def test_errors_that_are_not_about_memory_are_raised_at_once(make_unet):
 
 
 LIMIT_ADDRESS_SPACE = """
-import json, logging, resource, sys
+import hashlib, json, logging, resource, sys
 from pathlib import Path
 import numpy as np, torch
 from unet.architecture import Architecture
@@ -461,36 +461,29 @@ model = UNet(Architecture(n_classes=3, base_channels=8, depth=2))
 predictor = Predictor(model, offset=[0], scale=[1], tile_px=(1024, 1024), device="cpu", precision="float32")
 image = np.random.default_rng(0).standard_normal((1, 1064, 1064)).astype(np.float32)
 predictor.predict(image[:, :168, :168])  # libraries load, the pool starts
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-free = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(sys.argv[1]), free[1]))
-limited = predictor.predict(image).labels
-limited_warnings = len(warnings)
-resource.setrlimit(resource.RLIMIT_AS, free)
-predictor._warned.clear()
-unlimited = predictor.predict(image).labels
-print(json.dumps({
-    "changed": int((limited != unlimited).sum()),
-    "classes": len(np.unique(unlimited)),
-    "warnings while limited": limited_warnings,
-    "warnings in all": len(warnings),
-}))
+if len(sys.argv) > 1:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    free = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(sys.argv[1]), free[1]))
+labels = predictor.predict(image).labels
+print(json.dumps([hashlib.sha256(labels).hexdigest(), len(np.unique(labels)), len(warnings)]))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_when_the_operating_system_refuses_memory_the_labels_are_those_of_enough_memory():
-    limit = 120 << 20  # a tile of 1024 needs 200 MB, one of 512 needs 60 MB
-    run = subprocess.run(
-        [sys.executable, "-c", LIMIT_ADDRESS_SPACE, str(limit)], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == {
-        "changed": 0,
-        "classes": 3,
-        "warnings while limited": 1,  # the limit was felt
-        "warnings in all": 1,  # and without it, it was not
-    }
+    def predict_with(*limit):  # a process each: oneDNN may remember a layer that it had no memory to prepare
+        run = subprocess.run(
+            [sys.executable, "-c", LIMIT_ADDRESS_SPACE, *limit], capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout)
+
+    limited = predict_with(str(120 << 20))  # a tile of 1024 needs 200 MB, one of 512 needs 60 MB
+    unlimited = predict_with()
+    assert limited[:2] == unlimited[:2]
+    assert unlimited[1] == 3, "several classes: equal labels say something"
+    assert (limited[2], unlimited[2]) == (1, 0), "the limit was felt, and only there"
 
 
 # --- what is refused
