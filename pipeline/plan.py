@@ -13,6 +13,7 @@ from pipeline.options import SegmentOptions
 from pipeline.sizes import (
     BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
+    SCHEDULING_S,
     WINDOWS_IN_FLIGHT,
     GiB,
     MiB,
@@ -95,6 +96,11 @@ class SegmentPlan:
     def n_windows(self) -> int:
         """Dask graphs, one after the other."""
         return math.prod(map(ceil_divide, self.grid.counts, self.window_blocks))
+
+    @property
+    def scheduling_s(self) -> float:
+        """Seconds that client and scheduler spend on all blocks: no number of workers takes less."""
+        return self.grid.n_blocks * SCHEDULING_S
 
     @property
     def probabilities(self) -> str | None:

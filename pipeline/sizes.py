@@ -15,15 +15,18 @@ MiB = 1 << 20
 GiB = 1 << 30
 
 # Sizes that suit most slides; each may be chosen.
-DEFAULT_BLOCK = {2: 2048, 3: 256}  # 4 to 16 MiB per task: its 10–25 ms of scheduling are lost in the noise
-DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once
-TILE_BUDGET_BYTES = 3 * GiB // 2  # larger tiles waste less on halos, until feature maps no longer fit
+DEFAULT_BLOCK = {2: 2048, 3: 256}  # seconds of a core, 0.1 s of a GPU: SCHEDULING_S is small beside both
+DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once; larger ones are read 1.5 times as fast, no more
+# Feature maps of one forward pass. Larger tiles waste less on halos, but leave the caches: in 2D those beyond this are
+# up to a fifth slower and take twice the memory (benchmarks/allocator.py). Halos of volumes cost more than caches save.
+TILE_BUDGET_BYTES = {2: 512 * MiB, 3: 3 * GiB // 2}
 
 # One Dask graph: about 15 tasks per block.
 MAX_WINDOW_BLOCKS = 64
 WINDOW_BUDGET_BYTES = 512 * MiB
 WINDOWS_IN_FLIGHT = 2  # the next one is submitted while the last one drains
 BLOCKS_PER_THREAD = 2  # it drains when fewer blocks are left than this
+SCHEDULING_S = 0.014  # a block costs client and scheduler, on the one core that they share (benchmarks/scale.py)
 
 
 def choose_block(block: int | None, geometry: Geometry, ndim: int) -> int:
@@ -67,7 +70,7 @@ def choose_tile(tile: int | None, block: int, architecture: Architecture, itemsi
     fitting = [
         size
         for size in candidates
-        if architecture.activation_bytes((size,) * architecture.ndim, itemsize) <= TILE_BUDGET_BYTES
+        if architecture.activation_bytes((size,) * architecture.ndim, itemsize) <= TILE_BUDGET_BYTES[architecture.ndim]
     ]
     return max(fitting, default=candidates[0])
 

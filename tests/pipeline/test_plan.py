@@ -25,6 +25,7 @@ from pipeline.segment import Canvas, window_array
 from pipeline.sizes import (
     DEFAULT_CHUNK,
     MAX_WINDOW_BLOCKS,
+    SCHEDULING_S,
     TILE_BUDGET_BYTES,
     WINDOW_BUDGET_BYTES,
     GiB,
@@ -116,6 +117,11 @@ def test_memory_and_graph_do_not_grow_with_the_image() -> None:
     assert large.memory == huge.memory
     assert large.n_tasks_per_window == huge.n_tasks_per_window
     assert huge.n_windows > 1000 * large.n_windows  # what grows instead
+
+
+def test_scheduling_grows_with_the_blocks_whatever_they_hold() -> None:
+    small, large = (plan("yx", (2**17, 2**17), block=block, tile=512) for block in (2048, 8192))
+    assert small.scheduling_s == 16 * large.scheduling_s == 2**12 * SCHEDULING_S
 
 
 # --- one window's graph and bytes ------------------------------------------------------------------------------
@@ -386,7 +392,7 @@ def test_the_default_tile_is_the_largest_divisor_of_the_block_within_the_budget(
     assert block % tile == 0
 
     def fits(size: int) -> bool:
-        return made.architecture.activation_bytes((size, size), 4) <= TILE_BUDGET_BYTES
+        return made.architecture.activation_bytes((size, size), 4) <= TILE_BUDGET_BYTES[2]
 
     assert fits(tile)
     assert not any(fits(size) for size in range(tile + 16, block + 1, 16) if block % size == 0)
