@@ -1,6 +1,6 @@
 """What memory that comes and goes costs a forward pass: glibc's allocator as workers have it, and in three other ways.
 
-    python benchmarks/allocator.py [--tiles 512 1024] [--base 16] [--rounds 3]
+    python benchmarks/allocator.py [--tiles 512 1024 2048] [--base 16] [--rounds 3]
 
 A block of 2048 px through the product's `Predictor`, as many tiles at a time as there are cores, each way in processes
 of its own, which take turns. Feature maps of a tile of 1024 px have up to 94 MB (base 16, float32): where they are
@@ -10,6 +10,8 @@ given back to the kernel, the next layer gets its memory page by page, zeroed, a
     back at once           two heaps, each trimmed when 64 KiB at its end are free
     defaults               of glibc, for who sets nothing
     everything kept        nothing is ever given back: the most that can be gained
+
+A second table compares tiles, with the allocator as workers have it.
 """
 
 import argparse
@@ -94,7 +96,7 @@ def start(way: str, words: list[str]) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = make_parser(__doc__)
-    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--base", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -105,6 +107,7 @@ def main() -> None:
         print(json.dumps(predict(model, int(tile), precision)))
         return
     report, rows = Report(arguments), []
+    ours: dict[tuple[str, int], dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         model = store_network(Path(name) / "model.safetensors", arguments.base)
         for precision in arguments.precision:
@@ -117,7 +120,7 @@ def main() -> None:
                     way: {key: statistics.median(one[key] for one in found) for key in found[0]}
                     for way, found in runs.items()
                 }
-                base = medians["as workers have it"]
+                base = ours[precision, tile] = medians["as workers have it"]
                 for way, one in medians.items():
                     what = f"{way}, tile {tile}, {precision}"
                     rows.append([
@@ -129,7 +132,31 @@ def main() -> None:
                     report.say(" ".join(rows[-1]))
     headings = ("precision", "tile", "allocator", "Mpx/s", "s, ratio", "user s", "system s", "peak, MiB", "ratio")
     report.table(f"A block of {BLOCK} px, base {arguments.base}, {arguments.rounds} rounds", headings, rows)
+    compare_tiles(report, ours, choose_default(arguments.base))
     report.save()
+
+
+def compare_tiles(report: Report, runs: dict[tuple[str, int], dict[str, float]], chosen: dict[str, int]) -> None:
+    """Tiles of each precision beside its default one, if that was measured."""
+    rows = []
+    for (precision, tile), run in runs.items():
+        if base := runs.get((precision, chosen[precision])):
+            what = f"tile {tile}, {precision}"
+            speed = report.ratio(f"{what}: s", run["wall_s"] / base["wall_s"])
+            memory = report.ratio(f"{what}: memory", run["bytes"] / base["bytes"])
+            rate = f"{BLOCK**2 / 1e6 / run['wall_s']:.2f}"
+            rows.append([precision, f"{tile}", rate, speed, f"{run['bytes'] / MiB:.0f}", memory])
+    title = f"Tiles, over the default one ({', '.join(f'{name}: {tile}' for name, tile in chosen.items())})"
+    report.table(title, ("precision", "tile", "Mpx/s", "s, ratio", "peak, MiB", "ratio"), rows)
+
+
+def choose_default(base: int) -> dict[str, int]:
+    """Tile of whom does not choose, by precision."""
+    from pipeline.sizes import choose_tile
+    from unet.architecture import Architecture
+
+    sizes = {"float32": 4, "bfloat16": 2}
+    return {name: choose_tile(None, BLOCK, Architecture(base_channels=base), size) for name, size in sizes.items()}
 
 
 if __name__ == "__main__":
