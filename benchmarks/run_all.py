@@ -67,7 +67,7 @@ ENTRIES = (
           "--output {out} {model} --bases 16 --tiles 256 512 --tile 256 --rounds 1 --slices 1 "
           "--only gemm tiles layout precision",
           limit_s=1200),
-    Entry("allocator", "--output {out} --rounds 2", "--output {out} --tiles 512 --precision bfloat16 --rounds 1"),
+    Entry("allocator", "--output {out} --rounds 1", "--output {out} --tiles 512 --precision bfloat16 --rounds 1"),
     Entry("flat", "--output {out} --sizes 4096 8192 16384", "--output {out} --sizes 1024 2048"),
     Entry("scale", "--output {out} --blocks 100 1000 --limit-s 10 --windows 4 8 16 --window-blocks 576",
           "--output {out} --blocks 100 256 --workers 2 8 --windows 4 8 16 --window-blocks 256 --limit-s 5"),
@@ -75,6 +75,7 @@ ENTRIES = (
     Entry("overhead", "--size 4096 --repeats 3", "--size 2048 --repeats 1 --tile 512",
           (("pipeline over forward passes, wall", r"pipeline / forward = ([\d.]+) wall"),
            ("pipeline over forward passes, processor", r"wall, ([\d.]+) processor"))),
+    Entry("timeline", "--output {out}", "--output {out} --size 2048 --tile 512"),
     Entry("threads", "--size 2048 --repeats 3", "--size 1024 --repeats 1"),
     Entry("memory", "--size 8192", "--size 4096 --block 1024", (("peak over the plan", r"= ([\d.]+) of the plan"),)),
     Entry("memory_slope", "--blocks 1600 --few 256", None,
