@@ -43,6 +43,8 @@ def describe_processor(device: torch.device) -> str:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Precision of "auto" on a device: bfloat16 where the hardware multiplies in it, else float32.
 
+    It takes half the time; 99.9 % of the labels of real slices are those of float32 (benchmarks/limits.py).
+
     Raises
     ------
     DeviceError
