@@ -37,27 +37,42 @@ def family_cpu_s() -> float:
     return total
 
 
-def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True) -> dict[str, float]:
-    """Median wall seconds of each way; in each round every way runs once, so a busy neighbour disturbs all alike.
+def take_turns(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm_up: bool = True,
+    least_s: float = 0,
+    pick: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
+    """Wall seconds of each way; in each round every way runs once, so a busy neighbour disturbs all alike.
 
     Parameters
     ----------
     ways : mapping
         What to call, by name.
     rounds : int
-        Calls of each that count.
+        Calls of each that count, at least.
     warm_up : bool
         One call of each before, which does not.
+    least_s : float
+        Rounds go on until they took so long: what takes milliseconds is measured more often.
+    pick : callable
+        One figure from those of all rounds; `min` where a limit is asked for, which neighbours only hide.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + warm_up):
+    if warm_up:
+        for run in ways.values():
+            run()
+    began, done = time.perf_counter(), 0
+    while done < rounds or time.perf_counter() - began < least_s:
         for name, run in ways.items():
             gc.collect()
-            began = time.perf_counter()
+            start = time.perf_counter()
             run()
-            if number >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+            seconds[name].append(time.perf_counter() - start)
+        done += 1
+    return {name: pick(times) for name, times in seconds.items()}
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,8 +9,8 @@ what can be hoped for; "of its layers" weighs each layer with the rate of its ow
 highest rate of all. More than 1 of its layers is possible: a good convolution reads its input once and im2col nine
 times.
 
-Processes have the environment that `cluster` gives to workers (huge pages, one thread). What is compared takes turns.
-With a GPU the same, and blocks of 4096 px and CUDA graphs.
+Processes have the environment that `cluster` gives to workers (huge pages, one thread). What is compared takes turns,
+and the fastest call counts. With a GPU the same, and blocks of 4096 px and CUDA graphs.
 
 Sections: gemm, tiles, layout (channels_last), threads (passes x threads), compile, edges (normalisation and argmax),
 precision (time and labels of bfloat16 on ISBI 2012, with `--model` or initial weights), paper (512 x 512 with the

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from common import Report, take_turns
-from limits_products import DEVICE, DTYPES, ON_GPU, PRECISIONS, Products, synchronised
+from common import Report
+from limits_products import DEVICE, DTYPES, ON_GPU, PRECISIONS, Products, synchronised, time_limits
 from torch import Tensor
 
 from unet.architecture import Architecture
@@ -53,7 +53,7 @@ def show_tiles(arguments: argparse.Namespace, report: Report, products: Products
             for precision, network in networks.items():
                 pixels = draw_input(architecture, tile, precision)
                 ways[precision] = synchronised(lambda network=network, pixels=pixels: network(pixels))
-            for precision, took in (seconds := take_turns(ways, arguments.rounds)).items():
+            for precision, took in (seconds := time_limits(ways, arguments.rounds)).items():
                 what = f"base {base}, tile {tile}, {precision}"
                 layers = products.seconds(architecture, tile, precision) / took
                 over = "1"
@@ -86,7 +86,7 @@ def show_layout(arguments: argparse.Namespace, report: Report, _: Products) -> N
                 network = build(base, precision, channels_last=last)
                 pixels = draw_input(network.architecture, arguments.tile, precision, channels_last=last)
                 ways[name] = synchronised(lambda network=network, pixels=pixels: network(pixels))
-            took = take_turns(ways, arguments.rounds)
+            took = time_limits(ways, arguments.rounds)
             ratio = took["channels first"] / took["channels_last"]
             name = f"channels first over last, base {base}, {precision}"
             rows.append([f"{base}", precision, *(f"{value:.3f}" for value in took.values()), report.ratio(name, ratio)])
@@ -105,7 +105,7 @@ def show_threads(arguments: argparse.Namespace, report: Report, _: Products) -> 
         network = build(base, precision)
         pixels = draw_input(network.architecture, arguments.tile, precision)
         ways = {split: run_streams(network, pixels, *split, passes=cores) for split in splits}
-        took = take_turns({f"{n} x {m}": run for (n, m), run in ways.items()}, arguments.rounds)
+        took = time_limits({f"{n} x {m}": run for (n, m), run in ways.items()}, arguments.rounds)
         best = took[f"{cores} x 1"]
         for way, value in took.items():
             rate = cores * arguments.tile**2 / 1e6 / value
@@ -153,7 +153,7 @@ def show_compile(arguments: argparse.Namespace, report: Report, _: Products) -> 
             report.say(f"torch.compile, {precision}: failed: {str(error).splitlines()[0]}")
             continue
         first_s = time.perf_counter() - began
-        took = take_turns(
+        took = time_limits(
             {
                 "plain": synchronised(lambda n=network, p=pixels: n(p)),
                 "compiled": synchronised(lambda n=compiled, p=pixels: n(p)),

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 import torch
-from common import DATA, Report, take_turns
+from common import DATA, Report
 from limits_passes import build, draw_input
-from limits_products import ON_GPU, PRECISIONS, Products, seconds_of, synchronised
+from limits_products import ON_GPU, PRECISIONS, Products, seconds_of, synchronised, time_limits
 from torch import Tensor
 
 from unet.architecture import Architecture
@@ -41,7 +41,7 @@ def show_edges(arguments: argparse.Namespace, report: Report, _: Products) -> No
             with torch.inference_mode():
                 tensor = predictor._to_device(image)
                 logits = predictor._logits(tensor)
-            took = take_turns(
+            took = time_limits(
                 {
                     "before": synchronised(lambda p=predictor, i=image: p._to_device(i)),
                     "network": synchronised(lambda p=predictor, t=tensor: p._logits(t)),
@@ -85,7 +85,7 @@ def show_precision(arguments: argparse.Namespace, report: Report, _: Products) -
     found = {
         precision: [predictor.predict(image).labels for image in padded] for precision, predictor in predictors.items()
     }
-    took = take_turns(
+    took = time_limits(
         {
             precision: synchronised(lambda p=predictor: p.predict(padded[0]))
             for precision, predictor in predictors.items()
@@ -134,7 +134,7 @@ def show_paper(arguments: argparse.Namespace, report: Report, products: Products
         for precision in PRECISIONS
         for tile, n in {(512, 1), (256, cores)}
     }
-    took = take_turns(
+    took = time_limits(
         {str(key): synchronised(lambda p=predictor: p.predict(image)) for key, predictor in predictors.items()},
         max(1, arguments.rounds // 2),
     )
@@ -178,7 +178,7 @@ def show_cuda(arguments: argparse.Namespace, report: Report, products: Products)
             network = build(base, "bfloat16")
             pixels = draw_input(network.architecture, tile, "bfloat16")
             graph = capture(network, pixels)
-            took = take_turns(
+            took = time_limits(
                 {"eager": synchronised(lambda n=network, p=pixels: n(p)), "graph": synchronised(graph.replay)},
                 10 * arguments.rounds,
             )
