@@ -2,8 +2,8 @@
 
     python benchmarks/allocator.py [--tiles 512 1024 2048] [--base 16] [--rounds 3]
 
-A block of 2048 px through the product's `Predictor`, as many tiles at a time as there are cores, each way in processes
-of its own, which take turns. Feature maps of a tile of 1024 px have up to 94 MB (base 16, float32): where they are
+2048 x 4096 px through the product's `Predictor`, as many tiles at a time as there are cores, each way in processes of
+its own, which take turns. Feature maps of a tile of 1024 px have up to 94 MB (base 16, float32): where they are
 given back to the kernel, the next layer gets its memory page by page, zeroed, again.
 
     as workers have it     `cluster.settings.ENVIRONMENT`
@@ -39,11 +39,11 @@ WAYS = {
         **THREADS, **HUGE, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": f"{1 << 40}",
     },
 }  # fmt: skip
-BLOCK = 2048
+HEIGHT, WIDTH = 2048, 4096
 
 
 def predict(model: str, tile: int, precision: str) -> dict[str, float]:
-    """One block after a small one; runs in a process of its own."""
+    """An image after a small one; runs in a process of its own."""
     import numpy as np
     import torch
 
@@ -57,7 +57,7 @@ def predict(model: str, tile: int, precision: str) -> dict[str, float]:
         concurrency=len(os.sched_getaffinity(0)),
     )  # fmt: skip
     halo = checkpoint.config.architecture.geometry.halo
-    image = np.random.default_rng(0).integers(0, 255, (1, BLOCK + 2 * halo, BLOCK + 2 * halo), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (1, HEIGHT + 2 * halo, WIDTH + 2 * halo), dtype=np.uint8)
     predictor.predict(np.ascontiguousarray(image[:, : tile + 2 * halo, : 2 * tile + 2 * halo]))
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     predictor.predict(image)
@@ -124,14 +124,14 @@ def main() -> None:
                 for way, one in medians.items():
                     what = f"{way}, tile {tile}, {precision}"
                     rows.append([
-                        precision, f"{tile}", way, f"{BLOCK**2 / 1e6 / one['wall_s']:.2f}",
+                        precision, f"{tile}", way, f"{HEIGHT * WIDTH / 1e6 / one['wall_s']:.2f}",
                         report.ratio(f"{what}: s", one["wall_s"] / base["wall_s"]), f"{one['user_s']:.1f}",
                         f"{one['system_s']:.1f}", f"{one['bytes'] / MiB:.0f}",
                         report.ratio(f"{what}: memory", one["bytes"] / base["bytes"]),
                     ])  # fmt: skip
                     report.say(" ".join(rows[-1]))
     headings = ("precision", "tile", "allocator", "Mpx/s", "s, ratio", "user s", "system s", "peak, MiB", "ratio")
-    report.table(f"A block of {BLOCK} px, base {arguments.base}, {arguments.rounds} rounds", headings, rows)
+    report.table(f"{HEIGHT} x {WIDTH} px, base {arguments.base}, {arguments.rounds} rounds", headings, rows)
     compare_tiles(report, ours, choose_default(arguments.base))
     report.save()
 
@@ -144,7 +144,7 @@ def compare_tiles(report: Report, runs: dict[tuple[str, int], dict[str, float]],
             what = f"tile {tile}, {precision}"
             speed = report.ratio(f"{what}: s", run["wall_s"] / base["wall_s"])
             memory = report.ratio(f"{what}: memory", run["bytes"] / base["bytes"])
-            rate = f"{BLOCK**2 / 1e6 / run['wall_s']:.2f}"
+            rate = f"{HEIGHT * WIDTH / 1e6 / run['wall_s']:.2f}"
             rows.append([precision, f"{tile}", rate, speed, f"{run['bytes'] / MiB:.0f}", memory])
     title = f"Tiles, over the default one ({', '.join(f'{name}: {tile}' for name, tile in chosen.items())})"
     report.table(title, ("precision", "tile", "Mpx/s", "s, ratio", "peak, MiB", "ratio"), rows)
@@ -156,7 +156,7 @@ def choose_default(base: int) -> dict[str, int]:
     from unet.architecture import Architecture
 
     sizes = {"float32": 4, "bfloat16": 2}
-    return {name: choose_tile(None, BLOCK, Architecture(base_channels=base), size) for name, size in sizes.items()}
+    return {name: choose_tile(None, HEIGHT, Architecture(base_channels=base), size) for name, size in sizes.items()}
 
 
 if __name__ == "__main__":
