@@ -75,7 +75,9 @@ class Notes:
 
 
 def run(folder: Path, arguments: argparse.Namespace, precision: str) -> tuple[list[Call], float]:
-    """Segment a slide by one worker in this process, after a first one that warms up; calls and seconds."""
+    """Segment a slide by one worker in this process, which has imported what it needs; calls and seconds."""
+    import dask.array  # noqa: F401
+
     torch.manual_seed(0)
     architecture = Architecture(base_channels=arguments.base)
     config = ModelConfig(architecture, normalisation=Normalisation(offset=(128.0,), scale=(64.0,)))
@@ -153,6 +155,7 @@ def draw(path: Path, calls: list[Call], title: str) -> None:
     names = [f"core {n}" for n in range(len(computing))] + [f"Dask thread {n}" for n in range(len(others))]
     axes.set_yticks(range(len(lanes)), names)
     axes.invert_yaxis()
+    axes.set_xlim(left=0)
     axes.set_xlabel("s")
     axes.set_title(title, fontsize=9)
     axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.28), fontsize=8)
