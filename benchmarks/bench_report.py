@@ -82,7 +82,7 @@ class Target:
             return [self.what, self.script, "", "not measured"]
         (value, name) = min(figures) if self.least > -math.inf else max(figures)
         outcome = "met" if self.least <= value <= self.most else "**missed**"
-        return [self.what, f"{self.script}: {name}", f"{value:.3g}", outcome]
+        return [self.what, f"{self.script}: {name}", f"{value:.4g}", outcome]
 
 
 OTHERS = r"^(nnU-Net|torch-em|dask|TIAToolbox|a patch)"

@@ -149,7 +149,7 @@ def draw(path: Path, title: str, rows: list[Run], errors: dict[str, Error]) -> N
     axes.bar_label(
         bars, [f"{rate:.3g}   {text}" for rate, text in zip(rates, said, strict=True)], padding=4, fontsize=8
     )
-    axes.set_xlim(0, max(rates) * 1.45)
+    axes.set_xlim(0, max(rates) * 1.7)
     axes.invert_yaxis()
     axes.set_xlabel("Mpx/s, Zarr to Zarr")
     axes.set_title(title, fontsize=9)

@@ -1,6 +1,6 @@
 """All benchmarks that a machine can run by itself, one after the other, and a page of what they found.
 
-    make bench                                            bench-report/README.md, about 35 minutes on two quiet cores
+    make bench                                            bench-report/README.md, an hour on two quiet cores
     python benchmarks/run_all.py --quick                  small sizes, about 5 minutes: does everything run?
     python benchmarks/run_all.py --only scale limits
     python benchmarks/run_all.py --compare OTHER/report.json [--no-run]
@@ -72,7 +72,7 @@ ENTRIES = (
     Entry("scale", "--output {out} --blocks 100 1000 --limit-s 10 --windows 4 8 16 --window-blocks 576",
           "--output {out} --blocks 100 256 --workers 2 8 --windows 4 8 16 --window-blocks 256 --limit-s 5"),
     Entry("storage", "--output {out} --size 2048 --rounds 5", "--output {out} --size 2048 --rounds 1"),
-    Entry("overhead", "--size 4096 --repeats 3", "--size 2048 --repeats 1 --tile 512",
+    Entry("overhead", "--size 8192 --repeats 2", "--size 2048 --repeats 1 --tile 512",
           (("pipeline over forward passes, wall", r"pipeline / forward = ([\d.]+) wall"),
            ("pipeline over forward passes, processor", r"wall, ([\d.]+) processor"))),
     Entry("timeline", "--output {out}", "--output {out} --size 2048 --tile 512"),
