@@ -58,8 +58,16 @@ def list_products(architecture: Architecture, tile: int) -> Iterator[tuple[int, 
     yield size**2, architecture.base_channels, architecture.n_classes
 
 
+def prepare_product(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Callable[[], object]:
+    """A product of noise into memory that is there."""
+    left = torch.randn(rows, inner, device=DEVICE).to(dtype)
+    right = torch.randn(inner, columns, device=DEVICE).to(dtype)
+    out = torch.empty(rows, columns, dtype=dtype, device=DEVICE)
+    return lambda: torch.matmul(left, right, out=out)
+
+
 class Products:
-    """Rates (FLOP/s) of matrix products, each shape measured once."""
+    """Rates (FLOP/s) of matrix products, each shape measured once, precisions in turns."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
@@ -67,16 +75,13 @@ class Products:
 
     def rate(self, inner: int, columns: int, precision: str) -> float:
         """FLOP/s of (many, inner) by (inner, columns)."""
-        key = (inner, columns, precision)
-        if key not in self._rates:
+        if (inner, columns, precision) not in self._rates:
             # rows so that left and right together stay at some tens of MB
             rows = min(MOST_ROWS, max(256, (1 << 24) // inner))
-            left = torch.randn(rows, inner, device=DEVICE).to(DTYPES[precision])
-            right = torch.randn(inner, columns, device=DEVICE).to(DTYPES[precision])
-            out = torch.empty(rows, columns, dtype=DTYPES[precision], device=DEVICE)
-            took = seconds_of(lambda: torch.matmul(left, right, out=out), self._rounds)
-            self._rates[key] = 2 * rows * inner * columns / took
-        return self._rates[key]
+            ways = {name: synchronised(prepare_product(rows, inner, columns, DTYPES[name])) for name in PRECISIONS}
+            for name, took in time_limits(ways, self._rounds, least_s=1).items():
+                self._rates[inner, columns, name] = 2 * rows * inner * columns / took
+        return self._rates[inner, columns, precision]
 
     def best(self, precision: str) -> float:
         """The highest rate of all that were measured."""

@@ -71,7 +71,7 @@ ENTRIES = (
     Entry("flat", "--output {out} --sizes 4096 8192 16384", "--output {out} --sizes 1024 2048"),
     Entry("scale", "--output {out} --blocks 100 1000 --limit-s 10 --windows 4 8 16 --window-blocks 576",
           "--output {out} --blocks 100 256 --workers 2 8 --windows 4 8 16 --window-blocks 256 --limit-s 5"),
-    Entry("storage", "--output {out} --size 2048 --rounds 5", "--output {out} --size 2048 --rounds 1"),
+    Entry("storage", "--output {out} --size 2048 --rounds 15", "--output {out} --size 2048 --rounds 1"),
     Entry("overhead", "--size 8192 --repeats 2", "--size 2048 --repeats 1 --tile 512",
           (("pipeline over forward passes, wall", r"pipeline / forward = ([\d.]+) wall"),
            ("pipeline over forward passes, processor", r"wall, ([\d.]+) processor"))),
