@@ -26,7 +26,7 @@ MAX_WINDOW_BLOCKS = 64
 WINDOW_BUDGET_BYTES = 512 * MiB
 WINDOWS_IN_FLIGHT = 2  # the next one is submitted while the last one drains
 BLOCKS_PER_THREAD = 2  # it drains when fewer blocks are left than this
-SCHEDULING_S = 0.014  # a block costs client and scheduler, on the one core that they share (benchmarks/scale.py)
+SCHEDULING_S = 0.016  # a block costs client and scheduler, on the one core that they share (benchmarks/scale.py)
 
 
 def choose_block(block: int | None, geometry: Geometry, ndim: int) -> int:

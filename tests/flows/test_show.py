@@ -42,7 +42,7 @@ def test_the_plan_of_a_huge_image_is_printed_without_reading_or_creating_anythin
         "8 px per side; tiles start at multiples of 2 px",
         "tile 512 x 512 px",
         "2,048 x 2,048 px, one task and one file; 2,401 blocks",  # 49 x 49
-        "scheduling 33.6 s of one core",
+        "scheduling 38.4 s of one core",
         "TFLOP",
         "GiB per worker",
     ):
