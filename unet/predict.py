@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 TTA_MODES = ("none", "flips")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Convolutions are 1.4 to 1.8 times as fast in this layout as with channels first (benchmarks/limits.py).
+# Convolutions are 1.1 to 1.6 times as fast in this layout as with channels first (benchmarks/limits.py).
 _CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 # How torch and oneDNN say that memory ran out on the CPU; CUDA has an exception of its own.
