@@ -26,7 +26,7 @@ from pipeline.plan import SegmentPlan, plan_segmentation
 from pipeline.segment import segment_blocks
 from pipeline.source import select_source
 from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from unet.checkpoint import Checkpoint, ModelConfig, Normalisation, save_checkpoint
 from unet.device import resolve_device, resolve_precision
 from unet.model import UNet
 
@@ -40,7 +40,7 @@ def make_image(folder: Path, size: int) -> str:
     return path
 
 
-def make_job(plan: SegmentPlan, checkpoint, location: str, precision: str) -> BlockJob:
+def make_job(plan: SegmentPlan, checkpoint: Checkpoint, location: str, precision: str) -> BlockJob:
     """An empty output, and the job that fills it."""
     made = record.make_record(
         plan, model_path=str(checkpoint.path), model_sha256=checkpoint.sha256, classes=("a", "b"), device_kind="cpu"
@@ -61,6 +61,17 @@ def make_job(plan: SegmentPlan, checkpoint, location: str, precision: str) -> Bl
         location=location,
         label_group="labels/labels",
     )
+
+
+def plan_run(folder: Path, arguments: argparse.Namespace, precision: str) -> tuple[SegmentPlan, Checkpoint]:
+    """An image and a network of random weights, stored; the network, and how the image will be segmented by it."""
+    torch.manual_seed(0)
+    architecture = Architecture(base_channels=arguments.base)
+    config = ModelConfig(architecture, normalisation=Normalisation(offset=(128.0,), scale=(64.0,)))
+    checkpoint = save_checkpoint(folder / "model.safetensors", UNet(architecture), config)
+    source = select_source(describe_image(make_image(folder, arguments.size), axes="yx"), n_spatial=2, n_channels=1)
+    options = SegmentOptions(block=arguments.block, tile=arguments.tile, precision=precision)
+    return plan_segmentation(source, architecture, options, concurrency=arguments.cores), checkpoint
 
 
 class Stopwatch:
@@ -110,13 +121,7 @@ def main() -> None:
     precision = resolve_precision(arguments.precision, resolve_device("auto"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        torch.manual_seed(0)
-        architecture = Architecture(base_channels=arguments.base)
-        config = ModelConfig(architecture, normalisation=Normalisation(offset=(128,), scale=(64,)))
-        checkpoint = save_checkpoint(folder / "model.safetensors", UNet(architecture), config)
-        source = select_source(describe_image(make_image(folder, arguments.size), axes="yx"), n_spatial=2, n_channels=1)
-        options = SegmentOptions(block=arguments.block, tile=arguments.tile, precision=precision)
-        plan = plan_segmentation(source, architecture, options, concurrency=arguments.cores)
+        plan, checkpoint = plan_run(folder, arguments, precision)
         pipeline: list[Stopwatch] = []
         forward: list[Stopwatch] = []
         with (

@@ -19,22 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from common import Report, make_parser
 from distributed import Client, LocalCluster
-from overhead import make_image, make_job
+from overhead import make_job, plan_run
 
 from pipeline import block
 from pipeline.block import get_predictor
-from pipeline.image import describe_image
-from pipeline.options import SegmentOptions
-from pipeline.plan import plan_segmentation
 from pipeline.segment import segment_blocks
-from pipeline.source import ImageSource, select_source
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from pipeline.source import ImageSource
 from unet.device import resolve_device, resolve_precision
-from unet.model import UNet
 from unet.predict import Predictor
 
 READ, PASS, WRITE = KINDS = ("reading", "forward pass", "writing")
@@ -78,13 +71,7 @@ def run(folder: Path, arguments: argparse.Namespace, precision: str) -> tuple[li
     """Segment a slide by one worker in this process, which has imported what it needs; calls and seconds."""
     import dask.array  # noqa: F401
 
-    torch.manual_seed(0)
-    architecture = Architecture(base_channels=arguments.base)
-    config = ModelConfig(architecture, normalisation=Normalisation(offset=(128.0,), scale=(64.0,)))
-    checkpoint = save_checkpoint(folder / "model.safetensors", UNet(architecture), config)
-    source = select_source(describe_image(make_image(folder, arguments.size), axes="yx"), n_spatial=2, n_channels=1)
-    options = SegmentOptions(block=arguments.block, tile=arguments.tile, precision=precision)
-    plan = plan_segmentation(source, architecture, options, concurrency=arguments.cores)
+    plan, checkpoint = plan_run(folder, arguments, precision)
     quiet: dict[str, Any] = {"scheduler_kwargs": {"dashboard": False}, "worker_dashboard_address": None}
     notes = Notes()
     with (
