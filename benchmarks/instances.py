@@ -253,8 +253,8 @@ def plot(runs: list[Run], output: Path) -> None:
                 shown = [run for run in runs if run.candidate == name and bool(run.note) == killed]
                 values = [run.seconds if axes is panels[0] else run.peak_bytes / GiB for run in shown]
                 style = {"color": colour, "marker": marker, "mfc": "none" if killed else colour}
-                name_shown = "" if killed or not shown else name
-                axes.loglog([run.side**2 for run in shown], values, line, label=name_shown, **style)
+                style["label"] = "" if killed or not shown else name
+                axes.loglog([run.side**2 for run in shown], values, line, **style)
         sides = sorted({run.side for run in runs})
         axes.set_xticks([side**2 for side in sides], [f"{side}²" for side in sides])
         axes.xaxis.minorticks_off()

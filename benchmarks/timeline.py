@@ -69,7 +69,7 @@ class Notes:
 
 def run(folder: Path, arguments: argparse.Namespace, precision: str) -> tuple[list[Call], float]:
     """Segment a slide by one worker in this process, which has imported what it needs; calls and seconds."""
-    import dask.array  # noqa: F401
+    import dask.array  # noqa: F401, the first window would import it, and wait
 
     plan, checkpoint = plan_run(folder, arguments, precision)
     quiet: dict[str, Any] = {"scheduler_kwargs": {"dashboard": False}, "worker_dashboard_address": None}

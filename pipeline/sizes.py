@@ -17,8 +17,8 @@ GiB = 1 << 30
 # Sizes that suit most slides; each may be chosen.
 DEFAULT_BLOCK = {2: 2048, 3: 256}  # seconds of a core, 0.1 s of a GPU: SCHEDULING_S is small beside both
 DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once; larger ones are read 1.5 times as fast, no more
-# Feature maps of one forward pass. Larger tiles waste less on halos, but leave the caches: in 2D those beyond this are
-# up to a fifth slower and take twice the memory (benchmarks/allocator.py). Halos of volumes cost more than caches save.
+# Feature maps of one forward pass. Larger tiles waste less on halos, and yet in 2D those beyond this were slower and
+# took twice the memory (benchmarks/allocator.py); why is not known. Volumes, where halos weigh more, were not measured.
 TILE_BUDGET_BYTES = {2: 512 * MiB, 3: 3 * GiB // 2}
 
 # One Dask graph: about 15 tasks per block.
