@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 # Feature maps of tens of MB come and go with every layer. By glibc's defaults each would be had from the kernel and
-# given back, page by page: a fifth of a run. One heap that keeps what is freed, in huge pages, makes forward passes
-# 1.1 to 1.4 times as fast as heaps that give it back at once (benchmarks/allocator.py). What is larger than glibc's
-# largest threshold is still given back: with that kept too, passes were hardly faster and took twice the memory.
+# given back, page by page. One heap that keeps what is freed, in huge pages, made forward passes 1.1 to 1.4 times as
+# fast as heaps that give it back at once, in one run 0.95 times (benchmarks/allocator.py). What is larger than glibc's
+# largest threshold is still given back: with that kept too, passes were hardly faster and took up to twice the memory.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
