@@ -27,7 +27,7 @@ from pathlib import Path
 
 from common import MiB, Report, make_parser
 
-from cluster.settings import ENVIRONMENT
+from segment_slide.cluster.settings import ENVIRONMENT
 
 THREADS = {name: value for name, value in ENVIRONMENT.items() if name.endswith("_NUM_THREADS")}
 HUGE = {name: ENVIRONMENT[name] for name in ("GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE")}
@@ -47,8 +47,8 @@ def predict(model: str, tile: int, precision: str) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from unet.checkpoint import open_checkpoint
-    from unet.predict import Predictor
+    from segment_slide.unet.checkpoint import open_checkpoint
+    from segment_slide.unet.predict import Predictor
 
     torch.set_num_threads(1)
     checkpoint = open_checkpoint(model)
@@ -74,9 +74,9 @@ def store_network(path: Path, base: int) -> str:
     """Of random weights."""
     import torch
 
-    from unet.architecture import Architecture
-    from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-    from unet.model import UNet
+    from segment_slide.unet.architecture import Architecture
+    from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+    from segment_slide.unet.model import UNet
 
     architecture = Architecture(base_channels=base)
     torch.manual_seed(0)
@@ -152,8 +152,8 @@ def compare_tiles(report: Report, runs: dict[tuple[str, int], dict[str, float]],
 
 def choose_default(base: int) -> dict[str, int]:
     """Tile of whom does not choose, by precision."""
-    from pipeline.sizes import choose_tile
-    from unet.architecture import Architecture
+    from segment_slide.pipeline.sizes import choose_tile
+    from segment_slide.unet.architecture import Architecture
 
     sizes = {"float32": 4, "bfloat16": 2}
     return {name: choose_tile(None, HEIGHT, Architecture(base_channels=base), size) for name, size in sizes.items()}

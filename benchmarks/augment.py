@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from unet.annotated import ArrayPixels  # noqa: E402
-from unet.draw import SampleSettings, draw_sample  # noqa: E402
+from segment_slide.unet.annotated import ArrayPixels  # noqa: E402
+from segment_slide.unet.draw import SampleSettings, draw_sample  # noqa: E402
 
 SETTINGS = SampleSettings((256, 256), depth=4)
 SIZE = SETTINGS.read_px

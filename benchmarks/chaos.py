@@ -24,13 +24,13 @@ import psutil
 import torch
 import zarr
 
-from flows.prepare import SegmentRequest
-from flows.segment import segment_slide
-from pipeline.errors import IncompleteError
-from pipeline.options import SegmentOptions
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.segment import segment_slide
+from segment_slide.pipeline.errors import IncompleteError
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
 
 SIDE, BLOCK, WORKERS = 512, 64, 2
 N_BLOCKS = (SIDE // BLOCK) ** 2

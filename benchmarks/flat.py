@@ -50,10 +50,10 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     """Segment one slide in this process, by workers that have segmented a small one before; figures."""
     from memory import PeakWatch
 
-    from cluster.local import local_client, plan_local
-    from flows.prepare import SegmentRequest
-    from flows.segment import segment_slide
-    from pipeline.options import SegmentOptions
+    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.flows.prepare import SegmentRequest
+    from segment_slide.flows.segment import segment_slide
+    from segment_slide.pipeline.options import SegmentOptions
 
     def request(image: str, output: str, address: str) -> SegmentRequest:
         return SegmentRequest(
@@ -89,9 +89,9 @@ def save_network(path: Path, base: int, depth: int) -> None:
     """Of random weights."""
     import torch
 
-    from unet.architecture import Architecture
-    from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-    from unet.model import UNet
+    from segment_slide.unet.architecture import Architecture
+    from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+    from segment_slide.unet.model import UNet
 
     architecture = Architecture(base_channels=base, depth=depth)
     torch.manual_seed(0)

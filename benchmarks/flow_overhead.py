@@ -25,9 +25,9 @@ import numpy as np
 import torch
 import zarr
 
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
 
 SIDE = 2048
 BIN = Path(sys.executable).parent
@@ -35,8 +35,8 @@ PORT = 4287
 URL = f"http://127.0.0.1:{PORT}/api"
 PLAIN = """
 import json, sys
-from flows.deployed.parameters import SegmentParameters
-from flows.deployed.segment_slide import segment_slide
+from segment_slide.flows.deployed.parameters import SegmentParameters
+from segment_slide.flows.deployed.segment_slide import segment_slide
 
 if __name__ == "__main__":
     report = segment_slide(input=sys.argv[1], model=sys.argv[2], output=sys.argv[3],

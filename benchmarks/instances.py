@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 import zarr
 
-from pipeline import ome, store
+from segment_slide.pipeline import ome, store
 
 GiB = 1 << 30
 SHARD, CHUNK, COMPARED = 2048, 512, 8192  # px
@@ -106,8 +106,8 @@ class Run:
 
 def label_ours(location: str, output: str, workers: int | None) -> dict[str, object]:
     """Label with the project's flow; the only place that knows how it is called."""
-    from flows.instances import label_objects
-    from flows.prepare_objects import InstancesRequest
+    from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.prepare_objects import InstancesRequest
 
     began = time.perf_counter()
     report = label_objects(InstancesRequest(input=f"{location}/{GROUP}", output=output, workers=workers))

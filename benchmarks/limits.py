@@ -29,7 +29,7 @@ from limits_passes import show_compile, show_layout, show_threads, show_tiles
 from limits_predictor import show_cuda, show_edges, show_paper, show_precision
 from limits_products import Products, show_products
 
-from cluster.settings import ENVIRONMENT
+from segment_slide.cluster.settings import ENVIRONMENT
 
 SHOW: dict[str, Callable[[argparse.Namespace, Report, Products], None]] = {
     "gemm": show_products,

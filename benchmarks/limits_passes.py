@@ -13,8 +13,8 @@ from common import Report
 from limits_products import DEVICE, DTYPES, ON_GPU, PRECISIONS, Products, synchronised, time_limits
 from torch import Tensor
 
-from unet.architecture import Architecture
-from unet.model import UNet
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet
 
 
 def build(base: int, precision: str, *, channels_last: bool = True, model: UNet | None = None) -> UNet:

@@ -10,10 +10,10 @@ from limits_passes import build, draw_input
 from limits_products import ON_GPU, PRECISIONS, Products, seconds_of, synchronised, time_limits
 from torch import Tensor
 
-from unet.architecture import Architecture
-from unet.checkpoint import open_checkpoint
-from unet.model import UNet
-from unet.predict import Predictor
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import open_checkpoint
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import Predictor
 
 PAPER_S = 1.0  # "segmentation of a 512x512 image takes less than a second on a recent GPU" (abstract)
 

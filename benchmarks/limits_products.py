@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from common import Report, take_turns
 
-from unet.architecture import Architecture
+from segment_slide.unet.architecture import Architecture
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRECISIONS = tuple(DTYPES)

@@ -16,12 +16,12 @@ import psutil
 import torch
 import zarr
 
-from flows.prepare import SegmentRequest, plan_request
-from flows.segment import segment_slide
-from pipeline.options import SegmentOptions
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
+from segment_slide.flows.prepare import SegmentRequest, plan_request
+from segment_slide.flows.segment import segment_slide
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
 
 MiB = 1 << 20
 

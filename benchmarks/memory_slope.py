@@ -24,9 +24,9 @@ import psutil
 import torch
 from memory import make_image
 
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
 
 BLOCK = 64
 MiB, KiB = 1 << 20, 1 << 10

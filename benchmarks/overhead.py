@@ -18,17 +18,17 @@ import torch
 import zarr
 from distributed import Client, LocalCluster
 
-from pipeline import output, record
-from pipeline.block import BlockJob, get_predictor
-from pipeline.image import describe_image
-from pipeline.options import SegmentOptions
-from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.segment import segment_blocks
-from pipeline.source import select_source
-from unet.architecture import Architecture
-from unet.checkpoint import Checkpoint, ModelConfig, Normalisation, save_checkpoint
-from unet.device import resolve_device, resolve_precision
-from unet.model import UNet
+from segment_slide.pipeline import output, record
+from segment_slide.pipeline.block import BlockJob, get_predictor
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segment import segment_blocks
+from segment_slide.pipeline.source import select_source
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.device import resolve_device, resolve_precision
+from segment_slide.unet.model import UNet
 
 
 def make_image(folder: Path, size: int) -> str:

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from paper_data import EXPERIMENTS, Experiment, Frame
 
-from flows.overlay import Panel, write_overlay
-from unet.annotated import ArrayPixels
-from unet.architecture import Architecture
-from unet.array_samples import ArraySamples
-from unet.augment import AugmentSettings
-from unet.device import describe_processor, resolve_device
-from unet.draw import SampleSettings
-from unet.predict import Predictor
-from unet.sample import IGNORE
-from unet.train import Training, TrainSettings, build_model, train
-from unet.weight_map import count_class_weights, cut_ridges, weight_map
-from unet.weight_settings import WeightSettings
+from segment_slide.flows.overlay import Panel, write_overlay
+from segment_slide.unet.annotated import ArrayPixels
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.array_samples import ArraySamples
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.device import describe_processor, resolve_device
+from segment_slide.unet.draw import SampleSettings
+from segment_slide.unet.predict import Predictor
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.train import Training, TrainSettings, build_model, train
+from segment_slide.unet.weight_map import count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 
 TILE_PX = 256
 N_SAMPLES = 1 << 20  # drawn when asked for: no sample comes twice

@@ -41,7 +41,7 @@ from common import GiB, Report, make_parser
 from peers_bench import NAMES, OURS, PEERS, ROOT, SMALL, Bench, Error, Run
 from peers_image import refuse_what_does_not_fit, refuse_what_peers_cannot, store_image, store_model
 
-from unet.checkpoint import open_checkpoint
+from segment_slide.unet.checkpoint import open_checkpoint
 
 ENVIRONMENT, TORCHVISION = ROOT / ".bench-venv/bin/python", ROOT / ".bench-venv-torchvision/bin/python"
 

@@ -20,7 +20,7 @@ import zarr
 from instances import watch
 from peers_image import CHUNK
 
-from unet.geometry import Geometry
+from segment_slide.unet.geometry import Geometry
 
 ROOT = Path(__file__).parents[1]
 SMALL = 1024  # px; two windows and their overlap

@@ -9,9 +9,9 @@ import psutil
 import zarr
 from common import DATA, GiB
 
-from pipeline.synthetic import SyntheticSlide, draw_region
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 
 SHARD, CHUNK = 2048, 512  # px
 
@@ -56,7 +56,7 @@ def store_model(folder: Path, given: argparse.Namespace, image: Path) -> str:
         return str(given.model.absolute())
     import torch
 
-    from unet.model import UNet
+    from segment_slide.unet.model import UNet
 
     pixels = np.asarray(zarr.open_array(image, mode="r")[:])
     constants = Normalisation(offset=(float(pixels.mean()),), scale=(float(pixels.std()),))

@@ -15,12 +15,12 @@ import numpy as np
 import zarr
 from common import family_cpu_s
 
-from unet.checkpoint import open_checkpoint
+from segment_slide.unet.checkpoint import open_checkpoint
 
 
 def predict_whole(image: str, model: str, output: str) -> None:
     """Logits of the whole image in one pass (.npy), float32; in a process of its own, which gives the memory back."""
-    from unet.predict import whole_image_logits
+    from segment_slide.unet.predict import whole_image_logits
 
     checkpoint = open_checkpoint(model)
     constants = checkpoint.config.normalisation
@@ -38,7 +38,7 @@ class Meter:
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Any]:
         """See `flows.progress.Stages`."""
-        from flows.progress import ignore
+        from segment_slide.flows.progress import ignore
 
         began = family_cpu_s()
         yield ignore
@@ -49,10 +49,10 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     """What `segment-slide segment --workers 1` does, by a worker that has segmented a small image before."""
     from importlib import metadata
 
-    from cluster.local import local_client, plan_local
-    from flows.prepare import SegmentRequest
-    from flows.segment import segment_slide
-    from pipeline.options import SegmentOptions
+    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.flows.prepare import SegmentRequest
+    from segment_slide.flows.segment import segment_slide
+    from segment_slide.pipeline.options import SegmentOptions
 
     options = SegmentOptions(precision=precision, tile=tile)
     with local_client(plan_local(1)) as client:

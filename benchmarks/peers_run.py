@@ -34,7 +34,7 @@ import torch
 from peers_task import Network, Task
 from torch.nn.functional import pad
 
-from unet.checkpoint import open_checkpoint
+from segment_slide.unet.checkpoint import open_checkpoint
 
 SAMPLED_PIXELS, PATCHES_AT_ONCE = 200, 25  # pixels
 Scores = torch.Tensor | np.ndarray | None  # logits (n_classes, y, x) where a peer holds them

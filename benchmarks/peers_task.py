@@ -8,7 +8,7 @@ import torch
 import zarr
 from torch.nn.functional import pad
 
-from unet.checkpoint import Checkpoint
+from segment_slide.unet.checkpoint import Checkpoint
 
 SHARD, CHUNK = 2048, 512  # px; of the image and of what we write
 

@@ -5,12 +5,12 @@ Usage: python benchmarks/plan.py
 
 import time
 
-from pipeline.image import StoredImage
-from pipeline.ome import Level, Multiscale
-from pipeline.options import SegmentOptions
-from pipeline.plan import plan_segmentation
-from pipeline.source import select_source
-from unet.architecture import Architecture
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.ome import Level, Multiscale
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.plan import plan_segmentation
+from segment_slide.pipeline.source import select_source
+from segment_slide.unet.architecture import Architecture
 
 
 def main() -> None:

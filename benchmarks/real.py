@@ -23,27 +23,27 @@ from rich.table import Table
 from scipy import ndimage
 from skimage import color, filters, measure, morphology, segmentation, transform
 
-from flows.ingest import ingest_image
-from flows.overlay import Panel, write_overlay
-from flows.prepare import SegmentRequest
-from flows.progress import format_seconds
-from flows.segment import SegmentReport, segment_slide
-from pipeline.object_scores import score_objects
-from pipeline.options import SegmentOptions
-from pipeline.pixel_scores import score_pixels
-from pipeline.store import open_array
-from pipeline.synthetic import part_cells
-from unet.annotated import ArrayPixels
-from unet.architecture import Architecture
-from unet.array_samples import ArraySamples
-from unet.checkpoint import ModelConfig, Normalisation, open_checkpoint, save_checkpoint
-from unet.draw import SampleSettings
-from unet.model import UNet
-from unet.predict import whole_image_logits
-from unet.sample import IGNORE
-from unet.train import Training, TrainSettings, build_model, train
-from unet.weight_map import count_class_weights, weight_map
-from unet.weight_settings import WeightSettings
+from segment_slide.flows.ingest import ingest_image
+from segment_slide.flows.overlay import Panel, write_overlay
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.progress import format_seconds
+from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.pipeline.object_scores import score_objects
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.pixel_scores import score_pixels
+from segment_slide.pipeline.store import open_array
+from segment_slide.pipeline.synthetic import part_cells
+from segment_slide.unet.annotated import ArrayPixels
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.array_samples import ArraySamples
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, open_checkpoint, save_checkpoint
+from segment_slide.unet.draw import SampleSettings
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.train import Training, TrainSettings, build_model, train
+from segment_slide.unet.weight_map import count_class_weights, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 CONSOLE = Console()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from common import Report
 
-from pipeline.image import StoredImage
-from pipeline.ome import Level, Multiscale
-from pipeline.options import SegmentOptions
-from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.source import select_source
-from unet.architecture import Architecture
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.ome import Level, Multiscale
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.source import select_source
+from segment_slide.unet.architecture import Architecture
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 

@@ -18,11 +18,11 @@ import dask
 import numpy as np
 from distributed import Worker, get_worker
 
-import pipeline.segment
-from cluster.settings import SETTINGS, quieten
-from pipeline.block import BlockJob, BlockReport
-from pipeline.grid import Box, Index
-from pipeline.source import ImageSource
+import segment_slide.pipeline.segment
+from segment_slide.cluster.settings import SETTINGS, quieten
+from segment_slide.pipeline.block import BlockJob, BlockReport
+from segment_slide.pipeline.grid import Box, Index
+from segment_slide.pipeline.source import ImageSource
 
 # As on a GPU: one forward pass at a time on a worker, and a second thread that reads and cuts meanwhile.
 THREADS_PER_WORKER = 2
@@ -72,7 +72,7 @@ async def work(address: str, count: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipeline.segment.run_block = sleep_block  # type: ignore[assignment]
+    segment_slide.pipeline.segment.run_block = sleep_block  # type: ignore[assignment]
     quieten()
     settings = {key: value for key, value in SETTINGS.items() if not key.endswith("preload")}
     with dask.config.set(settings):

@@ -21,12 +21,12 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.image import describe_image
-from pipeline.synthetic import CHANNELS, SyntheticSlide, draw_region
-from unet.architecture import Architecture
-from unet.checkpoint import open_checkpoint
-from unet.model import UNet
-from unet.predict import whole_image_logits
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.synthetic import CHANNELS, SyntheticSlide, draw_region
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import open_checkpoint
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import whole_image_logits
 
 WIDER_PX = 4
 N_TILES = 3

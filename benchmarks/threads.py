@@ -21,15 +21,15 @@ from pathlib import Path
 import torch
 from memory import MiB, PeakWatch, make_image
 
-import flows.segment
-from cluster.local import LocalSpec, local_client
-from cluster.settings import ENVIRONMENT
-from flows.prepare import SegmentRequest
-from flows.segment import segment_slide
-from pipeline.options import SegmentOptions
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
+import segment_slide.flows.segment
+from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.cluster.settings import ENVIRONMENT
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.segment import segment_slide
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
 
 # workers, forward passes at a time in each, torch's threads in each forward pass
 WAYS = {"2 x 1": (2, 1, 1), "1 x 2": (1, 2, 1), "1 x 1 of 2": (1, 1, 2)}
@@ -57,7 +57,7 @@ def measure(folder: Path, name: str, repeat: int, arguments: argparse.Namespace)
             yield client
             spent_s.append(sum(client.run(time.process_time).values()) - before_s)
 
-    flows.segment.open_cluster = open_workers
+    segment_slide.flows.segment.open_cluster = open_workers
     request = SegmentRequest(
         input=str(folder / "image.zarr"),
         model=str(folder / "model.safetensors"),

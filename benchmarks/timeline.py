@@ -23,12 +23,12 @@ from common import Report, make_parser
 from distributed import Client, LocalCluster
 from overhead import make_job, plan_run
 
-from pipeline import block
-from pipeline.block import get_predictor
-from pipeline.segment import segment_blocks
-from pipeline.source import ImageSource
-from unet.device import resolve_device, resolve_precision
-from unet.predict import Predictor
+from segment_slide.pipeline import block
+from segment_slide.pipeline.block import get_predictor
+from segment_slide.pipeline.segment import segment_blocks
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.unet.device import resolve_device, resolve_precision
+from segment_slide.unet.predict import Predictor
 
 READ, PASS, WRITE = KINDS = ("reading", "forward pass", "writing")
 COLOURS = {READ: "tab:orange", PASS: "tab:blue", WRITE: "tab:green"}

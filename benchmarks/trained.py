@@ -12,8 +12,8 @@ from pathlib import Path
 from common import DATA
 from real import constants, fit, normalise, read_png
 
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig
 
 
 def main() -> None:

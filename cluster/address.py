@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterError
-from cluster.security import joining_security
-from cluster.settings import TERMINATE_FRACTION, quieten
-from cluster.spec import ClusterSpec
-from cluster.versions import check_versions
-from cluster.waiting import wait_for_workers
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.security import joining_security
+from segment_slide.cluster.settings import TERMINATE_FRACTION, quieten
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.versions import check_versions
+from segment_slide.cluster.waiting import wait_for_workers
 
 if TYPE_CHECKING:
     from distributed import Client

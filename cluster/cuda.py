@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cluster.errors import ClusterError
-from cluster.settings import PRELOAD, SETTINGS, quieten
-from cluster.spec import ClusterSpec
-from cluster.waiting import wait_for_workers
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.settings import PRELOAD, SETTINGS, quieten
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.waiting import wait_for_workers
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, cast
 
-from cluster.errors import ClusterError
-from cluster.fields import FIELDS, WrongValueError
-from cluster.spec import KINDS, ClusterSpec, Kind
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import FIELDS, WrongValueError
+from segment_slide.cluster.spec import KINDS, ClusterSpec, Kind
 
 _STARTED: tuple[Kind, ...] = ("local", "cuda", "slurm")
 _SHOWN = 200

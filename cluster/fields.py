@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.spec import Kind
+from segment_slide.cluster.spec import Kind
 
 _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|d)")

@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any
 
-from cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError
 
 _PACKAGE = "dask_jobqueue"
 

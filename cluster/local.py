@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.errors import ClusterError
-from cluster.settings import SETTINGS, TERMINATE_FRACTION, quieten
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.settings import SETTINGS, TERMINATE_FRACTION, quieten
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterError
-from cluster.spec import ClusterSpec
-from cluster.versions import check_versions
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.versions import check_versions
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterError
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
     from distributed.security import Security

@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": f"{128 << 20}",
 }
 
-PRELOAD = "cluster.preload"
+PRELOAD = "segment_slide.cluster.preload"
 
 # Share of its memory at which a worker is ended. Below it nothing happens.
 TERMINATE_FRACTION = 0.98

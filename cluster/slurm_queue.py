@@ -7,7 +7,7 @@ import getpass
 import subprocess
 from dataclasses import dataclass
 
-from cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError
 
 _TIMEOUT_S = 60
 

@@ -5,11 +5,11 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from cluster.errors import ClusterError
-from cluster.fields import FIELDS, WrongValueError
-from cluster.jobqueue import import_jobqueue
-from cluster.local import CORES_PER_WORKER
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import FIELDS, WrongValueError
+from segment_slide.cluster.jobqueue import import_jobqueue
+from segment_slide.cluster.local import CORES_PER_WORKER
+from segment_slide.cluster.spec import ClusterSpec
 
 _HOME_FOLDER = "~/.segment-slide/slurm"
 _DEFAULT_WALLTIME_S = 1800

@@ -8,8 +8,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cluster.errors import ClusterError
-from cluster.settings import TERMINATE_FRACTION
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.settings import TERMINATE_FRACTION
 
 Kind = Literal["local", "cuda", "slurm", "address"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client

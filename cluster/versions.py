@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError
 
 if TYPE_CHECKING:
     from distributed import Client

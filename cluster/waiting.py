@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.errors import ClusterError
-from cluster.slurm_queue import describe_queue, list_jobs
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.slurm_queue import describe_queue, list_jobs
+from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -4,13 +4,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.connect import connect
-from cluster.preflight import preflight
-from cluster.spec import ClusterSpec
-from flows.where import checks_of, plan_cluster
-from pipeline import store
-from pipeline.errors import OutputError
-from pipeline.image import describe_image
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.preflight import preflight
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.where import checks_of, plan_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.image import describe_image
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     UnetError, PipelineError, ClusterError
         What is wrong: here before anything is started, or with a worker.
     """
-    from unet.checkpoint import open_checkpoint
+    from segment_slide.unet.checkpoint import open_checkpoint
 
     spec = plan_cluster(request.cluster, request.workers)
     image = None if request.input is None else describe_image(request.input)
@@ -71,7 +71,7 @@ def describe_worker(dask_worker: Any) -> dict[str, Any]:
     """What a person wants to know of a worker; runs there."""
     import socket
 
-    from unet.device import describe_device
+    from segment_slide.unet.device import describe_device
 
     facts = describe_device()
     return {

@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cluster.errors import ClusterError
-from flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_report, cli_training, cli_view
-from flows.cli_values import BlockTimeLimit, Cluster, split
-from flows.ranges import parse_ranges
-from flows.show import show_info, show_ingest, show_plan, show_report
-from pipeline.errors import IncompleteError, PipelineError
-from pipeline.options import SegmentOptions
-from unet.errors import UnetError
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_report, cli_training, cli_view
+from segment_slide.flows.cli_values import BlockTimeLimit, Cluster, split
+from segment_slide.flows.ranges import parse_ranges
+from segment_slide.flows.show import show_info, show_ingest, show_plan, show_report
+from segment_slide.pipeline.errors import IncompleteError, PipelineError
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.unet.errors import UnetError
 
 app = typer.Typer(
     name="segment-slide",
@@ -109,12 +109,12 @@ def segment(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.measure import MeasureRequest
-    from flows.prepare import SegmentRequest
-    from flows.prepare_objects import InstancesRequest
-    from flows.progress import RichStages
-    from flows.segment import segment_slide
-    from flows.sharing import sharing_workers
+    from segment_slide.flows.measure import MeasureRequest
+    from segment_slide.flows.prepare import SegmentRequest
+    from segment_slide.flows.prepare_objects import InstancesRequest
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.sharing import sharing_workers
 
     where: dict[str, Any] = {"workers": workers, "cluster": cluster, "block_time_limit_s": block_time_limit}
     request = SegmentRequest(
@@ -159,7 +159,7 @@ def plan(
     device: Device = "auto",
 ) -> None:
     """Say what segmenting an image would take: blocks, files, memory per worker, operations. Changes nothing."""
-    from flows.prepare import SegmentRequest, plan_request
+    from segment_slide.flows.prepare import SegmentRequest, plan_request
 
     request = SegmentRequest(
         input=input,
@@ -200,9 +200,9 @@ def ingest(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.ingest import ingest_image
-    from flows.progress import RichStages
-    from pipeline.ingest import IngestOptions
+    from segment_slide.flows.ingest import ingest_image
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.pipeline.ingest import IngestOptions
 
     sizes = {"y": pixel_size, "x": pixel_size, "z": z_step}
     options = IngestOptions(
@@ -230,7 +230,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo-output"),
 ) -> None:
     """Draw a synthetic slide, train a small network on a few patches, segment the slide, and score it."""
-    from flows.demo import run_demo
+    from segment_slide.flows.demo import run_demo
 
     run_demo(output)
 

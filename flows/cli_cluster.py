@@ -26,8 +26,8 @@ def check(
     workers: Annotated[int | None, typer.Option(help="Worker processes on this machine, or jobs.")] = None,
 ) -> None:
     """Start the workers, look at each, and end them: what a run would stumble over is said by worker."""
-    from flows.check_cluster import CheckRequest, check_cluster
-    from flows.show_cluster import show_cluster
+    from segment_slide.flows.check_cluster import CheckRequest, check_cluster
+    from segment_slide.flows.show_cluster import show_cluster
 
     request = CheckRequest(cluster, workers, input=input, output=output, model=model)
     show_cluster(console, check_cluster(request))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import numbers
+from segment_slide.flows.cli_values import numbers
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -49,11 +49,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a segmentation against the truth: IoU, Dice, SEG, F1, Rand, warping error."""
-    from flows.evaluate import EvaluateRequest, as_kind, evaluate_locally
-    from flows.progress import RichStages
-    from flows.show_scores import show_scores, write_csv, write_json
-    from pipeline.evaluate import EvaluateOptions
-    from pipeline.object_scores import IOU_THRESHOLDS
+    from segment_slide.flows.evaluate import EvaluateRequest, as_kind, evaluate_locally
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_scores import show_scores, write_csv, write_json
+    from segment_slide.pipeline.evaluate import EvaluateOptions
+    from segment_slide.pipeline.object_scores import IOU_THRESHOLDS
 
     request = EvaluateRequest(
         predicted=predicted,

@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli_values import BlockTimeLimit, Cluster
-from pipeline.errors import InputError
+from segment_slide.flows.cli_values import BlockTimeLimit, Cluster
+from segment_slide.pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from flows.measure import MeasureRequest
+    from segment_slide.flows.measure import MeasureRequest
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -38,8 +38,8 @@ def measure(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.measure import MeasureRequest
-    from pipeline.measure_open import ImageChoice
+    from segment_slide.flows.measure import MeasureRequest
+    from segment_slide.pipeline.measure_open import ImageChoice
 
     if no_image and (image is not None or level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")
@@ -56,10 +56,10 @@ def measure(
 
 def measure_all(request: "MeasureRequest") -> None:
     """Measure the objects, and sum them up."""
-    from flows.measure import measure_objects
-    from flows.progress import RichStages
-    from flows.show_measure import show_measure
-    from pipeline.report_commands import command
+    from segment_slide.flows.measure import measure_objects
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_measure import show_measure
+    from segment_slide.pipeline.report_commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))
     line = command("segment-slide", "report", request.location, "--name", request.name)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import Cluster
+from segment_slide.flows.cli_values import Cluster
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -54,16 +54,16 @@ def segment_new(
     Run it as often as you like: the outputs say what is done, what failed too often is set aside, and what was
     interrupted goes on. Exit code 3 if an acquisition failed, or needs a decision that no night before asked for.
     """
-    from flows.new_acquisitions import segment_new
-    from flows.night_report import NightReport
-    from flows.plan_night import Decision, NightRequest, plan_night
-    from flows.prepare import SegmentRequest
-    from flows.progress import RichStages
-    from flows.sharing import sharing_workers
-    from flows.show_night import show_begin, show_decisions, show_failure, show_night
-    from flows.slide import SlideReport, SlideRequest, process_slide
-    from pipeline.instance_options import InstanceOptions
-    from pipeline.options import SegmentOptions
+    from segment_slide.flows.new_acquisitions import segment_new
+    from segment_slide.flows.night_report import NightReport
+    from segment_slide.flows.plan_night import Decision, NightRequest, plan_night
+    from segment_slide.flows.prepare import SegmentRequest
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.sharing import sharing_workers
+    from segment_slide.flows.show_night import show_begin, show_decisions, show_failure, show_night
+    from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+    from segment_slide.pipeline.instance_options import InstanceOptions
+    from segment_slide.pipeline.options import SegmentOptions
 
     options = SegmentOptions(block=block, tile=tile, precision=None if precision == "auto" else precision)
     request = NightRequest(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import BlockTimeLimit, Cluster
+from segment_slide.flows.cli_values import BlockTimeLimit, Cluster
 
 if TYPE_CHECKING:
-    from flows.prepare_objects import InstancesRequest
+    from segment_slide.flows.prepare_objects import InstancesRequest
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -75,8 +75,8 @@ def instances(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.prepare_objects import InstancesRequest
-    from pipeline.instance_options import InstanceOptions, ObjectSize
+    from segment_slide.flows.prepare_objects import InstancesRequest
+    from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 
     request = InstancesRequest(
         input=input,
@@ -104,8 +104,8 @@ def instances(
 
 def number(request: "InstancesRequest") -> None:
     """Number the objects, and say how many there are."""
-    from flows.instances import label_objects
-    from flows.progress import RichStages
-    from flows.show_objects import show_instances
+    from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_objects import show_instances
 
     show_instances(console, label_objects(request, RichStages(console)))

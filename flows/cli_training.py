@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli_values import BlockTimeLimit, Cluster, numbers, sizes, split
+from segment_slide.flows.cli_values import BlockTimeLimit, Cluster, numbers, sizes, split
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -63,12 +63,12 @@ def weight_maps(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.progress import RichStages
-    from flows.show_training import show_weight_maps
-    from flows.weight_maps import WeightMapsRequest, make_weight_maps
-    from pipeline.annotation import AnnotationInput
-    from pipeline.weight_plan import WeightOptions
-    from unet.weight_settings import WeightSettings
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_training import show_weight_maps
+    from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
+    from segment_slide.pipeline.annotation import AnnotationInput
+    from segment_slide.pipeline.weight_plan import WeightOptions
+    from segment_slide.unet.weight_settings import WeightSettings
 
     annotation = AnnotationInput(
         images=tuple(images),
@@ -134,11 +134,11 @@ def training_data(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from flows.progress import RichStages
-    from flows.show_training import show_training_data
-    from flows.training_data import TrainingDataRequest, make_training_data
-    from unet.augment import AugmentSettings
-    from unet.checkpoint import Normalisation
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_training import show_training_data
+    from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+    from segment_slide.unet.augment import AugmentSettings
+    from segment_slide.unet.checkpoint import Normalisation
 
     request = TrainingDataRequest(
         training_set=training_set,
@@ -196,10 +196,10 @@ def train(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped, to the same weights.
     """
-    from flows.progress import RichStages
-    from flows.show_training import show_train
-    from flows.train import TrainRequest, train_network
-    from unet.train_settings import TrainSettings
+    from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.show_training import show_train
+    from segment_slide.flows.train import TrainRequest, train_network
+    from segment_slide.unet.train_settings import TrainSettings
 
     settings = TrainSettings(
         steps=steps,

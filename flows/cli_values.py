@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 Cluster = Annotated[
     str,

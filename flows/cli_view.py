@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -41,7 +41,7 @@ def view(
 
     Only this machine can reach it. Over SSH the command says which tunnel to open.
     """
-    from flows.view import describe, export_view, show_view
+    from segment_slide.flows.view import describe, export_view, show_view
 
     if hard_links and export is None:
         raise InputError("--hard-links was given without --export; expected both, or neither.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.training_state import History
+from segment_slide.unet.training_state import History
 
 _DPI = 100
 _SMOOTHED_SHARE = 50  # the smoothed loss is a mean over this share of the steps

@@ -15,18 +15,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.demo_network import DemoSettings, make_network
-from flows.progress import RichStages, format_rate, format_seconds
-from flows.show import show_how_to_look
-from pipeline.errors import OutputError
-from pipeline.synthetic import SyntheticSlide
+from segment_slide.flows.demo_network import DemoSettings, make_network
+from segment_slide.flows.progress import RichStages, format_rate, format_seconds
+from segment_slide.flows.show import show_how_to_look
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.synthetic import SyntheticSlide
 
 if TYPE_CHECKING:
-    from flows.measure import MeasureReport
-    from flows.segment import SegmentReport
-    from pipeline.object_scores import ObjectScores
-    from pipeline.pixel_scores import PixelScores
-    from unet.checkpoint import Checkpoint
+    from segment_slide.flows.measure import MeasureReport
+    from segment_slide.flows.segment import SegmentReport
+    from segment_slide.pipeline.object_scores import ObjectScores
+    from segment_slide.pipeline.pixel_scores import PixelScores
+    from segment_slide.unet.checkpoint import Checkpoint
 
 __all__ = ["DemoResult", "DemoSettings", "run_demo"]
 
@@ -111,8 +111,8 @@ def _make_folder(output: Path) -> None:
 
 
 def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
-    from cluster.local import local_client, plan_local
-    from pipeline.synthetic_store import count_pending, store_slide
+    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.pipeline.synthetic_store import count_pending, store_slide
 
     pending = count_pending(slide, str(path))
     if not pending:
@@ -127,9 +127,9 @@ def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
 def _segment(
     slide: Path, checkpoint: "Checkpoint", output: Path, settings: DemoSettings, console: Console
 ) -> "SegmentReport":
-    from flows.prepare import SegmentRequest
-    from flows.segment import segment_slide
-    from pipeline.options import SegmentOptions
+    from segment_slide.flows.prepare import SegmentRequest
+    from segment_slide.flows.segment import segment_slide
+    from segment_slide.pipeline.options import SegmentOptions
 
     request = SegmentRequest(
         input=str(slide),
@@ -143,10 +143,10 @@ def _segment(
 
 def _count(segmentation: Path, console: Console) -> "MeasureReport":
     """Number the cells and measure them."""
-    from flows.instances import label_objects
-    from flows.measure import MeasureRequest, measure_objects
-    from flows.prepare_objects import InstancesRequest
-    from pipeline.instance_options import InstanceOptions, ObjectSize
+    from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.measure import MeasureRequest, measure_objects
+    from segment_slide.flows.prepare_objects import InstancesRequest
+    from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 
     options = InstanceOptions(min_size=ObjectSize(_SMALLEST_CELL_UM2, "um2"))
     label_objects(InstancesRequest(str(segmentation), NAME, options=options), RichStages(console))
@@ -154,15 +154,15 @@ def _count(segmentation: Path, console: Console) -> "MeasureReport":
 
 
 def _read(location: Path, path: str) -> np.ndarray:
-    from pipeline.store import open_array
+    from segment_slide.pipeline.store import open_array
 
     return np.asarray(open_array(str(location), path)[...])
 
 
 def _score(truth: np.ndarray, predicted: np.ndarray, ids: np.ndarray) -> "tuple[PixelScores, ObjectScores]":
     """Scores of a class map and its objects against true cells."""
-    from pipeline.object_scores import score_objects
-    from pipeline.pixel_scores import score_pixels
+    from segment_slide.pipeline.object_scores import score_objects
+    from segment_slide.pipeline.pixel_scores import score_pixels
 
     return score_pixels(truth > 0, predicted > 0), score_objects(truth, ids)
 
@@ -189,8 +189,8 @@ def densest(truth: np.ndarray, size_px: int) -> tuple[int, int]:
 
 def _show(path: Path, slide: Path, truth: np.ndarray, predicted: np.ndarray, caption: str) -> None:
     """Overview, and the densest place with contours."""
-    from flows.overlay import Panel, write_overlay
-    from pipeline.image import describe_image
+    from segment_slide.flows.overlay import Panel, write_overlay
+    from segment_slide.pipeline.image import describe_image
 
     top, left = densest(truth, _ZOOM_PX)
     zoom = (slice(top, top + _ZOOM_PX), slice(left, left + _ZOOM_PX))

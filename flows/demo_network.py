@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.progress import Stages
-from pipeline.errors import OutputError
-from pipeline.synthetic import PIXEL_SIZE_UM, SyntheticRegion, SyntheticSlide, draw_region
+from segment_slide.flows.progress import Stages
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.synthetic import PIXEL_SIZE_UM, SyntheticRegion, SyntheticSlide, draw_region
 
 if TYPE_CHECKING:
-    from flows.train import TrainReport
+    from segment_slide.flows.train import TrainReport
 
 _TRAINING_SLIDE = 1  # added to the seed: the slide that is scored is never learnt from
 _SPACING_PX = 1024  # of the patches that may be annotated
@@ -122,11 +122,11 @@ def make_network(settings: DemoSettings, folder: Path, path: Path, progress: Sta
     UnetError, PipelineError
         If one of the steps was begun with other settings.
     """
-    from flows.train import TrainRequest, train_network
-    from flows.training_data import TrainingDataRequest, make_training_data
-    from flows.weight_maps import WeightMapsRequest, make_weight_maps
-    from pipeline.annotation import AnnotationInput
-    from unet.train_settings import TrainSettings
+    from segment_slide.flows.train import TrainRequest, train_network
+    from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+    from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
+    from segment_slide.pipeline.annotation import AnnotationInput
+    from segment_slide.unet.train_settings import TrainSettings
 
     images, labels = write_patches(settings, folder)
     training_set, samples = str(folder / "set.zarr"), str(folder / "samples.zarr")

@@ -4,20 +4,20 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from flows.progress import QuietStages, Stages
-from pipeline.contingency import Contingency
-from pipeline.errors import InputError
-from pipeline.evaluate import (
+from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.contingency import Contingency
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.evaluate import (
     EvaluateOptions,
     ObjectCounts,
     check_pair,
     evaluate_stored,
     score_stored_membranes,
 )
-from pipeline.label_pair import LabelPair
-from pipeline.mask_files import Source, is_folder_of_files, open_source
-from pipeline.membrane_scores import MembraneScores
-from pipeline.object_scores import (
+from segment_slide.pipeline.label_pair import LabelPair
+from segment_slide.pipeline.mask_files import Source, is_folder_of_files, open_source
+from segment_slide.pipeline.membrane_scores import MembraneScores
+from segment_slide.pipeline.object_scores import (
     IOU_THRESHOLDS,
     ObjectScores,
     check_ious,
@@ -25,10 +25,10 @@ from pipeline.object_scores import (
     score_matches,
     score_seg,
 )
-from pipeline.pairing import pair_files
-from pipeline.pixel_scores import Confusion
-from pipeline.rand_scores import RandScores, score_rand
-from pipeline.readers import list_files
+from segment_slide.pipeline.pairing import pair_files
+from segment_slide.pipeline.pixel_scores import Confusion
+from segment_slide.pipeline.rand_scores import RandScores, score_rand
+from segment_slide.pipeline.readers import list_files
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -164,7 +164,7 @@ def evaluate_locally(
     request: EvaluateRequest, workers: int | None = None, progress: Stages | None = None
 ) -> EvaluateReport:
     """`evaluate_request` on worker processes of this machine; here where one block is all there is."""
-    from cluster.local import local_client, plan_local
+    from segment_slide.cluster.local import local_client, plan_local
 
     cluster = plan_local(workers)
     if prepare(request)[-1] == 1:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.progress import QuietStages, Stages
-from pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
-from pipeline.store import resolve_location
+from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.store import resolve_location
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
-from flows.progress import QuietStages, Stages, timed
-from flows.where import checks_of, open_cluster
-from pipeline import instance_names, instance_output, instances, output, store
-from pipeline.errors import IncompleteError, InputError, OutputError
-from pipeline.image import describe_image
-from pipeline.label_source import LabelSource
-from pipeline.object_blocks import ObjectsJob
-from pipeline.pyramid import build_pyramid
-from pipeline.tasks import keeping_what_is_done
+from segment_slide.flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
+from segment_slide.flows.progress import QuietStages, Stages, timed
+from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.pipeline import instance_names, instance_output, instances, output, store
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.object_blocks import ObjectsJob
+from segment_slide.pipeline.pyramid import build_pyramid
+from segment_slide.pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -4,20 +4,20 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.spec import ClusterSpec
-from flows.progress import QuietStages, Stages, timed
-from flows.where import checks_of, open_cluster, plan_cluster
-from pipeline import store
-from pipeline.grid import Index
-from pipeline.lock import hold
-from pipeline.measure import ROWS, measure_blocks, write_table
-from pipeline.measure_finish import name_objects, page_path, write_summary
-from pipeline.measure_open import ImageChoice, open_input
-from pipeline.measure_plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
-from pipeline.measure_summary import SizeCounts, Summary
-from pipeline.measure_table import stored_parts
-from pipeline.object_table import TABLES
-from pipeline.tasks import keeping_what_is_done
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.progress import QuietStages, Stages, timed
+from segment_slide.flows.where import checks_of, open_cluster, plan_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.measure import ROWS, measure_blocks, write_table
+from segment_slide.pipeline.measure_finish import name_objects, page_path, write_summary
+from segment_slide.pipeline.measure_open import ImageChoice, open_input
+from segment_slide.pipeline.measure_plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.measure_summary import SizeCounts, Summary
+from segment_slide.pipeline.measure_table import stored_parts
+from segment_slide.pipeline.object_table import TABLES
+from segment_slide.pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client

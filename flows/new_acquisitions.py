@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from flows.night_errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
-from flows.night_report import NightReport, NightRow, Outcome
-from flows.plan_night import Action, Decision, NightRequest, check_night, decide_all, parts_missing, slide_request
-from flows.slide import SlideReport, SlideRequest, process_slide
-from pipeline import night_notes, night_outputs, store
-from pipeline.acquisitions import read_again
-from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
-from pipeline.lock import hold
-from pipeline.night_notes import Done, Failure
-from pipeline.night_outputs import Layout
-from pipeline.output import label_group
-from unet.checkpoint import open_checkpoint
+from segment_slide.flows.night_errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
+from segment_slide.flows.night_report import NightReport, NightRow, Outcome
+from segment_slide.flows.plan_night import Action, Decision, NightRequest, check_night, decide_all, parts_missing, slide_request
+from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+from segment_slide.pipeline import night_notes, night_outputs, store
+from segment_slide.pipeline.acquisitions import read_again
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.night_notes import Done, Failure
+from segment_slide.pipeline.night_outputs import Layout
+from segment_slide.pipeline.output import label_group
+from segment_slide.unet.checkpoint import open_checkpoint
 
 log = logging.getLogger(__name__)
 

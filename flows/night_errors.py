@@ -12,9 +12,9 @@ import errno
 import os
 from collections.abc import Iterator
 
-from cluster.errors import ClusterError
-from pipeline.errors import IncompleteError, OutputError, OutputMismatchError, PipelineError
-from unet.errors import UnetError
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.pipeline.errors import IncompleteError, OutputError, OutputMismatchError, PipelineError
+from segment_slide.unet.errors import UnetError
 
 
 def explain(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flows.plan_night import Action
+from segment_slide.flows.plan_night import Action
 
 
 class Outcome(StrEnum):

@@ -9,16 +9,16 @@ import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from flows.slide import SlideRequest
-from flows.where import plan_cluster
-from pipeline import store
-from pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
-from pipeline.errors import InputError, OutputError
-from pipeline.night_notes import Done, Failure, begun_from, failure_path, read_done, read_failure
-from pipeline.night_outputs import IMAGES, Layout, missing_parts, output_name
-from pipeline.output import check_name
-from pipeline.sizes import choose_block, choose_chunk, choose_tile
-from unet.checkpoint import open_checkpoint
+from segment_slide.flows.slide import SlideRequest
+from segment_slide.flows.where import plan_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.night_notes import Done, Failure, begun_from, failure_path, read_done, read_failure
+from segment_slide.pipeline.night_outputs import IMAGES, Layout, missing_parts, output_name
+from segment_slide.pipeline.output import check_name
+from segment_slide.pipeline.sizes import choose_block, choose_chunk, choose_tile
+from segment_slide.unet.checkpoint import open_checkpoint
 
 _ITEMSIZE = 4
 _DAY_S = 86400

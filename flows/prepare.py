@@ -4,20 +4,20 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cluster.spec import ClusterSpec
-from flows.where import is_elsewhere, plan_cluster
-from pipeline import output, store
-from pipeline.calibration import MICROMETRES
-from pipeline.errors import InputError
-from pipeline.image import StoredImage, describe_image
-from pipeline.options import SegmentOptions
-from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.record import accept_repair, compare_records, make_record, read_record
-from pipeline.source import ImageSource, select_source
-from unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.where import is_elsewhere, plan_cluster
+from segment_slide.pipeline import output, store
+from segment_slide.pipeline.calibration import MICROMETRES
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.record import accept_repair, compare_records, make_record, read_record
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
 
 if TYPE_CHECKING:
-    from unet.device import DeviceFacts
+    from segment_slide.unet.device import DeviceFacts
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prep
 
 def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "DeviceFacts":
     """The workers' device as far as it is known before they are there; float32, which takes the most memory."""
-    from unet.device import DeviceFacts, describe_device
+    from segment_slide.unet.device import DeviceFacts, describe_device
 
     if not is_elsewhere(cluster):
         return describe_device(device, options.precision or "auto")

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from cluster.spec import ClusterSpec
-from flows.where import plan_cluster
-from pipeline import instance_names, instance_output, store
-from pipeline.errors import InputError
-from pipeline.hole_blocks import HolesJob, complement
-from pipeline.image import StoredImage
-from pipeline.instance_options import InstanceOptions
-from pipeline.instance_plan import InstancePlan, plan_instances
-from pipeline.label_source import LabelSource
-from pipeline.merge import JoinJob
-from pipeline.object_blocks import ObjectsJob, RegrowJob
-from pipeline.output import check_in_place
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.where import plan_cluster
+from segment_slide.pipeline import instance_names, instance_output, store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.hole_blocks import HolesJob, complement
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.instance_options import InstanceOptions
+from segment_slide.pipeline.instance_plan import InstancePlan, plan_instances
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.merge import JoinJob
+from segment_slide.pipeline.object_blocks import ObjectsJob, RegrowJob
+from segment_slide.pipeline.output import check_in_place
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Ranges of planes and time points as people write them."""
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 
 def parse_ranges(**texts: str | None) -> dict[str, tuple[int, int]]:

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Mapping
 
-from flows.night_errors import is_cancellation
-from pipeline.errors import OutputError
-from pipeline.report import write_report
-from pipeline.report_target import discard, report_path
+from segment_slide.flows.night_errors import is_cancellation
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.report import write_report
+from segment_slide.pipeline.report_target import discard, report_path
 
 log = logging.getLogger(__name__)
 

@@ -4,25 +4,25 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterError
-from cluster.spec import ClusterSpec
-from flows.prepare import Prepared, SegmentRequest, prepare
-from flows.progress import QuietStages, Stages, ignore, timed
-from flows.where import checks_of, open_cluster
-from pipeline import output, statistics, store
-from pipeline.background import background_blocks
-from pipeline.block import BlockJob
-from pipeline.errors import IncompleteError, OutputError, PipelineError
-from pipeline.grid import Index
-from pipeline.plan import SegmentPlan
-from pipeline.pyramid import Method, build_pyramid
-from pipeline.record import read_record, update_record
-from pipeline.segment import BlockFailure, segment_blocks
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.prepare import Prepared, SegmentRequest, prepare
+from segment_slide.flows.progress import QuietStages, Stages, ignore, timed
+from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.pipeline import output, statistics, store
+from segment_slide.pipeline.background import background_blocks
+from segment_slide.pipeline.block import BlockJob
+from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.plan import SegmentPlan
+from segment_slide.pipeline.pyramid import Method, build_pyramid
+from segment_slide.pipeline.record import read_record, update_record
+from segment_slide.pipeline.segment import BlockFailure, segment_blocks
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from unet.device import DeviceFacts
+    from segment_slide.unet.device import DeviceFacts
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
     UnetError
         If a worker has no such device.
     """
-    from unet.device import describe_device
+    from segment_slide.unet.device import describe_device
 
     found = client.run(describe_device, request.device, request.options.precision or "auto")
     kinds = sorted({f"{facts.processor} ({facts.kind}, {facts.precision})" for facts in found.values()})

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from cluster.connect import connect
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
     from distributed import Client

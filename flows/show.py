@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.progress import format_bytes, format_rate, format_seconds
-from pipeline.grid import ceil_divide
+from segment_slide.flows.progress import format_bytes, format_rate, format_seconds
+from segment_slide.pipeline.grid import ceil_divide
 
 if TYPE_CHECKING:
-    from cluster.spec import ClusterSpec
-    from flows.ingest import IngestReport
-    from flows.segment import SegmentReport
-    from pipeline.image import StoredImage
-    from pipeline.plan import SegmentPlan
-    from unet.checkpoint import Checkpoint
+    from segment_slide.cluster.spec import ClusterSpec
+    from segment_slide.flows.ingest import IngestReport
+    from segment_slide.flows.segment import SegmentReport
+    from segment_slide.pipeline.image import StoredImage
+    from segment_slide.pipeline.plan import SegmentPlan
+    from segment_slide.unet.checkpoint import Checkpoint
 
 
 def make_table(title: str, rows: dict[str, str]) -> Table:
@@ -119,14 +119,14 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
-    from flows.show_training import show_training_info
-    from pipeline.image import describe_image
-    from pipeline.record import ATTRIBUTE
-    from pipeline.store import is_remote, read_attributes, resolve_location
+    from segment_slide.flows.show_training import show_training_info
+    from segment_slide.pipeline.image import describe_image
+    from segment_slide.pipeline.record import ATTRIBUTE
+    from segment_slide.pipeline.store import is_remote, read_attributes, resolve_location
 
     location = resolve_location(path)
     if not is_remote(location) and Path(location).is_file():
-        from unet.checkpoint import open_checkpoint
+        from segment_slide.unet.checkpoint import open_checkpoint
 
         _show_checkpoint(console, open_checkpoint(location))
         return
@@ -143,8 +143,8 @@ def show_info(console: Console, path: str) -> None:
 
 def _guess_axes(location: str) -> str | None:
     """Axes under which a bare array is only described, never segmented."""
-    from pipeline.errors import InputError
-    from pipeline.store import open_array
+    from segment_slide.pipeline.errors import InputError
+    from segment_slide.pipeline.store import open_array
 
     try:
         return "tczyx"[-open_array(location).ndim :]
@@ -190,9 +190,9 @@ def _show_image(console: Console, image: "StoredImage") -> None:
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
-    from pipeline.image import describe_image
-    from pipeline.record import read_record
-    from pipeline.store import join, stored_shards
+    from segment_slide.pipeline.image import describe_image
+    from segment_slide.pipeline.record import read_record
+    from segment_slide.pipeline.store import join, stored_shards
 
     image = describe_image(join(location, "labels", name))
     record: dict[str, Any] | None = _record_or_none(read_record, location, name)
@@ -222,7 +222,7 @@ def _describe_record(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _record_or_none(read: Any, location: str, name: str) -> dict[str, Any] | None:
-    from pipeline.errors import OutputError
+    from segment_slide.pipeline.errors import OutputError
 
     try:
         return read(location, name)

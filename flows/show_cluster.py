@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.progress import format_bytes
+from segment_slide.flows.progress import format_bytes
 
 if TYPE_CHECKING:
-    from flows.check_cluster import ClusterReport
+    from segment_slide.flows.check_cluster import ClusterReport
 
 
 def show_cluster(console: Console, report: "ClusterReport") -> None:

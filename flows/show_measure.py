@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.progress import format_seconds
-from pipeline.measure_picture import number
+from segment_slide.flows.progress import format_seconds
+from segment_slide.pipeline.measure_picture import number
 
 if TYPE_CHECKING:
-    from flows.measure import MeasureReport
-    from pipeline.measure_summary import ClassSummary
+    from segment_slide.flows.measure import MeasureReport
+    from segment_slide.pipeline.measure_summary import ClassSummary
 
 
 def show_measure(console: Console, report: "MeasureReport") -> None:

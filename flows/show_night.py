@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.night_report import NightReport, NightRow, Outcome
-from flows.plan_night import Decision
-from flows.progress import format_bytes, format_seconds
+from segment_slide.flows.night_report import NightReport, NightRow, Outcome
+from segment_slide.flows.plan_night import Decision
+from segment_slide.flows.progress import format_bytes, format_seconds
 
 _COLOURS = {
     Outcome.SEGMENTED: "green",

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from flows.progress import format_rate, format_seconds
-from flows.show import show_how_to_look
+from segment_slide.flows.progress import format_rate, format_seconds
+from segment_slide.flows.show import show_how_to_look
 
 if TYPE_CHECKING:
-    from flows.instances import InstancesReport
+    from segment_slide.flows.instances import InstancesReport
 
 
 def show_instances(console: Console, report: "InstancesReport") -> None:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.progress import format_seconds
-from pipeline.errors import OutputError
+from segment_slide.flows.progress import format_seconds
+from segment_slide.pipeline.errors import OutputError
 
 if TYPE_CHECKING:
-    from flows.evaluate import EvaluateReport, ObjectReport
-    from pipeline.membrane_scores import MembraneScores
-    from pipeline.pixel_scores import Confusion
+    from segment_slide.flows.evaluate import EvaluateReport, ObjectReport
+    from segment_slide.pipeline.membrane_scores import MembraneScores
+    from segment_slide.pipeline.pixel_scores import Confusion
 
 _COLUMNS = ("score", "of", "value")
 

@@ -7,21 +7,21 @@ was interrupted.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.ingest import IngestReport, ingest_image
-from flows.instances import InstancesReport, label_objects
-from flows.measure import MeasureReport, MeasureRequest, measure_objects
-from flows.prepare import SegmentRequest, prepare
-from flows.prepare_objects import InstancesRequest
-from flows.progress import QuietStages, Stages, timed
-from flows.report import try_report
-from flows.segment import SegmentReport, segment_slide
-from flows.sharing import sharing_workers
-from flows.where import plan_cluster
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.ingest import IngestOptions, plan_ingest
-from pipeline.instance_options import InstanceOptions
-from unet.checkpoint import open_checkpoint
+from segment_slide.flows.ingest import IngestReport, ingest_image
+from segment_slide.flows.instances import InstancesReport, label_objects
+from segment_slide.flows.measure import MeasureReport, MeasureRequest, measure_objects
+from segment_slide.flows.prepare import SegmentRequest, prepare
+from segment_slide.flows.prepare_objects import InstancesRequest
+from segment_slide.flows.progress import QuietStages, Stages, timed
+from segment_slide.flows.report import try_report
+from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.sharing import sharing_workers
+from segment_slide.flows.where import plan_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.ingest import IngestOptions, plan_ingest
+from segment_slide.pipeline.instance_options import InstanceOptions
+from segment_slide.unet.checkpoint import open_checkpoint
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.curves import write_picture, write_tables
-from flows.progress import QuietStages, Stages
-from pipeline.errors import IncompleteError, OutputError, PipelineError
-from pipeline.lock import LOCK_NAME, hold
-from pipeline.record import code_version
-from pipeline.sample_set import SampleSet, lies_in, read_sample_set
-from pipeline.stored_samples import StoredSamples
-from unet.architecture import Architecture
-from unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
-from unet.errors import CheckpointError, DivergedError, RankError
-from unet.train_settings import MEETING_PREFIX, Training, TrainSettings
+from segment_slide.flows.curves import write_picture, write_tables
+from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.lock import LOCK_NAME, hold
+from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.sample_set import SampleSet, lies_in, read_sample_set
+from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
+from segment_slide.unet.errors import CheckpointError, DivergedError, RankError
+from segment_slide.unet.train_settings import MEETING_PREFIX, Training, TrainSettings
 
 if TYPE_CHECKING:
-    from unet.training_state import History
+    from segment_slide.unet.training_state import History
 
 STATE_NAME = "state.safetensors"
 PICTURE_NAME = "curves.png"
@@ -99,8 +99,8 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
     IncompleteError
         If the disk is full or a process ended; the same command goes on from the last state.
     """
-    from unet.train import build_model, train
-    from unet.training_state import count_steps
+    from segment_slide.unet.train import build_model, train
+    from segment_slide.unet.training_state import count_steps
 
     began = time.perf_counter()
     path, samples = _output_path(request.output), read_sample_set(request.samples)

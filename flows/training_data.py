@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.progress import QuietStages, Stages, ignore
-from flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
-from flows.where import checks_of, open_cluster
-from pipeline import store
-from pipeline.contact_sheet import write_contact_sheet
-from pipeline.errors import OutputError
-from pipeline.lock import hold
-from pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
-from pipeline.stored_pixels import StoredAnnotation
-from pipeline.stored_samples import StoredSamples
-from pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, note_on_frames, write_samples
-from unet.draw import Place, plain_places
+from segment_slide.flows.progress import QuietStages, Stages, ignore
+from segment_slide.flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
+from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.contact_sheet import write_contact_sheet
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
+from segment_slide.pipeline.stored_pixels import StoredAnnotation
+from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, note_on_frames, write_samples
+from segment_slide.unet.draw import Place, plain_places
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -135,7 +135,7 @@ def _write_preview(samples: SampleSet) -> Path | None:
 def spread(places: Sequence[Place], most: int) -> list[Place]:
     """So many places at most, evenly spread over all in their order.
 
-    >>> from unet.draw import Place
+    >>> from segment_slide.unet.draw import Place
     >>> tiles = [Place(0, (), (float(y), 0.0)) for y in range(10)]
     >>> [int(place.centre_px[0]) for place in spread(tiles, 4)]
     [0, 2, 5, 7]

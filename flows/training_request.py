@@ -4,19 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from cluster.spec import ClusterSpec
-from flows.progress import format_bytes
-from flows.where import plan_cluster
-from pipeline import store
-from pipeline.errors import InputError, PlanError
-from pipeline.record import code_version
-from pipeline.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
-from pipeline.stored_pixels import StoredAnnotation, open_annotation
-from pipeline.training_data import fingerprint_set, plan_task_bytes, split_images
-from pipeline.training_set import TrainingSet, check_complete, read_training_set
-from unet.augment import AugmentSettings
-from unet.checkpoint import Normalisation
-from unet.draw import SampleSettings, check_sources
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.progress import format_bytes
+from segment_slide.flows.where import plan_cluster
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError, PlanError
+from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
+from segment_slide.pipeline.stored_pixels import StoredAnnotation, open_annotation
+from segment_slide.pipeline.training_data import fingerprint_set, plan_task_bytes, split_images
+from segment_slide.pipeline.training_set import TrainingSet, check_complete, read_training_set
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.draw import SampleSettings, check_sources
 
 _TILE_PX = {2: 256, 3: 64}
 _DEPTH = {2: 4, 3: 3}  # the paper's; in 3D its halo would make samples four times as large

@@ -5,17 +5,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.spec import ClusterSpec
-from flows.progress import QuietStages, Stages
-from flows.where import checks_of, open_cluster, plan_cluster
-from pipeline import store, weight_inputs
-from pipeline.annotation import AnnotationInput, find_annotation
-from pipeline.lock import hold
-from pipeline.training_set import TrainingSet, create_training_set, pending_blocks, read_training_set
-from pipeline.weight_blocks import WeightJob, replace_weights
-from pipeline.weight_counts import count_classes, describe_set
-from pipeline.weight_maps import make_weights
-from pipeline.weight_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.flows.where import checks_of, open_cluster, plan_cluster
+from segment_slide.pipeline import store, weight_inputs
+from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.training_set import TrainingSet, create_training_set, pending_blocks, read_training_set
+from segment_slide.pipeline.weight_blocks import WeightJob, replace_weights
+from segment_slide.pipeline.weight_counts import count_classes, describe_set
+from segment_slide.pipeline.weight_maps import make_weights
+from segment_slide.pipeline.weight_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -11,16 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.complete import complete_spec
-from cluster.connect import connect
-from cluster.describe import describe_cluster
-from cluster.preflight import Check, preflight
-from cluster.spec import ClusterSpec
-from flows.sharing import SHARED
-from pipeline import store
-from pipeline.errors import IncompleteError, InputError, OutputError
-from pipeline.image import StoredImage
-from pipeline.tasks import SCHEDULER_GONE
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.describe import describe_cluster
+from segment_slide.cluster.preflight import Check, preflight
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.sharing import SHARED
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.tasks import SCHEDULER_GONE
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -168,7 +168,7 @@ def check_model(path: str, sha256: str) -> None:
     InputError
         If it is another one.
     """
-    from unet.checkpoint import open_checkpoint
+    from segment_slide.unet.checkpoint import open_checkpoint
 
     found = open_checkpoint(path).sha256
     if found != sha256:

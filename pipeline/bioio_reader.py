@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError, UnreadableChunkError
-from pipeline.grid import Box
-from pipeline.ome import AXIS_ORDER
-from pipeline.readers import ImageInfo, SegmentCache
+from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.ome import AXIS_ORDER
+from segment_slide.pipeline.readers import ImageInfo, SegmentCache
 
 
 class BioioReader:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.grid import BlockGrid, Box, Index
-from pipeline.source import ImageSource
-from pipeline.store import open_array, write_box
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.store import open_array, write_box
 
 if TYPE_CHECKING:
-    from unet.predict import Prediction, Predictor
+    from segment_slide.unet.predict import Prediction, Predictor
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _load_predictor(
     device: str,
     concurrency: int,
 ) -> "Predictor":
-    from unet.checkpoint import open_checkpoint
-    from unet.predict import Predictor
+    from segment_slide.unet.checkpoint import open_checkpoint
+    from segment_slide.unet.predict import Predictor
 
     checkpoint = open_checkpoint(model_path)
     if checkpoint.sha256 != model_sha256:
@@ -144,7 +144,7 @@ def segment_block(job: BlockJob, pixels: np.ndarray, index: Index) -> "Predictio
     Prediction
         labels on the write box, (*planes, *spatial); probabilities (n_classes, *planes, *spatial) or None.
     """
-    from unet.predict import Prediction
+    from segment_slide.unet.predict import Prediction
 
     planes = job.grid.n_planes_axes
     predicted = get_predictor(job).predict(pixels.reshape(pixels.shape[planes:]), job.probabilities)

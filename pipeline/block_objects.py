@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.components import Components
-from pipeline.grid import BlockGrid, Index
-from pipeline.joining import Face
-from pipeline.work import Arrays, WorkFolder
+from segment_slide.pipeline.components import Components
+from segment_slide.pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.joining import Face
+from segment_slide.pipeline.work import Arrays, WorkFolder
 
 RUNS, FACES = "runs", "faces"
 Columns = Mapping[str, np.ndarray]  # a value per object

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.compiled import compiled
+from segment_slide.unet.compiled import compiled
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unet.sample import IGNORE, Sample
+from segment_slide.unet.sample import IGNORE, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unet.compiled import compiled
+from segment_slide.unet.compiled import compiled
 
 _STRIP_PX = 64  # lines worked on at a time: they stay in the processor's cache
 

@@ -5,8 +5,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import OutputError
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import OutputError
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from unet.geometry import round_up
+from segment_slide.unet.geometry import round_up
 
 Box = tuple[slice, ...]
 Index = tuple[int, ...]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import store
-from pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
-from pipeline.components import Components, label_components
-from pipeline.grid import Index
-from pipeline.label_source import LabelSource
-from pipeline.merge import JoinJob
-from unet.compiled import compiled
+from segment_slide.pipeline import store
+from segment_slide.pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
+from segment_slide.pipeline.components import Components, label_components
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.merge import JoinJob
+from segment_slide.unet.compiled import compiled
 
 _NO_CLASS = 255  # lowest class so far of what touches none
 

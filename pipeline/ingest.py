@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline import ome, store
-from pipeline.errors import InputError, OutputError, OutputMismatchError, PipelineError, UnreadableChunkError
-from pipeline.grid import Index, ceil_divide
-from pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
-from pipeline.lock import LOCK_NAME
-from pipeline.output import exclusive
-from pipeline.pyramid import PyramidLevel, run_level_shard
-from pipeline.readers import Reader
-from pipeline.record import ATTRIBUTE
+from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PipelineError, UnreadableChunkError
+from segment_slide.pipeline.grid import Index, ceil_divide
+from segment_slide.pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
+from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.output import exclusive
+from segment_slide.pipeline.pyramid import PyramidLevel, run_level_shard
+from segment_slide.pipeline.readers import Reader
+from segment_slide.pipeline.record import ATTRIBUTE
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
 

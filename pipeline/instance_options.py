@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.errors import PlanError
+from segment_slide.pipeline.errors import PlanError
 
 Unit = Literal["px", "um2", "um3"]
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import ome, store
-from pipeline.errors import InputError, OutputError
-from pipeline.image import StoredImage, describe_image
-from pipeline.instance_names import instance_group, instances_name
-from pipeline.instance_plan import InstancePlan
-from pipeline.lock import LOCK_NAME
-from pipeline.object_table import IDENTITY, identify_group
-from pipeline.output import check_name, check_output, label_group, list_label
-from pipeline.pyramid import calibrate
-from pipeline.record import ATTRIBUTE, compare_records
-from pipeline.work import WorkFolder
+from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.instance_names import instance_group, instances_name
+from segment_slide.pipeline.instance_plan import InstancePlan
+from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.object_table import IDENTITY, identify_group
+from segment_slide.pipeline.output import check_name, check_output, label_group, list_label
+from segment_slide.pipeline.pyramid import calibrate
+from segment_slide.pipeline.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.work import WorkFolder
 
 FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
 

@@ -7,20 +7,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pipeline.calibration import calibrate_um
-from pipeline.errors import InputError, PlanError
-from pipeline.fingerprint import fingerprint
-from pipeline.grid import BlockGrid
-from pipeline.image import StoredImage
-from pipeline.instance_options import InstanceOptions, ObjectSize
-from pipeline.label_source import LabelSource
-from pipeline.plan import PROCESS_BYTES
-from pipeline.record import code_version
-from pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
-from pipeline.source import ImageSource
-from pipeline.store import ArraySpec
-from pipeline.weight_blocks import PixelGrid
-from unet.geometry import round_up
+from segment_slide.pipeline.calibration import calibrate_um
+from segment_slide.pipeline.errors import InputError, PlanError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.grid import BlockGrid
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.plan import PROCESS_BYTES
+from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.weight_blocks import PixelGrid
+from segment_slide.unet.geometry import round_up
 
 Value = TypeVar("Value")
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pipeline.block_objects import FACES, RUNS
-from pipeline.grid import Index
-from pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
-from pipeline.merge import JoinJob, Nodes, RowJoin, join_row
-from pipeline.object_blocks import (
+from segment_slide.pipeline.block_objects import FACES, RUNS
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
+from segment_slide.pipeline.merge import JoinJob, Nodes, RowJoin, join_row
+from segment_slide.pipeline.object_blocks import (
     ObjectsJob,
     RankItem,
     RegrowJob,
@@ -32,8 +32,8 @@ from pipeline.object_blocks import (
     regrow_objects,
     write_objects,
 )
-from pipeline.ranks import RowOrder
-from pipeline.tasks import choose_batch, run_all
+from segment_slide.pipeline.ranks import RowOrder
+from segment_slide.pipeline.tasks import choose_batch, run_all
 
 if TYPE_CHECKING:
     from distributed import Client

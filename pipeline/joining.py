@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.components import find_root, unite
-from pipeline.grid import Index
-from unet.compiled import compiled
+from segment_slide.pipeline.components import find_root, unite
+from segment_slide.pipeline.grid import Index
+from segment_slide.unet.compiled import compiled
 
 Face = tuple[int, int]  # axis, side: 0 where the axis begins, 1 where it ends
 Faces = Mapping[Face, np.ndarray]  # each with the block's axes but its own

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.grid import Box
-from pipeline.mask_files import Source
-from pipeline.source import ImageSource
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.mask_files import Source
+from segment_slide.pipeline.source import ImageSource
 
 MAX_PLANE_PX = 2**28  # what is labelled, or scored as membranes, in one piece: some 4 GiB
 

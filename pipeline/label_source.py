@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.grid import Box
-from pipeline.source import ImageSource
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.source import ImageSource
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from pipeline.errors import InputError
-from unet.sample import IGNORE
+from segment_slide.pipeline.errors import InputError
+from segment_slide.unet.sample import IGNORE
 
 Kind = Literal["instances", "classes", "binary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.grid import Box
-from pipeline.image import describe_image
-from pipeline.readers import ImageInfo, list_files, open_reader
-from pipeline.source import ImageSource, select_source
-from pipeline.store import is_zarr, resolve_location
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.readers import ImageInfo, list_files, open_reader
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.store import is_zarr, resolve_location
 
 MAX_PIXELS = 2**30  # 1 to 8 GiB in memory
 

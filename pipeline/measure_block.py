@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import measure_kernels as kernels
-from pipeline.work import Arrays
+from segment_slide.pipeline import measure_kernels as kernels
+from segment_slide.pipeline.work import Arrays
 
 REACH = {2: 2, 3: 1}  # px of context that perimeters and faces need
 

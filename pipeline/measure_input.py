@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline import store
-from pipeline.calibration import calibrate_um
-from pipeline.errors import NotFiniteError, UnreadableChunkError
-from pipeline.grid import BlockGrid, Box, Index
-from pipeline.image import StoredImage
-from pipeline.measure_block import REACH, BlockPixels
-from pipeline.measure_columns import TableSpec, channel_columns
-from pipeline.source import ImageSource
+from segment_slide.pipeline import store
+from segment_slide.pipeline.calibration import calibrate_um
+from segment_slide.pipeline.errors import NotFiniteError, UnreadableChunkError
+from segment_slide.pipeline.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.measure_block import REACH, BlockPixels
+from segment_slide.pipeline.measure_columns import TableSpec, channel_columns
+from segment_slide.pipeline.source import ImageSource
 
 
 @dataclass(frozen=True)

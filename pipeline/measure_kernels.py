@@ -9,7 +9,7 @@ Arrays of pixels have four axes (plane, z, y, x) here; of two-dimensional object
 
 import numpy as np
 
-from unet.compiled import compiled
+from segment_slide.unet.compiled import compiled
 
 # Columns of what `sum_coordinates` adds up; the second moments are of pairs of axes.
 COUNT, FIRST, SECOND = 0, slice(1, 4), slice(4, 10)

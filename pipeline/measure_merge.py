@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import BlockError
-from pipeline.work import Arrays
+from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.work import Arrays
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
 
     Examples
     --------
-    >>> from pipeline.measure_block import BlockPixels, measure_block
+    >>> from segment_slide.pipeline.measure_block import BlockPixels, measure_block
     >>> classes = np.array([[1, 1]], np.uint8)
     >>> line = np.array([[7, 7, 7, 7]], np.uint32)
     >>> parts = [np.pad(line, 2)[:, start:start + 6] for start in (0, 2)]

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.fingerprint import fingerprint
-from pipeline.image import StoredImage, describe_image
-from pipeline.measure_input import MeasureInput
-from pipeline.output import label_group, probability_group
-from pipeline.record import ATTRIBUTE
-from pipeline.source import ImageSource
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.measure_input import MeasureInput
+from segment_slide.pipeline.output import label_group, probability_group
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.source import ImageSource
 
 
 @dataclass(frozen=True)

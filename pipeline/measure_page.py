@@ -8,8 +8,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.measure_picture import describe, number
-from pipeline.measure_summary import ClassSummary, Summary
+from segment_slide.pipeline.measure_picture import describe, number
+from segment_slide.pipeline.measure_summary import ClassSummary, Summary
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.errors import OutputError, PlanError
-from pipeline.fingerprint import fingerprint
-from pipeline.grid import ceil_divide
-from pipeline.image import StoredImage
-from pipeline.measure_input import MeasureInput
-from pipeline.measure_merge import IdRange
-from pipeline.object_table import IDENTITY, TABLES, identify_group, read_records, table_path
-from pipeline.plan import PROCESS_BYTES
-from pipeline.record import ATTRIBUTE, code_version, compare_records
-from pipeline.sizes import GiB
-from pipeline.work import WorkFolder
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import OutputError, PlanError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.measure_input import MeasureInput
+from segment_slide.pipeline.measure_merge import IdRange
+from segment_slide.pipeline.object_table import IDENTITY, TABLES, identify_group, read_records, table_path
+from segment_slide.pipeline.plan import PROCESS_BYTES
+from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.sizes import GiB
+from segment_slide.pipeline.work import WorkFolder
 
 DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
 _PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds

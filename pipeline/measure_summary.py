@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.measure_columns import TableSpec
+from segment_slide.pipeline.measure_columns import TableSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

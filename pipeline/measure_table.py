@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.errors import BlockError
-from pipeline.files import read_file, write_file
-from pipeline.measure_columns import Column, TableSpec, make_columns
-from pipeline.record import ATTRIBUTE
-from pipeline.work import Arrays
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.files import read_file, write_file
+from segment_slide.pipeline.measure_columns import Column, TableSpec, make_columns
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.work import Arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa

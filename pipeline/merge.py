@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.block_objects import Columns, FaceObjects, load_faces
-from pipeline.grid import BlockGrid, Index
-from pipeline.joining import flatten, previous_offsets, touching_pairs, unite_pairs
-from pipeline.work import WorkFolder
+from segment_slide.pipeline.block_objects import Columns, FaceObjects, load_faces
+from segment_slide.pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.joining import flatten, previous_offsets, touching_pairs, unite_pairs
+from segment_slide.pipeline.work import WorkFolder
 
 # How a value of an object follows from those of its parts.
 _MERGES: Mapping[str, np.ufunc] = {

@@ -16,15 +16,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import instance_names, store
-from pipeline.acquisitions import Acquisition
-from pipeline.files import delete, exists, write_file
-from pipeline.ingest_plan import fingerprint_files
-from pipeline.lock import hold
-from pipeline.night_notes import DONE_FILE, read_done
-from pipeline.object_table import TABLES
-from pipeline.output import label_group
-from pipeline.record import ATTRIBUTE
+from segment_slide.pipeline import instance_names, store
+from segment_slide.pipeline.acquisitions import Acquisition
+from segment_slide.pipeline.files import delete, exists, write_file
+from segment_slide.pipeline.ingest_plan import fingerprint_files
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.night_notes import DONE_FILE, read_done
+from segment_slide.pipeline.object_table import TABLES
+from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.record import ATTRIBUTE
 
 IMAGES = "images"
 _PROBE_BYTES = 1 << 20  # a disk that is full for a shard may still take a note

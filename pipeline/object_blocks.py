@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline import store
-from pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
-from pipeline.components import Components, label_components, number_pieces
-from pipeline.errors import UnreadableChunkError
-from pipeline.grid import BlockGrid, Box, Index, ceil_divide
-from pipeline.label_source import LabelSource
-from pipeline.merge import JoinJob
-from pipeline.ranks import number_objects, rank_row
+from segment_slide.pipeline import store
+from segment_slide.pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
+from segment_slide.pipeline.components import Components, label_components, number_pieces
+from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.grid import BlockGrid, Box, Index, ceil_divide
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.merge import JoinJob
+from segment_slide.pipeline.ranks import number_objects, rank_row
 
 BASES = "bases"
 REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.regrow`)
@@ -122,7 +122,7 @@ def _columns(job: ObjectsJob, index: Index, components: Components, classes: np.
 
 def _split(job: ObjectsJob, index: Index) -> BlockObjects:
     """Pieces of what touches, found in the block and its halo, where each object shows as a whole."""
-    from pipeline.split import split_touching
+    from segment_slide.pipeline.split import split_touching
 
     grid = job.join.grid
     planes, owned = grid.n_planes_axes, grid.write_box(index)
@@ -180,7 +180,7 @@ def write_objects(job: ObjectsJob, item: WriteItem) -> int:
 
 def regrow_objects(job: RegrowJob, index: Index) -> int:
     """After the second pass: store a block's ids with the ridges between them given back; returns its pixels."""
-    from pipeline.regrow import regrow_ridges
+    from segment_slide.pipeline.regrow import regrow_ridges
 
     grid, planes = job.grid, job.grid.n_planes_axes
     owned = grid.write_box(index)

@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import PipelineError
-from pipeline.fingerprint import fingerprint
-from pipeline.grid import ceil_divide
-from pipeline.image import StoredImage, describe_image
-from pipeline.instance_names import COUNT, instance_group, instances_name
-from pipeline.measure_table import stored_parts
-from pipeline.output import label_group
-from pipeline.record import ATTRIBUTE
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.instance_names import COUNT, instance_group, instances_name
+from segment_slide.pipeline.measure_table import stored_parts
+from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.record import ATTRIBUTE
 
 TABLES = "tables"  # folder of an output
 IDENTITY = "identity"  # section of a record: what identifies the record of the step before

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 VERSION = "0.5"
 READABLE_VERSIONS = ("0.4", "0.5")

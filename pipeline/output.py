@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import ome, store
-from pipeline.errors import InputError, OutputError
-from pipeline.image import StoredImage
-from pipeline.lock import LOCK_NAME, hold
-from pipeline.plan import SegmentPlan
-from pipeline.pyramid import calibrate
-from pipeline.record import ATTRIBUTE
+from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.lock import LOCK_NAME, hold
+from segment_slide.pipeline.plan import SegmentPlan
+from segment_slide.pipeline.pyramid import calibrate
+from segment_slide.pipeline.record import ATTRIBUTE
 
 
 def label_group(name: str) -> str:

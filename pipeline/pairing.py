@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 _SHOWN = 5
 Key = Callable[[str], str]

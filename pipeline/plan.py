@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pipeline.errors import PlanError
-from pipeline.grid import BlockGrid, ceil_divide
-from pipeline.options import SegmentOptions
-from pipeline.sizes import (
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.grid import BlockGrid, ceil_divide
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.sizes import (
     BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
     SCHEDULING_S,
@@ -26,10 +26,10 @@ from pipeline.sizes import (
     level_shapes,
     window_bytes,
 )
-from pipeline.source import ImageSource
-from pipeline.store import ArraySpec
-from unet.architecture import Architecture
-from unet.geometry import round_up
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.store import ArraySpec
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.geometry import round_up
 
 PROBABILITY_DTYPES = ("none", "uint8", "float32")
 TTA_MODES = ("none", "flips")  # as in `unet.predict`, which imports torch

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline import ome
-from pipeline.errors import UnreadableChunkError
-from pipeline.grid import Box, Index, ceil_divide
-from pipeline.store import ArraySpec, join, open_array, stored_shards, write_box
-from pipeline.tasks import run_tasks
+from segment_slide.pipeline import ome
+from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.grid import Box, Index, ceil_divide
+from segment_slide.pipeline.store import ArraySpec, join, open_array, stored_shards, write_box
+from segment_slide.pipeline.tasks import run_tasks
 
 if TYPE_CHECKING:
     import zarr

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.block_objects import FaceObjects, count_before
-from pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.block_objects import FaceObjects, count_before
+from segment_slide.pipeline.grid import BlockGrid, Index
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.grid import Box, ceil_divide
-from pipeline.store import is_zarr
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import Box, ceil_divide
+from segment_slide.pipeline.store import is_zarr
 
 PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for
 PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's
@@ -218,7 +218,7 @@ def open_reader(
     cache = SegmentCache(cache_bytes)
     if len(files) == 1:
         return open_file(files[0], cache, series, axes)
-    from pipeline.pages import StackReader
+    from segment_slide.pipeline.pages import StackReader
 
     return StackReader(files, stack_axis, cache, series)
 
@@ -230,14 +230,14 @@ def open_file(path: str, cache: SegmentCache, series: int | None = None, axes: s
     if not head:
         raise InputError(f"input={path}: the file is empty (0 bytes).")
     if head == _PNG_MAGIC:
-        from pipeline.pages import PngReader
+        from segment_slide.pipeline.pages import PngReader
 
         return PngReader(path, cache)
     if head[:4] in _TIFF_MAGIC:
-        from pipeline.tiff import TiffReader
+        from segment_slide.pipeline.tiff import TiffReader
 
         return TiffReader(path, cache, series=series, axes=axes)
-    from pipeline.bioio_reader import BioioReader
+    from segment_slide.pipeline.bioio_reader import BioioReader
 
     return BioioReader(path, cache, series=series)
 

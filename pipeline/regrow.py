@@ -9,8 +9,8 @@ import itertools
 
 import numpy as np
 
-from pipeline.errors import PlanError
-from unet.compiled import compiled
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.unet.compiled import compiled
 
 
 def regrow_ridges(ids: np.ndarray, reach_px: int = 1) -> np.ndarray:

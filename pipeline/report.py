@@ -17,20 +17,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline import store
-from pipeline.errors import PipelineError
-from pipeline.fingerprint import fingerprint
-from pipeline.record import code_version
-from pipeline.report_estimate import estimate_areas
-from pipeline.report_facts import Facts, choose_name, gather
-from pipeline.report_html import Markup, count, join, tag, trusted
-from pipeline.report_origin import again, missing, opening, origin, times, todo
-from pipeline.report_sections import Content, density, lead, numbers, pictures, tiles
-from pipeline.report_style import STYLE
-from pipeline.report_table import describe_table
-from pipeline.report_target import MARK, check_target, report_path, save
-from pipeline.report_times import file_spans, show_date, stage_seconds
-from pipeline.report_views import DETAIL_PX, Sight, draw_all, look
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.report_estimate import estimate_areas
+from segment_slide.pipeline.report_facts import Facts, choose_name, gather
+from segment_slide.pipeline.report_html import Markup, count, join, tag, trusted
+from segment_slide.pipeline.report_origin import again, missing, opening, origin, times, todo
+from segment_slide.pipeline.report_sections import Content, density, lead, numbers, pictures, tiles
+from segment_slide.pipeline.report_style import STYLE
+from segment_slide.pipeline.report_table import describe_table
+from segment_slide.pipeline.report_target import MARK, check_target, report_path, save
+from segment_slide.pipeline.report_times import file_spans, show_date, stage_seconds
+from segment_slide.pipeline.report_views import DETAIL_PX, Sight, draw_all, look
 
 R = TypeVar("R")
 

@@ -3,9 +3,9 @@
 import shlex
 from typing import Any
 
-from pipeline import store
-from pipeline.record import ATTRIBUTE
-from pipeline.report_facts import DEFAULT_NAME, Facts
+from segment_slide.pipeline import store
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.report_facts import DEFAULT_NAME, Facts
 
 
 def command(*words: object) -> str:

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.grid import ceil_divide
-from pipeline.image import StoredImage, describe_image
-from pipeline.instance_names import COUNT, instances_name
-from pipeline.instance_output import missing_shards
-from pipeline.object_table import ObjectsState, Standing, find_objects
-from pipeline.output import check_name, label_group
-from pipeline.record import ATTRIBUTE, read_record
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.instance_names import COUNT, instances_name
+from segment_slide.pipeline.instance_output import missing_shards
+from segment_slide.pipeline.object_table import ObjectsState, Standing, find_objects
+from segment_slide.pipeline.output import check_name, label_group
+from segment_slide.pipeline.record import ATTRIBUTE, read_record
 
 DEFAULT_NAME = "segmentation"
 

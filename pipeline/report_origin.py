@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import PipelineError
-from pipeline.image import describe_image
-from pipeline.instance_names import instance_group
-from pipeline.object_table import Standing
-from pipeline.report_commands import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.instance_names import instance_group
+from segment_slide.pipeline.object_table import Standing
+from segment_slide.pipeline.report_commands import (
     command,
     instances_command,
     is_in_place,
@@ -19,12 +19,12 @@ from pipeline.report_commands import (
     segment_command,
     view_command,
 )
-from pipeline.report_facts import Facts
-from pipeline.report_html import Markup, block, code, count, join, table, tag
-from pipeline.report_html import facts as list_facts
-from pipeline.report_times import Span, show_time
-from unet.checkpoint import Checkpoint, open_checkpoint
-from unet.errors import UnetError
+from segment_slide.pipeline.report_facts import Facts
+from segment_slide.pipeline.report_html import Markup, block, code, count, join, table, tag
+from segment_slide.pipeline.report_html import facts as list_facts
+from segment_slide.pipeline.report_times import Span, show_time
+from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
+from segment_slide.unet.errors import UnetError
 
 _NO_TIME = "0.0 s"  # a stage that had nothing to do
 

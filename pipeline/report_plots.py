@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.measure_picture import (
+from segment_slide.pipeline.measure_picture import (
     FAINT,
     INK,
     MOST_CLASSES,
@@ -20,9 +20,9 @@ from pipeline.measure_picture import (
     number,
     short_name,
 )
-from pipeline.measure_summary import Summary, choose_groups, gather_rare
-from pipeline.report_places import CountMap
-from pipeline.report_table import Intensities
+from segment_slide.pipeline.measure_summary import Summary, choose_groups, gather_rare
+from segment_slide.pipeline.report_places import CountMap
+from segment_slide.pipeline.report_table import Intensities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.calibration import calibrate_um
-from pipeline.measure_page import class_rows
-from pipeline.measure_picture import number
-from pipeline.report_commands import measure_command
-from pipeline.report_estimate import ClassAreas
-from pipeline.report_facts import Facts
-from pipeline.report_html import Markup, block, count, join, picture, table, tag, trusted
-from pipeline.report_places import CountMap
-from pipeline.report_plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
-from pipeline.report_table import TableFacts
-from pipeline.report_views import Shown, Sight
+from segment_slide.pipeline.calibration import calibrate_um
+from segment_slide.pipeline.measure_page import class_rows
+from segment_slide.pipeline.measure_picture import number
+from segment_slide.pipeline.report_commands import measure_command
+from segment_slide.pipeline.report_estimate import ClassAreas
+from segment_slide.pipeline.report_facts import Facts
+from segment_slide.pipeline.report_html import Markup, block, count, join, picture, table, tag, trusted
+from segment_slide.pipeline.report_places import CountMap
+from segment_slide.pipeline.report_plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
+from segment_slide.pipeline.report_table import TableFacts
+from segment_slide.pipeline.report_views import Shown, Sight
 
 _MOST_NAMED = 4  # classes in a sentence
 _SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.calibration import calibrate_um
-from pipeline.measure_columns import TableSpec
-from pipeline.measure_summary import SizeCounts, Summary, count_sizes, merge_counts, summarise, summary_columns
-from pipeline.measure_table import read_part, read_schema
-from pipeline.report_facts import Facts
-from pipeline.report_places import CountMap, count_points, plan_map
+from segment_slide.pipeline.calibration import calibrate_um
+from segment_slide.pipeline.measure_columns import TableSpec
+from segment_slide.pipeline.measure_summary import SizeCounts, Summary, count_sizes, merge_counts, summarise, summary_columns
+from segment_slide.pipeline.measure_table import read_part, read_schema
+from segment_slide.pipeline.report_facts import Facts
+from segment_slide.pipeline.report_places import CountMap, count_points, plan_map
 
 if TYPE_CHECKING:
     import pyarrow as pa

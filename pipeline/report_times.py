@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import OutputError
-from pipeline.instance_names import instance_group
-from pipeline.night_notes import read_done
-from pipeline.output import label_group
-from pipeline.report_facts import Facts
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.instance_names import instance_group
+from segment_slide.pipeline.night_notes import read_done
+from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.report_facts import Facts
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.errors import UnreadableChunkError
-from pipeline.image import StoredImage
-from pipeline.report_facts import Facts
-from pipeline.report_pictures import Drawn, Mark, View, draw_view
-from pipeline.report_places import CountMap, around, densest, typical
-from pipeline.thumbnail import find_image, pixel_um, read_key, sample, say_where
-from pipeline.thumbnail_layer import Frame, Layer, crop
-from pipeline.thumbnail_page import Colour
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.report_facts import Facts
+from segment_slide.pipeline.report_pictures import Drawn, Mark, View, draw_view
+from segment_slide.pipeline.report_places import CountMap, around, densest, typical
+from segment_slide.pipeline.thumbnail import find_image, pixel_um, read_key, sample, say_where
+from segment_slide.pipeline.thumbnail_layer import Frame, Layer, crop
+from segment_slide.pipeline.thumbnail_page import Colour
 
 log = logging.getLogger(__name__)
 

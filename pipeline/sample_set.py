@@ -22,12 +22,12 @@ from typing import Any, Literal
 
 import zarr
 
-from pipeline import store
-from pipeline.errors import InputError, OutputError
-from pipeline.lock import LOCK_NAME
-from pipeline.record import ATTRIBUTE, compare_records
-from unet.checkpoint import Normalisation
-from unet.geometry import Geometry
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.record import ATTRIBUTE, compare_records
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.geometry import Geometry
 
 KIND = "training-samples"
 ARRAYS = ("images", "classes", "weights", "places")

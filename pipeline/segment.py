@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
-from pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
-from pipeline.grid import Box, Index, Window
-from pipeline.source import ImageSource
-from pipeline.tasks import run_tasks
-from pipeline.windows import run_windows
-from unet.errors import UnetError
+from segment_slide.pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
+from segment_slide.pipeline.grid import Box, Index, Window
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.tasks import run_tasks
+from segment_slide.pipeline.windows import run_windows
+from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
     import dask.array

@@ -5,11 +5,11 @@ Each function says what it refuses and why; `pipeline.plan` puts the sizes toget
 
 import math
 
-from pipeline.errors import PlanError
-from pipeline.grid import BlockGrid, ceil_divide
-from unet.architecture import Architecture
-from unet.errors import GeometryError
-from unet.geometry import Geometry, round_up
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.grid import BlockGrid, ceil_divide
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.geometry import Geometry, round_up
 
 MiB = 1 << 20
 GiB = 1 << 30

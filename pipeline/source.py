@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
-from pipeline.grid import Box, ceil_divide, reflect
-from pipeline.image import StoredImage
-from pipeline.store import join
+from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
+from segment_slide.pipeline.grid import Box, ceil_divide, reflect
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.store import join
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from unet.compiled import compiled
+from segment_slide.unet.compiled import compiled
 
 
 @compiled

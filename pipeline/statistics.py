@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import InputError, NotFiniteError
-from pipeline.grid import Box
-from pipeline.source import ImageSource
-from pipeline.tasks import run_tasks
-from unet.checkpoint import Normalisation
+from segment_slide.pipeline.errors import InputError, NotFiniteError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.tasks import run_tasks
+from segment_slide.unet.checkpoint import Normalisation
 
 if TYPE_CHECKING:
     from distributed import Client

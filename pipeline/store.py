@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from pipeline.errors import OutputError, PipelineError
+from segment_slide.pipeline.errors import OutputError, PipelineError
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; it writes far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from pipeline.errors import InputError, UnreadableChunkError
-from pipeline.source import ImageSource
-from pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet, fingerprint_pixels
-from unet.annotated import Box, clip_box, fill_around, is_drawn
-from unet.sample import IGNORE
+from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet, fingerprint_pixels
+from segment_slide.unet.annotated import Box, clip_box, fill_around, is_drawn
+from segment_slide.unet.sample import IGNORE
 
 
 @dataclass(frozen=True, eq=False)

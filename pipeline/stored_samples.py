@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.errors import InputError, UnreadableChunkError
-from pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
-from unet.sample import IGNORE, Sample
+from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from segment_slide.unet.sample import IGNORE, Sample
 
 
 class StoredSamples:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from pipeline.errors import PlanError
-from pipeline.grid import Box
-from pipeline.synthetic_cells import REACH_PX, Cells, count_ids, draw_cells, tissue
-from pipeline.synthetic_noise import smooth_noise, white_noise
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.synthetic_cells import REACH_PX, Cells, count_ids, draw_cells, tissue
+from segment_slide.pipeline.synthetic_noise import smooth_noise, white_noise
 
 CLASSES = ("background", "cell")
 CHANNELS = ("red", "green", "blue")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pipeline.errors import IncompleteError, InputError, OutputError, PipelineError, WorkerDiedError
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError, WorkerDiedError
 
 if TYPE_CHECKING:
     from distributed import Client, Future

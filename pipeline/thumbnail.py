@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.calibration import MICROMETRES
-from pipeline.errors import InputError, PipelineError
-from pipeline.image import StoredImage, describe_image
-from pipeline.measure_picture import colour_of
-from pipeline.output import label_group
-from pipeline.record import ATTRIBUTE, read_record
-from pipeline.thumbnail_layer import Frame, Layer, crop, edge
-from pipeline.thumbnail_page import Colour, Page, draw_page, find_ends, mix, resize, stretch
+from segment_slide.pipeline import store
+from segment_slide.pipeline.calibration import MICROMETRES
+from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.measure_picture import colour_of
+from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.record import ATTRIBUTE, read_record
+from segment_slide.pipeline.thumbnail_layer import Frame, Layer, crop, edge
+from segment_slide.pipeline.thumbnail_page import Colour, Page, draw_page, find_ends, mix, resize, stretch
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from pipeline.errors import InputError, PipelineError, UnreadableChunkError
-from pipeline.grid import Box, ceil_divide
-from pipeline.ome import AXIS_ORDER
-from pipeline.readers import ImageInfo, SegmentCache, indices_of, overlapping_segments
-from pipeline.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
-from pipeline.tiff_metadata import read_calibration
+from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableChunkError
+from segment_slide.pipeline.grid import Box, ceil_divide
+from segment_slide.pipeline.ome import AXIS_ORDER
+from segment_slide.pipeline.readers import ImageInfo, SegmentCache, indices_of, overlapping_segments
+from segment_slide.pipeline.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
+from segment_slide.pipeline.tiff_metadata import read_calibration
 
 
 class TiffReader:

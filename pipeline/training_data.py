@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import statistics, store
-from pipeline.errors import IncompleteError, InputError
-from pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
-from pipeline.statistics import ChannelStatistics, measure, resolve_normalisation
-from pipeline.stored_pixels import StoredAnnotation
-from pipeline.tasks import run_tasks
-from pipeline.training_set import AnnotatedImage, TrainingSet
-from unet.checkpoint import Normalisation
-from unet.draw import Place, SampleSettings, cut_plain, draw_sample
+from segment_slide.pipeline import statistics, store
+from segment_slide.pipeline.errors import IncompleteError, InputError
+from segment_slide.pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from segment_slide.pipeline.statistics import ChannelStatistics, measure, resolve_normalisation
+from segment_slide.pipeline.stored_pixels import StoredAnnotation
+from segment_slide.pipeline.tasks import run_tasks
+from segment_slide.pipeline.training_set import AnnotatedImage, TrainingSet
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -17,14 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError, PipelineError
-from pipeline.image import StoredImage
-from pipeline.instance_names import COUNT, instances_name
-from pipeline.object_table import Standing, find_objects
-from pipeline.view_channels import Look, look_at
-from pipeline.view_complete import has_listing
-from pipeline.view_find import Found, Labels, find_contents, find_probabilities
-from pipeline.view_layers import (
+from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.instance_names import COUNT, instances_name
+from segment_slide.pipeline.object_table import Standing, find_objects
+from segment_slide.pipeline.view_channels import Look, look_at
+from segment_slide.pipeline.view_complete import has_listing
+from segment_slide.pipeline.view_find import Found, Labels, find_contents, find_probabilities
+from segment_slide.pipeline.view_layers import (
     ID_TYPES,
     SHOWN_TYPES,
     channel_layer,
@@ -34,12 +34,12 @@ from pipeline.view_layers import (
     rgb_layer,
     unsupported_codecs,
 )
-from pipeline.view_metadata import as_mapping, read_colours, read_label
-from pipeline.view_page import make_page, make_script
-from pipeline.view_place import Placement, World, layer_metadata, make_world, size_of
-from pipeline.view_site import Site
-from pipeline.view_start import make_config, make_extent, make_state
-from pipeline.view_table import (
+from segment_slide.pipeline.view_metadata import as_mapping, read_colours, read_label
+from segment_slide.pipeline.view_page import make_page, make_script
+from segment_slide.pipeline.view_place import Placement, World, layer_metadata, make_world, size_of
+from segment_slide.pipeline.view_site import Site
+from segment_slide.pipeline.view_start import make_config, make_extent, make_state
+from segment_slide.pipeline.view_table import (
     MOST_OBJECTS,
     ObjectTable,
     list_numbers,

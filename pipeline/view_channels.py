@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UnreadableChunkError
-from pipeline.image import StoredImage
-from pipeline.thumbnail_layer import Frame, Layer
-from pipeline.thumbnail_page import find_ends
-from pipeline.view_metadata import as_mapping, as_number, read_content
+from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.thumbnail_layer import Frame, Layer
+from segment_slide.pipeline.thumbnail_page import find_ends
+from segment_slide.pipeline.view_metadata import as_mapping, as_number, read_content
 
 _SIDE_PX = 512  # of the coarse level that intensities are looked at in
 _WIDEST_PX = 2048  # of what is read of it: without a pyramid the coarsest level is the finest

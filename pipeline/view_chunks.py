@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.store import join
-from pipeline.view_files import Files
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.store import join
+from segment_slide.pipeline.view_files import Files
 
 METADATA = (*store.ZARR_METADATA, ".zattrs", ".zmetadata")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")

@@ -2,9 +2,9 @@
 
 import math
 
-from pipeline import store
-from pipeline.grid import ceil_divide
-from pipeline.image import StoredImage
+from segment_slide.pipeline import store
+from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.image import StoredImage
 
 
 def count_missing(image: StoredImage) -> tuple[int, int]:

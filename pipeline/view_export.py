@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import InputError, OutputError, PipelineError
-from pipeline.lock import LOCK_NAME, hold
-from pipeline.view_export_place import MARK, check_own, check_place
-from pipeline.view_export_plan import ExportPlan, StoredCopy, check_room, plan_export
-from pipeline.view_files import OpenFile, digest
-from pipeline.view_readers import Readers
-from pipeline.view_site import Site
+from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
+from segment_slide.pipeline.lock import LOCK_NAME, hold
+from segment_slide.pipeline.view_export_place import MARK, check_own, check_place
+from segment_slide.pipeline.view_export_plan import ExportPlan, StoredCopy, check_room, plan_export
+from segment_slide.pipeline.view_files import OpenFile, digest
+from segment_slide.pipeline.view_readers import Readers
+from segment_slide.pipeline.view_site import Site
 
 _PIECE_BYTES = 4 << 20
 _THREADS = 8  # an object store answers each request late, and many at once

@@ -4,11 +4,11 @@ import os
 import stat
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.lock import LOCK_NAME
-from pipeline.store import ZARR_METADATA, is_remote, resolve_location
-from pipeline.view_site import Site
-from pipeline.view_store import is_below
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.store import ZARR_METADATA, is_remote, resolve_location
+from segment_slide.pipeline.view_site import Site
+from segment_slide.pipeline.view_store import is_below
 
 MARK = "segment-slide-export.json"  # says that a folder may be replaced
 _ZARR = (*ZARR_METADATA, ".zattrs")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.store import join
-from pipeline.view_chunks import METADATA, array_files
-from pipeline.view_export_place import resolve_target
-from pipeline.view_files import Files, ListedFile, split_path
-from pipeline.view_site import Site, client_files
-from pipeline.view_store import open_files
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.store import join
+from segment_slide.pipeline.view_chunks import METADATA, array_files
+from segment_slide.pipeline.view_export_place import resolve_target
+from segment_slide.pipeline.view_files import Files, ListedFile, split_path
+from segment_slide.pipeline.view_site import Site, client_files
+from segment_slide.pipeline.view_store import open_files
 
 PAGES = "v/view"  # the client derives addresses from a path of this form
 _DISK_BLOCK_BYTES = 4096

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError
 
 
 class OpenFile(Protocol):

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import store
-from pipeline.errors import InputError, PipelineError
-from pipeline.image import StoredImage, describe_image
-from pipeline.instance_names import COUNT, instances_name
-from pipeline.output import label_group, probability_group
-from pipeline.record import ATTRIBUTE
-from pipeline.thumbnail import find_image
-from pipeline.thumbnail_layer import Layer
-from pipeline.view_complete import count_missing
-from pipeline.view_metadata import as_mapping, read_content, read_names, read_own_record
-from pipeline.view_place import Placement, place_described, place_recorded
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.instance_names import COUNT, instances_name
+from segment_slide.pipeline.output import label_group, probability_group
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.thumbnail import find_image
+from segment_slide.pipeline.thumbnail_layer import Layer
+from segment_slide.pipeline.view_complete import count_missing
+from segment_slide.pipeline.view_metadata import as_mapping, read_content, read_names, read_own_record
+from segment_slide.pipeline.view_place import Placement, place_described, place_recorded
 
 Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
 

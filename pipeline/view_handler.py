@@ -16,11 +16,11 @@ from urllib.parse import unquote_to_bytes
 from tornado import iostream
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from pipeline.view_files import Files, MemoryFile, OpenFile
-from pipeline.view_range import UnsatisfiableRangeError, parse_range
-from pipeline.view_readers import Readers
-from pipeline.view_site import POLICY, Site, client_files
-from pipeline.view_store import open_files
+from segment_slide.pipeline.view_files import Files, MemoryFile, OpenFile
+from segment_slide.pipeline.view_range import UnsatisfiableRangeError, parse_range
+from segment_slide.pipeline.view_readers import Readers
+from segment_slide.pipeline.view_site import POLICY, Site, client_files
+from segment_slide.pipeline.view_store import open_files
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import PipelineError
-from pipeline.view_site import POLICY
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.view_site import POLICY
 
 _TITLE = "<title>neuroglancer</title>"  # what we put our own in the place of
 # Other layers can only come from this site, and one plane needs no switch between arrangements of panels.
@@ -72,5 +72,5 @@ def make_script(state: Mapping[str, Any], config: Mapping[str, Any], extent: Map
         What has to fit into the window, from which the zoom follows.
     """
     view = json.dumps({"state": state, "config": config, "extent": extent})
-    script = importlib.resources.files("pipeline") / "view.js"
+    script = importlib.resources.files("segment_slide.pipeline") / "view.js"
     return f"const VIEW = {view};\n{script.read_text(encoding='utf-8')}".encode()

@@ -4,9 +4,9 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import InputError
-from pipeline.store import join
-from pipeline.view_files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.store import join
+from segment_slide.pipeline.view_files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
 
 
 class RemoteFiles:

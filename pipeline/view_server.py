@@ -14,9 +14,9 @@ from tornado import iostream
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
-from pipeline.errors import InputError
-from pipeline.view_handler import Content, ViewHandler
-from pipeline.view_site import Site
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.view_handler import Content, ViewHandler
+from segment_slide.pipeline.view_site import Site
 
 ADDRESS = "127.0.0.1"
 _CLOSING_S = 5.0

@@ -5,9 +5,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from pipeline.errors import InputError
-from pipeline.store import is_remote, join, list_names, resolve_location
-from pipeline.view_files import Files, ListedFile, OpenFile, split_key, split_path
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.store import is_remote, join, list_names, resolve_location
+from segment_slide.pipeline.view_files import Files, ListedFile, OpenFile, split_key, split_path
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -16,7 +16,7 @@ def open_files(location: str) -> Files:
     """The files of the store at a location: a local path, or a URL that fsspec knows."""
     if not is_remote(resolve_location(location)):
         return LocalFiles(resolve_location(location))
-    from pipeline.view_remote import RemoteFiles
+    from segment_slide.pipeline.view_remote import RemoteFiles
 
     return RemoteFiles(location)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import BlockError
-from pipeline.measure_table import part_path, read_part
-from pipeline.view_metadata import as_number, as_objects, is_id
+from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.measure_table import part_path, read_part
+from segment_slide.pipeline.view_metadata import as_number, as_objects, is_id
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,10 +9,10 @@ import functools
 
 import numpy as np
 
-from pipeline.contingency import as_ids, check_same_shape
-from pipeline.errors import InputError
-from pipeline.pixel_scores import as_probability
-from unet.compiled import compiled
+from segment_slide.pipeline.contingency import as_ids, check_same_shape
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.pixel_scores import as_probability
+from segment_slide.unet.compiled import compiled
 
 # The neighbours of a pixel counter-clockwise from the right, as (dy, dx); bit k of a code is neighbour k.
 NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import store
-from pipeline.grid import BlockGrid, Box, Index
-from pipeline.label_values import LabelRule, code_objects
-from pipeline.source import ImageSource
-from pipeline.training_set import CLASSES, WEIGHTS
-from unet.sample import IGNORE
-from unet.weight_map import WeightMap, cut_ridges, ridge_halo, weight_map
-from unet.weight_settings import WeightSettings
+from segment_slide.pipeline import store
+from segment_slide.pipeline.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.label_values import LabelRule, code_objects
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.training_set import CLASSES, WEIGHTS
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.weight_map import WeightMap, cut_ridges, ridge_halo, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 
 
 @dataclass(frozen=True)

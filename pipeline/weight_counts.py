@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.calibration import MICROMETRES
-from pipeline.errors import InputError
-from pipeline.grid import Index
-from pipeline.source import ImageSource
-from pipeline.tasks import run_tasks
-from pipeline.training_set import AnnotatedImage, StoredPixels, TrainingSet
-from pipeline.weight_blocks import BlockCount, WeightJob, count_block
-from pipeline.weight_inputs import AnnotatedPixels, OnBlock, expect
-from pipeline.weight_plan import WeightPlan
-from unet.sample import IGNORE
-from unet.weight_map import count_class_weights
+from segment_slide.pipeline.calibration import MICROMETRES
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.tasks import run_tasks
+from segment_slide.pipeline.training_set import AnnotatedImage, StoredPixels, TrainingSet
+from segment_slide.pipeline.weight_blocks import BlockCount, WeightJob, count_block
+from segment_slide.pipeline.weight_inputs import AnnotatedPixels, OnBlock, expect
+from segment_slide.pipeline.weight_plan import WeightPlan
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.weight_map import count_class_weights
 
 if TYPE_CHECKING:
     from distributed import Client

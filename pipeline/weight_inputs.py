@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from zarr.core.sync import sync
 
-from pipeline import store
-from pipeline.annotation import FoundPixels
-from pipeline.errors import IncompleteError, InputError, OutputError
-from pipeline.grid import Index
-from pipeline.image import StoredImage, describe_image
-from pipeline.ingest import run_ingest
-from pipeline.ingest_plan import IngestPlan
-from pipeline.record import ATTRIBUTE, compare_records
-from pipeline.source import ImageSource, select_source
-from pipeline.tasks import run_tasks
-from pipeline.training_set import KIND
-from pipeline.weight_blocks import LabelPixels, WeightJob, write_objects
-from pipeline.weight_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
-from unet.errors import UnetError
+from segment_slide.pipeline import store
+from segment_slide.pipeline.annotation import FoundPixels
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.ingest import run_ingest
+from segment_slide.pipeline.ingest_plan import IngestPlan
+from segment_slide.pipeline.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.tasks import run_tasks
+from segment_slide.pipeline.training_set import KIND
+from segment_slide.pipeline.weight_blocks import LabelPixels, WeightJob, write_objects
+from segment_slide.pipeline.weight_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
+from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
     from distributed import Client

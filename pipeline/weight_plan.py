@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import store
-from pipeline.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
-from pipeline.errors import InputError, OutputError, PlanError
-from pipeline.ingest_plan import STORED_DTYPE
-from pipeline.label_values import LabelRule, as_kind, check_plane
-from pipeline.lock import LOCK_NAME
-from pipeline.record import ATTRIBUTE, code_version, compare_records
-from pipeline.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
-from pipeline.training_set import KIND
-from pipeline.weight_blocks import LabelGrid, PixelGrid, task_bytes_per_pixel
-from unet.geometry import round_up
-from unet.sample import IGNORE
-from unet.weight_settings import WeightSettings, halo
+from segment_slide.pipeline import store
+from segment_slide.pipeline.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
+from segment_slide.pipeline.errors import InputError, OutputError, PlanError
+from segment_slide.pipeline.ingest_plan import STORED_DTYPE
+from segment_slide.pipeline.label_values import LabelRule, as_kind, check_plane
+from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
+from segment_slide.pipeline.training_set import KIND
+from segment_slide.pipeline.weight_blocks import LabelGrid, PixelGrid, task_bytes_per_pixel
+from segment_slide.unet.geometry import round_up
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.weight_settings import WeightSettings, halo
 
 REQUEST_ATTRIBUTE = "segment_slide_request"  # beside the set's record, which comes when everything is counted
 DEFAULT_BLOCK = {2: 1024, 3: 128}

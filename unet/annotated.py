@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from unet.errors import TrainingDataError
-from unet.sample import IGNORE
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.sample import IGNORE
 
 Box = tuple[slice, ...]
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unet.errors import GeometryError
-from unet.geometry import Geometry
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.geometry import Geometry
 
 MAX_CLASSES = 255  # labels are uint8
 _SCORE_BYTES = 4  # scores are float32 whatever the precision of the features

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from unet.annotated import AnnotatedPixels
-from unet.draw import SampleSettings, check_sources, cut_plain, draw_sample, plain_places
-from unet.sample import Sample
+from segment_slide.unet.annotated import AnnotatedPixels
+from segment_slide.unet.draw import SampleSettings, check_sources, cut_plain, draw_sample, plain_places
+from segment_slide.unet.sample import Sample
 
 
 class ArraySamples:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.errors import TrainingDataError
-from unet.resample import place_pixels
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.resample import place_pixels
 
 ROTATIONS = ("any", "quarter", "none")
 

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet.architecture import Architecture
-from unet.errors import CheckpointError
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from unet.model import UNet
+    from segment_slide.unet.model import UNet
 
 FORMAT = "segment-slide-checkpoint"
 FORMAT_VERSION = 1
@@ -172,7 +172,7 @@ class Checkpoint:
         import torch
         from safetensors.torch import load_file
 
-        from unet.model import UNet
+        from segment_slide.unet.model import UNet
 
         with torch.device("meta"):  # no memory and no random draws for weights that are replaced
             model = UNet(self.config.architecture)
@@ -244,7 +244,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if HEADER_KEY not in header:
         raise CheckpointError(
             f"model={path} holds weights but no segment-slide configuration in its header; "
-            f"save it with unet.checkpoint.save_checkpoint."
+            f"save it with segment_slide.unet.checkpoint.save_checkpoint."
         )
     try:
         return Checkpoint(path, ModelConfig.from_json(header[HEADER_KEY]))

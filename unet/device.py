@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unet.errors import DeviceError
+from segment_slide.unet.errors import DeviceError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

@@ -13,12 +13,12 @@ from itertools import product
 
 import numpy as np
 
-from unet.annotated import AnnotatedPixels, Box, is_drawn
-from unet.augment import AugmentSettings, draw_deformation
-from unet.errors import TrainingDataError
-from unet.geometry import Geometry
-from unet.resample import REACH_PX, find_ends, interpolate, pick_nearest
-from unet.sample import Sample
+from segment_slide.unet.annotated import AnnotatedPixels, Box, is_drawn
+from segment_slide.unet.augment import AugmentSettings, draw_deformation
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.resample import REACH_PX, find_ends, interpolate, pick_nearest
+from segment_slide.unet.sample import Sample
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _warp_image(
 def plain_places(sources: Sequence[AnnotatedPixels], tile_px: tuple[int, ...]) -> Iterator[Place]:
     """Tiles on a grid from each image's origin that cover all annotated pixels once; those without any are left out.
 
-    >>> from unet.annotated import ArrayPixels
+    >>> from segment_slide.unet.annotated import ArrayPixels
     >>> classes = np.full((16, 40), 255, np.uint8)
     >>> classes[0, 20] = 1
     >>> list(plain_places([ArrayPixels(np.zeros((1, 16, 40), np.float32), classes)], (16, 16)))

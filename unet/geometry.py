@@ -13,7 +13,7 @@ One axis of one tile, ``T`` pixels wide (``h`` halo, ``T`` owned)::
 
 from dataclasses import dataclass
 
-from unet.errors import GeometryError
+from segment_slide.unet.errors import GeometryError
 
 # Every 3x3 convolution eats one pixel per side of the map it runs on. Depth 5 and 6 are far outside the
 # paper, 7 would need 1524 px of context per tile: a typing error, not an architecture.

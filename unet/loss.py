@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from unet.sample import IGNORE
+from segment_slide.unet.sample import IGNORE
 
 
 def crop_to(logits: Tensor, classes: Tensor) -> Tensor:

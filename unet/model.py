@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from unet.architecture import Architecture
+from segment_slide.unet.architecture import Architecture
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP_CONVOLUTION = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

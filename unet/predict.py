@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.device import resolve_device, resolve_precision, use_exact_float32, use_one_core
-from unet.errors import GeometryError
-from unet.geometry import Geometry
-from unet.model import UNet
+from segment_slide.unet.device import resolve_device, resolve_precision, use_exact_float32, use_one_core
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.model import UNet
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unet.errors import DeviceError, RankError, UnetError
-from unet.train_settings import MEETING_PREFIX
+from segment_slide.unet.errors import DeviceError, RankError, UnetError
+from segment_slide.unet.train_settings import MEETING_PREFIX
 
 _PATIENCE_S = 10  # for the other processes to end by themselves
 # All on one machine: without these, gloo and NCCL look for the address of the host's name, which may be none.

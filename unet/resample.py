@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from unet.compiled import compiled
-from unet.errors import TrainingDataError
-from unet.sample import IGNORE
+from segment_slide.unet.compiled import compiled
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.sample import IGNORE
 
 REACH_PX = 2  # how far from a coordinate cubic convolution looks, per side
 

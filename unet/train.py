@@ -13,15 +13,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from unet.architecture import Architecture
-from unet.device import resolve_device
-from unet.errors import TrainingDataError
-from unet.model import UNet
-from unet.ranks import Ranks, count_processes, start_ranks
-from unet.sample import IGNORE, Sample, Samples
-from unet.train_loop import TrainLoop
-from unet.train_settings import Training, TrainSettings
-from unet.training_state import History, load_state, save_state
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.device import resolve_device
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.model import UNet
+from segment_slide.unet.ranks import Ranks, count_processes, start_ranks
+from segment_slide.unet.sample import IGNORE, Sample, Samples
+from segment_slide.unet.train_loop import TrainLoop
+from segment_slide.unet.train_settings import Training, TrainSettings
+from segment_slide.unet.training_state import History, load_state, save_state
 
 __all__ = ["TrainSettings", "Training", "build_model", "train"]
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unet.device import use_exact_float32
-from unet.errors import DivergedError
-from unet.loss import crop_to, weighted_loss
-from unet.model import UNet
-from unet.ranks import Ranks
-from unet.sample import IGNORE, Sample
-from unet.train_settings import Training, TrainSettings, sample_number, step_seed
-from unet.training_state import History, TrainingState, Validation, optimiser_tensors, restore_optimiser
+from segment_slide.unet.device import use_exact_float32
+from segment_slide.unet.errors import DivergedError
+from segment_slide.unet.loss import crop_to, weighted_loss
+from segment_slide.unet.model import UNet
+from segment_slide.unet.ranks import Ranks
+from segment_slide.unet.sample import IGNORE, Sample
+from segment_slide.unet.train_settings import Training, TrainSettings, sample_number, step_seed
+from segment_slide.unet.training_state import History, TrainingState, Validation, optimiser_tensors, restore_optimiser
 
 _MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 _READ_AHEAD = 2  # steps whose samples are read, or drawn, while the device computes

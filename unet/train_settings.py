@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unet.errors import TrainingDataError
-from unet.sample import Sample, Samples
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.sample import Sample, Samples
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet.errors import CheckpointError, TrainingDataError
+from segment_slide.unet.errors import CheckpointError, TrainingDataError
 
 FORMAT = "segment-slide-training-state"
 _KEY = "state"

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet.errors import TrainingDataError
-from unet.sample import IGNORE
-from unet.two_nearest import find_ridges, separation_term, two_nearest
-from unet.weight_settings import WeightSettings, halo, ridge_halo
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.two_nearest import find_ridges, separation_term, two_nearest
+from segment_slide.unet.weight_settings import WeightSettings, halo, ridge_halo
 
 __all__ = [
     "WeightMap",

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from unet.errors import TrainingDataError
+from segment_slide.unet.errors import TrainingDataError
 
 # Half a unit in the last place of a float32 in [0.25, 0.5). With two classes no w_c is below 0.5, so what is left out
 # beyond the reach would have been rounded away.

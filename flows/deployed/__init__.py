@@ -9,4 +9,4 @@ import os
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cluster,flows,pipeline,unet")
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "segment_slide")

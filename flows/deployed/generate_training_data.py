@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.deployed.operate import (
+from segment_slide.flows.deployed.operate import (
     check_given,
     having_the_machine,
     last_name,
@@ -11,14 +11,14 @@ from flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
-from flows.deployed.reports import publish_rows
-from flows.deployed.stages import ArtifactStages
-from flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
-from flows.show_training import training_data_rows
-from flows.training_data import TrainingDataReport, make_training_data
-from flows.training_request import TrainingDataRequest, prepare_samples
-from unet.checkpoint import Normalisation
+from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.reports import publish_rows
+from segment_slide.flows.deployed.stages import ArtifactStages
+from segment_slide.flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
+from segment_slide.flows.show_training import training_data_rows
+from segment_slide.flows.training_data import TrainingDataReport, make_training_data
+from segment_slide.flows.training_request import TrainingDataRequest, prepare_samples
+from segment_slide.unet.checkpoint import Normalisation
 
 
 @stage("draw", lambda request: f"samples into {last_name(request.output)}")

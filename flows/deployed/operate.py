@@ -13,9 +13,9 @@ from prefect.runtime import flow_run, task_run
 from prefect.task_engine import TaskRunTimeoutError
 from pydantic.fields import FieldInfo
 
-from cluster.describe import describe_cluster
-from cluster.errors import ClusterError
-from pipeline.errors import IncompleteError, InputError
+from segment_slide.cluster.describe import describe_cluster
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.pipeline.errors import IncompleteError, InputError
 
 P = ParamSpec("P")
 R = TypeVar("R")

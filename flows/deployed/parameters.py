@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.ranges import parse_ranges
-from pipeline.ingest import IngestOptions
-from pipeline.instance_options import InstanceOptions, ObjectSize
-from pipeline.options import SegmentOptions
+from segment_slide.flows.ranges import parse_ranges
+from segment_slide.pipeline.ingest import IngestOptions
+from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.options import SegmentOptions
 
 # Of a flow's own parameters Prefect takes bounds from the annotation, and what the form says from the default.
 Text = Annotated[str, Field(min_length=1)]

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.deployed.operate import (
+from segment_slide.flows.deployed.operate import (
     check_given,
     having_the_machine,
     last_name,
@@ -11,12 +11,12 @@ from flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
-from flows.deployed.reports import publish_rows
-from flows.deployed.stages import ArtifactStages
-from flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, Paths, WeightParameters
-from flows.show_training import weight_maps_rows
-from flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
+from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.reports import publish_rows
+from segment_slide.flows.deployed.stages import ArtifactStages
+from segment_slide.flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, Paths, WeightParameters
+from segment_slide.flows.show_training import weight_maps_rows
+from segment_slide.flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
 
 
 @stage("weigh", lambda request: f"weight maps into {last_name(request.output)}")

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.deployed.operate import last_name
-from flows.progress import format_rate, format_seconds
-from flows.show import view_command
-from flows.slide import SlideReport, SlideRequest
-from pipeline.measure_picture import describe
-from pipeline.thumbnail import draw_thumbnail
+from segment_slide.flows.deployed.operate import last_name
+from segment_slide.flows.progress import format_rate, format_seconds
+from segment_slide.flows.show import view_command
+from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.pipeline.measure_picture import describe
+from segment_slide.pipeline.thumbnail import draw_thumbnail
 
 R = TypeVar("R")
 

@@ -11,9 +11,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.deployed.night_reports import publish_decisions, publish_night, summarise
-from flows.deployed.operate import check_given, having_the_machine, name_flow_run
-from flows.deployed.parameters import (
+from segment_slide.flows.deployed.night_reports import publish_decisions, publish_night, summarise
+from segment_slide.flows.deployed.operate import check_given, having_the_machine, name_flow_run
+from segment_slide.flows.deployed.parameters import (
     CLUSTER,
     MODEL,
     STAGE_HOURS,
@@ -26,14 +26,14 @@ from flows.deployed.parameters import (
     Text,
     WatchParameters,
 )
-from flows.deployed.segment_slide import make_request, segment_slide
-from flows.new_acquisitions import segment_new
-from flows.night_errors import causes
-from flows.night_report import NightReport, NightRow
-from flows.plan_night import Decision, NightRequest, plan_night
-from flows.sharing import sharing_workers
-from flows.slide import SlideReport, SlideRequest
-from pipeline.errors import PipelineError
+from segment_slide.flows.deployed.segment_slide import make_request, segment_slide
+from segment_slide.flows.new_acquisitions import segment_new
+from segment_slide.flows.night_errors import causes
+from segment_slide.flows.night_report import NightReport, NightRow
+from segment_slide.flows.plan_night import Decision, NightRequest, plan_night
+from segment_slide.flows.sharing import sharing_workers
+from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.pipeline.errors import PipelineError
 
 
 @flow(name="segment-new-acquisitions", flow_run_name=name_flow_run("new in {watch}"), persist_result=False)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from prefect import flow
 
-from flows.deployed import slide_stages as stages
-from flows.deployed.operate import check_given, having_the_machine, limited, name_flow_run, saying_how_to_go_on
-from flows.deployed.parameters import (
+from segment_slide.flows.deployed import slide_stages as stages
+from segment_slide.flows.deployed.operate import check_given, having_the_machine, limited, name_flow_run, saying_how_to_go_on
+from segment_slide.flows.deployed.parameters import (
     CLUSTER,
     INPUT,
     MODEL,
@@ -21,12 +21,12 @@ from flows.deployed.parameters import (
     SegmentParameters,
     Text,
 )
-from flows.deployed.reports import publish_slide
-from flows.prepare import SegmentRequest
-from flows.progress import timed
-from flows.sharing import sharing_workers
-from flows.slide import SlideReport, SlideRequest, check_request
-from pipeline.errors import IncompleteError
+from segment_slide.flows.deployed.reports import publish_slide
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.progress import timed
+from segment_slide.flows.sharing import sharing_workers
+from segment_slide.flows.slide import SlideReport, SlideRequest, check_request
+from segment_slide.pipeline.errors import IncompleteError
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from flows import slide
-from flows.deployed.operate import last_name, stage
-from flows.deployed.stages import ArtifactStages
-from flows.ingest import IngestReport
-from flows.instances import InstancesReport, label_objects
-from flows.measure import MeasureReport, measure_objects
-from flows.report import try_report
-from flows.segment import SegmentReport, segment_slide
-from flows.slide import SlideRequest
+from segment_slide.flows import slide
+from segment_slide.flows.deployed.operate import last_name, stage
+from segment_slide.flows.deployed.stages import ArtifactStages
+from segment_slide.flows.ingest import IngestReport
+from segment_slide.flows.instances import InstancesReport, label_objects
+from segment_slide.flows.measure import MeasureReport, measure_objects
+from segment_slide.flows.report import try_report
+from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.slide import SlideRequest
 
 
 def _named(what: str) -> Callable[[SlideRequest], str]:

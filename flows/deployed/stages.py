@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
-from flows.progress import Advance, format_rate, format_seconds
+from segment_slide.flows.progress import Advance, format_rate, format_seconds
 
 log = logging.getLogger(__name__)
 

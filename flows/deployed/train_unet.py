@@ -5,7 +5,7 @@ from typing import Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.deployed.operate import (
+from segment_slide.flows.deployed.operate import (
     check_given,
     having_the_machine,
     last_name,
@@ -14,12 +14,12 @@ from flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from flows.deployed.parameters import STAGE_HOURS, Count, Hours, Text
-from flows.deployed.reports import publish_rows
-from flows.deployed.stages import ArtifactStages
-from flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
-from flows.show_training import train_rows
-from flows.train import PICTURE_NAME, TrainReport, TrainRequest, train_network
+from segment_slide.flows.deployed.parameters import STAGE_HOURS, Count, Hours, Text
+from segment_slide.flows.deployed.reports import publish_rows
+from segment_slide.flows.deployed.stages import ArtifactStages
+from segment_slide.flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
+from segment_slide.flows.show_training import train_rows
+from segment_slide.flows.train import PICTURE_NAME, TrainReport, TrainRequest, train_network
 
 
 @stage("train", lambda request: f"train {last_name(request.output)}")

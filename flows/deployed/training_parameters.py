@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from flows.cli_values import numbers, sizes
-from flows.deployed.parameters import Parameters
-from pipeline.annotation import AnnotationInput
-from pipeline.weight_plan import WeightOptions
-from unet.augment import AugmentSettings
-from unet.train_settings import TrainSettings
-from unet.weight_settings import WeightSettings
+from segment_slide.flows.cli_values import numbers, sizes
+from segment_slide.flows.deployed.parameters import Parameters
+from segment_slide.pipeline.annotation import AnnotationInput
+from segment_slide.pipeline.weight_plan import WeightOptions
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.train_settings import TrainSettings
+from segment_slide.unet.weight_settings import WeightSettings
 
 Paths = Annotated[list[str], Field(min_length=1)]
 

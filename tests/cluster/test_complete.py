@@ -7,11 +7,11 @@ import sys
 import dask
 import pytest
 
-from cluster.complete import complete_spec
-from cluster.errors import ClusterError
-from cluster.jobqueue import import_jobqueue
-from cluster.local import plan_local
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.jobqueue import import_jobqueue
+from segment_slide.cluster.local import plan_local
+from segment_slide.cluster.spec import ClusterSpec
 
 GiB = 1 << 30
 

@@ -4,14 +4,14 @@ import distributed.client
 import psutil
 import pytest
 
-from cluster.complete import complete_spec
-from cluster.connect import connect
-from cluster.describe import describe_cluster
-from cluster.errors import ClusterError
-from cluster.security import new_security
-from cluster.spec import ClusterSpec
-from cluster.versions import compare_versions
-from cluster.waiting import wait_for_workers
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.describe import describe_cluster
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.security import new_security
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.versions import compare_versions
+from segment_slide.cluster.waiting import wait_for_workers
 from tests.processes import spawned_below
 
 

@@ -5,12 +5,12 @@ import types
 
 import pytest
 
-from cluster.complete import complete_spec
-from cluster.connect import connect
-from cluster.cuda import visible_gpus
-from cluster.describe import describe_cluster
-from cluster.errors import ClusterError
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.cuda import visible_gpus
+from segment_slide.cluster.describe import describe_cluster
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.spec import ClusterSpec
 
 
 class NVMLError(Exception):
@@ -116,14 +116,14 @@ def test_dask_cuda_gets_what_local_workers_get(driver, monkeypatch):
     with connect(describe_cluster("cuda", workers=1)) as client:
         assert client.submit(sum, [1, 2]).result() == 3
     assert seen["CUDA_VISIBLE_DEVICES"] == "0"
-    assert seen["preload"] == ["cluster.preload"]
+    assert seen["preload"] == ["segment_slide.cluster.preload"]
     assert (seen["threads_per_worker"], seen["device_memory_limit"], seen["terminate"]) == (2, 0, 0.98)
 
 
 @pytest.mark.gpu
 def test_a_worker_per_gpu_computes():
     pytest.importorskip("dask_cuda")
-    from cluster.preflight import preflight
+    from segment_slide.cluster.preflight import preflight
 
     spec = complete_spec(ClusterSpec("cuda"))
     with connect(spec) as client:

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from cluster.describe import describe_cluster
-from cluster.errors import ClusterError
-from cluster.fields import FIELDS
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.describe import describe_cluster
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import FIELDS
+from segment_slide.cluster.spec import ClusterSpec
 
 EVERYTHING = """\
 kind: slurm

@@ -11,8 +11,8 @@ import distributed  # noqa: F401  its defaults join Dask's configuration at impo
 import psutil
 import pytest
 
-from cluster.errors import ClusterError
-from cluster.local import LocalSpec, local_client, plan_local
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.local import LocalSpec, local_client, plan_local
 from tests.processes import spawned_below
 
 CORES = len(os.sched_getaffinity(0))

@@ -7,10 +7,10 @@ import socket
 import pytest
 from distributed import Client
 
-from cluster.complete import complete_spec
-from cluster.errors import ClusterError
-from cluster.preflight import preflight
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.preflight import preflight
+from segment_slide.cluster.spec import ClusterSpec
 
 HERE = re.escape(socket.gethostname())
 

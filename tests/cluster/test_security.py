@@ -9,8 +9,8 @@ import pytest
 from distributed import Client
 from distributed.security import Security
 
-from cluster.errors import ClusterError
-from cluster.security import new_security, private_folder
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.security import new_security, private_folder
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_folder_that_others_can_open_is_refused(tmp_path, monkeypatch):
         found = original(path, *args, **options)
         return os.stat_result((found.st_mode | 0o077, *found[1:])) if "run-a-" in str(path) else found
 
-    monkeypatch.setattr("cluster.security.os.stat", open_to_all)
+    monkeypatch.setattr("segment_slide.cluster.security.os.stat", open_to_all)
     with (
         pytest.raises(ClusterError, match=r"others can open what is made in it \(mode 777\)"),
         private_folder(str(tmp_path), "a-"),

@@ -14,12 +14,12 @@ from pathlib import Path
 import dask
 import pytest
 
-from cluster.complete import complete_spec
-from cluster.errors import ClusterError
-from cluster.jobqueue import import_jobqueue
-from cluster.slurm import job_script, slurm_client
-from cluster.slurm_queue import QueuedJob, list_jobs
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.jobqueue import import_jobqueue
+from segment_slide.cluster.slurm import job_script, slurm_client
+from segment_slide.cluster.slurm_queue import QueuedJob, list_jobs
+from segment_slide.cluster.spec import ClusterSpec
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -73,7 +73,7 @@ def test_the_script_of_a_job_is_the_golden_one(name, tmp_path):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_what_a_golden_script_exports_is_read_by_dask_as_the_settings_of_local_workers(name):
-    from cluster.settings import SETTINGS
+    from segment_slide.cluster.settings import SETTINGS
 
     exports = "\n".join(line for line in (GOLDEN / f"{name}.sh").read_text().splitlines() if line.startswith("export"))
     shown = "import dask, json; print(json.dumps(dask.config.config))"
@@ -98,7 +98,7 @@ def test_what_a_golden_script_exports_is_read_by_dask_as_the_settings_of_local_w
 
 def test_importing_jobqueue_leaves_ctrl_c_alone():
     code = (
-        "import signal; from cluster.jobqueue import import_jobqueue as i; before = signal.default_int_handler; "
+        "import signal; from segment_slide.cluster.jobqueue import import_jobqueue as i; before = signal.default_int_handler; "
         "signal.signal(signal.SIGINT, before); "  # a shell that starts us in the background has it ignored
     )
     code += "i(); assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler"
@@ -106,7 +106,7 @@ def test_importing_jobqueue_leaves_ctrl_c_alone():
 
 
 def test_jobqueue_can_be_imported_in_a_thread():
-    code = "import threading; from cluster.jobqueue import import_jobqueue as i; done = []; "
+    code = "import threading; from segment_slide.cluster.jobqueue import import_jobqueue as i; done = []; "
     code += "t = threading.Thread(target=lambda: done.append(i())); t.start(); t.join(); assert done"
     subprocess.run([sys.executable, "-c", code], check=True)
 

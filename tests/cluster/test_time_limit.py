@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import pytest
 from distributed.scheduler import KilledWorker
 
-import cluster.time_limit
-from cluster.connect import connect
-from cluster.errors import ClusterError
-from cluster.settings import SETTINGS
-from cluster.spec import ClusterSpec
-from cluster.time_limit import TimeLimit, describe_threads, limit_tasks
-from flows.where import plan_cluster
+import segment_slide.cluster.time_limit
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.settings import SETTINGS
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.time_limit import TimeLimit, describe_threads, limit_tasks
+from segment_slide.flows.where import plan_cluster
 from tests.flows.support import (
     descendants,
     finish,
@@ -93,7 +93,7 @@ def test_a_task_within_the_limit_is_left_alone():
 
 def test_a_task_that_was_cancelled_and_is_wanted_again_keeps_its_beginning(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(cluster.time_limit.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(segment_slide.cluster.time_limit.time, "monotonic", lambda: now[0])
     plugin = TimeLimit(10, "topic")
     plugin.transition(*BEGINS)
     now[0] = 8

@@ -8,13 +8,13 @@ import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import MissingResult
 
-import flows.deployed.segment_new_acquisitions as night
-from flows.deployed.night_reports import describe_night, summarise
-from flows.deployed.parameters import ConversionParameters, SegmentParameters, WatchParameters
-from flows.deployed.segment_new_acquisitions import is_outage
-from flows.night_report import NightReport, NightRow, Outcome
-from flows.plan_night import Action
-from pipeline.errors import IncompleteError, InputError
+import segment_slide.flows.deployed.segment_new_acquisitions as night
+from segment_slide.flows.deployed.night_reports import describe_night, summarise
+from segment_slide.flows.deployed.parameters import ConversionParameters, SegmentParameters, WatchParameters
+from segment_slide.flows.deployed.segment_new_acquisitions import is_outage
+from segment_slide.flows.night_report import NightReport, NightRow, Outcome
+from segment_slide.flows.plan_night import Action
+from segment_slide.pipeline.errors import IncompleteError, InputError
 from tests.flows.night_support import write_zarr
 
 

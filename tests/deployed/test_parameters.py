@@ -14,38 +14,38 @@ from prefect.task_engine import TaskRunTimeoutError
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
-from cluster.errors import ClusterError
-from flows.deployed.generate_training_data import generate_training_data
-from flows.deployed.operate import is_worth_a_retry
-from flows.deployed.parameters import (
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.deployed.generate_training_data import generate_training_data
+from segment_slide.flows.deployed.operate import is_worth_a_retry
+from segment_slide.flows.deployed.parameters import (
     ConversionParameters,
     ObjectParameters,
     SegmentParameters,
     WatchParameters,
 )
-from flows.deployed.prepare_weight_maps import prepare_weight_maps
-from flows.deployed.segment_new_acquisitions import segment_new_acquisitions
-from flows.deployed.segment_slide import make_request, segment_slide
-from flows.deployed.train_unet import train_unet
-from flows.deployed.training_parameters import (
+from segment_slide.flows.deployed.prepare_weight_maps import prepare_weight_maps
+from segment_slide.flows.deployed.segment_new_acquisitions import segment_new_acquisitions
+from segment_slide.flows.deployed.segment_slide import make_request, segment_slide
+from segment_slide.flows.deployed.train_unet import train_unet
+from segment_slide.flows.deployed.training_parameters import (
     AnnotationParameters,
     SampleParameters,
     TrainingParameters,
     WeightParameters,
 )
-from flows.plan_night import NightRequest
-from flows.prepare import SegmentRequest
-from flows.slide import SlideRequest
-from flows.training_request import TrainingDataRequest
-from pipeline.annotation import AnnotationInput
-from pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
-from pipeline.ingest import IngestOptions
-from pipeline.instance_options import InstanceOptions, ObjectSize
-from pipeline.options import SegmentOptions
-from pipeline.weight_plan import WeightOptions
+from segment_slide.flows.plan_night import NightRequest
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.slide import SlideRequest
+from segment_slide.flows.training_request import TrainingDataRequest
+from segment_slide.pipeline.annotation import AnnotationInput
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.ingest import IngestOptions
+from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.weight_plan import WeightOptions
 from tests.deployed.support import REPOSITORY
-from unet.augment import AugmentSettings
-from unet.train_settings import TrainSettings
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.train_settings import TrainSettings
 
 FLOWS = {
     flow.name: flow
@@ -220,5 +220,5 @@ def test_a_flow_called_from_python_without_what_it_needs_says_what() -> None:
 
 
 def test_the_command_line_starts_without_prefect() -> None:
-    code = "import sys, flows.cli; assert not [m for m in sys.modules if m.partition('.')[0] == 'prefect']"
+    code = "import sys, segment_slide.flows.cli; assert not [m for m in sys.modules if m.partition('.')[0] == 'prefect']"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

@@ -218,8 +218,8 @@ import fcntl, os, socket, struct, sys
 up = struct.pack("16sh", b"lo", 0x49)  # a new network has loopback, switched off
 fcntl.ioctl(socket.socket(), 0x8914, up)
 assert not [name for name in os.environ if name.startswith("PREFECT_API")]
-from flows.deployed.parameters import SegmentParameters
-from flows.deployed.segment_slide import segment_slide
+from segment_slide.flows.deployed.parameters import SegmentParameters
+from segment_slide.flows.deployed.segment_slide import segment_slide
 
 if __name__ == "__main__":
     report = segment_slide(

@@ -45,7 +45,7 @@ def test_commands_options_and_modules_are_rendered_into_the_reference(site):
     commands = (site / "reference/command-line.html").read_text()
     assert 'id="segment-slide-cluster-check"' in commands
     assert "--block-time-limit" in commands
-    assert 'id="unet.geometry.Geometry.halo"' in (site / "reference/python-unet.html").read_text()
+    assert 'id="segment_slide.unet.geometry.Geometry.halo"' in (site / "reference/python-unet.html").read_text()
 
 
 @pytest.mark.browser

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from distributed import Client, Worker
 
-import flows.instances
-import flows.segment
-import flows.training_data
-import flows.weight_maps
-from cluster.local import local_client, plan_local
+import segment_slide.flows.instances
+import segment_slide.flows.segment
+import segment_slide.flows.training_data
+import segment_slide.flows.weight_maps
+from segment_slide.cluster.local import local_client, plan_local
 from tests.flows.support import write_model
 
 
@@ -50,5 +50,5 @@ def _count_running(dask_worker: Worker) -> int:
 @pytest.fixture
 def warm(workers, monkeypatch):
     """Let commands run by `run_here` use workers that are already there."""
-    for flow in (flows.instances, flows.segment, flows.training_data, flows.weight_maps):
+    for flow in (segment_slide.flows.instances, segment_slide.flows.segment, segment_slide.flows.training_data, segment_slide.flows.weight_maps):
         monkeypatch.setattr(flow, "open_cluster", workers)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from flows.plan_night import Decision, NightRequest
-from flows.prepare import SegmentRequest
-from flows.segment import SegmentReport
-from flows.slide import SlideReport, SlideRequest
-from pipeline.errors import InputError
-from pipeline.night_notes import DONE_FILE
-from pipeline.options import SegmentOptions
+from segment_slide.flows.plan_night import Decision, NightRequest
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.segment import SegmentReport
+from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.night_notes import DONE_FILE
+from segment_slide.pipeline.options import SegmentOptions
 from tests.flows.support import noise, tree, write_ome, write_segmentation
 
 SHAPE, BLOCK = (70, 90), 64

@@ -23,15 +23,15 @@ import pytest
 import torch
 import zarr
 
-from pipeline import ome, store
-from pipeline.pyramid import build_pyramid, calibrate
-from pipeline.record import ATTRIBUTE
-from pipeline.sizes import level_shapes
-from pipeline.store import ArraySpec
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
-from unet.predict import whole_image_logits
+from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.pyramid import build_pyramid, calibrate
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.sizes import level_shapes
+from segment_slide.pipeline.store import ArraySpec
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import whole_image_logits
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 DISTURBING = Path(__file__).with_name("disturbing")  # for PYTHONPATH: see the file there
@@ -167,7 +167,7 @@ class Outcome:
 
 def run_here(*arguments: object) -> Outcome:
     """Run a command in this process: what ``segment-slide ARGUMENTS`` does, without starting Python again."""
-    from flows import cli
+    from segment_slide.flows import cli
 
     out, err = io.StringIO(), io.StringIO()
     before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
@@ -186,10 +186,10 @@ def run_here(*arguments: object) -> Outcome:
 
 def run_without_workers(*arguments: object) -> Outcome:
     """Run a command in this process alone, block by block: the same functions, nothing between them."""
-    import flows.segment
+    import segment_slide.flows.segment
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.segment, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        patch.setattr(segment_slide.flows.segment, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         return run_here(*arguments)
 
 

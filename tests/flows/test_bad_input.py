@@ -489,7 +489,7 @@ def begun(tmp_path_factory, model, workers):
     """A folder with an image, its finished segmentation and the arguments that made it."""
     folder = tmp_path_factory.mktemp("begun")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.open_cluster", workers)
+        patch.setattr("segment_slide.flows.segment.open_cluster", workers)
         outcome = run_here(*begun_arguments(folder, model))
     assert outcome.exit_code == 0, outcome
     return folder

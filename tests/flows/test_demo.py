@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.demo import DemoSettings, run_demo
-from flows.demo_network import annotated_patches
-from pipeline.errors import OutputError, OutputMismatchError
-from pipeline.store import open_array
-from pipeline.synthetic import SyntheticSlide, draw_region
+from segment_slide.flows.demo import DemoSettings, run_demo
+from segment_slide.flows.demo_network import annotated_patches
+from segment_slide.pipeline.errors import OutputError, OutputMismatchError
+from segment_slide.pipeline.store import open_array
+from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
 from tests.flows.support import tree
-from unet.errors import TrainingDataError
+from segment_slide.unet.errors import TrainingDataError
 
 TINY = DemoSettings(
     shape=(600, 600),

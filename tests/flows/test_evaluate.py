@@ -11,15 +11,15 @@ import zarr
 from rich.console import Console
 from scipy import ndimage
 
-import flows.evaluate
-from flows.evaluate import EvaluateRequest, evaluate_request
-from flows.progress import RichStages
-from flows.show_scores import score_rows, show_scores, write_csv, write_json
-from pipeline.contingency import count_pairs
-from pipeline.errors import InputError, OutputError
-from pipeline.evaluate import EvaluateOptions
-from pipeline.object_scores import score_objects, score_seg
-from pipeline.pixel_scores import count_confusion
+import segment_slide.flows.evaluate
+from segment_slide.flows.evaluate import EvaluateRequest, evaluate_request
+from segment_slide.flows.progress import RichStages
+from segment_slide.flows.show_scores import score_rows, show_scores, write_csv, write_json
+from segment_slide.pipeline.contingency import count_pairs
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.evaluate import EvaluateOptions
+from segment_slide.pipeline.object_scores import score_objects, score_seg
+from segment_slide.pipeline.pixel_scores import count_confusion
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_every_kind_has_a_table(tmp_path, cells, kind):
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_counted(tmp_path, cells, monkeypatch, changes, words):
-    monkeypatch.setattr(flows.evaluate, "evaluate_stored", lambda *_, **__: pytest.fail("counted"))
+    monkeypatch.setattr(segment_slide.flows.evaluate, "evaluate_stored", lambda *_, **__: pytest.fail("counted"))
     with pytest.raises(InputError, match=words):
         evaluate_request(request_of(tmp_path, **changes))
 

@@ -21,12 +21,12 @@ import pytest
 import zarr
 from scipy import ndimage
 
-import flows.instances
-from cluster.local import LocalSpec, local_client
-from flows.progress import QuietStages
-from pipeline import output, sizes
-from pipeline.regrow import regrow_ridges
-from pipeline.split import split_touching
+import segment_slide.flows.instances
+from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.flows.progress import QuietStages
+from segment_slide.pipeline import output, sizes
+from segment_slide.pipeline.regrow import regrow_ridges
+from segment_slide.pipeline.split import split_touching
 from tests.flows.support import (
     Outcome,
     brake,
@@ -129,7 +129,7 @@ def filled(classes: np.ndarray, connectivity: int, below_px: int) -> np.ndarray:
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process, one after the other."""
-    monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 def label(path: Path, *options: object) -> Outcome:
@@ -187,7 +187,7 @@ def test_real_workers_write_the_same_bytes_as_none(tmp_path, warm, monkeypatch):
     classes, options = blobs(*SHAPE), ["--block", BLOCK, "--fill-holes", 30, "--min-size", 5]
     path = write_segmentation(tmp_path / "cells.ome.zarr", classes)
     label(path, *options, "-o", tmp_path / "workers.ome.zarr")
-    monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
     label(path, *options, "-o", tmp_path / "none.ome.zarr")
     assert tree(tmp_path / "workers.ome.zarr") == tree(tmp_path / "none.ome.zarr")
 
@@ -198,7 +198,7 @@ def test_one_and_three_workers_write_the_same_bytes(tmp_path, monkeypatch):
     options = ["--block", BLOCK, "--fill-holes", 30, "--split", 1, "--split-halo", 16, "--regrow"]
     for workers in (1, 3):
         spec = LocalSpec(workers, 1, 1 << 30)
-        monkeypatch.setattr(flows.instances, "open_cluster", lambda *_, spec=spec, **__: local_client(spec))
+        monkeypatch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, spec=spec, **__: local_client(spec))
         label(path, *options, "-o", tmp_path / f"{workers}.ome.zarr")
         trees.append(tree(tmp_path / f"{workers}.ome.zarr"))
     assert trees[0] == trees[1]
@@ -504,7 +504,7 @@ def calibrated(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("calibrated")
     beside = write_segmentation(folder / "cells.ome.zarr", blobs(540, 100), scale=(0.5, 0.25), n_levels=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        patch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         label(beside, "--block", 96)
         label(beside, "--block", 96, "-o", folder / "out.ome.zarr")
     return {"beside": beside, "alone": folder / "out.ome.zarr"}
@@ -874,7 +874,7 @@ def reference(options, segmentation, tmp_path_factory) -> dict[str, str]:
     """Files of an undisturbed run."""
     run = Run(segmentation, tmp_path_factory.mktemp("reference") / "out.ome.zarr", options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        patch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         outcome = run_here(*run.arguments)
     check_done(outcome, run.out)
     assert "Went on" not in outcome.out
@@ -1012,7 +1012,7 @@ def end_before(stage: str, run: Run, monkeypatch) -> None:
             return whole(self, name, total, done, unit)
 
     with monkeypatch.context() as patch:
-        patch.setattr("flows.progress.RichStages", lambda console: Ending())
+        patch.setattr("segment_slide.flows.progress.RichStages", lambda console: Ending())
         with pytest.raises(Killed):
             run_here(*run.arguments)
 
@@ -1085,7 +1085,7 @@ def test_a_damaged_file_of_the_labels_is_named_by_block_and_all_others_are_kept(
 
 def test_a_fault_is_told_by_block_and_tried_once_more(segmentation, tmp_path, here, monkeypatch):
     """One block fails once, another one always."""
-    from pipeline.label_source import LabelSource
+    from segment_slide.pipeline.label_source import LabelSource
 
     run, read, calls = Run(segmentation, tmp_path / "out.ome.zarr"), LabelSource.read, []
 
@@ -1127,7 +1127,7 @@ def begun(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("begun")
     path = write_segmentation(folder / "cells.ome.zarr", blobs(100, 130), scale=(0.5, 0.25))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        patch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         label(path, "--block", 32)
         label(path, "--block", 32, "-o", folder / "out.ome.zarr")
         end_before("write", Run(path, folder / "ended.ome.zarr", ("--block", 32)), patch)
@@ -1191,15 +1191,15 @@ def test_moved_classes_and_instances_are_still_the_same(copied, here):
 def test_instances_that_another_run_made_meanwhile_are_not_overwritten(tmp_path, here, monkeypatch):
     """Between the checks of a run and its lock, another run with other parameters begins and ends."""
     path = write_segmentation(tmp_path / "cells.ome.zarr", blobs(100, 130))
-    prepare = flows.instances.prepare
+    prepare = segment_slide.flows.instances.prepare
 
     def prepare_slowly(request):
         prepared = prepare(request)
-        monkeypatch.setattr(flows.instances, "prepare", prepare)
+        monkeypatch.setattr(segment_slide.flows.instances, "prepare", prepare)
         label(path, "--min-size", 50)
         return prepared
 
-    monkeypatch.setattr(flows.instances, "prepare", prepare_slowly)
+    monkeypatch.setattr(segment_slide.flows.instances, "prepare", prepare_slowly)
     outcome = run_here("instances", path)
     assert outcome.exit_code == 2, outcome
     assert "by another run in the meantime" in outcome.err
@@ -1274,7 +1274,7 @@ def large_reference(options, large, tmp_path_factory) -> dict[str, str]:
     """Files of an undisturbed run without workers."""
     run = Run(large, tmp_path_factory.mktemp("reference") / "out.ome.zarr", options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        patch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         check_done(run_here(*run.arguments), run.out)
     assert len(run.stored()) == LARGE_BLOCKS
     return tree(run.out)

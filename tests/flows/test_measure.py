@@ -13,15 +13,15 @@ import pyarrow.dataset
 import pytest
 import typer.testing
 
-import flows.measure
-from cluster.local import LocalSpec, local_client
-from flows.cli_measure import commands
-from flows.measure import MeasureRequest, measure_objects
-from flows.progress import QuietStages
-from pipeline import store
-from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from pipeline.lock import hold
-from pipeline.measure_open import ImageChoice
+import segment_slide.flows.measure
+from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.flows.cli_measure import commands
+from segment_slide.flows.measure import MeasureRequest, measure_objects
+from segment_slide.flows.progress import QuietStages
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.measure_open import ImageChoice
 from tests.flows.support import brake, noise, tree, wait_until
 from tests.pipeline.measure_support import NAME, draw_objects, write_store
 
@@ -43,7 +43,7 @@ def location(tmp_path) -> str:
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process."""
-    monkeypatch.setattr(flows.measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 class Told(QuietStages):
@@ -97,7 +97,7 @@ def test_any_reader_of_parquet_takes_the_parts_for_one_table(location, here):
 def test_a_finished_table_is_left_as_it_is(location, here, monkeypatch):
     first = measure_objects(request_for(location))
     before = tables(location)
-    monkeypatch.setattr(flows.measure, "open_cluster", lambda *_, **__: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(segment_slide.flows.measure, "open_cluster", lambda *_, **__: pytest.fail("nothing is left to do"))
     told = Told()
     report = measure_objects(request_for(location), told)
     assert told.stages == [["table", first.n_parts, first.n_parts, 0]]
@@ -110,7 +110,7 @@ def test_one_and_three_workers_and_none_write_equal_bytes(location, tmp_path, wo
     def measured_by(client):
         copy = tmp_path / f"copy {client}"
         shutil.copytree(location, copy)
-        monkeypatch.setattr(flows.measure, "open_cluster", client)
+        monkeypatch.setattr(segment_slide.flows.measure, "open_cluster", client)
         measure_objects(request_for(str(copy)))
         return tables(copy)
 
@@ -123,7 +123,7 @@ def test_one_and_three_workers_and_none_write_equal_bytes(location, tmp_path, wo
 @pytest.mark.parametrize("removed", ["rows", "parts"])
 def test_an_interrupted_run_goes_on_and_ends_with_equal_bytes(location, here, monkeypatch, removed):
     with monkeypatch.context() as patch:
-        patch.setattr(flows.measure, "write_summary", lambda *_: pytest.fail("killed"))
+        patch.setattr(segment_slide.flows.measure, "write_summary", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             measure_objects(request_for(location))
     work = Path(location, "tables/cells-instances.work/rows")
@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_equal_bytes(location, here, mo
 
 SCRIPT = """
 import sys
-from flows.measure import MeasureRequest, measure_objects
+from segment_slide.flows.measure import MeasureRequest, measure_objects
 if __name__ == "__main__":
     measure_objects(MeasureRequest(sys.argv[1], "cells", rows=20, workers=2))
 """

@@ -14,16 +14,16 @@ from pathlib import Path
 import pyarrow.dataset
 import pytest
 
-import flows.measure
-from cluster.errors import ClusterError
-from flows.new_acquisitions import segment_new
-from flows.night_report import NightReport, Outcome
-from flows.plan_night import Action, plan_night, slide_request
-from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PipelineError, PlanError
-from pipeline.instance_options import InstanceOptions
-from pipeline.lock import hold
-from pipeline.night_notes import DONE_FILE
-from pipeline.night_outputs import output_name
+import segment_slide.flows.measure
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.new_acquisitions import segment_new
+from segment_slide.flows.night_report import NightReport, Outcome
+from segment_slide.flows.plan_night import Action, plan_night, slide_request
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PipelineError, PlanError
+from segment_slide.pipeline.instance_options import InstanceOptions
+from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.night_notes import DONE_FILE
+from segment_slide.pipeline.night_outputs import output_name
 from tests.flows.night_support import (
     SHAPE,
     StubStages,
@@ -39,7 +39,7 @@ from tests.flows.night_support import (
     write_zarr,
 )
 from tests.flows.support import can_mount, mounted, run_here, snapshot, tree, write_group, write_model
-from unet.errors import CheckpointError, DeviceError
+from segment_slide.unet.errors import CheckpointError, DeviceError
 
 HOUR_S, DAY_S = 3600, 86400
 
@@ -495,7 +495,7 @@ def test_what_no_acquisition_could_be_segmented_with_is_refused_at_once(request_
 
 @pytest.fixture
 def _here(warm, monkeypatch):
-    monkeypatch.setattr(flows.measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 def command(watch, outputs, model, *options):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import flows.slide
-from cluster.errors import ClusterError
-from flows.new_acquisitions import segment_new
-from flows.night_report import NightReport, Outcome
-from flows.plan_night import Action, plan_night
-from pipeline.errors import IncompleteError, OutputError, OutputMismatchError
-from pipeline.lock import hold
+import segment_slide.flows.slide
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.new_acquisitions import segment_new
+from segment_slide.flows.night_report import NightReport, Outcome
+from segment_slide.flows.plan_night import Action, plan_night
+from segment_slide.pipeline.errors import IncompleteError, OutputError, OutputMismatchError
+from segment_slide.pipeline.lock import hold
 from tests.flows.night_support import (
     SHAPE,
     StubStages,
@@ -135,7 +135,7 @@ def test_the_command_shows_what_was_done_before_the_night_ended(watch, outputs, 
         write_segmentation(Path(slide.segment.output), np.ones(SHAPE, np.uint8))
         return StubStages()(slide, next(d for d in decisions if d.acquisition.path == slide.segment.input))
 
-    monkeypatch.setattr(flows.slide, "process_slide", stages)
+    monkeypatch.setattr(segment_slide.flows.slide, "process_slide", stages)
     decisions = plan_night(night_request(watch, outputs, model), in_an_hour())
     options = ("--stable-minutes", 0, "--block", 64, "--precision", "float32", "--no-instances")
     outcome = run_here("segment-new", watch, "-o", outputs, "-m", model, *options)

@@ -23,8 +23,8 @@ from tests.flows.support import (
     write_model,
     write_ome,
 )
-from unet.checkpoint import Normalisation, open_checkpoint
-from unet.predict import whole_image_logits
+from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
+from segment_slide.unet.predict import whole_image_logits
 
 SHAPE, STEP_UM, BLOCK = (544, 288), (0.5, 0.25), 96
 REAL = DATA / "ome_zarr" / "tubhiswt4D_sub.zarr"
@@ -70,7 +70,7 @@ def calibrated(tmp_path_factory, model, workers) -> Path:
     folder = tmp_path_factory.mktemp("calibrated")
     image = write_ome(folder / "image.zarr", noise(*SHAPE), "yx", scale=STEP_UM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.open_cluster", workers)
+        patch.setattr("segment_slide.flows.segment.open_cluster", workers)
         return segment(image, model, folder / "out.ome.zarr", "--name", "cells", "--probabilities", "uint8")
 
 
@@ -377,7 +377,7 @@ def test_equal_runs_give_equal_bytes_whatever_the_windows(model, tmp_path, warm,
     options = ["--axes", "yx", "--probabilities", "uint8"]
     first = tree(segment(image, model, tmp_path / "1.ome.zarr", *options))
     assert tree(segment(image, model, tmp_path / "2.ome.zarr", *options)) == first
-    monkeypatch.setattr("pipeline.sizes.MAX_WINDOW_BLOCKS", 4)
+    monkeypatch.setattr("segment_slide.pipeline.sizes.MAX_WINDOW_BLOCKS", 4)
     assert tree(segment(image, model, tmp_path / "3.ome.zarr", *options)) == first
     other = write_array(tmp_path / "other.zarr", noise(*SHAPE, seed=1))
     assert tree(segment(other, model, tmp_path / "4.ome.zarr", *options)) != first  # negative control

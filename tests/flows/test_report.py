@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-import flows.report
-import flows.slide
-from flows.prepare import SegmentRequest
-from flows.report import try_report
-from flows.slide import SlideReport, SlideRequest, process_slide
-from pipeline import store
-from pipeline.errors import IncompleteError, OutputError
-from pipeline.options import SegmentOptions
-from pipeline.record import read_record
-from pipeline.report import write_report
-from pipeline.report_commands import command
+import segment_slide.flows.report
+import segment_slide.flows.slide
+from segment_slide.flows.prepare import SegmentRequest
+from segment_slide.flows.report import try_report
+from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import IncompleteError, OutputError
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.record import read_record
+from segment_slide.pipeline.report import write_report
+from segment_slide.pipeline.report_commands import command
 from tests.flows.support import (
     can_mount,
     mounted,
@@ -132,7 +132,7 @@ def test_a_report_that_fails_costs_no_segmentation(request_one, tmp_path, monkey
     def fail(*_, **__):
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr(flows.report, "write_report", fail)
+    monkeypatch.setattr(segment_slide.flows.report, "write_report", fail)
     with caplog.at_level(logging.WARNING):
         report = process_slide(request_one)
     assert report.page == ""
@@ -164,7 +164,7 @@ def test_who_ends_a_run_ends_its_report_too(output, monkeypatch):
     def cancel(*_, **__):
         raise CancelledRunError
 
-    monkeypatch.setattr(flows.report, "write_report", cancel)
+    monkeypatch.setattr(segment_slide.flows.report, "write_report", cancel)
     with pytest.raises(CancelledRunError):
         try_report(str(output), "segmentation", {})
 
@@ -172,7 +172,7 @@ def test_who_ends_a_run_ends_its_report_too(output, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("hours", [None, 0.5, 8.0])
 def test_a_report_that_takes_too_long_costs_the_page_alone(monkeypatch, hours):
-    from flows.deployed import segment_slide as deployed
+    from segment_slide.flows.deployed import segment_slide as deployed
 
     given = []
 
@@ -193,9 +193,9 @@ def test_a_report_that_takes_too_long_costs_the_page_alone(monkeypatch, hours):
 
 
 def test_the_morning_page_names_the_report_of_each_slide():
-    from flows.deployed.night_reports import describe_night
-    from flows.night_report import NightReport, NightRow, Outcome
-    from flows.plan_night import Action
+    from segment_slide.flows.deployed.night_reports import describe_night
+    from segment_slide.flows.night_report import NightReport, NightRow, Outcome
+    from segment_slide.flows.plan_night import Action
 
     row = NightRow(
         "a.svs", Action.SEGMENT, Outcome.SEGMENTED, "new", 12.0, 5, 1_000_000, "/out/a.ome.zarr", "/out/a.report.html"

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.spec import ClusterSpec
-from flows import sharing
-from flows.sharing import SHARED, sharing_workers
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows import sharing
+from segment_slide.flows.sharing import SHARED, sharing_workers
 
 SPEC = ClusterSpec(kind="local", workers=1)
 

@@ -9,9 +9,9 @@ import pytest
 import typer
 import zarr
 
-from flows import cli
+from segment_slide.flows import cli
 from tests.flows.support import noise, run_here, run_installed, shards, write_array, write_group, write_model, write_ome
-from unet.checkpoint import open_checkpoint
+from segment_slide.unet.checkpoint import open_checkpoint
 
 COMMANDS = [command.callback for command in cli.app.registered_commands]
 
@@ -74,7 +74,7 @@ def segmented(tmp_path_factory, model, workers) -> Path:
     folder = tmp_path_factory.mktemp("segmented")
     write_ome(folder / "image.zarr", noise(100, 130), "yx", scale=(0.5, 0.25), n_levels=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.segment.open_cluster", workers)
+        patch.setattr("segment_slide.flows.segment.open_cluster", workers)
         outcome = run_here(
             "segment",
             folder / "image.zarr",
@@ -243,5 +243,5 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     outcome = run_installed("--help", PYTHONPROFILEIMPORTTIME="1")
     assert outcome.exit_code == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in outcome.err.splitlines() if line.startswith("import time:")}
-    assert "flows.cli" in imported
+    assert "segment_slide.flows.cli" in imported
     assert not imported & {"torch", "distributed", "dask.array", "scipy", "skimage", "prefect", "ome_zarr"}

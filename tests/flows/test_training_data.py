@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.training_data import TrainingDataRequest, make_training_data
-from pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
-from pipeline.sample_set import read_sample_set
-from pipeline.stored_samples import StoredSamples
+from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.sample_set import read_sample_set
+from segment_slide.pipeline.stored_samples import StoredSamples
 from tests.flows.support import brake, tree
 from tests.pipeline.training_set_support import write_training_set
-from unet.augment import AugmentSettings
-from unet.checkpoint import Normalisation
-from unet.errors import GeometryError, TrainingDataError
-from unet.sample import IGNORE
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.errors import GeometryError, TrainingDataError
+from segment_slide.unet.sample import IGNORE
 
 ROOT = Path(__file__).parents[2]
 GENTLE = AugmentSettings(elastic_std_px=2)
 OPTIONS = {"n": 160, "tile_px": (64,), "depth": 3, "augment": AugmentSettings(4.0)}
 RUN = f"""
 import sys
-from flows.training_data import TrainingDataRequest, make_training_data
-from unet.augment import AugmentSettings
+from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+from segment_slide.unet.augment import AugmentSettings
 if __name__ == "__main__":
     make_training_data(TrainingDataRequest(*sys.argv[1:], **{OPTIONS}))
 """
@@ -38,7 +38,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def here(monkeypatch):
     """Tasks run in this process: worker processes take seconds to start."""
-    monkeypatch.setattr("flows.training_data.open_cluster", lambda *_, **__: contextlib.nullcontext(None))
+    monkeypatch.setattr("segment_slide.flows.training_data.open_cluster", lambda *_, **__: contextlib.nullcontext(None))
 
 
 def pixels(*shape, seed=0):
@@ -227,7 +227,7 @@ def test_weight_maps_that_are_not_complete_and_images_that_changed_are_refused(t
 
 
 def test_two_runs_at_a_time_are_refused(tmp_path, here):
-    from pipeline.lock import hold
+    from segment_slide.pipeline.lock import hold
 
     request = request_for(write_set(tmp_path), tmp_path)
     with hold(request.output, lambda: None), pytest.raises(OutputError, match="is being written by another run"):

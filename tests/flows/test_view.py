@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import browser
-from flows import view as flow
-from flows.view import tunnel_command
+from segment_slide.flows import browser
+from segment_slide.flows import view as flow
+from segment_slide.flows.view import tunnel_command
 from tests.flows.support import (
     free_port,
     noise,
@@ -292,8 +292,8 @@ def test_a_signal_that_another_thread_receives_ends_the_wait():
 _HANGING = """
 import sys, threading
 from pathlib import Path
-from flows import cli, view
-from pipeline.view_store import LocalFiles
+from segment_slide.flows import cli, view
+from segment_slide.pipeline.view_store import LocalFiles
 
 marker, output = sys.argv[1:]
 describe = view.describe
@@ -373,8 +373,8 @@ def test_an_array_without_axes_is_refused_without_options_that_are_not_there(for
 _KILLED = """
 import sys, threading
 from pathlib import Path
-from flows import cli
-from pipeline import view_export
+from segment_slide.flows import cli
+from segment_slide.pipeline import view_export
 
 marker, output, folder = sys.argv[1:]
 read, lock, begun = view_export._read, threading.Lock(), []
@@ -431,9 +431,9 @@ def test_an_export_says_what_it_wrote_and_how_to_host_it(links, output, tmp_path
 def test_showing_an_output_imports_nothing_heavy(output):
     """The page should be there before one wonders where it is; what functions import counts too."""
     code = f"""
-import sys, flows.cli, flows.cli_view, flows.view
-from pipeline.view import describe_view
-from pipeline.view_server import serve
+import sys, segment_slide.flows.cli, segment_slide.flows.cli_view, segment_slide.flows.view
+from segment_slide.pipeline.view import describe_view
+from segment_slide.pipeline.view_server import serve
 with serve(describe_view({str(output)!r})):
     print(sorted({{"torch", "prefect", "dask", "distributed", "skimage", "matplotlib"}} & set(sys.modules)))
     print("zarr" in sys.modules)

@@ -14,21 +14,21 @@ import pytest
 import tifffile
 from rich.console import Console
 
-import flows.training_data
-import flows.weight_maps
-from cluster.errors import ClusterError
-from flows.progress import QuietStages
-from flows.show_training import show_weight_maps
-from flows.training_data import TrainingDataRequest, make_training_data
-from flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
-from pipeline import weight_inputs
-from pipeline.annotation import AnnotationInput
-from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from pipeline.training_set import check_complete, read_training_set
-from pipeline.weight_plan import WeightOptions
+import segment_slide.flows.training_data
+import segment_slide.flows.weight_maps
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.progress import QuietStages
+from segment_slide.flows.show_training import show_weight_maps
+from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
+from segment_slide.pipeline import weight_inputs
+from segment_slide.pipeline.annotation import AnnotationInput
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.training_set import check_complete, read_training_set
+from segment_slide.pipeline.weight_plan import WeightOptions
 from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
-from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
 
 NARROW = WeightSettings(sigma_px=2.0)
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def here(monkeypatch):
     """Run blocks in this process."""
-    monkeypatch.setattr(flows.weight_maps, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.weight_maps, "open_cluster", lambda *_, **__: contextlib.nullcontext())
 
 
 class Told(QuietStages):
@@ -79,7 +79,7 @@ def read(report, number=0):
 
 
 def test_the_flow_tells_its_stages_and_leaves_out_what_is_done(tmp_path, workers, monkeypatch):
-    monkeypatch.setattr(flows.weight_maps, "open_cluster", workers)
+    monkeypatch.setattr(segment_slide.flows.weight_maps, "open_cluster", workers)
     labels, told = draw_cells(0), Told()
     report = make_weight_maps(request_for(tmp_path, labels), told)
     n = report.n_blocks
@@ -168,7 +168,7 @@ def test_two_runs_into_two_places_give_equal_bytes(tmp_path, here):
 
 
 def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original(tmp_path, here, monkeypatch):
-    monkeypatch.setattr(flows.training_data, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(segment_slide.flows.training_data, "open_cluster", lambda *_, **__: contextlib.nullcontext())
     annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
     make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, workers=1))
 
@@ -210,7 +210,7 @@ def test_more_workers_than_cores_are_refused(tmp_path):
 
 
 def test_a_set_that_another_process_writes_is_refused(tmp_path, here):
-    from pipeline.lock import hold
+    from segment_slide.pipeline.lock import hold
 
     request = request_for(tmp_path, draw_cells(0))
     with hold(request.output, lambda: None), pytest.raises(OutputError, match="being written by another run"):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.where import check_readable
-from pipeline.errors import InputError
-from pipeline.image import describe_image
+from segment_slide.flows.where import check_readable
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.image import describe_image
 from tests.flows.support import noise, write_array
 
 

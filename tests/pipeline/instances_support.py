@@ -9,17 +9,17 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
-from pipeline import instances, store
-from pipeline.hole_blocks import HolesJob, complement
-from pipeline.image import describe_image
-from pipeline.instance_options import InstanceOptions
-from pipeline.instance_plan import InstancePlan, plan_instances
-from pipeline.instances import Numbering
-from pipeline.label_source import LabelSource
-from pipeline.merge import JoinJob
-from pipeline.object_blocks import ObjectsJob, RegrowJob
-from pipeline.store import ArraySpec
-from pipeline.work import WorkFolder
+from segment_slide.pipeline import instances, store
+from segment_slide.pipeline.hole_blocks import HolesJob, complement
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.instance_options import InstanceOptions
+from segment_slide.pipeline.instance_plan import InstancePlan, plan_instances
+from segment_slide.pipeline.instances import Numbering
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.merge import JoinJob
+from segment_slide.pipeline.object_blocks import ObjectsJob, RegrowJob
+from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.work import WorkFolder
 
 GROUP, UNGROWN = "labels/cells-instances", "ungrown"
 

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import skimage.measure
 from scipy import ndimage
 
-from pipeline import ome, store
-from pipeline.fingerprint import fingerprint
-from pipeline.image import describe_image
-from pipeline.measure import measure_blocks, write_table
-from pipeline.measure_open import ImageChoice, open_input
-from pipeline.measure_plan import MeasurePlan, begin, plan_measurement
-from pipeline.record import ATTRIBUTE
-from pipeline.store import ArraySpec
+from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.measure import measure_blocks, write_table
+from segment_slide.pipeline.measure_open import ImageChoice, open_input
+from segment_slide.pipeline.measure_plan import MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.store import ArraySpec
 from tests.flows.support import write_ome
 
 NAME = "cells"

@@ -8,15 +8,15 @@ import pytest
 import zarr
 from scipy.ndimage import binary_dilation
 
-from pipeline import background
-from pipeline.background import background_blocks, coarse_source, tissue_mask
-from pipeline.errors import InputError
-from pipeline.grid import BlockGrid, Index
-from pipeline.image import describe_image
-from pipeline.ome import Level, Multiscale, multiscale_attributes
-from pipeline.pyramid import Method, downsample
-from pipeline.source import ImageSource, select_source
-from unet.geometry import Geometry
+from segment_slide.pipeline import background
+from segment_slide.pipeline.background import background_blocks, coarse_source, tissue_mask
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
+from segment_slide.pipeline.pyramid import Method, downsample
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.unet.geometry import Geometry
 
 HEIGHT, WIDTH = 1030, 1555  # odd, so that levels are not exact halves
 BLOCK = 128

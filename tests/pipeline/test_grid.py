@@ -8,8 +8,8 @@ import dask.array.overlap
 import numpy as np
 import pytest
 
-from pipeline.grid import BlockGrid, Window, ceil_divide, reflect
-from unet.geometry import Geometry, round_up
+from segment_slide.pipeline.grid import BlockGrid, Window, ceil_divide, reflect
+from segment_slide.unet.geometry import Geometry, round_up
 
 DEPTHS = range(1, 7)
 

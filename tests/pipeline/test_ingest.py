@@ -19,8 +19,8 @@ import tifffile
 import zarr
 from ome_zarr_models.common.omero import Omero
 
-from pipeline import pages, store, tiff
-from pipeline.errors import (
+from segment_slide.pipeline import pages, store, tiff
+from segment_slide.pipeline.errors import (
     BlockError,
     InputError,
     OutputError,
@@ -29,9 +29,9 @@ from pipeline.errors import (
     PlanError,
     UnreadableChunkError,
 )
-from pipeline.image import describe_image
-from pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
-from pipeline.readers import SegmentCache
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.readers import SegmentCache
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -579,7 +579,7 @@ def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) ->
     )
     code = """
         import sys, threading, psutil
-        from pipeline.ingest import IngestOptions, plan_ingest, run_ingest
+        from segment_slide.pipeline.ingest import IngestOptions, plan_ingest, run_ingest
         options = IngestOptions(chunk=512, shard=1024)
         tiny, image, out = sys.argv[1:]
         run_ingest(plan_ingest(tiny), out + "-tiny")  # libraries are loaded
@@ -608,7 +608,7 @@ def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) ->
 
 INTERRUPTED = """
     import os, signal, sys
-    from pipeline.ingest import IngestOptions, plan_ingest, run_ingest
+    from segment_slide.pipeline.ingest import IngestOptions, plan_ingest, run_ingest
     source, output, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
     def on_progress(done, total):
         if done == kill_at:
@@ -667,7 +667,7 @@ def test_a_kill_before_the_channels_are_described_is_recovered_from(tmp_path: Pa
 def test_a_complete_output_is_left_alone(tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ingest(slide, tmp_path / "out.zarr")
     before, calls = shard_times(tmp_path / "out.zarr"), []
-    monkeypatch.setattr("pipeline.ingest.open_source", lambda *_: pytest.fail("the input was opened"))
+    monkeypatch.setattr("segment_slide.pipeline.ingest.open_source", lambda *_: pytest.fail("the input was opened"))
     assert run_ingest(plan, tmp_path / "out.zarr", on_progress=lambda *call: calls.append(call)) == 0
     assert calls == [(plan.n_shards, plan.n_shards)]
     assert shard_times(tmp_path / "out.zarr") == before
@@ -700,7 +700,7 @@ def test_other_code_may_find_an_output_complete_but_not_go_on_with_it(
     tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest(slide, tmp_path / "out.zarr")
-    monkeypatch.setattr("pipeline.ingest_plan.code_version", lambda: "99")
+    monkeypatch.setattr("segment_slide.pipeline.ingest_plan.code_version", lambda: "99")
     plan = plan_ingest(slide, SMALL)
     assert run_ingest(plan, tmp_path / "out.zarr") == 0
     (tmp_path / "out.zarr/0/c/0/0/0").unlink()

@@ -10,16 +10,16 @@ from distributed import Client, LocalCluster
 from scipy import ndimage
 from skimage.measure import label as label_values
 
-from pipeline import instances, merge
-from pipeline.block_objects import FaceObjects, load_faces
-from pipeline.grid import BlockGrid
-from pipeline.instance_options import InstanceOptions, ObjectSize
-from pipeline.joining import previous_offsets
-from pipeline.merge import Nodes, RowJoin
-from pipeline.ranks import RowOrder, rank_row
-from pipeline.regrow import regrow_ridges
-from pipeline.split import split_touching
-from pipeline.weight_blocks import PixelGrid
+from segment_slide.pipeline import instances, merge
+from segment_slide.pipeline.block_objects import FaceObjects, load_faces
+from segment_slide.pipeline.grid import BlockGrid
+from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.joining import previous_offsets
+from segment_slide.pipeline.merge import Nodes, RowJoin
+from segment_slide.pipeline.ranks import RowOrder, rank_row
+from segment_slide.pipeline.regrow import regrow_ridges
+from segment_slide.pipeline.split import split_touching
+from segment_slide.pipeline.weight_blocks import PixelGrid
 from tests.pipeline.instances_support import (
     comb,
     label_blocks,
@@ -30,7 +30,7 @@ from tests.pipeline.instances_support import (
     spiral,
     whole_structure,
 )
-from unet.weight_map import cut_ridges
+from segment_slide.unet.weight_map import cut_ridges
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
 BLOCKS_2D = ((16, 16), (8, 24), (7, 5), (31, 9), (3, 33), (1, 40), (40, 1), (13, 13), (20, 17), (40, 40), (64, 64))
@@ -334,7 +334,7 @@ def test_a_pass_goes_on_with_the_blocks_that_are_missing(tmp_path: Path, monkeyp
 
 
 def test_blocks_are_read_once_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.label_source import LabelSource
+    from segment_slide.pipeline.label_source import LabelSource
 
     boxes = []
     read = LabelSource.read

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.errors import BlockError
-from pipeline.measure_block import REACH, BlockPixels, measure_block
-from pipeline.measure_columns import CORNER_WEIGHTS, TableSpec, make_columns
-from pipeline.measure_merge import IdRange, merge_fragments
+from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.measure_block import REACH, BlockPixels, measure_block
+from segment_slide.pipeline.measure_columns import CORNER_WEIGHTS, TableSpec, make_columns
+from segment_slide.pipeline.measure_merge import IdRange, merge_fragments
 from tests.pipeline.measure_support import expected_of
 
 

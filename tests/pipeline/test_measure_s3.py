@@ -19,7 +19,7 @@ pytest.importorskip("s3fs")
 
 SHAPE = (61, 75)
 SCRIPT = """
-from flows.measure import MeasureRequest, measure_objects
+from segment_slide.flows.measure import MeasureRequest, measure_objects
 if __name__ == "__main__":
     report = measure_objects(MeasureRequest("s3://measured/out.ome.zarr", "cells", rows=20, workers=1))
     print(report.n_parts_done_before, report.n_parts)

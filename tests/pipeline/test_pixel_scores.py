@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.errors import InputError
-from pipeline.pixel_scores import (
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.pixel_scores import (
     IGNORE,
     Confusion,
     as_probability,

@@ -11,18 +11,18 @@ import dask
 import numpy as np
 import pytest
 
-from pipeline import store
-from pipeline.block import BlockJob
-from pipeline.errors import PlanError
-from pipeline.grid import ceil_divide
-from pipeline.image import StoredImage
-from pipeline.ome import Level, Multiscale
-from pipeline.options import SegmentOptions
-from pipeline.output import create_output
-from pipeline.plan import MemoryEstimate, SegmentPlan, plan_segmentation
-from pipeline.pyramid import build_pyramid
-from pipeline.segment import Canvas, window_array
-from pipeline.sizes import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.block import BlockJob
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.ome import Level, Multiscale
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.output import create_output
+from segment_slide.pipeline.plan import MemoryEstimate, SegmentPlan, plan_segmentation
+from segment_slide.pipeline.pyramid import build_pyramid
+from segment_slide.pipeline.segment import Canvas, window_array
+from segment_slide.pipeline.sizes import (
     DEFAULT_CHUNK,
     MAX_WINDOW_BLOCKS,
     SCHEDULING_S,
@@ -32,9 +32,9 @@ from pipeline.sizes import (
     level_shapes,
     window_bytes,
 )
-from pipeline.source import ImageSource, select_source
-from unet.architecture import Architecture
-from unet.geometry import Geometry, round_up
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.geometry import Geometry, round_up
 
 
 def imagined_source(axes: str, shape: tuple[int, ...], n_spatial: int = 2, dtype: str = "uint8") -> ImageSource:
@@ -361,8 +361,8 @@ def test_the_smallest_block_that_a_refusal_names_is_accepted() -> None:
 
 
 def test_tta_modes_are_those_of_the_predictor() -> None:
-    from pipeline.plan import TTA_MODES
-    from unet import predict
+    from segment_slide.pipeline.plan import TTA_MODES
+    from segment_slide.unet import predict
 
     assert TTA_MODES == predict.TTA_MODES
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from pipeline.errors import PlanError
-from pipeline.regrow import regrow_ridges
-from unet.weight_map import cut_ridges
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.regrow import regrow_ridges
+from segment_slide.unet.weight_map import cut_ridges
 
 ORDER_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, -1), (-1, 0), (-1, -1), (-1, 1)]  # E S SE SW W N NW NE
 

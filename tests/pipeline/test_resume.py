@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.prepare import SegmentRequest, prepare
-from pipeline import output
-from pipeline.options import SegmentOptions
+from segment_slide.flows.prepare import SegmentRequest, prepare
+from segment_slide.pipeline import output
+from segment_slide.pipeline.options import SegmentOptions
 from tests.flows.support import (
     Outcome,
     brake,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store
-from pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
-from pipeline.sample_set import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
+from segment_slide.pipeline.sample_set import (
     SHARD_BYTES,
     SHARD_SAMPLES,
     SampleSet,
@@ -20,8 +20,8 @@ from pipeline.sample_set import (
     pending_shards,
     read_sample_set,
 )
-from pipeline.stored_samples import StoredSamples
-from unet.checkpoint import Normalisation
+from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.unet.checkpoint import Normalisation
 
 
 def describe(folder, n_training=5, n_validation=2):

@@ -14,19 +14,19 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
-from pipeline import output, record, segment, store
-from pipeline.block import BlockJob
-from pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
-from pipeline.image import describe_image
-from pipeline.options import SegmentOptions
-from pipeline.plan import SegmentPlan, plan_segmentation
-from pipeline.segment import segment_blocks, while_some_survive, window_array
-from pipeline.source import ImageSource, select_source
-from pipeline.store import stored_shards
-from unet.architecture import Architecture
-from unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from unet.model import UNet
-from unet.predict import Predictor, whole_image_logits
+from segment_slide.pipeline import output, record, segment, store
+from segment_slide.pipeline.block import BlockJob
+from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segment import segment_blocks, while_some_survive, window_array
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.store import stored_shards
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import Predictor, whole_image_logits
 
 OFFSET, SCALE = 100.0, 50.0
 

@@ -15,12 +15,12 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore, WrapperStore
 
-from pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
-from pipeline.grid import BlockGrid, Box, ceil_divide
-from pipeline.image import StoredImage, describe_image
-from pipeline.ome import Level, Multiscale, multiscale_attributes
-from pipeline.source import ImageSource, select_source
-from unet.geometry import Geometry
+from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
+from segment_slide.pipeline.grid import BlockGrid, Box, ceil_divide
+from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.unet.geometry import Geometry
 
 AXIS_SIZES = {"t": 3, "c": 4, "z": 5, "y": 13, "x": 17}
 

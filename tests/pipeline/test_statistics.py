@@ -11,12 +11,12 @@ import pytest
 import zarr
 from distributed import Client
 
-from pipeline import statistics
-from pipeline.errors import InputError, UnreadableChunkError
-from pipeline.image import describe_image
-from pipeline.source import ImageSource, select_source
-from pipeline.statistics import check_finite, count_boxes, measure, resolve_normalisation
-from unet.checkpoint import Normalisation
+from segment_slide.pipeline import statistics
+from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.statistics import check_finite, count_boxes, measure, resolve_normalisation
+from segment_slide.unet.checkpoint import Normalisation
 
 QS = (0, 0.1, 1, 25, 50, 75, 99.8, 100)
 INTEGERS = ["bool", "uint8", "int8", "uint16", "int16", ">u2"]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import store
-from pipeline.errors import InputError, OutputError, PipelineError
-from pipeline.fingerprint import fingerprint
-from pipeline.image import describe_image
-from pipeline.ome import Level, Multiscale, multiscale_attributes
-from pipeline.store import ArraySpec, create_group, read_attributes, stored_shards
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
+from segment_slide.pipeline.store import ArraySpec, create_group, read_attributes, stored_shards
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline import store
-from pipeline.errors import OutputError, OutputMismatchError, PlanError
-from pipeline.image import describe_image
-from pipeline.synthetic import SyntheticSlide, draw_region, part_cells
-from pipeline.synthetic_store import TRUTH_GROUP, count_pending, store_slide
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region, part_cells
+from segment_slide.pipeline.synthetic_store import TRUTH_GROUP, count_pending, store_slide
 from tests.flows.support import tree
 
 EVERYWHERE = np.ones((3, 3), int)  # neighbours at corners too

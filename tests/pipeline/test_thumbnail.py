@@ -9,11 +9,11 @@ import pytest
 import zarr
 from PIL import Image
 
-from pipeline import ome, store, thumbnail_layer
-from pipeline.errors import InputError, UnreadableChunkError
-from pipeline.record import ATTRIBUTE
-from pipeline.thumbnail import draw_thumbnail
-from pipeline.thumbnail_page import choose_bar, find_ends, stretch
+from segment_slide.pipeline import ome, store, thumbnail_layer
+from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.thumbnail import draw_thumbnail
+from segment_slide.pipeline.thumbnail_page import choose_bar, find_ends, stretch
 from tests.flows.support import noise, run_without_workers, write_array, write_model, write_ome, write_segmentation
 
 MARGIN, GAP, HEAD = 12, 10, 34  # of the page, in pixels

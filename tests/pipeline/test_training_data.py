@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import store
-from pipeline.errors import IncompleteError, InputError, UnreadableChunkError
-from pipeline.sample_set import SampleSet, create_sample_set, pending_shards
-from pipeline.source import ImageSource
-from pipeline.stored_pixels import open_annotation
-from pipeline.stored_samples import StoredSamples
-from pipeline.training_data import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import IncompleteError, InputError, UnreadableChunkError
+from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, pending_shards
+from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.stored_pixels import open_annotation
+from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.pipeline.training_data import (
     SampleJob,
     count_boxes,
     find_normalisation,
@@ -27,14 +27,14 @@ from pipeline.training_data import (
     write_samples,
     write_shard,
 )
-from pipeline.training_set import CLASSES
+from segment_slide.pipeline.training_set import CLASSES
 from tests.flows.support import tree
 from tests.pipeline.training_set_support import write_training_set
-from unet.annotated import ArrayPixels
-from unet.augment import AugmentSettings
-from unet.checkpoint import Normalisation
-from unet.draw import SampleSettings, draw_sample, plain_places
-from unet.sample import IGNORE
+from segment_slide.unet.annotated import ArrayPixels
+from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.draw import SampleSettings, draw_sample, plain_places
+from segment_slide.unet.sample import IGNORE
 
 SETTINGS = SampleSettings((16, 16), 1, augment=AugmentSettings(elastic_std_px=2))
 VOLUME = SampleSettings((8, 8, 8), 1, augment=AugmentSettings(elastic_std_px=1))
@@ -428,7 +428,7 @@ def test_a_value_that_is_not_finite_is_refused_and_located(tmp_path, validates):
 
 
 def test_pooled_statistics_of_one_image_are_its_own(tmp_path):
-    from pipeline.statistics import measure
+    from segment_slide.pipeline.statistics import measure
 
     measured = measure(open_all(write_set(tmp_path))[0].source)
     assert pool_statistics([measured]) == (measured.mean, measured.std)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store
-from pipeline.errors import InputError
-from pipeline.image import describe_image
-from pipeline.source import select_source
-from pipeline.training_set import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.training_set import (
     AnnotatedImage,
     StoredPixels,
     TrainingSet,

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline import view_export, view_export_plan
-from pipeline.errors import InputError, OutputError
-from pipeline.view_export import export
-from pipeline.view_export_place import MARK
-from pipeline.view_export_plan import plan_export
-from pipeline.view_server import serve
-from pipeline.view_site import client_files
+from segment_slide.pipeline import view_export, view_export_plan
+from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.view_export import export
+from segment_slide.pipeline.view_export_place import MARK
+from segment_slide.pipeline.view_export_plan import plan_export
+from segment_slide.pipeline.view_server import serve
+from segment_slide.pipeline.view_site import client_files
 from tests.flows.support import noise, snapshot, tree, write_array, write_ome
 from tests.pipeline.view_support import ask, below, make_site, site_of
 

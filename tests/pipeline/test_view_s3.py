@@ -6,10 +6,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.view_export import export
-from pipeline.view_remote import RemoteFiles
-from pipeline.view_server import ViewServer, serve
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.view_export import export
+from segment_slide.pipeline.view_remote import RemoteFiles
+from segment_slide.pipeline.view_server import ViewServer, serve
 from tests.flows.support import noise, tree, write_ome
 from tests.pipeline.view_support import ask, below, site_of
 

@@ -12,17 +12,17 @@ import tifffile
 import zarr
 from distributed import Client, LocalCluster
 
-from pipeline import store, weight_blocks, weight_inputs, weight_plan
-from pipeline.annotation import AnnotationInput, find_annotation
-from pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from pipeline.training_set import check_complete, create_training_set, pending_blocks, read_training_set
-from pipeline.weight_counts import count_classes, describe_set
-from pipeline.weight_maps import make_weights
-from pipeline.weight_plan import WeightOptions, is_counted, plan_weight_maps
+from segment_slide.pipeline import store, weight_blocks, weight_inputs, weight_plan
+from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.training_set import check_complete, create_training_set, pending_blocks, read_training_set
+from segment_slide.pipeline.weight_counts import count_classes, describe_set
+from segment_slide.pipeline.weight_maps import make_weights
+from segment_slide.pipeline.weight_plan import WeightOptions, is_counted, plan_weight_maps
 from tests.flows.support import shards, tree, write_array, write_ome
 from tests.unet.test_weight_map import draw_cells
-from unet.errors import TrainingDataError
-from unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
 
 NARROW = WeightSettings(sigma_px=2.0)  # reach 13 px, so that small blocks will do
 

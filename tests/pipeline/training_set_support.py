@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from pipeline import store
-from pipeline.image import describe_image
-from pipeline.source import select_source
-from pipeline.training_set import (
+from segment_slide.pipeline import store
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.training_set import (
     CLASSES,
     WEIGHTS,
     AnnotatedImage,
@@ -17,7 +17,7 @@ from pipeline.training_set import (
     TrainingSet,
     create_training_set,
 )
-from unet.sample import IGNORE
+from segment_slide.unet.sample import IGNORE
 
 
 def write_training_set(

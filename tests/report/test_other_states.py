@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import store
-from pipeline.instance_names import COUNT
-from pipeline.measure_plan import plan_measurement
-from pipeline.object_table import IDENTITY, Standing, find_objects, identify_group, identify_record, read_records
-from pipeline.record import ATTRIBUTE
-from pipeline.report import make_report
+from segment_slide.pipeline import store
+from segment_slide.pipeline.instance_names import COUNT
+from segment_slide.pipeline.measure_plan import plan_measurement
+from segment_slide.pipeline.object_table import IDENTITY, Standing, find_objects, identify_group, identify_record, read_records
+from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.report import make_report
 from tests.flows.support import run_here, write_segmentation
 from tests.pipeline.measure_support import NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report_support import parse

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.complete import complete_spec
-from cluster.slurm_queue import cancel_jobs, list_jobs
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.complete import complete_spec
+from segment_slide.cluster.slurm_queue import cancel_jobs, list_jobs
+from segment_slide.cluster.spec import ClusterSpec
 from tests.slurm.support import HANGS_AFTER_S, all_jobs, wait_until
 
 BRING_UP = Path(__file__).with_name("bring_up.sh")

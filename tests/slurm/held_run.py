@@ -5,8 +5,8 @@ import signal
 import sys
 import time
 
-from cluster.connect import connect
-from cluster.spec import ClusterSpec
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.spec import ClusterSpec
 
 
 def terminate(*_):

@@ -15,9 +15,9 @@ import pytest
 from distributed import Client, as_completed
 from distributed.security import Security
 
-from cluster.connect import connect
-from cluster.errors import ClusterError
-from cluster.preflight import preflight
+from segment_slide.cluster.connect import connect
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.preflight import preflight
 from tests.slurm.support import HANGS_AFTER_S, all_jobs, open_ports, wait_until, worker_processes
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("empty_queue")]

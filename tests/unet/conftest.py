@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from unet.architecture import Architecture
-from unet.model import UNet
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet
 
 
 def build_unet(seed: int = 0, **architecture: Any) -> UNet:

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet.architecture import Architecture
-from unet.errors import GeometryError
-from unet.model import UNet
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.model import UNet
 
 CONFIGURATIONS = [
     Architecture(base_channels=1, depth=1),
@@ -121,9 +121,9 @@ MEASURE_RESIDENT_MEMORY = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from unet.architecture import Architecture
-from unet.model import UNet
-from unet.predict import Predictor
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import Predictor
 
 def resident_bytes(key):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -190,5 +190,5 @@ def test_planning_does_not_import_torch():
         code = f"import sys, {modules}; sys.exit(int('torch' in sys.modules))"
         return bool(subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
-    assert not imports_torch("unet.geometry, unet.architecture, unet.errors, unet.checkpoint")
-    assert imports_torch("unet.model")
+    assert not imports_torch("segment_slide.unet.geometry, segment_slide.unet.architecture, segment_slide.unet.errors, segment_slide.unet.checkpoint")
+    assert imports_torch("segment_slide.unet.model")

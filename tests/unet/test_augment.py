@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unet.augment import AugmentSettings, Deformation, GreyCurve, control_shares, draw_deformation
-from unet.errors import TrainingDataError
+from segment_slide.unet.augment import AugmentSettings, Deformation, GreyCurve, control_shares, draw_deformation
+from segment_slide.unet.errors import TrainingDataError
 
 DEFAULT = AugmentSettings()
 ELASTIC_ONLY = AugmentSettings(rotation="none", flip=False, grey=0)

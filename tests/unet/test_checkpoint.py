@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unet.architecture import Architecture
-from unet.checkpoint import (
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import (
     FORMAT_VERSION,
     HEADER_KEY,
     Checkpoint,
@@ -21,7 +21,7 @@ from unet.checkpoint import (
     open_checkpoint,
     save_checkpoint,
 )
-from unet.errors import CheckpointError
+from segment_slide.unet.errors import CheckpointError
 
 SMALL = Architecture(base_channels=2, depth=1)
 CONSTANTS = Normalisation("constants", offset=(100.0,), scale=(20.0,))

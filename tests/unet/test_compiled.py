@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import numpy as np
-from unet.weight_map import cut_ridges
+from segment_slide.unet.weight_map import cut_ridges
 print(cut_ridges(np.array([[1, 1, 2, 2]])).tolist())
 """
 
@@ -24,6 +24,6 @@ def test_loops_are_compiled_where_no_folder_can_be_written():
 def test_the_setting_of_this_test_would_stop_numba():
     """Negative control."""
     environment = {**os.environ, "NUMBA_CACHE_LOCATOR_CLASSES": "IPythonCacheLocator", "PYTHONPATH": str(ROOT)}
-    script = "from numba import njit\nfrom unet import geometry\nnjit(cache=True)(geometry.round_up)"
+    script = "from numba import njit\nfrom segment_slide.unet import geometry\nnjit(cache=True)(geometry.round_up)"
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert "no locator available" in run.stderr

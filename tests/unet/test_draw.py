@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unet.annotated import ArrayPixels, clip_box, mirror, read_mirrored, read_padded
-from unet.array_samples import ArraySamples, PlainSamples
-from unet.augment import AugmentSettings, draw_deformation
-from unet.draw import Place, SampleSettings, cut_plain, draw_sample, plain_places
-from unet.errors import GeometryError, TrainingDataError
-from unet.sample import IGNORE
+from segment_slide.unet.annotated import ArrayPixels, clip_box, mirror, read_mirrored, read_padded
+from segment_slide.unet.array_samples import ArraySamples, PlainSamples
+from segment_slide.unet.augment import AugmentSettings, draw_deformation
+from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample, plain_places
+from segment_slide.unet.errors import GeometryError, TrainingDataError
+from segment_slide.unet.sample import IGNORE
 
 STILL = AugmentSettings(elastic_std_px=0, rotation="none", flip=False, grey=0)
 NO_GREY = AugmentSettings(grey=0)
@@ -113,7 +113,7 @@ def test_a_sample_is_the_mirrored_image_seen_through_scipy(ndim, monkeypatch):
         drawn.append(draw_deformation(*arguments))
         return drawn[-1]
 
-    monkeypatch.setattr("unet.draw.draw_deformation", record)
+    monkeypatch.setattr("segment_slide.unet.draw.draw_deformation", record)
     sample, place = draw_sample([ArrayPixels(image, classes, weights)], settings, 3)
     moved = drawn[0].coordinates(settings.read_px).astype(np.float64)
     at = moved + np.reshape(place.centre_px, (-1, *(1,) * ndim))

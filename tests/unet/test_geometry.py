@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet.errors import GeometryError
-from unet.geometry import MAX_DEPTH, Geometry, round_up
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.geometry import MAX_DEPTH, Geometry, round_up
 
 ALL_DEPTHS = range(1, MAX_DEPTH + 1)
 

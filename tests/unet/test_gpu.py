@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.unet.training_support import SMALL, training
-from unet.architecture import Architecture
-from unet.model import UNet
-from unet.predict import Predictor, whole_image_logits
-from unet.train import build_model, train
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import Predictor, whole_image_logits
+from segment_slide.unet.train import build_model, train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional
 
-from unet.loss import crop_to, weighted_loss
-from unet.sample import IGNORE
+from segment_slide.unet.loss import crop_to, weighted_loss
+from segment_slide.unet.sample import IGNORE
 
 
 def test_the_loss_is_the_weighted_sum_over_the_inner_pixels_divided_by_their_number():

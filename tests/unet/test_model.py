@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from unet.architecture import Architecture
-from unet.model import UNet, centre_crop
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet, centre_crop
 
 UP_CONVOLUTIONS = nn.ConvTranspose2d | nn.ConvTranspose3d
 CONVOLUTIONS = nn.Conv2d | nn.Conv3d | UP_CONVOLUTIONS

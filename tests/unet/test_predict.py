@@ -13,9 +13,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from unet.device import resolve_device, resolve_precision
-from unet.errors import DeviceError, GeometryError
-from unet.predict import Predictor, whole_image_logits
+from segment_slide.unet.device import resolve_device, resolve_precision
+from segment_slide.unet.errors import DeviceError, GeometryError
+from segment_slide.unet.predict import Predictor, whole_image_logits
 
 
 @pytest.fixture(autouse=True)
@@ -447,14 +447,14 @@ LIMIT_ADDRESS_SPACE = """
 import hashlib, json, logging, resource, sys
 from pathlib import Path
 import numpy as np, torch
-from unet.architecture import Architecture
-from unet.model import UNet
-from unet.predict import Predictor
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import Predictor
 
 warnings = []
 handler = logging.Handler()
 handler.emit = lambda record: warnings.append(record.getMessage())
-logging.getLogger("unet.predict").addHandler(handler)
+logging.getLogger("segment_slide.unet.predict").addHandler(handler)
 
 torch.manual_seed(0)
 model = UNet(Architecture(n_classes=3, base_channels=8, depth=2))

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from unet.errors import TrainingDataError
-from unet.resample import REACH_PX, find_ends, interpolate, pick_nearest
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.resample import REACH_PX, find_ends, interpolate, pick_nearest
 
 RANDOM = np.random.default_rng(0)
 

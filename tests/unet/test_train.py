@@ -13,13 +13,13 @@ import torch
 
 from tests.processes import spawned_below
 from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
-from unet.architecture import Architecture
-from unet.errors import DivergedError, GeometryError, TrainingDataError
-from unet.predict import whole_image_logits
-from unet.sample import IGNORE, Sample
-from unet.train import build_model, train
-from unet.train_settings import TrainSettings, sample_number, step_seed
-from unet.training_state import History, Validation, count_steps, load_state
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.errors import DivergedError, GeometryError, TrainingDataError
+from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.sample import IGNORE, Sample
+from segment_slide.unet.train import build_model, train
+from segment_slide.unet.train_settings import TrainSettings, sample_number, step_seed
+from segment_slide.unet.training_state import History, Validation, count_steps, load_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,7 +225,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_undisturbed_one(tmp
 
 def test_a_training_without_its_optimisers_sums_would_end_elsewhere(tmp_path):
     """Negative control: the test above would notice a state that forgets something."""
-    from unet.training_state import save_state
+    from segment_slide.unet.training_state import save_state
 
     path = tmp_path / "state.safetensors"
     undisturbed, _ = trained(DROPPING, optimiser="sgd", learning_rate=1e-3)
@@ -257,8 +257,8 @@ _KILLED = """
 import sys, time
 from pathlib import Path
 from tests.unet.training_support import training, RoughSamples
-from unet.architecture import Architecture
-from unet.train import build_model, train
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.train import build_model, train
 def slow(step, loss):
     print(step, flush=True)
     time.sleep(3 if step >= int(sys.argv[3]) else 0)  # in which it is killed

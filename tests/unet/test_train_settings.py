@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unet.errors import TrainingDataError
-from unet.train_settings import SCHEDULES, TrainSettings
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.train_settings import SCHEDULES, TrainSettings
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

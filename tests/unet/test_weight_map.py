@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from unet.errors import TrainingDataError
-from unet.sample import IGNORE
-from unet.two_nearest import two_nearest
-from unet.weight_map import (
+from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.two_nearest import two_nearest
+from segment_slide.unet.weight_map import (
     WeightSettings,
     border_weights,
     count_class_weights,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet.architecture import Architecture
-from unet.geometry import Geometry
-from unet.sample import IGNORE, Sample
-from unet.train import Training, TrainSettings
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.sample import IGNORE, Sample
+from segment_slide.unet.train import Training, TrainSettings
 
 SMALL = Architecture(base_channels=4, depth=1, dropout=0.0)
 TILE_PX = 32

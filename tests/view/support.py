@@ -14,9 +14,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from pipeline.view_handler import ViewHandler
-from pipeline.view_server import serve
-from pipeline.view_site import Site
+from segment_slide.pipeline.view_handler import ViewHandler
+from segment_slide.pipeline.view_server import serve
+from segment_slide.pipeline.view_site import Site
 from tests.browser import PATIENCE_MS
 
 PATIENCE_S = 180

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.image import describe_image
-from pipeline.view import describe_view
-from pipeline.view_site import Site
+from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.view import describe_view
+from segment_slide.pipeline.view_site import Site
 from tests.flows.support import DATA
 from tests.view.support import (
     Screen,

@@ -15,7 +15,7 @@ import time
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-MODULE = "pipeline.block"
+MODULE = "segment_slide.pipeline.block"
 BRAKE_S = 1.0
 
 

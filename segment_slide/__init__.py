@@ -1,0 +1,105 @@
+"""Segment microscopy slides and volumes of any size: this package is the one name that gets installed.
+
+Its four parts live beside it in the source tree and are linked into it: `unet` (the network), `pipeline` (arrays on Zarr
+and Dask), `cluster` (workers), `flows` (commands and Prefect). Importing it loads none of them. The errors are loaded
+when they are asked for::
+
+    import segment_slide
+
+    try:
+        ...
+    except segment_slide.PipelineError as error:
+        ...
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segment_slide.cluster.errors import ClusterError
+    from segment_slide.pipeline.errors import (
+        BlockError,
+        IncompleteError,
+        InputError,
+        NotFiniteError,
+        OutputError,
+        OutputMismatchError,
+        PipelineError,
+        PlanError,
+        UnreadableChunkError,
+        WorkerDiedError,
+    )
+    from segment_slide.unet.errors import (
+        CheckpointError,
+        DeviceError,
+        DivergedError,
+        GeometryError,
+        RankError,
+        TrainingDataError,
+        UnetError,
+    )
+
+    __version__: str
+
+__all__ = [
+    "BlockError",
+    "CheckpointError",
+    "ClusterError",
+    "DeviceError",
+    "DivergedError",
+    "GeometryError",
+    "IncompleteError",
+    "InputError",
+    "NotFiniteError",
+    "OutputError",
+    "OutputMismatchError",
+    "PipelineError",
+    "PlanError",
+    "RankError",
+    "TrainingDataError",
+    "UnetError",
+    "UnreadableChunkError",
+    "WorkerDiedError",
+    "__version__",
+]
+
+_ERRORS = {
+    "cluster": ("ClusterError",),
+    "pipeline": (
+        "BlockError",
+        "IncompleteError",
+        "InputError",
+        "NotFiniteError",
+        "OutputError",
+        "OutputMismatchError",
+        "PipelineError",
+        "PlanError",
+        "UnreadableChunkError",
+        "WorkerDiedError",
+    ),
+    "unet": (
+        "CheckpointError",
+        "DeviceError",
+        "DivergedError",
+        "GeometryError",
+        "RankError",
+        "TrainingDataError",
+        "UnetError",
+    ),
+}
+_PART_OF = {name: part for part, names in _ERRORS.items() for name in names}
+
+
+
+def __getattr__(name: str) -> object:
+    """The version and the errors, loaded at their first use."""
+    if name == "__version__":
+        return importlib.metadata.version("segment-slide")
+    if name in _PART_OF:
+        return getattr(importlib.import_module(f"segment_slide.{_PART_OF[name]}.errors"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "__version__", *_PART_OF])
