@@ -15,7 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.flows import cli_cluster, cli_evaluate, cli_measure, cli_nightly, cli_objects, cli_report, cli_training, cli_view
+from segment_slide.flows import (
+    cli_cluster,
+    cli_evaluate,
+    cli_measure,
+    cli_nightly,
+    cli_objects,
+    cli_report,
+    cli_training,
+    cli_view,
+)
 from segment_slide.flows.cli_values import BlockTimeLimit, Cluster, split
 from segment_slide.flows.ranges import parse_ranges
 from segment_slide.flows.show import show_info, show_ingest, show_plan, show_report

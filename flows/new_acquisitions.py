@@ -15,7 +15,15 @@ from datetime import UTC, datetime
 
 from segment_slide.flows.night_errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
 from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-from segment_slide.flows.plan_night import Action, Decision, NightRequest, check_night, decide_all, parts_missing, slide_request
+from segment_slide.flows.plan_night import (
+    Action,
+    Decision,
+    NightRequest,
+    check_night,
+    decide_all,
+    parts_missing,
+    slide_request,
+)
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
 from segment_slide.pipeline import night_notes, night_outputs, store
 from segment_slide.pipeline.acquisitions import read_again

@@ -17,7 +17,14 @@ from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.stored_samples import StoredSamples
-from segment_slide.pipeline.training_data import SampleJob, count_boxes, find_normalisation, make_items, note_on_frames, write_samples
+from segment_slide.pipeline.training_data import (
+    SampleJob,
+    count_boxes,
+    find_normalisation,
+    make_items,
+    note_on_frames,
+    write_samples,
+)
 from segment_slide.unet.draw import Place, plain_places
 
 if TYPE_CHECKING:

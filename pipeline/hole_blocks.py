@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
+from segment_slide.pipeline.block_objects import (
+    BlockObjects,
+    first_pixels,
+    load_faces,
+    load_objects,
+    save_block,
+    shared_faces,
+)
 from segment_slide.pipeline.components import Components, label_components
 from segment_slide.pipeline.grid import Index
 from segment_slide.pipeline.label_source import LabelSource

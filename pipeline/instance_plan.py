@@ -16,7 +16,15 @@ from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import code_version
-from segment_slide.pipeline.sizes import DEFAULT_BLOCK, DEFAULT_CHUNK, MiB, choose_chunk, count_levels, largest_divisor, level_shapes
+from segment_slide.pipeline.sizes import (
+    DEFAULT_BLOCK,
+    DEFAULT_CHUNK,
+    MiB,
+    choose_chunk,
+    count_levels,
+    largest_divisor,
+    level_shapes,
+)
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.pipeline.weight_blocks import PixelGrid

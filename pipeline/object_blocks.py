@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.block_objects import BlockObjects, first_pixels, load_faces, load_objects, save_block, shared_faces
+from segment_slide.pipeline.block_objects import (
+    BlockObjects,
+    first_pixels,
+    load_faces,
+    load_objects,
+    save_block,
+    shared_faces,
+)
 from segment_slide.pipeline.components import Components, label_components, number_pieces
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.grid import BlockGrid, Box, Index, ceil_divide

@@ -9,7 +9,14 @@ import numpy as np
 
 from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.measure_columns import TableSpec
-from segment_slide.pipeline.measure_summary import SizeCounts, Summary, count_sizes, merge_counts, summarise, summary_columns
+from segment_slide.pipeline.measure_summary import (
+    SizeCounts,
+    Summary,
+    count_sizes,
+    merge_counts,
+    summarise,
+    summary_columns,
+)
 from segment_slide.pipeline.measure_table import read_part, read_schema
 from segment_slide.pipeline.report_facts import Facts
 from segment_slide.pipeline.report_places import CountMap, count_points, plan_map

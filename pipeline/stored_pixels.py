@@ -12,7 +12,14 @@ import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.source import ImageSource
-from segment_slide.pipeline.training_set import CLASSES, COUNTS, WEIGHTS, AnnotatedImage, TrainingSet, fingerprint_pixels
+from segment_slide.pipeline.training_set import (
+    CLASSES,
+    COUNTS,
+    WEIGHTS,
+    AnnotatedImage,
+    TrainingSet,
+    fingerprint_pixels,
+)
 from segment_slide.unet.annotated import Box, clip_box, fill_around, is_drawn
 from segment_slide.unet.sample import IGNORE
 

@@ -1,8 +1,8 @@
 """Segment microscopy slides and volumes of any size: this package is the one name that gets installed.
 
-Its four parts live beside it in the source tree and are linked into it: `unet` (the network), `pipeline` (arrays on Zarr
-and Dask), `cluster` (workers), `flows` (commands and Prefect). Importing it loads none of them. The errors are loaded
-when they are asked for::
+Its four parts lie beside it in the source tree and are linked into it: `unet` (the network), `pipeline` (arrays on
+Zarr and Dask), `cluster` (workers), `flows` (commands and Prefect). Importing it loads none of them. Each error is
+loaded at its first use::
 
     import segment_slide
 
@@ -89,7 +89,6 @@ _ERRORS = {
     ),
 }
 _PART_OF = {name: part for part, names in _ERRORS.items() for name in names}
-
 
 
 def __getattr__(name: str) -> object:

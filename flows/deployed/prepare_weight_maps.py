@@ -14,7 +14,14 @@ from segment_slide.flows.deployed.operate import (
 from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
-from segment_slide.flows.deployed.training_parameters import IMAGES, LABELS, SET, AnnotationParameters, Paths, WeightParameters
+from segment_slide.flows.deployed.training_parameters import (
+    IMAGES,
+    LABELS,
+    SET,
+    AnnotationParameters,
+    Paths,
+    WeightParameters,
+)
 from segment_slide.flows.show_training import weight_maps_rows
 from segment_slide.flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
 

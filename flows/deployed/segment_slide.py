@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from prefect import flow
 
 from segment_slide.flows.deployed import slide_stages as stages
-from segment_slide.flows.deployed.operate import check_given, having_the_machine, limited, name_flow_run, saying_how_to_go_on
+from segment_slide.flows.deployed.operate import (
+    check_given,
+    having_the_machine,
+    limited,
+    name_flow_run,
+    saying_how_to_go_on,
+)
 from segment_slide.flows.deployed.parameters import (
     CLUSTER,
     INPUT,

@@ -98,7 +98,8 @@ def test_what_a_golden_script_exports_is_read_by_dask_as_the_settings_of_local_w
 
 def test_importing_jobqueue_leaves_ctrl_c_alone():
     code = (
-        "import signal; from segment_slide.cluster.jobqueue import import_jobqueue as i; before = signal.default_int_handler; "
+        "import signal; from segment_slide.cluster.jobqueue import import_jobqueue as i; "
+        "before = signal.default_int_handler; "
         "signal.signal(signal.SIGINT, before); "  # a shell that starts us in the background has it ignored
     )
     code += "i(); assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler"

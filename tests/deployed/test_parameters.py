@@ -43,9 +43,9 @@ from segment_slide.pipeline.ingest import IngestOptions
 from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.weight_plan import WeightOptions
-from tests.deployed.support import REPOSITORY
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.train_settings import TrainSettings
+from tests.deployed.support import REPOSITORY
 
 FLOWS = {
     flow.name: flow
@@ -220,5 +220,7 @@ def test_a_flow_called_from_python_without_what_it_needs_says_what() -> None:
 
 
 def test_the_command_line_starts_without_prefect() -> None:
-    code = "import sys, segment_slide.flows.cli; assert not [m for m in sys.modules if m.partition('.')[0] == 'prefect']"
+    code = (
+        "import sys, segment_slide.flows.cli; assert not [m for m in sys.modules if m.partition('.')[0] == 'prefect']"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

@@ -12,6 +12,10 @@ import zarr
 
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
+from segment_slide.unet.model import UNet
+from segment_slide.unet.predict import whole_image_logits
 from tests.docs.support import (
     PAGES,
     ROOT,
@@ -25,10 +29,6 @@ from tests.docs.support import (
     steps_of,
 )
 from tests.flows.support import DATA
-from segment_slide.unet.architecture import Architecture
-from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import whole_image_logits
 
 README, TUTORIAL, OBJECTS = ROOT / "README.md", ROOT / "docs/tutorial.md", ROOT / "docs/how-to/objects.md"
 # run after the README, in the folder that it leaves

@@ -50,5 +50,10 @@ def _count_running(dask_worker: Worker) -> int:
 @pytest.fixture
 def warm(workers, monkeypatch):
     """Let commands run by `run_here` use workers that are already there."""
-    for flow in (segment_slide.flows.instances, segment_slide.flows.segment, segment_slide.flows.training_data, segment_slide.flows.weight_maps):
+    for flow in (
+        segment_slide.flows.instances,
+        segment_slide.flows.segment,
+        segment_slide.flows.training_data,
+        segment_slide.flows.weight_maps,
+    ):
         monkeypatch.setattr(flow, "open_cluster", workers)

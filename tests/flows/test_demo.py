@@ -12,8 +12,8 @@ from segment_slide.flows.demo_network import annotated_patches
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.store import open_array
 from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
-from tests.flows.support import tree
 from segment_slide.unet.errors import TrainingDataError
+from tests.flows.support import tree
 
 TINY = DemoSettings(
     shape=(600, 600),

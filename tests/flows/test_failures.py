@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import segment_slide.flows.segment
+from segment_slide.unet.checkpoint import Normalisation
 from tests.flows.support import (
     brake,
     can_mount,
@@ -29,7 +30,6 @@ from tests.flows.support import (
     write_array,
     write_model,
 )
-from segment_slide.unet.checkpoint import Normalisation
 
 SHAPE, CHUNK, BLOCK, HALO = (200, 260), 56, 32, 8
 BAD_CHUNK = (2, 1)

@@ -198,7 +198,9 @@ def test_one_and_three_workers_write_the_same_bytes(tmp_path, monkeypatch):
     options = ["--block", BLOCK, "--fill-holes", 30, "--split", 1, "--split-halo", 16, "--regrow"]
     for workers in (1, 3):
         spec = LocalSpec(workers, 1, 1 << 30)
-        monkeypatch.setattr(segment_slide.flows.instances, "open_cluster", lambda *_, spec=spec, **__: local_client(spec))
+        monkeypatch.setattr(
+            segment_slide.flows.instances, "open_cluster", lambda *_, spec=spec, **__: local_client(spec)
+        )
         label(path, *options, "-o", tmp_path / f"{workers}.ome.zarr")
         trees.append(tree(tmp_path / f"{workers}.ome.zarr"))
     assert trees[0] == trees[1]

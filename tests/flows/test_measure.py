@@ -97,7 +97,9 @@ def test_any_reader_of_parquet_takes_the_parts_for_one_table(location, here):
 def test_a_finished_table_is_left_as_it_is(location, here, monkeypatch):
     first = measure_objects(request_for(location))
     before = tables(location)
-    monkeypatch.setattr(segment_slide.flows.measure, "open_cluster", lambda *_, **__: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(
+        segment_slide.flows.measure, "open_cluster", lambda *_, **__: pytest.fail("nothing is left to do")
+    )
     told = Told()
     report = measure_objects(request_for(location), told)
     assert told.stages == [["table", first.n_parts, first.n_parts, 0]]

@@ -19,11 +19,19 @@ from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.new_acquisitions import segment_new
 from segment_slide.flows.night_report import NightReport, Outcome
 from segment_slide.flows.plan_night import Action, plan_night, slide_request
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PipelineError, PlanError
+from segment_slide.pipeline.errors import (
+    IncompleteError,
+    InputError,
+    OutputError,
+    OutputMismatchError,
+    PipelineError,
+    PlanError,
+)
 from segment_slide.pipeline.instance_options import InstanceOptions
 from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.night_notes import DONE_FILE
 from segment_slide.pipeline.night_outputs import output_name
+from segment_slide.unet.errors import CheckpointError, DeviceError
 from tests.flows.night_support import (
     SHAPE,
     StubStages,
@@ -39,7 +47,6 @@ from tests.flows.night_support import (
     write_zarr,
 )
 from tests.flows.support import can_mount, mounted, run_here, snapshot, tree, write_group, write_model
-from segment_slide.unet.errors import CheckpointError, DeviceError
 
 HOUR_S, DAY_S = 3600, 86400
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
+from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
+from segment_slide.unet.predict import whole_image_logits
 from tests.flows.support import (
     DATA,
     OFFSET,
@@ -23,8 +25,6 @@ from tests.flows.support import (
     write_model,
     write_ome,
 )
-from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
-from segment_slide.unet.predict import whole_image_logits
 
 SHAPE, STEP_UM, BLOCK = (544, 288), (0.5, 0.25), 96
 REAL = DATA / "ome_zarr" / "tubhiswt4D_sub.zarr"

@@ -10,8 +10,8 @@ import typer
 import zarr
 
 from segment_slide.flows import cli
-from tests.flows.support import noise, run_here, run_installed, shards, write_array, write_group, write_model, write_ome
 from segment_slide.unet.checkpoint import open_checkpoint
+from tests.flows.support import noise, run_here, run_installed, shards, write_array, write_group, write_model, write_ome
 
 COMMANDS = [command.callback for command in cli.app.registered_commands]
 

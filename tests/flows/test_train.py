@@ -12,6 +12,10 @@ import pytest
 from segment_slide.flows.curves import smooth
 from segment_slide.flows.train import STATE_NAME, TrainRequest, train_network
 from segment_slide.pipeline.sample_set import SampleSet, create_sample_set
+from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
+from segment_slide.unet.errors import DivergedError
+from segment_slide.unet.train_settings import TrainSettings
+from segment_slide.unet.training_state import count_steps
 from tests.flows.support import (
     brake,
     can_mount,
@@ -25,10 +29,6 @@ from tests.flows.support import (
     write_ome,
 )
 from tests.unet.training_support import SMALL, TILE_PX, RoughSamples
-from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
-from segment_slide.unet.errors import DivergedError
-from segment_slide.unet.train_settings import TrainSettings
-from segment_slide.unet.training_state import count_steps
 
 QUICK = TrainSettings(steps=8, optimiser="adamw", learning_rate=1e-2, validate_every=4, save_every=2)
 ARGUMENTS = ["--base-channels", 4, "--optimiser", "adamw", "--learning-rate", 0.01, "--device", "cpu"]

@@ -10,8 +10,8 @@ from imageio.v3 import imwrite
 
 from segment_slide.pipeline.store import open_array
 from segment_slide.pipeline.training_set import read_training_set
-from tests.flows.support import run_here, run_installed, tree, write_array, write_ome
 from segment_slide.unet.weight_map import cut_ridges
+from tests.flows.support import run_here, run_installed, tree, write_array, write_ome
 
 SAMPLES = ["-n", 60, "--tile", 48, "--depth", 2, "--elastic-std", 3]
 TRAINING = [

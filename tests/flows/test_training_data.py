@@ -16,12 +16,12 @@ from segment_slide.flows.training_data import TrainingDataRequest, make_training
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.sample_set import read_sample_set
 from segment_slide.pipeline.stored_samples import StoredSamples
-from tests.flows.support import brake, tree
-from tests.pipeline.training_set_support import write_training_set
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.errors import GeometryError, TrainingDataError
 from segment_slide.unet.sample import IGNORE
+from tests.flows.support import brake, tree
+from tests.pipeline.training_set_support import write_training_set
 
 ROOT = Path(__file__).parents[2]
 GENTLE = AugmentSettings(elastic_std_px=2)

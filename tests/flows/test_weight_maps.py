@@ -26,9 +26,9 @@ from segment_slide.pipeline.annotation import AnnotationInput
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.training_set import check_complete, read_training_set
 from segment_slide.pipeline.weight_plan import WeightOptions
+from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
 from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
-from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
 
 NARROW = WeightSettings(sigma_px=2.0)
 ROOT = Path(__file__).parents[2]

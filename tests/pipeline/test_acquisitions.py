@@ -120,7 +120,9 @@ def test_hidden_folders_are_not_even_listed(tmp_path, monkeypatch):
     write_tiff(tmp_path / ".snapshot/old.tif")
     write_tiff(tmp_path / "b.tif")
     listed, scandir = [], os.scandir
-    monkeypatch.setattr(segment_slide.pipeline.watched_files.os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    monkeypatch.setattr(
+        segment_slide.pipeline.watched_files.os, "scandir", lambda path: listed.append(str(path)) or scandir(path)
+    )
     assert names(tmp_path) == ["b.tif"]
     assert [path.rstrip("/") for path in listed] == [str(tmp_path)]
 
@@ -212,7 +214,9 @@ def test_files_of_one_store_are_held_at_a_time(tmp_path, monkeypatch):
 
     make = segment_slide.pipeline.acquisitions._make
     monkeypatch.setattr(segment_slide.pipeline.acquisitions, "list_files", listed)
-    monkeypatch.setattr(segment_slide.pipeline.acquisitions, "_make", lambda *a, **k: made.append(a[1]) or make(*a, **k))
+    monkeypatch.setattr(
+        segment_slide.pipeline.acquisitions, "_make", lambda *a, **k: made.append(a[1]) or make(*a, **k)
+    )
     assert names(tmp_path) == ["a.zarr", "b/c.zarr", "b/e.tif", "d.zarr"]
     assert len(begun) == 4
     assert all(n_made >= n - 1 for n, (_, n_made) in enumerate(begun))

@@ -20,6 +20,7 @@ from segment_slide.pipeline.ranks import RowOrder, rank_row
 from segment_slide.pipeline.regrow import regrow_ridges
 from segment_slide.pipeline.split import split_touching
 from segment_slide.pipeline.weight_blocks import PixelGrid
+from segment_slide.unet.weight_map import cut_ridges
 from tests.pipeline.instances_support import (
     comb,
     label_blocks,
@@ -30,7 +31,6 @@ from tests.pipeline.instances_support import (
     spiral,
     whole_structure,
 )
-from segment_slide.unet.weight_map import cut_ridges
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
 BLOCKS_2D = ((16, 16), (8, 24), (7, 5), (31, 9), (3, 33), (1, 40), (40, 1), (13, 13), (20, 17), (40, 40), (64, 64))

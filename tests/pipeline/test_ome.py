@@ -14,7 +14,14 @@ import zarr
 
 from segment_slide.pipeline import ome
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ome import Level, Multiscale, label_attributes, multiscale_attributes, parse_multiscale, within
+from segment_slide.pipeline.ome import (
+    Level,
+    Multiscale,
+    label_attributes,
+    multiscale_attributes,
+    parse_multiscale,
+    within,
+)
 
 AXES = ["yx", "cyx", "zyx", "czyx", "tcyx", "tczyx"]
 UNITS = {"t": "second", "c": None, "z": "micrometer", "y": "micrometer", "x": "nanometer"}

@@ -28,13 +28,13 @@ from segment_slide.pipeline.training_data import (
     write_shard,
 )
 from segment_slide.pipeline.training_set import CLASSES
-from tests.flows.support import tree
-from tests.pipeline.training_set_support import write_training_set
 from segment_slide.unet.annotated import ArrayPixels
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import SampleSettings, draw_sample, plain_places
 from segment_slide.unet.sample import IGNORE
+from tests.flows.support import tree
+from tests.pipeline.training_set_support import write_training_set
 
 SETTINGS = SampleSettings((16, 16), 1, augment=AugmentSettings(elastic_std_px=2))
 VOLUME = SampleSettings((8, 8, 8), 1, augment=AugmentSettings(elastic_std_px=1))

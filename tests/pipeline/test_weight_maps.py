@@ -19,10 +19,10 @@ from segment_slide.pipeline.training_set import check_complete, create_training_
 from segment_slide.pipeline.weight_counts import count_classes, describe_set
 from segment_slide.pipeline.weight_maps import make_weights
 from segment_slide.pipeline.weight_plan import WeightOptions, is_counted, plan_weight_maps
-from tests.flows.support import shards, tree, write_array, write_ome
-from tests.unet.test_weight_map import draw_cells
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
+from tests.flows.support import shards, tree, write_array, write_ome
+from tests.unet.test_weight_map import draw_cells
 
 NARROW = WeightSettings(sigma_px=2.0)  # reach 13 px, so that small blocks will do
 

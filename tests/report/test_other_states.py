@@ -9,7 +9,14 @@ import pytest
 from segment_slide.pipeline import store
 from segment_slide.pipeline.instance_names import COUNT
 from segment_slide.pipeline.measure_plan import plan_measurement
-from segment_slide.pipeline.object_table import IDENTITY, Standing, find_objects, identify_group, identify_record, read_records
+from segment_slide.pipeline.object_table import (
+    IDENTITY,
+    Standing,
+    find_objects,
+    identify_group,
+    identify_record,
+    read_records,
+)
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report import make_report
 from tests.flows.support import run_here, write_segmentation

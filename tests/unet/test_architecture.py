@@ -190,5 +190,6 @@ def test_planning_does_not_import_torch():
         code = f"import sys, {modules}; sys.exit(int('torch' in sys.modules))"
         return bool(subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
-    assert not imports_torch("segment_slide.unet.geometry, segment_slide.unet.architecture, segment_slide.unet.errors, segment_slide.unet.checkpoint")
+    light = ("geometry", "architecture", "errors", "checkpoint")
+    assert not imports_torch(", ".join(f"segment_slide.unet.{name}" for name in light))
     assert imports_torch("segment_slide.unet.model")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unet.training_support import SMALL, training
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.model import UNet
 from segment_slide.unet.predict import Predictor, whole_image_logits
 from segment_slide.unet.train import build_model, train
+from tests.unet.training_support import SMALL, training
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,8 +11,6 @@ import psutil
 import pytest
 import torch
 
-from tests.processes import spawned_below
-from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import DivergedError, GeometryError, TrainingDataError
 from segment_slide.unet.predict import whole_image_logits
@@ -20,6 +18,8 @@ from segment_slide.unet.sample import IGNORE, Sample
 from segment_slide.unet.train import build_model, train
 from segment_slide.unet.train_settings import TrainSettings, sample_number, step_seed
 from segment_slide.unet.training_state import History, Validation, count_steps, load_state
+from tests.processes import spawned_below
+from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
 
 ROOT = Path(__file__).parents[2]
 
