@@ -50,7 +50,7 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     """Segment one slide in this process, by workers that have segmented a small one before; figures."""
     from memory import PeakWatch
 
-    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.cluster.kinds.local import local_client, plan_local
     from segment_slide.flows.prepare import SegmentRequest
     from segment_slide.flows.segment import segment_slide
     from segment_slide.pipeline.options import SegmentOptions

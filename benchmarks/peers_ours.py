@@ -49,7 +49,7 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     """What `segment-slide segment --workers 1` does, by a worker that has segmented a small image before."""
     from importlib import metadata
 
-    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.cluster.kinds.local import local_client, plan_local
     from segment_slide.flows.prepare import SegmentRequest
     from segment_slide.flows.segment import segment_slide
     from segment_slide.pipeline.options import SegmentOptions

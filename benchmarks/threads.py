@@ -22,7 +22,7 @@ import torch
 from memory import MiB, PeakWatch, make_image
 
 import segment_slide.flows.segment
-from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import ENVIRONMENT
 from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.segment import segment_slide

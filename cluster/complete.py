@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.local import plan_local
+from segment_slide.cluster.kinds.local import plan_local
 from segment_slide.cluster.spec import ClusterSpec
 
 
@@ -23,15 +23,15 @@ def complete_spec(spec: ClusterSpec) -> ClusterSpec:
     if spec.kind in ("slurm", "address") and spec.memory_bytes is not None:
         return spec
     if spec.kind == "slurm":
-        from segment_slide.cluster.slurm_site import complete_slurm
+        from segment_slide.cluster.kinds.slurm_site import complete_slurm
 
         return complete_slurm(spec)
     if spec.kind == "cuda":
-        from segment_slide.cluster.cuda import complete_cuda
+        from segment_slide.cluster.kinds.cuda import complete_cuda
 
         return complete_cuda(spec)
     if spec.kind == "address":
-        from segment_slide.cluster.address import complete_address
+        from segment_slide.cluster.kinds.address import complete_address
 
         return complete_address(spec)
     return _complete_local(spec)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.complete import complete_spec
-from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ def _limit_tasks(client: "Client", limit_s: float | None) -> contextlib.Abstract
 def _open_client(spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
     """The client of a complete description; what a kind needs is imported for that kind only."""
     if spec.kind == "slurm":
-        from segment_slide.cluster.slurm import slurm_client
+        from segment_slide.cluster.kinds.slurm import slurm_client
 
         return slurm_client(spec)
     if spec.kind == "cuda":
-        from segment_slide.cluster.cuda import cuda_client
+        from segment_slide.cluster.kinds.cuda import cuda_client
 
         return cuda_client(spec)
     if spec.kind == "address":
-        from segment_slide.cluster.address import address_client
+        from segment_slide.cluster.kinds.address import address_client
 
         return address_client(spec)
     return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1))

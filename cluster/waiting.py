@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.slurm_queue import describe_queue, list_jobs
+from segment_slide.cluster.kinds.slurm_queue import describe_queue, list_jobs
 from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def _make_folder(output: Path) -> None:
 
 
 def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
-    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.cluster.kinds.local import local_client, plan_local
     from segment_slide.pipeline.synthetic_store import count_pending, store_slide
 
     pending = count_pending(slide, str(path))

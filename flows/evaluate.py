@@ -164,7 +164,7 @@ def evaluate_locally(
     request: EvaluateRequest, workers: int | None = None, progress: Stages | None = None
 ) -> EvaluateReport:
     """`evaluate_request` on worker processes of this machine; here where one block is all there is."""
-    from segment_slide.cluster.local import local_client, plan_local
+    from segment_slide.cluster.kinds.local import local_client, plan_local
 
     cluster = plan_local(workers)
     if prepare(request)[-1] == 1:

@@ -94,7 +94,7 @@ def test_subpackages_have_init_files_that_import_nothing_heavy():
         ("unet", "import numpy, cluster.spec as spec", {"cluster"}),
         ("cluster", "def connect():\n    from unet.geometry import Geometry", {"unet"}),
         ("pipeline", "if TYPE_CHECKING:\n    from flows.cli import main", {"flows"}),
-        ("pipeline", "import importlib\nimportlib.import_module('cluster.local')", {"cluster"}),
+        ("pipeline", "import importlib\nimportlib.import_module('cluster.kinds.local')", {"cluster"}),
         ("pipeline", "__import__('flows')", {"flows"}),
         ("pipeline", "from unet import geometry\nfrom pipeline import grid\nfrom . import plan", set()),
         ("unet", "# import pipeline\ntext = 'import pipeline'\nimport pipelines", set()),

@@ -9,8 +9,8 @@ import pytest
 
 from segment_slide.cluster.complete import complete_spec
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.jobqueue import import_jobqueue
-from segment_slide.cluster.local import plan_local
+from segment_slide.cluster.kinds.jobqueue import import_jobqueue
+from segment_slide.cluster.kinds.local import plan_local
 from segment_slide.cluster.spec import ClusterSpec
 
 GiB = 1 << 30

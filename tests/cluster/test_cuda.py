@@ -7,9 +7,9 @@ import pytest
 
 from segment_slide.cluster.complete import complete_spec
 from segment_slide.cluster.connect import connect
-from segment_slide.cluster.cuda import visible_gpus
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.kinds.cuda import visible_gpus
 from segment_slide.cluster.spec import ClusterSpec
 
 

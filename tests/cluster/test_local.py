@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.local import LocalSpec, local_client, plan_local
+from segment_slide.cluster.kinds.local import LocalSpec, local_client, plan_local
 from tests.processes import spawned_below
 
 CORES = len(os.sched_getaffinity(0))

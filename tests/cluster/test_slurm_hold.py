@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.slurm_hold import HeldJobs
-from segment_slide.cluster.slurm_queue import QueuedJob
+from segment_slide.cluster.kinds.slurm_hold import HeldJobs
+from segment_slide.cluster.kinds.slurm_queue import QueuedJob
 
 
 class Job:
@@ -26,7 +26,7 @@ class Books:
         self.scheduler_info, self.scheduler = {"workers": {}}, SimpleNamespace(no_workers_timeout=None)
         self.queue: list[str] | None = []
         self.asked = 0
-        monkeypatch.setattr("segment_slide.cluster.slurm_hold.list_jobs", self.list_jobs)
+        monkeypatch.setattr("segment_slide.cluster.kinds.slurm_hold.list_jobs", self.list_jobs)
 
     def list_jobs(self, name):
         self.asked += 1

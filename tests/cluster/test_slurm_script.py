@@ -16,9 +16,9 @@ import pytest
 
 from segment_slide.cluster.complete import complete_spec
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.jobqueue import import_jobqueue
-from segment_slide.cluster.slurm import job_script, slurm_client
-from segment_slide.cluster.slurm_queue import QueuedJob, list_jobs
+from segment_slide.cluster.kinds.jobqueue import import_jobqueue
+from segment_slide.cluster.kinds.slurm import job_script, slurm_client
+from segment_slide.cluster.kinds.slurm_queue import QueuedJob, list_jobs
 from segment_slide.cluster.spec import ClusterSpec
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -98,7 +98,7 @@ def test_what_a_golden_script_exports_is_read_by_dask_as_the_settings_of_local_w
 
 def test_importing_jobqueue_leaves_ctrl_c_alone():
     code = (
-        "import signal; from segment_slide.cluster.jobqueue import import_jobqueue as i; "
+        "import signal; from segment_slide.cluster.kinds.jobqueue import import_jobqueue as i; "
         "before = signal.default_int_handler; "
         "signal.signal(signal.SIGINT, before); "  # a shell that starts us in the background has it ignored
     )
@@ -107,7 +107,7 @@ def test_importing_jobqueue_leaves_ctrl_c_alone():
 
 
 def test_jobqueue_can_be_imported_in_a_thread():
-    code = "import threading; from segment_slide.cluster.jobqueue import import_jobqueue as i; done = []; "
+    code = "import threading; from segment_slide.cluster.kinds.jobqueue import import_jobqueue as i; done = []; "
     code += "t = threading.Thread(target=lambda: done.append(i())); t.start(); t.join(); assert done"
     subprocess.run([sys.executable, "-c", code], check=True)
 

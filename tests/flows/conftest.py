@@ -12,7 +12,7 @@ import segment_slide.flows.instances
 import segment_slide.flows.segment
 import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
-from segment_slide.cluster.local import local_client, plan_local
+from segment_slide.cluster.kinds.local import local_client, plan_local
 from tests.flows.support import write_model
 
 

@@ -22,7 +22,7 @@ import zarr
 from scipy import ndimage
 
 import segment_slide.flows.instances
-from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.progress import QuietStages
 from segment_slide.pipeline import output, sizes
 from segment_slide.pipeline.regrow import regrow_ridges

@@ -14,7 +14,7 @@ import pytest
 import typer.testing
 
 import segment_slide.flows.measure
-from segment_slide.cluster.local import LocalSpec, local_client
+from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.cli_measure import commands
 from segment_slide.flows.measure import MeasureRequest, measure_objects
 from segment_slide.flows.progress import QuietStages

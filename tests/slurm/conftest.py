@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segment_slide.cluster.complete import complete_spec
-from segment_slide.cluster.slurm_queue import cancel_jobs, list_jobs
+from segment_slide.cluster.kinds.slurm_queue import cancel_jobs, list_jobs
 from segment_slide.cluster.spec import ClusterSpec
 from tests.slurm.support import HANGS_AFTER_S, all_jobs, wait_until
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segment_slide.cluster.slurm_queue import cancel_jobs
+from segment_slide.cluster.kinds.slurm_queue import cancel_jobs
 from tests.flows.support import noise, run_installed, tree, write_array, write_model
 from tests.slurm.support import all_jobs, segment_arguments, wait_until, write_cluster
 

@@ -8,7 +8,7 @@ from typing import Any
 from distributed.deploy.adaptive import Adaptive
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.slurm_queue import QueuedJob, describe_queue, list_jobs
+from segment_slide.cluster.kinds.slurm_queue import QueuedJob, describe_queue, list_jobs
 
 log = logging.getLogger(__name__)
 

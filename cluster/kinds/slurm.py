@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.kinds.slurm_queue import cancel_jobs, list_jobs
+from segment_slide.cluster.kinds.slurm_site import site_value
 from segment_slide.cluster.security import new_security, private_folder
 from segment_slide.cluster.settings import PRELOAD, SETTINGS, job_exports, quieten
-from segment_slide.cluster.slurm_queue import cancel_jobs, list_jobs
-from segment_slide.cluster.slurm_site import site_value
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.waiting import JobWatch, wait_for_workers
 
@@ -92,7 +92,7 @@ def job_script(spec: ClusterSpec, name: str, scheduler: str, security: "Security
     security : Security, optional
         With certificates in files.
     """
-    from segment_slide.cluster.slurm_job import WorkerJob
+    from segment_slide.cluster.kinds.slurm_job import WorkerJob
 
     protocol = None if security is None else "tls://"
     options = job_options(spec, name)
@@ -116,8 +116,8 @@ def slurm_client(spec: ClusterSpec) -> Iterator["Client"]:
     import dask
     from distributed import Client
 
-    from segment_slide.cluster.slurm_hold import HeldJobs
-    from segment_slide.cluster.slurm_job import JobCluster
+    from segment_slide.cluster.kinds.slurm_hold import HeldJobs
+    from segment_slide.cluster.kinds.slurm_job import JobCluster
 
     name = f"segment-slide-{secrets.token_hex(4)}"
     list_jobs(name)  # is there a SLURM at all?

@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed.core import Status
 
-from segment_slide.cluster.jobqueue import import_jobqueue
+from segment_slide.cluster.kinds.jobqueue import import_jobqueue
 
 _jobqueue = import_jobqueue()
 from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: E402, not before the line above

@@ -7,8 +7,8 @@ from typing import Any
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import FIELDS, WrongValueError
-from segment_slide.cluster.jobqueue import import_jobqueue
-from segment_slide.cluster.local import CORES_PER_WORKER
+from segment_slide.cluster.kinds.jobqueue import import_jobqueue
+from segment_slide.cluster.kinds.local import CORES_PER_WORKER
 from segment_slide.cluster.spec import ClusterSpec
 
 _HOME_FOLDER = "~/.segment-slide/slurm"
