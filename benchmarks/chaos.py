@@ -24,8 +24,8 @@ import psutil
 import torch
 import zarr
 
-from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.segment import segment_slide
+from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.errors import IncompleteError
 from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture

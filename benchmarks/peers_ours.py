@@ -50,8 +50,8 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     from importlib import metadata
 
     from segment_slide.cluster.kinds.local import local_client, plan_local
-    from segment_slide.flows.prepare import SegmentRequest
     from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.options import SegmentOptions
 
     options = SegmentOptions(precision=precision, tile=tile)

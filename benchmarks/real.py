@@ -25,9 +25,9 @@ from skimage import color, filters, measure, morphology, segmentation, transform
 
 from segment_slide.flows.ingest import ingest_image
 from segment_slide.flows.overlay import Panel, write_overlay
-from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.object_scores import score_objects
 from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.pixel_scores import score_pixels

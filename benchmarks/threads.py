@@ -24,8 +24,8 @@ from memory import MiB, PeakWatch, make_image
 import segment_slide.flows.segment
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import ENVIRONMENT
-from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.segment import segment_slide
+from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint

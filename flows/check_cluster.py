@@ -7,7 +7,7 @@ from typing import Any
 from segment_slide.cluster.connect import connect
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.where import checks_of, plan_cluster
+from segment_slide.flows.workers import checks_of, plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.image import describe_image
@@ -20,7 +20,7 @@ class CheckRequest:
     Parameters
     ----------
     cluster : str
-        See `flows.where.plan_cluster`.
+        See `flows.workers.plan_cluster`.
     workers : int, optional
         Processes, or jobs.
     input, output, model : str, optional

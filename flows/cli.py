@@ -118,11 +118,11 @@ def segment(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
+    from segment_slide.flows.instances_request import InstancesRequest
     from segment_slide.flows.measure import MeasureRequest
-    from segment_slide.flows.prepare import SegmentRequest
-    from segment_slide.flows.prepare_objects import InstancesRequest
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.flows.sharing import sharing_workers
 
     where: dict[str, Any] = {"workers": workers, "cluster": cluster, "block_time_limit_s": block_time_limit}
@@ -168,7 +168,7 @@ def plan(
     device: Device = "auto",
 ) -> None:
     """Say what segmenting an image would take: blocks, files, memory per worker, operations. Changes nothing."""
-    from segment_slide.flows.prepare import SegmentRequest, plan_request
+    from segment_slide.flows.segment_request import SegmentRequest, plan_request
 
     request = SegmentRequest(
         input=input,

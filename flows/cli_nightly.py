@@ -57,8 +57,8 @@ def segment_new(
     from segment_slide.flows.new_acquisitions import segment_new
     from segment_slide.flows.night_report import NightReport
     from segment_slide.flows.plan_night import Decision, NightRequest, plan_night
-    from segment_slide.flows.prepare import SegmentRequest
     from segment_slide.flows.progress import RichStages
+    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.flows.sharing import sharing_workers
     from segment_slide.flows.show_night import show_begin, show_decisions, show_failure, show_night
     from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide

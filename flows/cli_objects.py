@@ -9,7 +9,7 @@ from rich.console import Console
 from segment_slide.flows.cli_values import BlockTimeLimit, Cluster
 
 if TYPE_CHECKING:
-    from segment_slide.flows.prepare_objects import InstancesRequest
+    from segment_slide.flows.instances_request import InstancesRequest
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -75,7 +75,7 @@ def instances(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from segment_slide.flows.prepare_objects import InstancesRequest
+    from segment_slide.flows.instances_request import InstancesRequest
     from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 
     request = InstancesRequest(

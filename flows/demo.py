@@ -127,8 +127,8 @@ def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
 def _segment(
     slide: Path, checkpoint: "Checkpoint", output: Path, settings: DemoSettings, console: Console
 ) -> "SegmentReport":
-    from segment_slide.flows.prepare import SegmentRequest
     from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.options import SegmentOptions
 
     request = SegmentRequest(
@@ -144,8 +144,8 @@ def _segment(
 def _count(segmentation: Path, console: Console) -> "MeasureReport":
     """Number the cells and measure them."""
     from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.instances_request import InstancesRequest
     from segment_slide.flows.measure import MeasureRequest, measure_objects
-    from segment_slide.flows.prepare_objects import InstancesRequest
     from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 
     options = InstanceOptions(min_size=ObjectSize(_SMALLEST_CELL_UM2, "um2"))

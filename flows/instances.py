@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from segment_slide.flows.prepare_objects import InstancesRequest, PreparedInstances, prepare
+from segment_slide.flows.instances_request import InstancesRequest, PreparedInstances, prepare
 from segment_slide.flows.progress import QuietStages, Stages, timed
-from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import instance_names, instance_output, instances, output, store
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.image import describe_image

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages, timed
-from segment_slide.flows.where import checks_of, open_cluster, plan_cluster
+from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.grid import Index
 from segment_slide.pipeline.lock import hold
@@ -40,7 +40,7 @@ class MeasureRequest:
     workers : int, optional
         Worker processes on this machine, or jobs.
     cluster : str
-        Where to work: see `flows.where.plan_cluster`.
+        Where to work: see `flows.workers.plan_cluster`.
     block_time_limit_s : int, optional
         After which a worker that is busy with one task is ended.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from segment_slide.flows.slide import SlideRequest
-from segment_slide.flows.where import plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
 from segment_slide.pipeline.errors import InputError, OutputError

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.prepare import Prepared, SegmentRequest, prepare
 from segment_slide.flows.progress import QuietStages, Stages, ignore, timed
-from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.flows.segment_request import Prepared, SegmentRequest, prepare
+from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import output, statistics, store
 from segment_slide.pipeline.background import background_blocks
 from segment_slide.pipeline.block import BlockJob

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from segment_slide.flows.ingest import IngestReport, ingest_image
 from segment_slide.flows.instances import InstancesReport, label_objects
+from segment_slide.flows.instances_request import InstancesRequest
 from segment_slide.flows.measure import MeasureReport, MeasureRequest, measure_objects
-from segment_slide.flows.prepare import SegmentRequest, prepare
-from segment_slide.flows.prepare_objects import InstancesRequest
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.report import try_report
 from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.segment_request import SegmentRequest, prepare
 from segment_slide.flows.sharing import sharing_workers
-from segment_slide.flows.where import plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest import IngestOptions, plan_ingest

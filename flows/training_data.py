@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from segment_slide.flows.progress import QuietStages, Stages, ignore
 from segment_slide.flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
-from segment_slide.flows.where import checks_of, open_cluster
+from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.contact_sheet import write_contact_sheet
 from segment_slide.pipeline.errors import OutputError

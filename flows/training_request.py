@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import format_bytes
-from segment_slide.flows.where import plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.record import code_version
@@ -55,7 +55,7 @@ class TrainingDataRequest:
     workers : int, optional
         Worker processes on this machine, or jobs.
     cluster : str
-        Where to work: see `flows.where.plan_cluster`.
+        Where to work: see `flows.workers.plan_cluster`.
     block_time_limit_s : int, optional
         After which a worker that is busy with one task is ended.
     """

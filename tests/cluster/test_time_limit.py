@@ -20,7 +20,7 @@ from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.settings import SETTINGS
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.time_limit import TimeLimit, describe_threads, limit_tasks
-from segment_slide.flows.where import plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from tests.flows.support import (
     descendants,
     finish,

@@ -12,8 +12,8 @@ import numpy as np
 import tifffile
 
 from segment_slide.flows.plan_night import Decision, NightRequest
-from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.segment import SegmentReport
+from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideReport, SlideRequest
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.night_notes import DONE_FILE

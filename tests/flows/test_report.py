@@ -10,8 +10,8 @@ import pytest
 
 import segment_slide.flows.report
 import segment_slide.flows.slide
-from segment_slide.flows.prepare import SegmentRequest
 from segment_slide.flows.report import try_report
+from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, OutputError

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segment_slide.flows.prepare import SegmentRequest, prepare
+from segment_slide.flows.segment_request import SegmentRequest, prepare
 from segment_slide.pipeline import output
 from segment_slide.pipeline.options import SegmentOptions
 from tests.flows.support import (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.where import plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import instance_names, instance_output, store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.hole_blocks import HolesJob, complement
@@ -35,7 +35,7 @@ class InstancesRequest:
     workers : int, optional
         Worker processes on this machine, or jobs.
     cluster : str
-        Where to work: see `flows.where.plan_cluster`.
+        Where to work: see `flows.workers.plan_cluster`.
     in_place : bool
         Write into an input that this package did not make.
     block_time_limit_s : int, optional

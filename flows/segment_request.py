@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.where import is_elsewhere, plan_cluster
+from segment_slide.flows.workers import is_elsewhere, plan_cluster
 from segment_slide.pipeline import output, store
 from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
@@ -41,7 +41,7 @@ class SegmentRequest:
     workers : int, optional
         Worker processes on this machine, or jobs.
     cluster : str
-        Where to work: see `flows.where.plan_cluster`.
+        Where to work: see `flows.workers.plan_cluster`.
     in_place : bool
         Write into the input's own ``labels/`` group.
     input_repaired : bool
