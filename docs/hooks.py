@@ -26,7 +26,7 @@ def walk_commands() -> Iterator[tuple[str, Any]]:
     """Every command with its full name, as "segment-slide cluster check", in the order of the help."""
     from typer.main import get_command
 
-    from segment_slide.flows.cli import app
+    from segment_slide.flows.commands.main import app
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         below = getattr(command, "commands", None)

@@ -93,12 +93,12 @@ def test_subpackages_have_init_files_that_import_nothing_heavy():
         ("unet", "import pipeline", {"pipeline"}),
         ("unet", "import numpy, cluster.spec as spec", {"cluster"}),
         ("cluster", "def connect():\n    from unet.geometry import Geometry", {"unet"}),
-        ("pipeline", "if TYPE_CHECKING:\n    from flows.cli import main", {"flows"}),
+        ("pipeline", "if TYPE_CHECKING:\n    from flows.commands.main import main", {"flows"}),
         ("pipeline", "import importlib\nimportlib.import_module('cluster.kinds.local')", {"cluster"}),
         ("pipeline", "__import__('flows')", {"flows"}),
         ("pipeline", "from unet import geometry\nfrom pipeline import grid\nfrom . import plan", set()),
         ("unet", "# import pipeline\ntext = 'import pipeline'\nimport pipelines", set()),
-        ("flows", "import cluster, pipeline, unet, flows.cli", set()),
+        ("flows", "import cluster, pipeline, unet, flows.commands.main", set()),
     ],
 )
 def test_the_check_of_imports_sees_every_form_of_import_and_nothing_else(package, source, expected):

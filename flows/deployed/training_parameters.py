@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segment_slide.flows.cli_values import numbers, sizes
+from segment_slide.flows.commands.options import numbers, sizes
 from segment_slide.flows.deployed.parameters import Parameters
 from segment_slide.pipeline.annotation import AnnotationInput
 from segment_slide.pipeline.weight_plan import WeightOptions

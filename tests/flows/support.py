@@ -167,8 +167,6 @@ class Outcome:
 
 def run_here(*arguments: object) -> Outcome:
     """Run a command in this process: what ``segment-slide ARGUMENTS`` does, without starting Python again."""
-    from segment_slide.flows import cli
-
     out, err = io.StringIO(), io.StringIO()
     before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = ["segment-slide", *map(str, arguments)]

@@ -15,7 +15,7 @@ import typer.testing
 
 import segment_slide.flows.measure
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
-from segment_slide.flows.cli_measure import commands
+from segment_slide.flows.commands.measure import commands
 from segment_slide.flows.measure import MeasureRequest, measure_objects
 from segment_slide.flows.progress import QuietStages
 from segment_slide.pipeline import store

@@ -9,11 +9,11 @@ import pytest
 import typer
 import zarr
 
-from segment_slide.flows import cli
+from segment_slide.flows.commands import main
 from segment_slide.unet.checkpoint import open_checkpoint
 from tests.flows.support import noise, run_here, run_installed, shards, write_array, write_group, write_model, write_ome
 
-COMMANDS = [command.callback for command in cli.app.registered_commands]
+COMMANDS = [command.callback for command in main.app.registered_commands]
 
 
 @pytest.fixture(autouse=True)
@@ -243,5 +243,5 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     outcome = run_installed("--help", PYTHONPROFILEIMPORTTIME="1")
     assert outcome.exit_code == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in outcome.err.splitlines() if line.startswith("import time:")}
-    assert "segment_slide.flows.cli" in imported
+    assert "segment_slide.flows.commands.main" in imported
     assert not imported & {"torch", "distributed", "dask.array", "scipy", "skimage", "prefect", "ome_zarr"}

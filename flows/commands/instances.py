@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from segment_slide.flows.cli_values import BlockTimeLimit, Cluster
+from segment_slide.flows.commands.options import BlockTimeLimit, Cluster
 
 if TYPE_CHECKING:
     from segment_slide.flows.instances_request import InstancesRequest

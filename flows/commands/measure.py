@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from segment_slide.flows.cli_values import BlockTimeLimit, Cluster
+from segment_slide.flows.commands.options import BlockTimeLimit, Cluster
 from segment_slide.pipeline.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,17 +15,25 @@ from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.flows import (
-    cli_cluster,
-    cli_evaluate,
-    cli_measure,
-    cli_nightly,
-    cli_objects,
-    cli_report,
-    cli_training,
-    cli_view,
+from segment_slide.flows.commands import (
+    cluster as cli_cluster,
 )
-from segment_slide.flows.cli_values import BlockTimeLimit, Cluster, split
+from segment_slide.flows.commands import (
+    evaluate,
+    segment_new,
+    training,
+    view,
+)
+from segment_slide.flows.commands import (
+    instances as cli_objects,
+)
+from segment_slide.flows.commands import (
+    measure as cli_measure,
+)
+from segment_slide.flows.commands import (
+    report as cli_report,
+)
+from segment_slide.flows.commands.options import BlockTimeLimit, Cluster, split
 from segment_slide.flows.ranges import parse_ranges
 from segment_slide.flows.show import show_info, show_ingest, show_plan, show_report
 from segment_slide.pipeline.errors import IncompleteError, PipelineError
@@ -247,10 +255,10 @@ def demo(
 app.add_typer(cli_objects.commands)
 app.add_typer(cli_measure.commands)
 app.add_typer(cli_report.commands)
-app.add_typer(cli_view.commands)
-app.add_typer(cli_nightly.commands)
-app.add_typer(cli_training.commands)
-app.add_typer(cli_evaluate.commands)
+app.add_typer(view.commands)
+app.add_typer(segment_new.commands)
+app.add_typer(training.commands)
+app.add_typer(evaluate.commands)
 app.add_typer(cli_cluster.commands, name="cluster")
 
 
