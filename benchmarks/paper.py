@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from paper_data import EXPERIMENTS, Experiment, Frame
 
-from segment_slide.flows.overlay import Panel, write_overlay
+from segment_slide.flows.demo.overlay import Panel, write_overlay
 from segment_slide.unet.annotated import ArrayPixels
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.array_samples import ArraySamples

@@ -23,8 +23,8 @@ from rich.table import Table
 from scipy import ndimage
 from skimage import color, filters, measure, morphology, segmentation, transform
 
+from segment_slide.flows.demo.overlay import Panel, write_overlay
 from segment_slide.flows.ingest import ingest_image
-from segment_slide.flows.overlay import Panel, write_overlay
 from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.segment import SegmentReport, segment_slide
 from segment_slide.flows.segment_request import SegmentRequest

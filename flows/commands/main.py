@@ -247,7 +247,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the demo's files.")] = Path("demo-output"),
 ) -> None:
     """Draw a synthetic slide, train a small network on a few patches, segment the slide, and score it."""
-    from segment_slide.flows.demo import run_demo
+    from segment_slide.flows.demo.run import run_demo
 
     run_demo(output)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segment_slide.flows.demo_network import DemoSettings, make_network
+from segment_slide.flows.demo.network import DemoSettings, make_network
 from segment_slide.flows.progress import RichStages, format_rate, format_seconds
 from segment_slide.flows.show import show_how_to_look
 from segment_slide.pipeline.errors import OutputError
@@ -189,7 +189,7 @@ def densest(truth: np.ndarray, size_px: int) -> tuple[int, int]:
 
 def _show(path: Path, slide: Path, truth: np.ndarray, predicted: np.ndarray, caption: str) -> None:
     """Overview, and the densest place with contours."""
-    from segment_slide.flows.overlay import Panel, write_overlay
+    from segment_slide.flows.demo.overlay import Panel, write_overlay
     from segment_slide.pipeline.image import describe_image
 
     top, left = densest(truth, _ZOOM_PX)
