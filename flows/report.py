@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from segment_slide.flows.night_errors import is_cancellation
+from segment_slide.flows.nights.errors import is_cancellation
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.report import write_report
 from segment_slide.pipeline.report_target import discard, report_path

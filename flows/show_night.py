@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-from segment_slide.flows.plan_night import Decision
+from segment_slide.flows.nights.plan import Decision
+from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_bytes, format_seconds
 
 _COLOURS = {

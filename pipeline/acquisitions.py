@@ -1,7 +1,7 @@
 """What lies in a watched folder: acquisitions, whether they are complete, and what tells one from a changed one.
 
 A folder is read as a flat list of files, here or in an object store, and the list is cut into acquisitions by one
-function; nothing is opened but directories. Whoever decides what to do with them is `flows.plan_night`.
+function; nothing is opened but directories. Whoever decides what to do with them is `flows.nights.plan`.
 """
 
 import fnmatch

@@ -54,9 +54,9 @@ def segment_new(
     Run it as often as you like: the outputs say what is done, what failed too often is set aside, and what was
     interrupted goes on. Exit code 3 if an acquisition failed, or needs a decision that no night before asked for.
     """
-    from segment_slide.flows.new_acquisitions import segment_new
-    from segment_slide.flows.night_report import NightReport
-    from segment_slide.flows.plan_night import Decision, NightRequest, plan_night
+    from segment_slide.flows.nights.plan import Decision, NightRequest, plan_night
+    from segment_slide.flows.nights.report import NightReport
+    from segment_slide.flows.nights.run import segment_new
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.flows.sharing import sharing_workers

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from segment_slide.flows.deployed.reports import artifact_key, at_best, code, plain
-from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-from segment_slide.flows.plan_night import UNDECIDED, Action, Decision
+from segment_slide.flows.nights.plan import UNDECIDED, Action, Decision
+from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_bytes, format_seconds
 
 _NAMES, _ROWS, _REASON_LETTERS = 5, 100, 500  # a page is for people; everything is in the table

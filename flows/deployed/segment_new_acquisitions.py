@@ -27,10 +27,10 @@ from segment_slide.flows.deployed.parameters import (
     WatchParameters,
 )
 from segment_slide.flows.deployed.segment_slide import make_request, segment_slide
-from segment_slide.flows.new_acquisitions import segment_new
-from segment_slide.flows.night_errors import causes
-from segment_slide.flows.night_report import NightReport, NightRow
-from segment_slide.flows.plan_night import Decision, NightRequest, plan_night
+from segment_slide.flows.nights.errors import causes
+from segment_slide.flows.nights.plan import Decision, NightRequest, plan_night
+from segment_slide.flows.nights.report import NightReport, NightRow
+from segment_slide.flows.nights.run import segment_new
 from segment_slide.flows.sharing import sharing_workers
 from segment_slide.flows.slide import SlideReport, SlideRequest
 from segment_slide.pipeline.errors import PipelineError

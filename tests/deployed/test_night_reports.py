@@ -12,8 +12,8 @@ import segment_slide.flows.deployed.segment_new_acquisitions as night
 from segment_slide.flows.deployed.night_reports import describe_night, summarise
 from segment_slide.flows.deployed.parameters import ConversionParameters, SegmentParameters, WatchParameters
 from segment_slide.flows.deployed.segment_new_acquisitions import is_outage
-from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-from segment_slide.flows.plan_night import Action
+from segment_slide.flows.nights.plan import Action
+from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.pipeline.errors import IncompleteError, InputError
 from tests.flows.night_support import write_zarr
 

@@ -33,7 +33,7 @@ from segment_slide.flows.deployed.training_parameters import (
     TrainingParameters,
     WeightParameters,
 )
-from segment_slide.flows.plan_night import NightRequest
+from segment_slide.flows.nights.plan import NightRequest
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideRequest
 from segment_slide.flows.training_request import TrainingDataRequest

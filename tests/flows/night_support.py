@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from segment_slide.flows.plan_night import Decision, NightRequest
+from segment_slide.flows.nights.plan import Decision, NightRequest
 from segment_slide.flows.segment import SegmentReport
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideReport, SlideRequest

@@ -16,9 +16,9 @@ import pytest
 
 import segment_slide.flows.measure
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.flows.new_acquisitions import segment_new
-from segment_slide.flows.night_report import NightReport, Outcome
-from segment_slide.flows.plan_night import Action, plan_night, slide_request
+from segment_slide.flows.nights.plan import Action, plan_night, slide_request
+from segment_slide.flows.nights.report import NightReport, Outcome
+from segment_slide.flows.nights.run import segment_new
 from segment_slide.pipeline.errors import (
     IncompleteError,
     InputError,

@@ -194,8 +194,8 @@ def test_a_report_that_takes_too_long_costs_the_page_alone(monkeypatch, hours):
 
 def test_the_morning_page_names_the_report_of_each_slide():
     from segment_slide.flows.deployed.night_reports import describe_night
-    from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-    from segment_slide.flows.plan_night import Action
+    from segment_slide.flows.nights.plan import Action
+    from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 
     row = NightRow(
         "a.svs", Action.SEGMENT, Outcome.SEGMENTED, "new", 12.0, 5, 1_000_000, "/out/a.ome.zarr", "/out/a.report.html"

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from segment_slide.flows.night_errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
-from segment_slide.flows.night_report import NightReport, NightRow, Outcome
-from segment_slide.flows.plan_night import (
+from segment_slide.flows.nights.errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
+from segment_slide.flows.nights.plan import (
     Action,
     Decision,
     NightRequest,
@@ -24,6 +23,7 @@ from segment_slide.flows.plan_night import (
     parts_missing,
     slide_request,
 )
+from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
 from segment_slide.pipeline import night_notes, night_outputs, store
 from segment_slide.pipeline.acquisitions import read_again

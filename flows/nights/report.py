@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from segment_slide.flows.plan_night import Action
+from segment_slide.flows.nights.plan import Action
 
 
 class Outcome(StrEnum):
