@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.flows.progress import format_rate, format_seconds
-from segment_slide.flows.show import show_how_to_look
+from segment_slide.flows.show.info import show_how_to_look
 
 if TYPE_CHECKING:
     from segment_slide.flows.instances import InstancesReport

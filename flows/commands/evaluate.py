@@ -51,7 +51,7 @@ def evaluate(
     """Score a segmentation against the truth: IoU, Dice, SEG, F1, Rand, warping error."""
     from segment_slide.flows.evaluate import EvaluateRequest, as_kind, evaluate_locally
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_scores import show_scores, write_csv, write_json
+    from segment_slide.flows.show.scores import show_scores, write_csv, write_json
     from segment_slide.pipeline.evaluate import EvaluateOptions
     from segment_slide.pipeline.object_scores import IOU_THRESHOLDS
 

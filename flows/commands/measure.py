@@ -58,7 +58,7 @@ def measure_all(request: "MeasureRequest") -> None:
     """Measure the objects, and sum them up."""
     from segment_slide.flows.measure import measure_objects
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_measure import show_measure
+    from segment_slide.flows.show.objects import show_measure
     from segment_slide.pipeline.report_commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))

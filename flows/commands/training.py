@@ -64,7 +64,7 @@ def weight_maps(
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_training import show_weight_maps
+    from segment_slide.flows.show.training import show_weight_maps
     from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
     from segment_slide.pipeline.annotation import AnnotationInput
     from segment_slide.pipeline.weight_plan import WeightOptions
@@ -135,7 +135,7 @@ def training_data(
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_training import show_training_data
+    from segment_slide.flows.show.training import show_training_data
     from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
     from segment_slide.unet.augment import AugmentSettings
     from segment_slide.unet.checkpoint import Normalisation
@@ -197,7 +197,7 @@ def train(
     Interrupted or killed? Run the same command again: it goes on where it stopped, to the same weights.
     """
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_training import show_train
+    from segment_slide.flows.show.training import show_train
     from segment_slide.flows.train import TrainRequest, train_network
     from segment_slide.unet.train_settings import TrainSettings
 

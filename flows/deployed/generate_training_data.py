@@ -15,7 +15,7 @@ from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKER
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
-from segment_slide.flows.show_training import training_data_rows
+from segment_slide.flows.show.training import training_data_rows
 from segment_slide.flows.training_data import TrainingDataReport, make_training_data
 from segment_slide.flows.training_request import TrainingDataRequest, prepare_samples
 from segment_slide.unet.checkpoint import Normalisation

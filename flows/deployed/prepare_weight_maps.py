@@ -22,7 +22,7 @@ from segment_slide.flows.deployed.training_parameters import (
     Paths,
     WeightParameters,
 )
-from segment_slide.flows.show_training import weight_maps_rows
+from segment_slide.flows.show.training import weight_maps_rows
 from segment_slide.flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
 
 

@@ -18,7 +18,7 @@ from segment_slide.flows.deployed.parameters import STAGE_HOURS, Count, Hours, T
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
-from segment_slide.flows.show_training import train_rows
+from segment_slide.flows.show.training import train_rows
 from segment_slide.flows.train import PICTURE_NAME, TrainReport, TrainRequest, train_network
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 import segment_slide.flows.evaluate
 from segment_slide.flows.evaluate import EvaluateRequest, evaluate_request
 from segment_slide.flows.progress import RichStages
-from segment_slide.flows.show_scores import score_rows, show_scores, write_csv, write_json
+from segment_slide.flows.show.scores import score_rows, show_scores, write_csv, write_json
 from segment_slide.pipeline.contingency import count_pairs
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.evaluate import EvaluateOptions

@@ -119,7 +119,7 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
-    from segment_slide.flows.show_training import show_training_info
+    from segment_slide.flows.show.training import show_training_info
     from segment_slide.pipeline.image import describe_image
     from segment_slide.pipeline.record import ATTRIBUTE
     from segment_slide.pipeline.store import is_remote, read_attributes, resolve_location
