@@ -152,7 +152,7 @@ def compare_tiles(report: Report, runs: dict[tuple[str, int], dict[str, float]],
 
 def choose_default(base: int) -> dict[str, int]:
     """Tile of whom does not choose, by precision."""
-    from segment_slide.pipeline.sizes import choose_tile
+    from segment_slide.pipeline.blocks.sizes import choose_tile
     from segment_slide.unet.architecture import Architecture
 
     sizes = {"float32": 4, "bfloat16": 2}

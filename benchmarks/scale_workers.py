@@ -21,7 +21,7 @@ from distributed import Worker, get_worker
 import segment_slide.pipeline.segment
 from segment_slide.cluster.settings import SETTINGS, quieten
 from segment_slide.pipeline.block import BlockJob, BlockReport
-from segment_slide.pipeline.grid import Box, Index
+from segment_slide.pipeline.blocks.grid import Box, Index
 from segment_slide.pipeline.source import ImageSource
 
 # As on a GPU: one forward pass at a time on a worker, and a second thread that reads and cuts meanwhile.

@@ -31,10 +31,10 @@ from common import Report, make_parser, take_turns
 from storage_child import BLOCK, CODECS, boxes
 from storage_pixels import make_pixels
 
+from segment_slide.pipeline.blocks.sizes import level_shapes
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.ingest import plan_ingest, run_ingest
 from segment_slide.pipeline.readers import open_reader
-from segment_slide.pipeline.sizes import level_shapes
 from segment_slide.unet.geometry import Geometry
 
 ZARRS = Path(__file__).parents[1] / ".bench-venv/bin/python"

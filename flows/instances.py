@@ -10,12 +10,12 @@ from segment_slide.flows.instances_request import InstancesRequest, PreparedInst
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import instance_names, instance_output, instances, output, store
+from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.object_blocks import ObjectsJob
 from segment_slide.pipeline.pyramid import build_pyramid
-from segment_slide.pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -8,7 +8,8 @@ from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline import store
-from segment_slide.pipeline.grid import Index
+from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.measure import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measure_finish import name_objects, page_path, write_summary
@@ -17,7 +18,6 @@ from segment_slide.pipeline.measure_plan import DEFAULT_ROWS, MeasurePlan, begin
 from segment_slide.pipeline.measure_summary import SizeCounts, Summary
 from segment_slide.pipeline.measure_table import stored_parts
 from segment_slide.pipeline.object_table import TABLES
-from segment_slide.pipeline.tasks import keeping_what_is_done
 
 if TYPE_CHECKING:
     from distributed import Client

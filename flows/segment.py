@@ -12,8 +12,8 @@ from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import output, statistics, store
 from segment_slide.pipeline.background import background_blocks
 from segment_slide.pipeline.block import BlockJob
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
-from segment_slide.pipeline.grid import Index
 from segment_slide.pipeline.plan import SegmentPlan
 from segment_slide.pipeline.pyramid import Method, build_pyramid
 from segment_slide.pipeline.record import read_record, update_record

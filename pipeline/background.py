@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index, ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import BlockGrid, Index, ceil_divide
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.source import ImageSource
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.grid import Box
 from segment_slide.pipeline.ome import AXIS_ORDER
 from segment_slide.pipeline.readers import ImageInfo, SegmentCache
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import open_array, write_box
 

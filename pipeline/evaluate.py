@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.contingency import Areas, Contingency, as_ids, count_pairs, merge_areas, merge_tables
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.label_pair import LabelPair, Part, read_part
@@ -25,7 +26,6 @@ from segment_slide.pipeline.membrane_scores import MembraneScores, best_scores, 
 from segment_slide.pipeline.object_scores import TOUCHING_PX, as_areas, find_touching
 from segment_slide.pipeline.pixel_scores import IGNORE, Confusion, count_confusion
 from segment_slide.pipeline.rand_scores import label_components
-from segment_slide.pipeline.tasks import run_tasks
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -18,8 +18,8 @@ from segment_slide.pipeline.block_objects import (
     save_block,
     shared_faces,
 )
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.components import Components, label_components
-from segment_slide.pipeline.grid import Index
 from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.merge import JoinJob
 from segment_slide.unet.compiled import compiled

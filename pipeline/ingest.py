@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.errors import (
     InputError,
     OutputError,
@@ -22,7 +23,6 @@ from segment_slide.pipeline.errors import (
     PipelineError,
     UnreadableChunkError,
 )
-from segment_slide.pipeline.grid import Index, ceil_divide
 from segment_slide.pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.output import exclusive

@@ -7,16 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from segment_slide.pipeline.calibration import calibrate_um
-from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.grid import BlockGrid
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.plan import PROCESS_BYTES
-from segment_slide.pipeline.record import code_version
-from segment_slide.pipeline.sizes import (
+from segment_slide.pipeline.blocks.grid import BlockGrid
+from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_BLOCK,
     DEFAULT_CHUNK,
     MiB,
@@ -25,6 +17,14 @@ from segment_slide.pipeline.sizes import (
     largest_divisor,
     level_shapes,
 )
+from segment_slide.pipeline.calibration import calibrate_um
+from segment_slide.pipeline.errors import InputError, PlanError
+from segment_slide.pipeline.fingerprint import fingerprint
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.plan import PROCESS_BYTES
+from segment_slide.pipeline.record import code_version
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.pipeline.weight_blocks import PixelGrid

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.components import find_root, unite
-from segment_slide.pipeline.grid import Index
 from segment_slide.unet.compiled import compiled
 
 Face = tuple[int, int]  # axis, side: 0 where the axis begins, 1 where it ends

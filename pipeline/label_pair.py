@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import Box
 from segment_slide.pipeline.mask_files import Source
 from segment_slide.pipeline.source import ImageSource
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import Box
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.readers import ImageInfo, list_files, open_reader
 from segment_slide.pipeline.source import ImageSource, select_source

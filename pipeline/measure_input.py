@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segment_slide.pipeline import store
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.errors import NotFiniteError, UnreadableChunkError
-from segment_slide.pipeline.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.measure_block import REACH, BlockPixels
 from segment_slide.pipeline.measure_columns import TableSpec, channel_columns

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline import store
+from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.pipeline.blocks.sizes import GiB
 from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.grid import ceil_divide
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.measure_input import MeasureInput
 from segment_slide.pipeline.measure_merge import IdRange
 from segment_slide.pipeline.object_table import IDENTITY, TABLES, identify_group, read_records, table_path
 from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
-from segment_slide.pipeline.sizes import GiB
 from segment_slide.pipeline.work import WorkFolder
 
 DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.block_objects import Columns, FaceObjects, load_faces
-from segment_slide.pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.joining import flatten, previous_offsets, touching_pairs, unite_pairs
 from segment_slide.pipeline.work import WorkFolder
 

@@ -14,9 +14,9 @@ from segment_slide.pipeline.block_objects import (
     save_block,
     shared_faces,
 )
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index, ceil_divide
 from segment_slide.pipeline.components import Components, label_components, number_pieces
 from segment_slide.pipeline.errors import UnreadableChunkError
-from segment_slide.pipeline.grid import BlockGrid, Box, Index, ceil_divide
 from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.merge import JoinJob
 from segment_slide.pipeline.ranks import number_objects, rank_row

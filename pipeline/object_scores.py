@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 from scipy import ndimage
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.contingency import Areas, Contingency, count_common, count_pairs
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import Box
 
 IOU_THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))  # Data Science Bowl 2018
 TOUCHING_PX = 2  # a ridge of one pixel parts touching objects

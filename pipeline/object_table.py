@@ -19,9 +19,9 @@ from enum import StrEnum
 from typing import Any
 
 from segment_slide.pipeline import store
+from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.grid import ceil_divide
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import COUNT, instance_group, instances_name
 from segment_slide.pipeline.measure_table import stored_parts

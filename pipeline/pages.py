@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.grid import Box
 from segment_slide.pipeline.ome import AXIS_ORDER
 from segment_slide.pipeline.readers import ImageInfo, Reader, SegmentCache, open_file, plausible_pixel_size
 

@@ -7,10 +7,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.grid import BlockGrid, ceil_divide
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.sizes import (
+from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
+from segment_slide.pipeline.blocks.sizes import (
     BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
     SCHEDULING_S,
@@ -26,6 +24,8 @@ from segment_slide.pipeline.sizes import (
     level_shapes,
     window_bytes,
 )
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.unet.architecture import Architecture

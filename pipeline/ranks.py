@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.block_objects import FaceObjects, count_before
-from segment_slide.pipeline.grid import BlockGrid, Index
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box, ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import Box, ceil_divide
 from segment_slide.pipeline.store import is_zarr
 
 PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for

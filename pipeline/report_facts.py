@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from segment_slide.pipeline import store
+from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.grid import ceil_divide
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import COUNT, instances_name
 from segment_slide.pipeline.instance_output import missing_shards

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segment_slide.pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
+from segment_slide.pipeline.blocks.grid import Box, Index, Window
+from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
-from segment_slide.pipeline.grid import Box, Index, Window
 from segment_slide.pipeline.source import ImageSource
-from segment_slide.pipeline.tasks import run_tasks
-from segment_slide.pipeline.windows import run_windows
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BlockFailure:
 
 @dataclass(frozen=True)
 class Canvas:
-    """The pixels that a window's Dask array spans, read when they are sliced (see `pipeline.grid`).
+    """The pixels that a window's Dask array spans, read when they are sliced (see `pipeline.blocks.grid`).
 
     Looks like an array to `dask.array.from_array`: shape, dtype, ndim, slicing.
     """

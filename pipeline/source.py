@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box, ceil_divide, reflect
 from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
-from segment_slide.pipeline.grid import Box, ceil_divide, reflect
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.store import join
 

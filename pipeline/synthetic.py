@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.grid import Box
 from segment_slide.pipeline.synthetic_cells import REACH_PX, Cells, count_ids, draw_cells, tissue
 from segment_slide.pipeline.synthetic_noise import smooth_noise, white_noise
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.grid import Box
+from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.synthetic_noise import generator, smooth_noise
 
 # Sizes in px at 0.5 um: cells of 12 to 17 um.

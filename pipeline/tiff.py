@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from segment_slide.pipeline.blocks.grid import Box, ceil_divide
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableChunkError
-from segment_slide.pipeline.grid import Box, ceil_divide
 from segment_slide.pipeline.ome import AXIS_ORDER
 from segment_slide.pipeline.readers import ImageInfo, SegmentCache, indices_of, overlapping_segments
 from segment_slide.pipeline.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape

@@ -3,7 +3,7 @@
 import math
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.image import StoredImage
 
 

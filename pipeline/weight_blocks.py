@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.label_values import LabelRule, code_objects
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.training_set import CLASSES, WEIGHTS

@@ -13,14 +13,14 @@ from zarr.core.sync import sync
 
 from segment_slide.pipeline import store
 from segment_slide.pipeline.annotation import FoundPixels
+from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.grid import Index
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.ingest import run_ingest
 from segment_slide.pipeline.ingest_plan import IngestPlan
 from segment_slide.pipeline.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.source import ImageSource, select_source
-from segment_slide.pipeline.tasks import run_tasks
 from segment_slide.pipeline.training_set import KIND
 from segment_slide.pipeline.weight_blocks import LabelPixels, WeightJob, write_objects
 from segment_slide.pipeline.weight_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request

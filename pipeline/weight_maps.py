@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import Box, Index, Window
+from segment_slide.pipeline.blocks.sizes import choose_window
+from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.grid import Box, Index, Window
-from segment_slide.pipeline.sizes import choose_window
-from segment_slide.pipeline.tasks import run_tasks
 from segment_slide.pipeline.weight_blocks import WeightJob, run_block, run_block_alone
 from segment_slide.pipeline.weight_inputs import OnBlock
-from segment_slide.pipeline.windows import run_windows
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:

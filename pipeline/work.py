@@ -14,9 +14,9 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from segment_slide.pipeline import store
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.files import read_file, write_file
-from segment_slide.pipeline.grid import Index
 
 _SUFFIX = ".npz.zst"
 _NAME = re.compile(r"(\d+(?:\.\d+)*)\.npz\.zst")  # and not what a file server leaves beside it

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from segment_slide.flows.progress import format_bytes, format_rate, format_seconds
-from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.blocks.grid import ceil_divide
 
 if TYPE_CHECKING:
     from segment_slide.cluster.spec import ClusterSpec

@@ -377,7 +377,7 @@ def test_equal_runs_give_equal_bytes_whatever_the_windows(model, tmp_path, warm,
     options = ["--axes", "yx", "--probabilities", "uint8"]
     first = tree(segment(image, model, tmp_path / "1.ome.zarr", *options))
     assert tree(segment(image, model, tmp_path / "2.ome.zarr", *options)) == first
-    monkeypatch.setattr("segment_slide.pipeline.sizes.MAX_WINDOW_BLOCKS", 4)
+    monkeypatch.setattr("segment_slide.pipeline.blocks.sizes.MAX_WINDOW_BLOCKS", 4)
     assert tree(segment(image, model, tmp_path / "3.ome.zarr", *options)) == first
     other = write_array(tmp_path / "other.zarr", noise(*SHAPE, seed=1))
     assert tree(segment(other, model, tmp_path / "4.ome.zarr", *options)) != first  # negative control

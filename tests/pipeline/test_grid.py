@@ -8,7 +8,7 @@ import dask.array.overlap
 import numpy as np
 import pytest
 
-from segment_slide.pipeline.grid import BlockGrid, Window, ceil_divide, reflect
+from segment_slide.pipeline.blocks.grid import BlockGrid, Window, ceil_divide, reflect
 from segment_slide.unet.geometry import Geometry, round_up
 
 DEPTHS = range(1, 7)

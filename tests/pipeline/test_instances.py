@@ -12,7 +12,7 @@ from skimage.measure import label as label_values
 
 from segment_slide.pipeline import instances, merge
 from segment_slide.pipeline.block_objects import FaceObjects, load_faces
-from segment_slide.pipeline.grid import BlockGrid
+from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.joining import previous_offsets
 from segment_slide.pipeline.merge import Nodes, RowJoin

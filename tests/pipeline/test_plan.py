@@ -13,16 +13,8 @@ import pytest
 
 from segment_slide.pipeline import store
 from segment_slide.pipeline.block import BlockJob
-from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.grid import ceil_divide
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.ome import Level, Multiscale
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.output import create_output
-from segment_slide.pipeline.plan import MemoryEstimate, SegmentPlan, plan_segmentation
-from segment_slide.pipeline.pyramid import build_pyramid
-from segment_slide.pipeline.segment import Canvas, window_array
-from segment_slide.pipeline.sizes import (
+from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_CHUNK,
     MAX_WINDOW_BLOCKS,
     SCHEDULING_S,
@@ -32,6 +24,14 @@ from segment_slide.pipeline.sizes import (
     level_shapes,
     window_bytes,
 )
+from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.ome import Level, Multiscale
+from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.output import create_output
+from segment_slide.pipeline.plan import MemoryEstimate, SegmentPlan, plan_segmentation
+from segment_slide.pipeline.pyramid import build_pyramid
+from segment_slide.pipeline.segment import Canvas, window_array
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry, round_up

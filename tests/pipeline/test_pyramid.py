@@ -12,7 +12,7 @@ import skimage.measure
 from distributed import Client
 
 from segment_slide.pipeline import pyramid, store
-from segment_slide.pipeline.grid import ceil_divide
+from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.ome import Level
 from segment_slide.pipeline.pyramid import Method, PyramidLevel, build_pyramid, calibrate, downsample
 from segment_slide.pipeline.store import ArraySpec, create_group, open_array, stored_shards

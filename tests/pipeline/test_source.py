@@ -15,8 +15,8 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore, WrapperStore
 
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, ceil_divide
 from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
-from segment_slide.pipeline.grid import BlockGrid, Box, ceil_divide
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
 from segment_slide.pipeline.source import ImageSource, select_source

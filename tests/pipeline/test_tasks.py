@@ -14,8 +14,8 @@ import zarr
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
+from segment_slide.pipeline.blocks.tasks import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
 from segment_slide.pipeline.errors import IncompleteError, OutputError, WorkerDiedError
-from segment_slide.pipeline.tasks import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
 
 THREADS = 2
 

@@ -5,8 +5,8 @@ Each function says what it refuses and why; `pipeline.plan` puts the sizes toget
 
 import math
 
+from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.grid import BlockGrid, ceil_divide
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import GeometryError
 from segment_slide.unet.geometry import Geometry, round_up
