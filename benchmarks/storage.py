@@ -33,8 +33,8 @@ from storage_pixels import make_pixels
 
 from segment_slide.pipeline.blocks.sizes import level_shapes
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.ingest import plan_ingest, run_ingest
-from segment_slide.pipeline.readers import open_reader
+from segment_slide.pipeline.ingest.reader import open_reader
+from segment_slide.pipeline.ingest.run import plan_ingest, run_ingest
 from segment_slide.unet.geometry import Geometry
 
 ZARRS = Path(__file__).parents[1] / ".bench-venv/bin/python"

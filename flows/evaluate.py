@@ -14,6 +14,7 @@ from segment_slide.pipeline.evaluate import (
     evaluate_stored,
     score_stored_membranes,
 )
+from segment_slide.pipeline.ingest.reader import list_files
 from segment_slide.pipeline.label_pair import LabelPair
 from segment_slide.pipeline.mask_files import Source, is_folder_of_files, open_source
 from segment_slide.pipeline.membrane_scores import MembraneScores
@@ -28,7 +29,6 @@ from segment_slide.pipeline.object_scores import (
 from segment_slide.pipeline.pairing import pair_files
 from segment_slide.pipeline.pixel_scores import Confusion
 from segment_slide.pipeline.rand_scores import RandScores, score_rand
-from segment_slide.pipeline.readers import list_files
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segment_slide.flows.progress import QuietStages, Stages
-from segment_slide.pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
 from segment_slide.pipeline.store import resolve_location
 
 

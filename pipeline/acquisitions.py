@@ -20,7 +20,7 @@ from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.watched_files import FoundFile, list_files, local_file
 
-# Whole slides and stacks that `pipeline.readers` opens by itself. No JPEG: scanners lay overviews beside their slides.
+# Whole slides and stacks that `pipeline.ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
 FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")
 _PLUGIN_SUFFIXES = {"bioio_czi": ".czi", "bioio_lif": ".lif", "bioio_nd2": ".nd2"}
 

@@ -14,9 +14,9 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.ingest_plan import IngestOptions, IngestPlan, plan_ingest
+from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, plan_ingest
+from segment_slide.pipeline.ingest.reader import PAGE_SUFFIXES, natural_key
 from segment_slide.pipeline.pairing import pair_files
-from segment_slide.pipeline.readers import PAGE_SUFFIXES, natural_key
 from segment_slide.pipeline.source import ImageSource, find_channel, select_source
 
 

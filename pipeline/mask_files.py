@@ -11,7 +11,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.readers import ImageInfo, list_files, open_reader
+from segment_slide.pipeline.ingest.reader import ImageInfo, list_files, open_reader
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.pipeline.store import is_zarr, resolve_location
 

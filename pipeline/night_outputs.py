@@ -19,7 +19,7 @@ from pathlib import Path
 from segment_slide.pipeline import instance_names, store
 from segment_slide.pipeline.acquisitions import Acquisition
 from segment_slide.pipeline.files import delete, exists, write_file
-from segment_slide.pipeline.ingest_plan import fingerprint_files
+from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.night_notes import DONE_FILE, read_done
 from segment_slide.pipeline.object_table import TABLES

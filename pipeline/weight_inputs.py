@@ -17,8 +17,8 @@ from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.ingest import run_ingest
-from segment_slide.pipeline.ingest_plan import IngestPlan
+from segment_slide.pipeline.ingest.plan import IngestPlan
+from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.pipeline.training_set import KIND

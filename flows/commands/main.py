@@ -219,7 +219,7 @@ def ingest(
     """
     from segment_slide.flows.ingest import ingest_image
     from segment_slide.flows.progress import RichStages
-    from segment_slide.pipeline.ingest import IngestOptions
+    from segment_slide.pipeline.ingest.run import IngestOptions
 
     sizes = {"y": pixel_size, "x": pixel_size, "z": z_step}
     options = IngestOptions(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from segment_slide.flows.ranges import parse_ranges
-from segment_slide.pipeline.ingest import IngestOptions
+from segment_slide.pipeline.ingest.run import IngestOptions
 from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.options import SegmentOptions
 

@@ -19,7 +19,7 @@ import tifffile
 import zarr
 from ome_zarr_models.common.omero import Omero
 
-from segment_slide.pipeline import pages, store, tiff
+from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import (
     BlockError,
     InputError,
@@ -30,8 +30,9 @@ from segment_slide.pipeline.errors import (
     UnreadableChunkError,
 )
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.ingest import IngestOptions, IngestPlan, plan_ingest, run_ingest
-from segment_slide.pipeline.readers import SegmentCache
+from segment_slide.pipeline.ingest import pages, tiff
+from segment_slide.pipeline.ingest.reader import SegmentCache
+from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -667,7 +668,7 @@ def test_a_kill_before_the_channels_are_described_is_recovered_from(tmp_path: Pa
 def test_a_complete_output_is_left_alone(tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ingest(slide, tmp_path / "out.zarr")
     before, calls = shard_times(tmp_path / "out.zarr"), []
-    monkeypatch.setattr("segment_slide.pipeline.ingest.open_source", lambda *_: pytest.fail("the input was opened"))
+    monkeypatch.setattr("segment_slide.pipeline.ingest.run.open_source", lambda *_: pytest.fail("the input was opened"))
     assert run_ingest(plan, tmp_path / "out.zarr", on_progress=lambda *call: calls.append(call)) == 0
     assert calls == [(plan.n_shards, plan.n_shards)]
     assert shard_times(tmp_path / "out.zarr") == before
@@ -700,7 +701,7 @@ def test_other_code_may_find_an_output_complete_but_not_go_on_with_it(
     tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest(slide, tmp_path / "out.zarr")
-    monkeypatch.setattr("segment_slide.pipeline.ingest_plan.code_version", lambda: "99")
+    monkeypatch.setattr("segment_slide.pipeline.ingest.plan.code_version", lambda: "99")
     plan = plan_ingest(slide, SMALL)
     assert run_ingest(plan, tmp_path / "out.zarr") == 0
     (tmp_path / "out.zarr/0/c/0/0/0").unlink()

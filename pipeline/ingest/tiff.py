@@ -16,10 +16,10 @@ import tifffile
 
 from segment_slide.pipeline.blocks.grid import Box, ceil_divide
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableChunkError
+from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache, indices_of, overlapping_segments
+from segment_slide.pipeline.ingest.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
+from segment_slide.pipeline.ingest.tiff_metadata import read_calibration
 from segment_slide.pipeline.ome import AXIS_ORDER
-from segment_slide.pipeline.readers import ImageInfo, SegmentCache, indices_of, overlapping_segments
-from segment_slide.pipeline.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
-from segment_slide.pipeline.tiff_metadata import read_calibration
 
 
 class TiffReader:
@@ -125,7 +125,7 @@ class TiffReader:
         return page, page.dataoffsets[0] if self._is_raw() else None
 
     def read(self, box: Box) -> np.ndarray:
-        """See `pipeline.readers.Reader`."""
+        """See `pipeline.ingest.reader.Reader`."""
         part = dict(zip(self.info.axes, box, strict=True))
         out = np.empty([s.stop - s.start for s in box], self.info.dtype)
         lead = tuple(part[axis] for axis in self._layout.lead_axes)

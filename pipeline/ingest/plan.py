@@ -14,8 +14,8 @@ import numpy as np
 from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
+from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, list_files, open_reader
 from segment_slide.pipeline.pyramid import calibrate
-from segment_slide.pipeline.readers import ImageInfo, Reader, list_files, open_reader
 from segment_slide.pipeline.record import code_version
 
 MiB = 1 << 20

@@ -1,8 +1,8 @@
 """Microscope files as one thing: a description from metadata, and any box of pixels on demand.
 
 A `Reader` knows axes, shape, calibration and how to decode the part of a file that a box touches; it knows nothing
-of Zarr. TIFF and its dialects are read by `pipeline.tiff`, PNG and stacks by `pipeline.pages`, all others by
-`pipeline.bioio_reader`.
+of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, all others by
+`pipeline.ingest.bioio`.
 """
 
 import itertools
@@ -41,7 +41,7 @@ class ImageInfo:
     shape : tuple of int
         Pixels per axis.
     dtype : str
-        numpy name, native byte order, as read (before `pipeline.ingest` converts it).
+        numpy name, native byte order, as read (before `pipeline.ingest.run` converts it).
     pixel_size : tuple of (float or None)
         Distance of pixels per axis: um, for t in s; None where unknown.
     channel_names : tuple of str
@@ -218,7 +218,7 @@ def open_reader(
     cache = SegmentCache(cache_bytes)
     if len(files) == 1:
         return open_file(files[0], cache, series, axes)
-    from segment_slide.pipeline.pages import StackReader
+    from segment_slide.pipeline.ingest.pages import StackReader
 
     return StackReader(files, stack_axis, cache, series)
 
@@ -230,14 +230,14 @@ def open_file(path: str, cache: SegmentCache, series: int | None = None, axes: s
     if not head:
         raise InputError(f"input={path}: the file is empty (0 bytes).")
     if head == _PNG_MAGIC:
-        from segment_slide.pipeline.pages import PngReader
+        from segment_slide.pipeline.ingest.pages import PngReader
 
         return PngReader(path, cache)
     if head[:4] in _TIFF_MAGIC:
-        from segment_slide.pipeline.tiff import TiffReader
+        from segment_slide.pipeline.ingest.tiff import TiffReader
 
         return TiffReader(path, cache, series=series, axes=axes)
-    from segment_slide.pipeline.bioio_reader import BioioReader
+    from segment_slide.pipeline.ingest.bioio import BioioReader
 
     return BioioReader(path, cache, series=series)
 

@@ -1,7 +1,7 @@
 """CZI, LIF, ND2 and whatever else an installed `bioio` plugin opens (extra ``bioio``).
 
 `bioio` gives a Dask array whose blocks are what its plugin decodes at once, for some formats whole planes: memory is
-planned from those blocks, and a block is decoded once per visit (see `pipeline.readers.SegmentCache`).
+planned from those blocks, and a block is decoded once per visit (see `pipeline.ingest.reader.SegmentCache`).
 """
 
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache
 from segment_slide.pipeline.ome import AXIS_ORDER
-from segment_slide.pipeline.readers import ImageInfo, SegmentCache
 
 
 class BioioReader:
@@ -46,7 +46,7 @@ class BioioReader:
         self.info = _describe(path, image, self._array, "".join(letters[axis] for axis in order), samples, n_scenes)
 
     def read(self, box: Box) -> np.ndarray:
-        """See `pipeline.readers.Reader`."""
+        """See `pipeline.ingest.reader.Reader`."""
         out = np.empty([part.stop - part.start for part in box], self.info.dtype)
         for block, inside, target in _overlapping_blocks(self._array.chunks, box):
             values = self._cache.get((self._path, block), functools.partial(self._decode, block))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from segment_slide.pipeline.readers import plausible_pixel_size
+from segment_slide.pipeline.ingest.reader import plausible_pixel_size
 
 _UM_PER = {
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0,

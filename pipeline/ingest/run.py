@@ -23,11 +23,11 @@ from segment_slide.pipeline.errors import (
     PipelineError,
     UnreadableChunkError,
 )
-from segment_slide.pipeline.ingest_plan import IngestOptions, IngestPlan, open_source, plan_ingest
+from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, open_source, plan_ingest
+from segment_slide.pipeline.ingest.reader import Reader
 from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.output import exclusive
 from segment_slide.pipeline.pyramid import PyramidLevel, run_level_shard
-from segment_slide.pipeline.readers import Reader
 from segment_slide.pipeline.record import ATTRIBUTE
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]

@@ -1,0 +1,1 @@
+"""Files of microscopes to OME-Zarr: readers behind one protocol, a plan, and the run."""
