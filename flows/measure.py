@@ -11,13 +11,13 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.lock import hold
-from segment_slide.pipeline.measure import ROWS, measure_blocks, write_table
-from segment_slide.pipeline.measure_finish import name_objects, page_path, write_summary
-from segment_slide.pipeline.measure_open import ImageChoice, open_input
-from segment_slide.pipeline.measure_plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
-from segment_slide.pipeline.measure_summary import SizeCounts, Summary
-from segment_slide.pipeline.measure_table import stored_parts
-from segment_slide.pipeline.object_table import TABLES
+from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
+from segment_slide.pipeline.measurement.open import ImageChoice, open_input
+from segment_slide.pipeline.measurement.plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
+from segment_slide.pipeline.measurement.standing import TABLES
+from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
+from segment_slide.pipeline.measurement.table import stored_parts
 
 if TYPE_CHECKING:
     from distributed import Client

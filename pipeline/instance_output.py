@@ -16,7 +16,7 @@ from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import instance_group, instances_name
 from segment_slide.pipeline.instance_plan import InstancePlan
 from segment_slide.pipeline.lock import LOCK_NAME
-from segment_slide.pipeline.object_table import IDENTITY, identify_group
+from segment_slide.pipeline.measurement.standing import IDENTITY, identify_group
 from segment_slide.pipeline.output import check_name, check_output, label_group, list_label
 from segment_slide.pipeline.pyramid import calibrate
 from segment_slide.pipeline.record import ATTRIBUTE, compare_records

@@ -8,7 +8,7 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.instance_names import instance_group
-from segment_slide.pipeline.object_table import Standing
+from segment_slide.pipeline.measurement.standing import Standing
 from segment_slide.pipeline.report_commands import (
     command,
     instances_command,

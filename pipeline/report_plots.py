@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.measure_picture import (
+from segment_slide.pipeline.measurement.picture import (
     FAINT,
     INK,
     MOST_CLASSES,
@@ -20,7 +20,7 @@ from segment_slide.pipeline.measure_picture import (
     number,
     short_name,
 )
-from segment_slide.pipeline.measure_summary import Summary, choose_groups, gather_rare
+from segment_slide.pipeline.measurement.summary import Summary, choose_groups, gather_rare
 from segment_slide.pipeline.report_places import CountMap
 from segment_slide.pipeline.report_table import Intensities
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segment_slide.pipeline.calibration import calibrate_um
-from segment_slide.pipeline.measure_page import class_rows
-from segment_slide.pipeline.measure_picture import number
+from segment_slide.pipeline.measurement.page import class_rows
+from segment_slide.pipeline.measurement.picture import number
 from segment_slide.pipeline.report_commands import measure_command
 from segment_slide.pipeline.report_estimate import ClassAreas
 from segment_slide.pipeline.report_facts import Facts

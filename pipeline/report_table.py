@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.calibration import calibrate_um
-from segment_slide.pipeline.measure_columns import TableSpec
-from segment_slide.pipeline.measure_summary import (
+from segment_slide.pipeline.measurement.columns import TableSpec
+from segment_slide.pipeline.measurement.summary import (
     SizeCounts,
     Summary,
     count_sizes,
@@ -17,7 +17,7 @@ from segment_slide.pipeline.measure_summary import (
     summarise,
     summary_columns,
 )
-from segment_slide.pipeline.measure_table import read_part, read_schema
+from segment_slide.pipeline.measurement.table import read_part, read_schema
 from segment_slide.pipeline.report_facts import Facts
 from segment_slide.pipeline.report_places import CountMap, count_points, plan_map
 

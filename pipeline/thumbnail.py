@@ -22,7 +22,7 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.measure_picture import colour_of
+from segment_slide.pipeline.measurement.picture import colour_of
 from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.record import ATTRIBUTE, read_record
 from segment_slide.pipeline.thumbnail_layer import Frame, Layer, crop, edge

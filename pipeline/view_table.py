@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measure_table import part_path, read_part
+from segment_slide.pipeline.measurement.table import part_path, read_part
 from segment_slide.pipeline.view_metadata import as_number, as_objects, is_id
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def measure(
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
     from segment_slide.flows.measure import MeasureRequest
-    from segment_slide.pipeline.measure_open import ImageChoice
+    from segment_slide.pipeline.measurement.open import ImageChoice
 
     if no_image and (image is not None or level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")

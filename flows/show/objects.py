@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from segment_slide.flows.progress import format_seconds
-from segment_slide.pipeline.measure_picture import number
+from segment_slide.pipeline.measurement.picture import number
 
 if TYPE_CHECKING:
     from segment_slide.flows.measure import MeasureReport
-    from segment_slide.pipeline.measure_summary import ClassSummary
+    from segment_slide.pipeline.measurement.summary import ClassSummary
 
 
 def show_measure(console: Console, report: "MeasureReport") -> None:

@@ -21,7 +21,7 @@ from segment_slide.flows.progress import QuietStages
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.lock import hold
-from segment_slide.pipeline.measure_open import ImageChoice
+from segment_slide.pipeline.measurement.open import ImageChoice
 from tests.flows.support import brake, noise, tree, wait_until
 from tests.pipeline.measure_support import NAME, draw_objects, write_store
 

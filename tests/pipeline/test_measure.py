@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import ndimage
 
-from segment_slide.pipeline import measure as passes
 from segment_slide.pipeline.errors import BlockError, IncompleteError
-from segment_slide.pipeline.measure import ROWS, measure_blocks, write_table
-from segment_slide.pipeline.measure_open import ImageChoice
-from segment_slide.pipeline.measure_plan import begin
-from segment_slide.pipeline.measure_table import part_path
+from segment_slide.pipeline.measurement import run as passes
+from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.measurement.plan import begin
+from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
+from segment_slide.pipeline.measurement.table import part_path
 from tests.flows.support import tree
 from tests.pipeline.measure_support import (
     CLASSES,
@@ -295,7 +295,7 @@ def test_without_context_perimeters_and_faces_at_block_borders_are_wrong(tmp_pat
     location = write_store(tmp_path, ids, (16, 16))
     whole = type(plan_of(location, NO_IMAGE).source)._read_ids
     monkeypatch.setattr(
-        "segment_slide.pipeline.measure_input.MeasureInput._read_ids",
+        "segment_slide.pipeline.measurement.input.MeasureInput._read_ids",
         lambda self, index: np.pad(whole(self, index)[2:-2, 2:-2], 2),
     )
     found = measure(location, NO_IMAGE)["perimeter_px"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measure_block import REACH, BlockPixels, measure_block
-from segment_slide.pipeline.measure_columns import CORNER_WEIGHTS, TableSpec, make_columns
-from segment_slide.pipeline.measure_merge import IdRange, merge_fragments
+from segment_slide.pipeline.measurement.block import REACH, BlockPixels, measure_block
+from segment_slide.pipeline.measurement.columns import CORNER_WEIGHTS, TableSpec, make_columns
+from segment_slide.pipeline.measurement.fragments import IdRange, merge_fragments
 from tests.pipeline.measure_support import expected_of
 
 

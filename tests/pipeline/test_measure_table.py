@@ -8,14 +8,14 @@ import pytest
 
 from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import BlockError, InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.measure import measure_blocks, run_block, run_part, write_table
-from segment_slide.pipeline.measure_columns import TableSpec
-from segment_slide.pipeline.measure_finish import name_objects, write_summary
-from segment_slide.pipeline.measure_open import ImageChoice, open_input
-from segment_slide.pipeline.measure_picture import colour_of, draw_summary
-from segment_slide.pipeline.measure_plan import begin
-from segment_slide.pipeline.measure_summary import SizeCounts, merge_counts, summarise
-from segment_slide.pipeline.measure_table import read_part, stored_parts, write_file
+from segment_slide.pipeline.measurement.columns import TableSpec
+from segment_slide.pipeline.measurement.finish import name_objects, write_summary
+from segment_slide.pipeline.measurement.open import ImageChoice, open_input
+from segment_slide.pipeline.measurement.picture import colour_of, draw_summary
+from segment_slide.pipeline.measurement.plan import begin
+from segment_slide.pipeline.measurement.run import measure_blocks, run_block, run_part, write_table
+from segment_slide.pipeline.measurement.summary import SizeCounts, merge_counts, summarise
+from segment_slide.pipeline.measurement.table import read_part, stored_parts, write_file
 from segment_slide.pipeline.record import ATTRIBUTE
 from tests.flows.support import noise, write_array
 from tests.pipeline.measure_support import CLASSES, NAME, NO_IMAGE, classes_of, draw_objects, plan_of, write_store
@@ -285,5 +285,5 @@ def test_few_objects_are_named_in_the_label_image_and_all_else_stays(location, m
     assert [entry["area_px"] for entry in properties] == np.bincount(ids.ravel())[1:].tolist()
     assert properties[0]["class"] == "debris"
     assert plan_of(location, rows=10).record == plan.record  # what is named is no other input
-    monkeypatch.setattr("segment_slide.pipeline.measure_finish.MOST_NAMED", 3)
+    monkeypatch.setattr("segment_slide.pipeline.measurement.finish.MOST_NAMED", 3)
     assert not name_objects(plan)

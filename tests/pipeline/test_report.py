@@ -12,10 +12,10 @@ import pytest
 
 from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.measure import measure_blocks, write_table
-from segment_slide.pipeline.measure_open import ImageChoice
-from segment_slide.pipeline.measure_picture import number
-from segment_slide.pipeline.measure_plan import begin
+from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.measurement.picture import number
+from segment_slide.pipeline.measurement.plan import begin
+from segment_slide.pipeline.measurement.run import measure_blocks, write_table
 from segment_slide.pipeline.pyramid import build_pyramid
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report import make_report, write_report

@@ -11,7 +11,7 @@ import pytest
 import segment_slide.pipeline.report_target
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.measure_summary import SizeCounts, choose_groups, gather_rare
+from segment_slide.pipeline.measurement.summary import SizeCounts, choose_groups, gather_rare
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report import make_report, write_report
 from segment_slide.pipeline.report_facts import gather

@@ -8,8 +8,8 @@ import pytest
 
 from segment_slide.pipeline import store
 from segment_slide.pipeline.instance_names import COUNT
-from segment_slide.pipeline.measure_plan import plan_measurement
-from segment_slide.pipeline.object_table import (
+from segment_slide.pipeline.measurement.plan import plan_measurement
+from segment_slide.pipeline.measurement.standing import (
     IDENTITY,
     Standing,
     find_objects,

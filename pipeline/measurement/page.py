@@ -8,8 +8,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from segment_slide.pipeline.measure_picture import describe, number
-from segment_slide.pipeline.measure_summary import ClassSummary, Summary
+from segment_slide.pipeline.measurement.picture import describe, number
+from segment_slide.pipeline.measurement.summary import ClassSummary, Summary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
     title : str
         What was measured.
     picture : bytes
-        PNG of `pipeline.measure_picture.draw_summary`.
+        PNG of `pipeline.measurement.picture.draw_summary`.
     schema : pyarrow.Schema
         Of the table: names, types and units of columns.
     folder : str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.measure_columns import TableSpec
+from segment_slide.pipeline.measurement.columns import TableSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.measure_summary import OTHERS, SizeCounts, Summary, gather_rare
+from segment_slide.pipeline.measurement.summary import OTHERS, SizeCounts, Summary, gather_rare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

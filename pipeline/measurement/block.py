@@ -1,4 +1,4 @@
-"""What one block says of the objects in it: rows of exact sums that `pipeline.measure_merge` adds up over blocks.
+"""What one block says of the objects in it: rows of exact sums that `pipeline.measurement.fragments` adds up over blocks.
 
 Knows arrays only, no store. A fragment is the part of an object that one block owns; its row is found by position in
 `ids`, which rise. Arrays of a block with m objects, d spatial axes and c channels:
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import measure_kernels as kernels
+from segment_slide.pipeline.measurement import kernels
 from segment_slide.pipeline.work import Arrays
 
 REACH = {2: 2, 3: 1}  # px of context that perimeters and faces need

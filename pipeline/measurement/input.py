@@ -1,6 +1,6 @@
 """What objects are measured in, read block by block: their ids, their classes, the image, the probabilities.
 
-A `MeasureInput` is small and travels to workers; arrays are opened there. `pipeline.measure_open` finds and checks it.
+A `MeasureInput` is small and travels to workers; arrays are opened there. `pipeline.measurement.open` finds and checks it.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +12,8 @@ from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.errors import NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.measure_block import REACH, BlockPixels
-from segment_slide.pipeline.measure_columns import TableSpec, channel_columns
+from segment_slide.pipeline.measurement.block import REACH, BlockPixels
+from segment_slide.pipeline.measurement.columns import TableSpec, channel_columns
 from segment_slide.pipeline.source import ImageSource
 
 

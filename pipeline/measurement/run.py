@@ -14,11 +14,11 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import choose_batch, run_all
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measure_block import measure_block
-from segment_slide.pipeline.measure_merge import merge_fragments
-from segment_slide.pipeline.measure_plan import MeasurePlan
-from segment_slide.pipeline.measure_summary import SizeCounts, count_sizes, merge_counts, summary_columns
-from segment_slide.pipeline.measure_table import make_table, read_part, stored_parts, write_part
+from segment_slide.pipeline.measurement.block import measure_block
+from segment_slide.pipeline.measurement.fragments import merge_fragments
+from segment_slide.pipeline.measurement.plan import MeasurePlan
+from segment_slide.pipeline.measurement.summary import SizeCounts, count_sizes, merge_counts, summary_columns
+from segment_slide.pipeline.measurement.table import make_table, read_part, stored_parts, write_part
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -20,7 +20,7 @@ import numpy as np
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.files import read_file, write_file
-from segment_slide.pipeline.measure_columns import Column, TableSpec, make_columns
+from segment_slide.pipeline.measurement.columns import Column, TableSpec, make_columns
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.work import Arrays
 
@@ -38,7 +38,7 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> 
     spec : TableSpec
         Which columns.
     objects : Arrays
-        Sums as `pipeline.measure_merge.merge_fragments` returns them.
+        Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
     provenance : dict
         What the objects were measured in, kept in the schema's metadata.
     """

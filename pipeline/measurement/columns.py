@@ -100,7 +100,7 @@ def make_columns(spec: TableSpec, objects: Arrays) -> list[Column]:
     spec : TableSpec
         Which columns.
     objects : Arrays
-        Sums as `pipeline.measure_merge.merge_fragments` returns them.
+        Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
     """
     columns = [Column("id", "", objects["ids"]), Column("class", "", objects["class"])]
     columns += [Column(axis, "", objects["plane"][:, k].astype(np.int32)) for k, axis in enumerate(spec.plane_axes)]

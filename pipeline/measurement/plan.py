@@ -21,9 +21,9 @@ from segment_slide.pipeline.blocks.sizes import GiB
 from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.measure_input import MeasureInput
-from segment_slide.pipeline.measure_merge import IdRange
-from segment_slide.pipeline.object_table import IDENTITY, TABLES, identify_group, read_records, table_path
+from segment_slide.pipeline.measurement.fragments import IdRange
+from segment_slide.pipeline.measurement.input import MeasureInput
+from segment_slide.pipeline.measurement.standing import IDENTITY, TABLES, identify_group, read_records, table_path
 from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
 from segment_slide.pipeline.work import WorkFolder

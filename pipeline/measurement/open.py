@@ -17,7 +17,7 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.measure_input import MeasureInput
+from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.output import label_group, probability_group
 from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.source import ImageSource

@@ -24,7 +24,7 @@ from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import COUNT, instance_group, instances_name
-from segment_slide.pipeline.measure_table import stored_parts
+from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.record import ATTRIBUTE
 

@@ -36,7 +36,7 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
     ids : IdRange
         Which objects.
     blocks : iterable of Arrays
-        Rows of blocks (`pipeline.measure_block`) in raster order; rows of other ids are left out.
+        Rows of blocks (`pipeline.measurement.block`) in raster order; rows of other ids are left out.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
 
     Examples
     --------
-    >>> from segment_slide.pipeline.measure_block import BlockPixels, measure_block
+    >>> from segment_slide.pipeline.measurement.block import BlockPixels, measure_block
     >>> classes = np.array([[1, 1]], np.uint8)
     >>> line = np.array([[7, 7, 7, 7]], np.uint32)
     >>> parts = [np.pad(line, 2)[:, start:start + 6] for start in (0, 2)]

@@ -1,0 +1,1 @@
+"""A row for each object: exact sums of each block, united over blocks, as a table and one page."""
