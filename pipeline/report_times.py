@@ -13,7 +13,7 @@ from typing import Any
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.instance_names import instance_group
-from segment_slide.pipeline.night_notes import read_done
+from segment_slide.pipeline.nights.notes import read_done
 from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.report_facts import Facts
 

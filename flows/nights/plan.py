@@ -12,11 +12,11 @@ from enum import StrEnum
 from segment_slide.flows.slide import SlideRequest
 from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import store
-from segment_slide.pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
 from segment_slide.pipeline.blocks.sizes import choose_block, choose_chunk, choose_tile
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.night_notes import Done, Failure, begun_from, failure_path, read_done, read_failure
-from segment_slide.pipeline.night_outputs import IMAGES, Layout, missing_parts, output_name
+from segment_slide.pipeline.nights.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
+from segment_slide.pipeline.nights.notes import Done, Failure, begun_from, failure_path, read_done, read_failure
+from segment_slide.pipeline.nights.outputs import IMAGES, Layout, missing_parts, output_name
 from segment_slide.pipeline.output import check_name
 from segment_slide.unet.checkpoint import open_checkpoint
 
@@ -51,15 +51,15 @@ class NightRequest:
     watch : str
         Folder or URL that acquisitions arrive in.
     outputs : str
-        Folder or URL for the results: see `pipeline.night_outputs`. It may lie in `watch`, where it is not looked into.
+        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie in `watch`, where it is not looked into.
     template : SlideRequest
         Model, options, workers; its input, output and image are filled in for each acquisition.
     patterns : tuple of str
-        If any, only names that match one: see `pipeline.acquisitions.find_acquisitions`.
+        If any, only names that match one: see `pipeline.nights.acquisitions.find_acquisitions`.
     stable_minutes : float
         An acquisition that has not changed for so long is complete.
     marker : str, optional
-        File that says so instead: see `pipeline.acquisitions.marker_path`.
+        File that says so instead: see `pipeline.nights.acquisitions.marker_path`.
     max_tries : int
         Failures after which an acquisition is set aside, until it changes or its note is deleted.
     max_age_days : float, optional

@@ -25,12 +25,13 @@ from segment_slide.flows.nights.plan import (
 )
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
-from segment_slide.pipeline import night_notes, night_outputs, store
-from segment_slide.pipeline.acquisitions import read_again
+from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
 from segment_slide.pipeline.lock import hold
-from segment_slide.pipeline.night_notes import Done, Failure
-from segment_slide.pipeline.night_outputs import Layout
+from segment_slide.pipeline.nights import notes, outputs
+from segment_slide.pipeline.nights.acquisitions import read_again
+from segment_slide.pipeline.nights.notes import Done, Failure
+from segment_slide.pipeline.nights.outputs import Layout
 from segment_slide.pipeline.output import label_group
 from segment_slide.unet.checkpoint import open_checkpoint
 
@@ -163,7 +164,7 @@ class _Night:
                 queue.append(replace(decision, action=Action.RETRY, reason=row.reason, tries=decision.tries + 1))
         for decision in decisions:  # last, so that what was shown to nobody is asked again
             if decision.needs_decision:
-                night_notes.write_question(decision.output, decision.acquisition.name, decision.reason)
+                notes.write_question(decision.output, decision.acquisition.name, decision.reason)
 
     def _try(self, decision: Decision) -> NightRow:
         """Segment one acquisition, and write down how that ended."""
@@ -214,9 +215,9 @@ class _Night:
         n_pixels = _count_pixels(decision.output, self.request.template.segment.options.name)
         output, acquisition = decision.output, decision.acquisition
         sha256, seconds = self.layout.model_sha256, report.stage_seconds
-        done = night_notes.write_done(output, acquisition, sha256, n_objects, n_pixels, seconds)
-        night_notes.forget_tries(output)
-        night_notes.write_question(output, acquisition.name, "")
+        done = notes.write_done(output, acquisition, sha256, n_objects, n_pixels, seconds)
+        notes.forget_tries(output)
+        notes.write_question(output, acquisition.name, "")
         return done
 
     def _check_model(self) -> None:
@@ -227,17 +228,17 @@ class _Night:
     def _clear_the_way(self, decision: Decision) -> None:
         """Delete what does not go with what is to be made: of an earlier content, or of parts that somebody deleted."""
         output, acquisition = decision.output, decision.acquisition
-        night_outputs.check_free(output)
-        if night_notes.begun_from(output) not in (None, acquisition.fingerprint):
-            night_outputs.delete_unfinished(output)
-        night_outputs.reopen(output, self.request.template.segment.options.name)
-        night_outputs.delete_stale_image(self.layout, acquisition)
-        night_notes.write_begun(output, acquisition.fingerprint)
+        outputs.check_free(output)
+        if notes.begun_from(output) not in (None, acquisition.fingerprint):
+            outputs.delete_unfinished(output)
+        outputs.reopen(output, self.request.template.segment.options.name)
+        outputs.delete_stale_image(self.layout, acquisition)
+        notes.write_begun(output, acquisition.fingerprint)
 
     def _note(self, decision: Decision, tries: int, reason: str) -> None:
         last = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="seconds")
         failure = Failure(tries, reason, decision.acquisition.fingerprint, self.layout.model_sha256, last)
-        night_notes.write_failure(decision.output, failure)
+        notes.write_failure(decision.output, failure)
 
 
 def _first_row(decision: Decision) -> NightRow:
@@ -245,7 +246,7 @@ def _first_row(decision: Decision) -> NightRow:
     if decision.is_work:
         return _row(decision, Outcome.LEFT, f"its turn did not come: {decision.reason}")
     if decision.needs_decision:
-        known = night_notes.read_questions(decision.output).get(decision.acquisition.name)
+        known = notes.read_questions(decision.output).get(decision.acquisition.name)
         is_new = known != decision.reason
         return _row(decision, Outcome.NEEDS_DECISION if is_new else Outcome.SKIPPED, decision.reason)
     return _row(decision, Outcome.SKIPPED, decision.reason)

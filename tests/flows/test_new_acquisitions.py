@@ -29,8 +29,8 @@ from segment_slide.pipeline.errors import (
 )
 from segment_slide.pipeline.instance_options import InstanceOptions
 from segment_slide.pipeline.lock import hold
-from segment_slide.pipeline.night_notes import DONE_FILE
-from segment_slide.pipeline.night_outputs import output_name
+from segment_slide.pipeline.nights.notes import DONE_FILE
+from segment_slide.pipeline.nights.outputs import output_name
 from segment_slide.unet.errors import CheckpointError, DeviceError
 from tests.flows.night_support import (
     SHAPE,
@@ -404,7 +404,7 @@ def test_what_concerns_all_ends_the_night_and_counts_nothing(error, request_, ou
 
 def test_an_outputs_folder_that_takes_no_more_files_ends_the_night(request_, monkeypatch):
     """Whatever the error was: the next acquisition would meet the same."""
-    monkeypatch.setattr("pipeline.night_outputs._PROBE_BYTES", 1 << 62)  # no disk takes so much
+    monkeypatch.setattr("pipeline.nights.outputs._PROBE_BYTES", 1 << 62)  # no disk takes so much
     with pytest.raises((OutputError, OverflowError, MemoryError)):
         run(request_, StubStages({"a.ome.zarr": bad()}))
 

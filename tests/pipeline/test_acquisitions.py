@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import tifffile
 
-import segment_slide.pipeline.acquisitions
-import segment_slide.pipeline.watched_files
-from segment_slide.pipeline.acquisitions import Acquisition, find_acquisitions, marker_path, read_again, why_incomplete
+import segment_slide.pipeline.nights.acquisitions
+import segment_slide.pipeline.nights.watched_files
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.nights.acquisitions import (
+    Acquisition,
+    find_acquisitions,
+    marker_path,
+    read_again,
+    why_incomplete,
+)
 from tests.flows.support import noise, write_array, write_group, write_ome, write_segmentation
 
 HOUR_S = 3600
@@ -121,7 +127,9 @@ def test_hidden_folders_are_not_even_listed(tmp_path, monkeypatch):
     write_tiff(tmp_path / "b.tif")
     listed, scandir = [], os.scandir
     monkeypatch.setattr(
-        segment_slide.pipeline.watched_files.os, "scandir", lambda path: listed.append(str(path)) or scandir(path)
+        segment_slide.pipeline.nights.watched_files.os,
+        "scandir",
+        lambda path: listed.append(str(path)) or scandir(path),
     )
     assert names(tmp_path) == ["b.tif"]
     assert [path.rstrip("/") for path in listed] == [str(tmp_path)]
@@ -146,7 +154,7 @@ def test_a_folder_that_cannot_be_listed_is_left_out_with_a_warning(tmp_path, mon
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(segment_slide.pipeline.watched_files.os, "scandir", refuse)
+    monkeypatch.setattr(segment_slide.pipeline.nights.watched_files.os, "scandir", refuse)
     assert names(tmp_path) == ["b.tif"]
     assert "locked cannot be listed and is left out" in caplog.text
 
@@ -203,7 +211,7 @@ def test_files_of_one_store_are_held_at_a_time(tmp_path, monkeypatch):
     for name in ("a.zarr", "b/c.zarr", "d.zarr"):
         write_ome(tmp_path / name, noise(10, 10), "yx")
     write_tiff(tmp_path / "b/e.tif")
-    made, list_files = list[str](), segment_slide.pipeline.acquisitions.list_files
+    made, list_files = list[str](), segment_slide.pipeline.nights.acquisitions.list_files
     begun = list[tuple[str | None, int]]()
 
     def listed(*args, **options):
@@ -212,10 +220,10 @@ def test_files_of_one_store_are_held_at_a_time(tmp_path, monkeypatch):
                 begun.append((file.store, len(made)))
             yield file
 
-    make = segment_slide.pipeline.acquisitions._make
-    monkeypatch.setattr(segment_slide.pipeline.acquisitions, "list_files", listed)
+    make = segment_slide.pipeline.nights.acquisitions._make
+    monkeypatch.setattr(segment_slide.pipeline.nights.acquisitions, "list_files", listed)
     monkeypatch.setattr(
-        segment_slide.pipeline.acquisitions, "_make", lambda *a, **k: made.append(a[1]) or make(*a, **k)
+        segment_slide.pipeline.nights.acquisitions, "_make", lambda *a, **k: made.append(a[1]) or make(*a, **k)
     )
     assert names(tmp_path) == ["a.zarr", "b/c.zarr", "b/e.tif", "d.zarr"]
     assert len(begun) == 4

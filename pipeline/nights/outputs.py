@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segment_slide.pipeline import instance_names, store
-from segment_slide.pipeline.acquisitions import Acquisition
 from segment_slide.pipeline.files import delete, exists, write_file
 from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.measurement.standing import TABLES
-from segment_slide.pipeline.night_notes import DONE_FILE, read_done
+from segment_slide.pipeline.nights.acquisitions import Acquisition
+from segment_slide.pipeline.nights.notes import DONE_FILE, read_done
 from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.record import ATTRIBUTE
 

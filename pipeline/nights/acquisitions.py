@@ -17,8 +17,8 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.files import exists
 from segment_slide.pipeline.lock import LOCK_NAME
+from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.watched_files import FoundFile, list_files, local_file
 
 # Whole slides and stacks that `pipeline.ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
 FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")

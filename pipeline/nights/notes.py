@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.acquisitions import Acquisition
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.files import delete, read_file, write_file
+from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.record import code_version
 
 Note = TypeVar("Note")

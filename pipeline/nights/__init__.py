@@ -1,0 +1,1 @@
+"""What a folder of acquisitions holds, and what the outputs remember of earlier nights."""
