@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from segment_slide.flows.instances_request import InstancesRequest, PreparedInstances, prepare
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline import instance_names, instance_output, instances, output, store
+from segment_slide.pipeline import instance_names, store
+from segment_slide.pipeline import output as instance_output
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.object_blocks import ObjectsJob
+from segment_slide.pipeline.objects import output as instance_output
+from segment_slide.pipeline.objects import run
+from segment_slide.pipeline.objects.block import ObjectsJob
 from segment_slide.pipeline.pyramid import build_pyramid
 
 if TYPE_CHECKING:
@@ -118,28 +121,28 @@ def _fill(prepared: PreparedInstances, client: "Client", progress: Stages, clock
     done = store.stored_shards(prepared.location, job.array_path)
     if len(done) < plan.grid.n_blocks:
         total = 2 * plan.grid.n_blocks + len(job.join.rows())
-        n_done = len(done) + len(instances.found_blocks(job.join))
+        n_done = len(done) + len(run.found_blocks(job.join))
         with timed(clock, "holes"), progress.stage("holes", total=total, done=n_done, unit="steps") as advance:
-            instances.fill_all_holes(job, done, client, advance)
+            run.fill_all_holes(job, done, client, advance)
     image = describe_image(store.join(prepared.location, job.array_path), axes=plan.axes)
     return LabelSource(replace(plan.source.image, image=image))
 
 
-def _find(job: ObjectsJob, client: "Client", progress: Stages, clock: dict[str, float]) -> instances.Numbering:
+def _find(job: ObjectsJob, client: "Client", progress: Stages, clock: dict[str, float]) -> run.Numbering:
     """Objects of each block, united and numbered."""
     n_blocks, n_rows = job.join.grid.n_blocks, len(job.join.rows())
-    n_done = len(instances.found_blocks(job.join))
+    n_done = len(run.found_blocks(job.join))
     with timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
-        instances.find_all_objects(job, client, advance)
+        run.find_all_objects(job, client, advance)
     with timed(clock, "join"), progress.stage("join", total=2 * n_rows, unit="rows") as advance:
-        nodes = instances.join_blocks(job.join, client, advance)
-        return instances.number_objects(job, nodes, client, advance)
+        nodes = run.join_blocks(job.join, client, advance)
+        return run.number_objects(job, nodes, client, advance)
 
 
 def _write(
     prepared: PreparedInstances,
     job: ObjectsJob,
-    numbering: instances.Numbering,
+    numbering: run.Numbering,
     client: "Client",
     progress: Stages,
     clock: dict[str, float],
@@ -148,12 +151,12 @@ def _write(
     n_blocks = prepared.plan.grid.n_blocks
     done = store.stored_shards(prepared.location, job.array_path)
     with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
-        instances.write_all_objects(job, numbering, done, client, advance)
+        run.write_all_objects(job, numbering, done, client, advance)
     if prepared.plan.parameters["regrow"]:
         regrow = prepared.regrow_job()
         done = store.stored_shards(prepared.location, regrow.target_path)
         with timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
-            instances.regrow_all_objects(regrow, done, client, advance)
+            run.regrow_all_objects(regrow, done, client, advance)
 
 
 def _pyramid(prepared: PreparedInstances, client: "Client", progress: Stages) -> None:

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline import instance_names, instance_output, store
+from segment_slide.pipeline import instance_names, store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.hole_blocks import HolesJob, complement
 from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.instance_options import InstanceOptions
-from segment_slide.pipeline.instance_plan import InstancePlan, plan_instances
 from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.merge import JoinJob
-from segment_slide.pipeline.object_blocks import ObjectsJob, RegrowJob
+from segment_slide.pipeline.objects import output as instance_output
+from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
+from segment_slide.pipeline.objects.holes import HolesJob, complement
+from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.objects.plan import InstancePlan, plan_instances
+from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.pipeline.output import check_in_place
 
 

@@ -20,7 +20,7 @@ from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest
-from segment_slide.pipeline.instance_options import InstanceOptions
+from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.unet.checkpoint import open_checkpoint
 
 

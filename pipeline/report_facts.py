@@ -8,8 +8,8 @@ from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import COUNT, instances_name
-from segment_slide.pipeline.instance_output import missing_shards
 from segment_slide.pipeline.measurement.standing import ObjectsState, Standing, find_objects
+from segment_slide.pipeline.objects.output import missing_shards
 from segment_slide.pipeline.output import check_name, label_group
 from segment_slide.pipeline.record import ATTRIBUTE, read_record
 

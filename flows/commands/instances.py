@@ -76,7 +76,7 @@ def instances(
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
     from segment_slide.flows.instances_request import InstancesRequest
-    from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+    from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 
     request = InstancesRequest(
         input=input,

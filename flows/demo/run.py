@@ -146,7 +146,7 @@ def _count(segmentation: Path, console: Console) -> "MeasureReport":
     from segment_slide.flows.instances import label_objects
     from segment_slide.flows.instances_request import InstancesRequest
     from segment_slide.flows.measure import MeasureRequest, measure_objects
-    from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
+    from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 
     options = InstanceOptions(min_size=ObjectSize(_SMALLEST_CELL_UM2, "um2"))
     label_objects(InstancesRequest(str(segmentation), NAME, options=options), RichStages(console))

@@ -26,8 +26,8 @@ from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.progress import QuietStages
 from segment_slide.pipeline import output
 from segment_slide.pipeline.blocks import sizes
-from segment_slide.pipeline.regrow import regrow_ridges
-from segment_slide.pipeline.split import split_touching
+from segment_slide.pipeline.objects.regrow import regrow_ridges
+from segment_slide.pipeline.objects.split import split_touching
 from tests.flows.support import (
     Outcome,
     brake,

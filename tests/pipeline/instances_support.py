@@ -9,15 +9,16 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
-from segment_slide.pipeline import instances, store
-from segment_slide.pipeline.hole_blocks import HolesJob, complement
+from segment_slide.pipeline import store
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.instance_options import InstanceOptions
-from segment_slide.pipeline.instance_plan import InstancePlan, plan_instances
-from segment_slide.pipeline.instances import Numbering
 from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.merge import JoinJob
-from segment_slide.pipeline.object_blocks import ObjectsJob, RegrowJob
+from segment_slide.pipeline.objects import run
+from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
+from segment_slide.pipeline.objects.holes import HolesJob, complement
+from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.objects.plan import InstancePlan, plan_instances
+from segment_slide.pipeline.objects.run import Numbering
+from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.pipeline.work import WorkFolder
 
@@ -63,7 +64,7 @@ def fill(folder: Path, plan: InstancePlan, client: Any = None) -> LabelSource:
         complement(plan.parameters["connectivity"], plan.grid.n_spatial),
     )
     job = HolesJob(plan.source, join, plan.parameters["fill_holes_px"], str(folder), "filled/0")
-    instances.fill_all_holes(job, [], client, no_step)
+    run.fill_all_holes(job, [], client, no_step)
     image = describe_image(folder / "filled/0", axes=plan.axes)
     return LabelSource(replace(plan.source.image, image=image))
 
@@ -81,16 +82,16 @@ def label_blocks(
     plan = plan_array(folder, classes, block, options, axes or "zyx"[-classes.ndim :])
     source = fill(folder, plan, client) if plan.parameters["fill_holes_px"] else None
     job = make_job(folder, plan, source)
-    instances.find_all_objects(job, client, no_step)
-    nodes = instances.join_blocks(job.join, client, no_step)
-    numbering = instances.number_objects(job, nodes, client, no_step)
+    run.find_all_objects(job, client, no_step)
+    nodes = run.join_blocks(job.join, client, no_step)
+    numbering = run.number_objects(job, nodes, client, no_step)
     for group in (GROUP, UNGROWN):
         spec = ArraySpec("0", plan.grid.shape, plan.grid.block, plan.chunk, "uint32", plan.axes)
         store.create_group(str(folder), group, [spec], {})
-    instances.write_all_objects(job, numbering, [], client, no_step)
+    run.write_all_objects(job, numbering, [], client, no_step)
     if plan.parameters["regrow"]:
         regrow = RegrowJob(plan.grid, str(folder), job.array_path, f"{GROUP}/0")
-        instances.regrow_all_objects(regrow, [], client, no_step)
+        run.regrow_all_objects(regrow, [], client, no_step)
     return np.asarray(store.open_array(str(folder), f"{GROUP}/0")[...]), numbering
 
 

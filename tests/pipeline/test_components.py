@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.measure import label as label_values
 
-from segment_slide.pipeline.components import label_components, number_pieces
-from segment_slide.pipeline.joining import previous_offsets, touching_pairs
+from segment_slide.pipeline.objects.components import label_components, number_pieces
+from segment_slide.pipeline.objects.faces import previous_offsets, touching_pairs
 
 SHAPES = [(1,), (9,), (1, 1), (1, 7), (7, 1), (40, 33), (5, 6, 7), (3, 4, 5, 6)]
 

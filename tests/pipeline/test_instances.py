@@ -10,15 +10,15 @@ from distributed import Client, LocalCluster
 from scipy import ndimage
 from skimage.measure import label as label_values
 
-from segment_slide.pipeline import instances, merge
-from segment_slide.pipeline.block_objects import FaceObjects, load_faces
 from segment_slide.pipeline.blocks.grid import BlockGrid
-from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.joining import previous_offsets
-from segment_slide.pipeline.merge import Nodes, RowJoin
-from segment_slide.pipeline.ranks import RowOrder, rank_row
-from segment_slide.pipeline.regrow import regrow_ridges
-from segment_slide.pipeline.split import split_touching
+from segment_slide.pipeline.objects import run, unite
+from segment_slide.pipeline.objects.block_files import FaceObjects, load_faces
+from segment_slide.pipeline.objects.faces import previous_offsets
+from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.objects.ranks import RowOrder, rank_row
+from segment_slide.pipeline.objects.regrow import regrow_ridges
+from segment_slide.pipeline.objects.split import split_touching
+from segment_slide.pipeline.objects.unite import Nodes, RowJoin
 from segment_slide.pipeline.weight_blocks import PixelGrid
 from segment_slide.unet.weight_map import cut_ridges
 from tests.pipeline.instances_support import (
@@ -112,7 +112,7 @@ def test_objects_of_different_classes_stay_apart_where_they_touch(tmp_path: Path
 
 def test_without_joining_objects_fall_apart_at_block_borders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: were blocks not joined, the tests above would notice."""
-    monkeypatch.setattr(merge, "previous_offsets", lambda *_: [])
+    monkeypatch.setattr(unite, "previous_offsets", lambda *_: [])
     classes = noise((40, 33), 0.6)
     ids, numbering = label_blocks(tmp_path, classes, (16, 16))
     expected, count = ndimage.label(classes)
@@ -125,7 +125,7 @@ def test_without_corners_diagonal_neighbours_fall_apart(tmp_path: Path, monkeypa
     classes = np.eye(32, dtype=np.uint8)
     assert label_blocks(tmp_path / "joined", classes, (16, 16), InstanceOptions(connectivity=2))[1].count == 1
     sides = [offset for offset in previous_offsets(0, 2, 2) if sum(map(abs, offset)) == 1]
-    monkeypatch.setattr(merge, "previous_offsets", lambda *_: sides)
+    monkeypatch.setattr(unite, "previous_offsets", lambda *_: sides)
     assert label_blocks(tmp_path / "apart", classes, (16, 16), InstanceOptions(connectivity=2))[1].count == 2
 
 
@@ -316,20 +316,20 @@ def test_only_objects_on_faces_are_looked_at_across_blocks(tmp_path: Path) -> No
     classes[31:33, 20:24] = 1  # one object over two blocks
     plan = plan_array(tmp_path, classes, (32, 32), InstanceOptions(), "yx")
     job = make_job(tmp_path, plan)
-    instances.find_all_objects(job, None, no_step)
+    run.find_all_objects(job, None, no_step)
     assert sum(load_faces(job.join.work, index).count for index in plan.grid.indices()) == 2
-    assert instances.join_blocks(job.join, None, no_step).count == 2
+    assert run.join_blocks(job.join, None, no_step).count == 2
 
 
 def test_a_pass_goes_on_with_the_blocks_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_array(tmp_path, noise((40, 40), 0.5), (16, 16), InstanceOptions(), "yx")
     job = make_job(tmp_path, plan)
-    instances.find_all_objects(job, None, no_step)
+    run.find_all_objects(job, None, no_step)
     (tmp_path / "work/faces/1.1.npz.zst").unlink()
     found = []
-    original = instances.find_objects
-    monkeypatch.setattr(instances, "find_objects", lambda job, index: (found.append(index), original(job, index)))
-    instances.find_all_objects(job, None, no_step)
+    original = run.find_objects
+    monkeypatch.setattr(run, "find_objects", lambda job, index: (found.append(index), original(job, index)))
+    run.find_all_objects(job, None, no_step)
     assert found == [(1, 1)]
 
 

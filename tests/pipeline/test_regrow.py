@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.regrow import regrow_ridges
+from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.unet.weight_map import cut_ridges
 
 ORDER_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, -1), (-1, 0), (-1, -1), (-1, 1)]  # E S SE SW W N NW NE

@@ -8,9 +8,9 @@ from scipy.ndimage import distance_transform_edt, find_objects, generate_binary_
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
-from segment_slide.pipeline.edge_distance import squared_distances
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.split import Pieces, split_touching
+from segment_slide.pipeline.objects.edge_distance import squared_distances
+from segment_slide.pipeline.objects.split import Pieces, split_touching
 
 
 def split_whole(classes, depth_px=1.0, spacing=None, connectivity=1) -> Pieces:

@@ -14,9 +14,9 @@ from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.instance_names import instance_group, instances_name
-from segment_slide.pipeline.instance_plan import InstancePlan
 from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.measurement.standing import IDENTITY, identify_group
+from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.output import check_name, check_output, label_group, list_label
 from segment_slide.pipeline.pyramid import calibrate
 from segment_slide.pipeline.record import ATTRIBUTE, compare_records

@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.block_objects import (
+from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index, ceil_divide
+from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
     first_pixels,
     load_faces,
@@ -14,15 +17,12 @@ from segment_slide.pipeline.block_objects import (
     save_block,
     shared_faces,
 )
-from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index, ceil_divide
-from segment_slide.pipeline.components import Components, label_components, number_pieces
-from segment_slide.pipeline.errors import UnreadableChunkError
-from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.merge import JoinJob
-from segment_slide.pipeline.ranks import number_objects, rank_row
+from segment_slide.pipeline.objects.components import Components, label_components, number_pieces
+from segment_slide.pipeline.objects.ranks import number_objects, rank_row
+from segment_slide.pipeline.objects.unite import JoinJob
 
 BASES = "bases"
-REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.regrow`)
+REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.objects.regrow`)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ObjectsJob:
     min_size_px : int
         Smaller objects are dropped.
     split_depth_px : float, optional
-        Touching objects are split (`pipeline.split`).
+        Touching objects are split (`pipeline.objects.split`).
     spacing : tuple of float
         Pixel size per spatial axis, relative to the last one's.
     location, array_path : str
@@ -129,7 +129,7 @@ def _columns(job: ObjectsJob, index: Index, components: Components, classes: np.
 
 def _split(job: ObjectsJob, index: Index) -> BlockObjects:
     """Pieces of what touches, found in the block and its halo, where each object shows as a whole."""
-    from segment_slide.pipeline.split import split_touching
+    from segment_slide.pipeline.objects.split import split_touching
 
     grid = job.join.grid
     planes, owned = grid.n_planes_axes, grid.write_box(index)
@@ -187,7 +187,7 @@ def write_objects(job: ObjectsJob, item: WriteItem) -> int:
 
 def regrow_objects(job: RegrowJob, index: Index) -> int:
     """After the second pass: store a block's ids with the ridges between them given back; returns its pixels."""
-    from segment_slide.pipeline.regrow import regrow_ridges
+    from segment_slide.pipeline.objects.regrow import regrow_ridges
 
     grid, planes = job.grid, job.grid.n_planes_axes
     owned = grid.write_box(index)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.block_objects import (
+from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
     first_pixels,
     load_faces,
@@ -18,10 +20,8 @@ from segment_slide.pipeline.block_objects import (
     save_block,
     shared_faces,
 )
-from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.components import Components, label_components
-from segment_slide.pipeline.label_source import LabelSource
-from segment_slide.pipeline.merge import JoinJob
+from segment_slide.pipeline.objects.components import Components, label_components
+from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.unet.compiled import compiled
 
 _NO_CLASS = 255  # lowest class so far of what touches none

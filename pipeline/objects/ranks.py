@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.block_objects import FaceObjects, count_before
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
+from segment_slide.pipeline.objects.block_files import FaceObjects, count_before
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from segment_slide.pipeline.block_objects import FACES, RUNS
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import choose_batch, run_all
-from segment_slide.pipeline.hole_blocks import FillItem, HolesJob, choose_fill, fill_holes, find_holes
-from segment_slide.pipeline.merge import JoinJob, Nodes, RowJoin, join_row
-from segment_slide.pipeline.object_blocks import (
+from segment_slide.pipeline.objects.block import (
     ObjectsJob,
     RankItem,
     RegrowJob,
@@ -33,7 +30,10 @@ from segment_slide.pipeline.object_blocks import (
     regrow_objects,
     write_objects,
 )
-from segment_slide.pipeline.ranks import RowOrder
+from segment_slide.pipeline.objects.block_files import FACES, RUNS
+from segment_slide.pipeline.objects.holes import FillItem, HolesJob, choose_fill, fill_holes, find_holes
+from segment_slide.pipeline.objects.ranks import RowOrder
+from segment_slide.pipeline.objects.unite import JoinJob, Nodes, RowJoin, join_row
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.components import find_root, unite
+from segment_slide.pipeline.objects.components import find_root, unite
 from segment_slide.unet.compiled import compiled
 
 Face = tuple[int, int]  # axis, side: 0 where the axis begins, 1 where it ends
@@ -51,7 +51,7 @@ def touching_pairs(one: Faces, other: Faces, offset: Index, connectivity: int) -
     offset : tuple of int
         -1, 0 or 1 per axis.
     connectivity : int
-        See `pipeline.components.label_components`.
+        See `pipeline.objects.components.label_components`.
 
     Returns
     -------

@@ -24,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import generate_binary_structure
 
-from segment_slide.pipeline import split_kernels as kernels
-from segment_slide.pipeline.edge_distance import squared_distances
 from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.objects import split_kernels as kernels
+from segment_slide.pipeline.objects.edge_distance import squared_distances
 
 _MAX_PIXELS = 2**31 - 1  # indices share 64 bits with a float32
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.block_objects import Columns, FaceObjects, load_faces
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
-from segment_slide.pipeline.joining import flatten, previous_offsets, touching_pairs, unite_pairs
+from segment_slide.pipeline.objects.block_files import Columns, FaceObjects, load_faces
+from segment_slide.pipeline.objects.faces import flatten, previous_offsets, touching_pairs, unite_pairs
 from segment_slide.pipeline.work import WorkFolder
 
 # How a value of an object follows from those of its parts.
@@ -37,7 +37,7 @@ class JoinJob:
     work : WorkFolder
         Where their files are.
     connectivity : int
-        See `pipeline.components.label_components`.
+        See `pipeline.objects.components.label_components`.
     """
 
     grid: BlockGrid

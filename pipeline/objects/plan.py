@@ -21,8 +21,8 @@ from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.instance_options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.label_source import LabelSource
+from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import code_version
 from segment_slide.pipeline.source import ImageSource

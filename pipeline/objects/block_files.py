@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
-from segment_slide.pipeline.components import Components
-from segment_slide.pipeline.joining import Face
+from segment_slide.pipeline.objects.components import Components
+from segment_slide.pipeline.objects.faces import Face
 from segment_slide.pipeline.work import Arrays, WorkFolder
 
 RUNS, FACES = "runs", "faces"
