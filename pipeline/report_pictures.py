@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.thumbnail import panel_size, pixel_um, render, sample
-from segment_slide.pipeline.thumbnail_layer import Frame, Layer
-from segment_slide.pipeline.thumbnail_page import Colour, choose_bar, load_font, paint
+from segment_slide.pipeline.pictures.layer import Frame, Layer
+from segment_slide.pipeline.pictures.paint import Colour, choose_bar, load_font, paint
+from segment_slide.pipeline.pictures.thumbnail import panel_size, pixel_um, render, sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.thumbnail_layer import Frame
+from segment_slide.pipeline.pictures.layer import Frame
 
 _BINS_PER_SIDE = 4  # of the smallest window that is looked for
 _FEWEST_BINS, _MOST_BINS = 64, 2048  # along the longer side

@@ -19,12 +19,12 @@ import numpy as np
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.pictures.layer import Frame, Layer, crop
+from segment_slide.pipeline.pictures.paint import Colour
+from segment_slide.pipeline.pictures.thumbnail import find_image, pixel_um, read_key, sample, say_where
 from segment_slide.pipeline.report_facts import Facts
 from segment_slide.pipeline.report_pictures import Drawn, Mark, View, draw_view
 from segment_slide.pipeline.report_places import CountMap, around, densest, typical
-from segment_slide.pipeline.thumbnail import find_image, pixel_um, read_key, sample, say_where
-from segment_slide.pipeline.thumbnail_layer import Frame, Layer, crop
-from segment_slide.pipeline.thumbnail_page import Colour
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.thumbnail_layer import lie
+from segment_slide.pipeline.pictures.layer import lie
 from segment_slide.pipeline.view_complete import keep_complete
 
 _TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows

@@ -18,7 +18,7 @@ from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.show.info import view_command
 from segment_slide.flows.slide import SlideReport, SlideRequest
 from segment_slide.pipeline.measurement.picture import describe
-from segment_slide.pipeline.thumbnail import draw_thumbnail
+from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
 
 R = TypeVar("R")
 

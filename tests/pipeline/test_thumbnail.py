@@ -9,11 +9,12 @@ import pytest
 import zarr
 from PIL import Image
 
-from segment_slide.pipeline import ome, store, thumbnail_layer
+from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.pictures import layer
+from segment_slide.pipeline.pictures.paint import choose_bar, find_ends, stretch
+from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.thumbnail import draw_thumbnail
-from segment_slide.pipeline.thumbnail_page import choose_bar, find_ends, stretch
 from tests.flows.support import noise, run_without_workers, write_array, write_model, write_ome, write_segmentation
 
 MARGIN, GAP, HEAD = 12, 10, 34  # of the page, in pixels
@@ -148,7 +149,7 @@ def test_of_a_pyramid_only_the_coarsest_useful_level_is_read(tmp_path, count_rea
 
 @pytest.mark.parametrize("levels", [(1, 1), (1, 5), (3, 1)], ids=["none", "labels", "image"])
 def test_without_a_pyramid_only_the_centre_is_read_and_shown(tmp_path, count_reads, monkeypatch, levels):
-    monkeypatch.setattr(thumbnail_layer, "_MAX_READ_PX", 128 * 128)
+    monkeypatch.setattr(layer, "_MAX_READ_PX", 128 * 128)
     classes = discs((1024, 1024), (1, 512, 512, 32))
     write_ome(tmp_path / "slide.ome.zarr", np.where(classes > 0, 200, 20).astype(np.uint8), "yx", n_levels=levels[0])
     location = segment(tmp_path, classes, n_levels=levels[1])

@@ -9,7 +9,7 @@
     └──────────────────────┘  └──────────────────────┘
     ├────┤ 200 µm             ■ nucleus  ■ debris
 
-Here is decided what is shown; `pipeline.thumbnail_layer` reads it, `pipeline.thumbnail_page` draws it.
+Here is decided what is shown; `pipeline.pictures.layer` reads it, `pipeline.pictures.paint` draws it.
 """
 
 import math
@@ -24,9 +24,9 @@ from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.measurement.picture import colour_of
 from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
+from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
 from segment_slide.pipeline.record import ATTRIBUTE, read_record
-from segment_slide.pipeline.thumbnail_layer import Frame, Layer, crop, edge
-from segment_slide.pipeline.thumbnail_page import Colour, Page, draw_page, find_ends, mix, resize, stretch
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16
