@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from segment_slide.flows.nights.errors import is_cancellation
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.report import write_report
-from segment_slide.pipeline.report_target import discard, report_path
+from segment_slide.pipeline.report.run import write_report
+from segment_slide.pipeline.report.target import discard, report_path
 
 log = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ def measure_all(request: "MeasureRequest") -> None:
     from segment_slide.flows.measure import measure_objects
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.objects import show_measure
-    from segment_slide.pipeline.report_commands import command
+    from segment_slide.pipeline.report.commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))
     line = command("segment-slide", "report", request.location, "--name", request.name)

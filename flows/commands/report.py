@@ -28,7 +28,7 @@ def report(
 ) -> None:
     """Write one HTML file about a segmentation: pictures, counts, histograms, times, and what made it."""
     from segment_slide.flows.progress import format_bytes
-    from segment_slide.pipeline.report import write_report
+    from segment_slide.pipeline.report.run import write_report
 
     made = write_report(output, name, page)
     console.print(f"[bold green]Done:[/] {format_bytes(made.n_bytes)}, everything in one file", highlight=False)

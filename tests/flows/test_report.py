@@ -17,8 +17,8 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, OutputError
 from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.record import read_record
-from segment_slide.pipeline.report import write_report
-from segment_slide.pipeline.report_commands import command
+from segment_slide.pipeline.report.commands import command
+from segment_slide.pipeline.report.run import write_report
 from tests.flows.support import (
     can_mount,
     mounted,

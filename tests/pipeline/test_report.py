@@ -18,16 +18,16 @@ from segment_slide.pipeline.measurement.plan import begin
 from segment_slide.pipeline.measurement.run import measure_blocks, write_table
 from segment_slide.pipeline.pyramid import build_pyramid
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.report import make_report, write_report
-from segment_slide.pipeline.report_estimate import estimate_areas
-from segment_slide.pipeline.report_facts import choose_name, gather
-from segment_slide.pipeline.report_html import tag, trusted
-from segment_slide.pipeline.report_pictures import Mark, View, colour_of_object, draw_view
-from segment_slide.pipeline.report_places import CountMap, around, densest, typical
-from segment_slide.pipeline.report_table import describe_table
-from segment_slide.pipeline.report_target import report_path
-from segment_slide.pipeline.report_times import file_spans
-from segment_slide.pipeline.report_views import look
+from segment_slide.pipeline.report.estimate import estimate_areas
+from segment_slide.pipeline.report.facts import choose_name, gather
+from segment_slide.pipeline.report.html import tag, trusted
+from segment_slide.pipeline.report.pictures import Mark, View, colour_of_object, draw_view
+from segment_slide.pipeline.report.places import CountMap, around, densest, typical
+from segment_slide.pipeline.report.run import make_report, write_report
+from segment_slide.pipeline.report.table import describe_table
+from segment_slide.pipeline.report.target import report_path
+from segment_slide.pipeline.report.times import file_spans
+from segment_slide.pipeline.report.views import look
 from segment_slide.pipeline.store import ArraySpec
 from tests.flows.support import noise, tree, write_group, write_ome, write_segmentation
 from tests.pipeline.measure_support import CLASSES, NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
@@ -149,7 +149,7 @@ def test_without_a_table_areas_are_counted_and_the_command_that_measures_is_name
 
 
 def test_areas_of_a_large_slide_are_estimated_on_a_level_that_is_small_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr("segment_slide.pipeline.report_estimate._MOST_PX", 40 * 40)
+    monkeypatch.setattr("segment_slide.pipeline.report.estimate._MOST_PX", 40 * 40)
     classes = (noise(150, 150) > 200).astype(np.uint8)
     location = str(write_segmentation(tmp_path / "out.ome.zarr", classes, n_levels=4))
     found = estimate_areas(gather(location, "segmentation"), {"t": 0, "z": 0}, 512)

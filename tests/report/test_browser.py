@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment_slide.pipeline.report import write_report
+from segment_slide.pipeline.report.run import write_report
 from tests.browser import PATIENCE_MS, open_browser
 from tests.flows.support import noise
 from tests.pipeline.measure_support import NAME, draw_objects, measure, write_store

@@ -8,18 +8,18 @@ import numpy as np
 import pandas
 import pytest
 
-import segment_slide.pipeline.report_target
+import segment_slide.pipeline.report.target
 from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.measurement.summary import SizeCounts, choose_groups, gather_rare
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.report import make_report, write_report
-from segment_slide.pipeline.report_facts import gather
-from segment_slide.pipeline.report_places import CountMap
-from segment_slide.pipeline.report_sections import Content, lead
-from segment_slide.pipeline.report_table import describe_table
-from segment_slide.pipeline.report_target import MARK, check_target, discard, save
-from segment_slide.pipeline.report_times import file_spans
+from segment_slide.pipeline.report.facts import gather
+from segment_slide.pipeline.report.places import CountMap
+from segment_slide.pipeline.report.run import make_report, write_report
+from segment_slide.pipeline.report.sections import Content, lead
+from segment_slide.pipeline.report.table import describe_table
+from segment_slide.pipeline.report.target import MARK, check_target, discard, save
+from segment_slide.pipeline.report.times import file_spans
 from tests.flows.support import noise, run_here, write_segmentation
 from tests.pipeline.measure_support import NAME, NO_IMAGE, draw_objects, measure, write_store
 from tests.pipeline.report_support import parse
@@ -116,7 +116,7 @@ def test_object_stores_are_told_that_it_is_a_page(monkeypatch, knows_types):
     check_target("s3://bucket/a.html")
     save("s3://bucket/a.html", b"page")
     typed = {"ContentType": "text/html; charset=utf-8"} if knows_types else {}
-    assert bucket.given == [(0, segment_slide.pipeline.report_target._HEAD_BYTES), typed]
+    assert bucket.given == [(0, segment_slide.pipeline.report.target._HEAD_BYTES), typed]
 
 
 # -- damage --------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_the_map_of_a_film_says_the_density_that_its_first_sentence_says(tmp_pat
         assert values.max() > 0
         return "<svg></svg>"
 
-    monkeypatch.setattr("segment_slide.pipeline.report_sections.plot_heat", keep)
+    monkeypatch.setattr("segment_slide.pipeline.report.sections.plot_heat", keep)
     location = write_film(tmp_path)
     text = parse(make_report(location, NAME)).text
     facts = gather(location, NAME)

@@ -18,7 +18,7 @@ from segment_slide.pipeline.measurement.standing import (
     read_records,
 )
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.report import make_report
+from segment_slide.pipeline.report.run import make_report
 from tests.flows.support import run_here, write_segmentation
 from tests.pipeline.measure_support import NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report_support import parse

@@ -9,7 +9,7 @@ from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.instance_names import instance_group
 from segment_slide.pipeline.measurement.standing import Standing
-from segment_slide.pipeline.report_commands import (
+from segment_slide.pipeline.report.commands import (
     command,
     instances_command,
     is_in_place,
@@ -19,10 +19,10 @@ from segment_slide.pipeline.report_commands import (
     segment_command,
     view_command,
 )
-from segment_slide.pipeline.report_facts import Facts
-from segment_slide.pipeline.report_html import Markup, block, code, count, join, table, tag
-from segment_slide.pipeline.report_html import facts as list_facts
-from segment_slide.pipeline.report_times import Span, show_time
+from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.report.html import Markup, block, code, count, join, table, tag
+from segment_slide.pipeline.report.html import facts as list_facts
+from segment_slide.pipeline.report.times import Span, show_time
 from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
 from segment_slide.unet.errors import UnetError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from segment_slide.pipeline import store
 from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.report_facts import DEFAULT_NAME, Facts
+from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 
 
 def command(*words: object) -> str:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.measurement.page import class_rows
 from segment_slide.pipeline.measurement.picture import number
-from segment_slide.pipeline.report_commands import measure_command
-from segment_slide.pipeline.report_estimate import ClassAreas
-from segment_slide.pipeline.report_facts import Facts
-from segment_slide.pipeline.report_html import Markup, block, count, join, picture, table, tag, trusted
-from segment_slide.pipeline.report_places import CountMap
-from segment_slide.pipeline.report_plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
-from segment_slide.pipeline.report_table import TableFacts
-from segment_slide.pipeline.report_views import Shown, Sight
+from segment_slide.pipeline.report.commands import measure_command
+from segment_slide.pipeline.report.estimate import ClassAreas
+from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.report.html import Markup, block, count, join, picture, table, tag, trusted
+from segment_slide.pipeline.report.places import CountMap
+from segment_slide.pipeline.report.plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
+from segment_slide.pipeline.report.table import TableFacts
+from segment_slide.pipeline.report.views import Shown, Sight
 
 _MOST_NAMED = 4  # classes in a sentence
 _SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³

@@ -22,9 +22,9 @@ from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop
 from segment_slide.pipeline.pictures.paint import Colour
 from segment_slide.pipeline.pictures.thumbnail import find_image, pixel_um, read_key, sample, say_where
-from segment_slide.pipeline.report_facts import Facts
-from segment_slide.pipeline.report_pictures import Drawn, Mark, View, draw_view
-from segment_slide.pipeline.report_places import CountMap, around, densest, typical
+from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.report.pictures import Drawn, Mark, View, draw_view
+from segment_slide.pipeline.report.places import CountMap, around, densest, typical
 
 log = logging.getLogger(__name__)
 

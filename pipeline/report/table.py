@@ -18,8 +18,8 @@ from segment_slide.pipeline.measurement.summary import (
     summary_columns,
 )
 from segment_slide.pipeline.measurement.table import read_part, read_schema
-from segment_slide.pipeline.report_facts import Facts
-from segment_slide.pipeline.report_places import CountMap, count_points, plan_map
+from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.report.places import CountMap, count_points, plan_map
 
 if TYPE_CHECKING:
     import pyarrow as pa

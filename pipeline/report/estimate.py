@@ -9,8 +9,8 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.pictures.layer import lie
-from segment_slide.pipeline.report_facts import Facts
-from segment_slide.pipeline.report_places import CountMap, count_points, plan_map
+from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.report.places import CountMap, count_points, plan_map
 
 _MOST_PX = 1 << 24
 

@@ -21,8 +21,8 @@ from segment_slide.pipeline.measurement.picture import (
     short_name,
 )
 from segment_slide.pipeline.measurement.summary import Summary, choose_groups, gather_rare
-from segment_slide.pipeline.report_places import CountMap
-from segment_slide.pipeline.report_table import Intensities
+from segment_slide.pipeline.report.places import CountMap
+from segment_slide.pipeline.report.table import Intensities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

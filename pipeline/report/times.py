@@ -15,7 +15,7 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.instance_names import instance_group
 from segment_slide.pipeline.nights.notes import read_done
 from segment_slide.pipeline.output import label_group
-from segment_slide.pipeline.report_facts import Facts
+from segment_slide.pipeline.report.facts import Facts
 
 log = logging.getLogger(__name__)
 

@@ -21,16 +21,16 @@ from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.record import code_version
-from segment_slide.pipeline.report_estimate import estimate_areas
-from segment_slide.pipeline.report_facts import Facts, choose_name, gather
-from segment_slide.pipeline.report_html import Markup, count, join, tag, trusted
-from segment_slide.pipeline.report_origin import again, missing, opening, origin, times, todo
-from segment_slide.pipeline.report_sections import Content, density, lead, numbers, pictures, tiles
-from segment_slide.pipeline.report_style import STYLE
-from segment_slide.pipeline.report_table import describe_table
-from segment_slide.pipeline.report_target import MARK, check_target, report_path, save
-from segment_slide.pipeline.report_times import file_spans, show_date, stage_seconds
-from segment_slide.pipeline.report_views import DETAIL_PX, Sight, draw_all, look
+from segment_slide.pipeline.report.estimate import estimate_areas
+from segment_slide.pipeline.report.facts import Facts, choose_name, gather
+from segment_slide.pipeline.report.html import Markup, count, join, tag, trusted
+from segment_slide.pipeline.report.origin import again, missing, opening, origin, times, todo
+from segment_slide.pipeline.report.sections import Content, density, lead, numbers, pictures, tiles
+from segment_slide.pipeline.report.style import STYLE
+from segment_slide.pipeline.report.table import describe_table
+from segment_slide.pipeline.report.target import MARK, check_target, report_path, save
+from segment_slide.pipeline.report.times import file_spans, show_date, stage_seconds
+from segment_slide.pipeline.report.views import DETAIL_PX, Sight, draw_all, look
 
 R = TypeVar("R")
 

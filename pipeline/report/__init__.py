@@ -1,0 +1,1 @@
+"""One self-contained HTML file that says what was found and shows it."""
