@@ -9,10 +9,10 @@ import numpy as np
 from scipy import ndimage
 from skimage.io import imread
 
-from segment_slide.pipeline.contingency import count_pairs, merge_tables
-from segment_slide.pipeline.membrane_scores import score_membranes
-from segment_slide.pipeline.object_scores import score_objects, score_seg
-from segment_slide.pipeline.pixel_scores import score_pixels
+from segment_slide.pipeline.scoring.contingency import count_pairs, merge_tables
+from segment_slide.pipeline.scoring.membrane_scores import score_membranes
+from segment_slide.pipeline.scoring.object_scores import score_objects, score_seg
+from segment_slide.pipeline.scoring.pixel_scores import score_pixels
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

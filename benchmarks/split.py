@@ -19,8 +19,8 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.segmentation import watershed
 
-from segment_slide.pipeline.object_scores import ObjectScores, score_objects
 from segment_slide.pipeline.objects.split import split_touching
+from segment_slide.pipeline.scoring.object_scores import ObjectScores, score_objects
 
 DEPTHS_PX = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", "../shared/data")) / "dsb2018"

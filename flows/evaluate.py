@@ -5,20 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segment_slide.flows.progress import QuietStages, Stages
-from segment_slide.pipeline.contingency import Contingency
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.evaluate import (
-    EvaluateOptions,
-    ObjectCounts,
-    check_pair,
-    evaluate_stored,
-    score_stored_membranes,
-)
 from segment_slide.pipeline.ingest.reader import list_files
-from segment_slide.pipeline.label_pair import LabelPair
-from segment_slide.pipeline.mask_files import Source, is_folder_of_files, open_source
-from segment_slide.pipeline.membrane_scores import MembraneScores
-from segment_slide.pipeline.object_scores import (
+from segment_slide.pipeline.pairing import pair_files
+from segment_slide.pipeline.scoring.contingency import Contingency
+from segment_slide.pipeline.scoring.label_pair import LabelPair
+from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source
+from segment_slide.pipeline.scoring.membrane_scores import MembraneScores
+from segment_slide.pipeline.scoring.object_scores import (
     IOU_THRESHOLDS,
     ObjectScores,
     check_ious,
@@ -26,9 +20,15 @@ from segment_slide.pipeline.object_scores import (
     score_matches,
     score_seg,
 )
-from segment_slide.pipeline.pairing import pair_files
-from segment_slide.pipeline.pixel_scores import Confusion
-from segment_slide.pipeline.rand_scores import RandScores, score_rand
+from segment_slide.pipeline.scoring.pixel_scores import Confusion
+from segment_slide.pipeline.scoring.rand_scores import RandScores, score_rand
+from segment_slide.pipeline.scoring.run import (
+    EvaluateOptions,
+    ObjectCounts,
+    check_pair,
+    evaluate_stored,
+    score_stored_membranes,
+)
 
 if TYPE_CHECKING:
     from distributed import Client

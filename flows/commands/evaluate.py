@@ -52,8 +52,8 @@ def evaluate(
     from segment_slide.flows.evaluate import EvaluateRequest, as_kind, evaluate_locally
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.scores import show_scores, write_csv, write_json
-    from segment_slide.pipeline.evaluate import EvaluateOptions
-    from segment_slide.pipeline.object_scores import IOU_THRESHOLDS
+    from segment_slide.pipeline.scoring.object_scores import IOU_THRESHOLDS
+    from segment_slide.pipeline.scoring.run import EvaluateOptions
 
     request = EvaluateRequest(
         predicted=predicted,

@@ -24,8 +24,8 @@ from segment_slide.pipeline.synthetic import SyntheticSlide
 if TYPE_CHECKING:
     from segment_slide.flows.measure import MeasureReport
     from segment_slide.flows.segment import SegmentReport
-    from segment_slide.pipeline.object_scores import ObjectScores
-    from segment_slide.pipeline.pixel_scores import PixelScores
+    from segment_slide.pipeline.scoring.object_scores import ObjectScores
+    from segment_slide.pipeline.scoring.pixel_scores import PixelScores
     from segment_slide.unet.checkpoint import Checkpoint
 
 __all__ = ["DemoResult", "DemoSettings", "run_demo"]
@@ -161,8 +161,8 @@ def _read(location: Path, path: str) -> np.ndarray:
 
 def _score(truth: np.ndarray, predicted: np.ndarray, ids: np.ndarray) -> "tuple[PixelScores, ObjectScores]":
     """Scores of a class map and its objects against true cells."""
-    from segment_slide.pipeline.object_scores import score_objects
-    from segment_slide.pipeline.pixel_scores import score_pixels
+    from segment_slide.pipeline.scoring.object_scores import score_objects
+    from segment_slide.pipeline.scoring.pixel_scores import score_pixels
 
     return score_pixels(truth > 0, predicted > 0), score_objects(truth, ids)
 

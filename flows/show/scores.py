@@ -17,8 +17,8 @@ from segment_slide.pipeline.errors import OutputError
 
 if TYPE_CHECKING:
     from segment_slide.flows.evaluate import EvaluateReport, ObjectReport
-    from segment_slide.pipeline.membrane_scores import MembraneScores
-    from segment_slide.pipeline.pixel_scores import Confusion
+    from segment_slide.pipeline.scoring.membrane_scores import MembraneScores
+    from segment_slide.pipeline.scoring.pixel_scores import Confusion
 
 _COLUMNS = ("score", "of", "value")
 

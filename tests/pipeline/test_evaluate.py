@@ -9,21 +9,16 @@ import zarr
 from distributed import Client
 from scipy import ndimage
 
-import segment_slide.pipeline.label_pair
-from segment_slide.pipeline.contingency import count_pairs, merge_tables
+import segment_slide.pipeline.scoring.label_pair
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.evaluate import (
-    EvaluateOptions,
-    check_pair,
-    evaluate_stored,
-    score_stored_membranes,
-)
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.label_pair import LabelPair
-from segment_slide.pipeline.mask_files import ArraySource, open_source, read_masks
-from segment_slide.pipeline.membrane_scores import score_membranes
-from segment_slide.pipeline.object_scores import find_touching, score_matches, score_objects, score_seg
-from segment_slide.pipeline.pixel_scores import count_confusion
+from segment_slide.pipeline.scoring.contingency import count_pairs, merge_tables
+from segment_slide.pipeline.scoring.label_pair import LabelPair
+from segment_slide.pipeline.scoring.mask_files import ArraySource, open_source, read_masks
+from segment_slide.pipeline.scoring.membrane_scores import score_membranes
+from segment_slide.pipeline.scoring.object_scores import find_touching, score_matches, score_objects, score_seg
+from segment_slide.pipeline.scoring.pixel_scores import count_confusion
+from segment_slide.pipeline.scoring.run import EvaluateOptions, check_pair, evaluate_stored, score_stored_membranes
 from segment_slide.pipeline.source import select_source
 
 SHAPE = (2, 45, 61)
@@ -129,7 +124,7 @@ def test_on_a_cluster_it_is_the_same_to_the_last_bit(tmp_path, client):
 def test_many_small_merges_are_one_large_merge(tmp_path, monkeypatch):
     truth, found = make_cells(3)
     stored = source_of(tmp_path / "found", found), source_of(tmp_path / "truth", truth)
-    monkeypatch.setattr("segment_slide.pipeline.evaluate._MERGE_ROWS", 10)
+    monkeypatch.setattr("segment_slide.pipeline.scoring.run._MERGE_ROWS", 10)
     counts = evaluate_stored(*stored, "instances", EvaluateOptions(block_px=7))
     assert_same_table(counts.table, table_of_whole(truth, found))
 
@@ -188,7 +183,7 @@ def test_objects_of_a_class_map_are_its_components_whatever_the_block(tmp_path):
 def test_planes_too_large_to_label_at_once_are_refused_with_what_to_do(tmp_path, monkeypatch):
     truth, found = make_cells(9)
     pair = LabelPair(source_of(tmp_path / "found", found), source_of(tmp_path / "truth", truth))
-    monkeypatch.setattr(segment_slide.pipeline.label_pair, "MAX_PLANE_PX", 45 * 61 - 1)
+    monkeypatch.setattr(segment_slide.pipeline.scoring.label_pair, "MAX_PLANE_PX", 45 * 61 - 1)
     with pytest.raises(InputError, match="compare instance ids"):
         check_pair(pair, "instances", EvaluateOptions(predicted_class=1))
     check_pair(pair, "instances", EvaluateOptions())

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from segment_slide.pipeline.contingency import count_pairs, merge_tables, sum_of_squares
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.object_scores import (
+from segment_slide.pipeline.scoring.contingency import count_pairs, merge_tables, sum_of_squares
+from segment_slide.pipeline.scoring.object_scores import (
     IOU_THRESHOLDS,
     find_touching,
     mean_average_precision,

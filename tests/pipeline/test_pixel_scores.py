@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.pixel_scores import (
+from segment_slide.pipeline.scoring.pixel_scores import (
     IGNORE,
     Confusion,
     as_probability,

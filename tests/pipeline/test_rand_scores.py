@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
 
-from segment_slide.pipeline.contingency import Contingency, count_pairs, merge_tables
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.rand_scores import label_components, score_rand, thin_borders
+from segment_slide.pipeline.scoring.contingency import Contingency, count_pairs, merge_tables
+from segment_slide.pipeline.scoring.rand_scores import label_components, score_rand, thin_borders
 
 small = hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 3))
 

@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.membrane_scores import THRESHOLDS, score_membranes, score_thresholds
-from segment_slide.pipeline.pixel_scores import pixel_error
-from segment_slide.pipeline.warping import NEIGHBOURS, simple_points, warp, warping_error
+from segment_slide.pipeline.scoring.membrane_scores import THRESHOLDS, score_membranes, score_thresholds
+from segment_slide.pipeline.scoring.pixel_scores import pixel_error
+from segment_slide.pipeline.scoring.warping import NEIGHBOURS, simple_points, warp, warping_error
 
 EIGHT = np.ones((3, 3), int)
 FOUR = ndimage.generate_binary_structure(2, 1)

@@ -18,8 +18,8 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from scipy import ndimage
 
-from segment_slide.pipeline.contingency import Contingency, sum_of_squares
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.scoring.contingency import Contingency, sum_of_squares
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def score_rand(table: Contingency) -> RandScores:
     --------
     Two objects of two pixels became one of four: of 6 pairs, the 4 across are wrong.
 
-    >>> from segment_slide.pipeline.contingency import count_pairs
+    >>> from segment_slide.pipeline.scoring.contingency import count_pairs
     >>> round(score_rand(count_pairs(np.array([0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 1]))).error, 4)
     0.6667
     """

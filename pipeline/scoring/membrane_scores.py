@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from segment_slide.pipeline.contingency import as_ids, check_same_shape, count_pairs
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.pixel_scores import as_probability, pixel_error
-from segment_slide.pipeline.rand_scores import label_components, score_rand, thin_borders
-from segment_slide.pipeline.warping import warping_error
+from segment_slide.pipeline.scoring.contingency import as_ids, check_same_shape, count_pairs
+from segment_slide.pipeline.scoring.pixel_scores import as_probability, pixel_error
+from segment_slide.pipeline.scoring.rand_scores import label_components, score_rand, thin_borders
+from segment_slide.pipeline.scoring.warping import warping_error
 
 THRESHOLDS = tuple(step / 10 for step in range(11))
 _ERRORS = ("pixel_error", "rand_error", "warping_error")  # smaller is better; of the others, larger

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.contingency import as_ids, check_same_shape
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.scoring.contingency import as_ids, check_same_shape
 
 IGNORE = 255  # class maps are uint8 and have at most 255 classes; this value marks pixels nobody decided on
 _N_VALUES = 256

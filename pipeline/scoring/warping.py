@@ -9,9 +9,9 @@ import functools
 
 import numpy as np
 
-from segment_slide.pipeline.contingency import as_ids, check_same_shape
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.pixel_scores import as_probability
+from segment_slide.pipeline.scoring.contingency import as_ids, check_same_shape
+from segment_slide.pipeline.scoring.pixel_scores import as_probability
 from segment_slide.unet.compiled import compiled
 
 # The neighbours of a pixel counter-clockwise from the right, as (dy, dx); bit k of a code is neighbour k.

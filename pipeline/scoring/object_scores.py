@@ -1,4 +1,4 @@
-"""Which objects were found as themselves: scores from one table of overlaps (`pipeline.contingency`)."""
+"""Which objects were found as themselves: scores from one table of overlaps (`pipeline.scoring.contingency`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from segment_slide.pipeline.blocks.grid import Box
-from segment_slide.pipeline.contingency import Areas, Contingency, count_common, count_pairs
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.scoring.contingency import Areas, Contingency, count_common, count_pairs
 
 IOU_THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))  # Data Science Bowl 2018
 TOUCHING_PX = 2  # a ridge of one pixel parts touching objects

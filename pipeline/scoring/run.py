@@ -18,14 +18,21 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.contingency import Areas, Contingency, as_ids, count_pairs, merge_areas, merge_tables
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.label_pair import LabelPair, Part, read_part
-from segment_slide.pipeline.mask_files import Source
-from segment_slide.pipeline.membrane_scores import MembraneScores, best_scores, score_thresholds
-from segment_slide.pipeline.object_scores import TOUCHING_PX, as_areas, find_touching
-from segment_slide.pipeline.pixel_scores import IGNORE, Confusion, count_confusion
-from segment_slide.pipeline.rand_scores import label_components
+from segment_slide.pipeline.scoring.contingency import (
+    Areas,
+    Contingency,
+    as_ids,
+    count_pairs,
+    merge_areas,
+    merge_tables,
+)
+from segment_slide.pipeline.scoring.label_pair import LabelPair, Part, read_part
+from segment_slide.pipeline.scoring.mask_files import Source
+from segment_slide.pipeline.scoring.membrane_scores import MembraneScores, best_scores, score_thresholds
+from segment_slide.pipeline.scoring.object_scores import TOUCHING_PX, as_areas, find_touching
+from segment_slide.pipeline.scoring.pixel_scores import IGNORE, Confusion, count_confusion
+from segment_slide.pipeline.scoring.rand_scores import label_components
 
 if TYPE_CHECKING:
     from distributed import Client
