@@ -27,7 +27,7 @@ import zarr
 from segment_slide.flows.segment import segment_slide
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.errors import IncompleteError
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.model import UNet

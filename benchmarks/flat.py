@@ -53,7 +53,7 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     from segment_slide.cluster.kinds.local import local_client, plan_local
     from segment_slide.flows.segment import segment_slide
     from segment_slide.flows.segment_request import SegmentRequest
-    from segment_slide.pipeline.options import SegmentOptions
+    from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     def request(image: str, output: str, address: str) -> SegmentRequest:
         return SegmentRequest(

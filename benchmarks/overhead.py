@@ -19,11 +19,11 @@ import zarr
 from distributed import Client, LocalCluster
 
 from segment_slide.pipeline import output, record
-from segment_slide.pipeline.block import BlockJob, get_predictor
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segment import segment_blocks
+from segment_slide.pipeline.segmentation.block import BlockJob, get_predictor
+from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segmentation.run import segment_blocks
 from segment_slide.pipeline.source import select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, Normalisation, save_checkpoint

@@ -52,7 +52,7 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     from segment_slide.cluster.kinds.local import local_client, plan_local
     from segment_slide.flows.segment import segment_slide
     from segment_slide.flows.segment_request import SegmentRequest
-    from segment_slide.pipeline.options import SegmentOptions
+    from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     options = SegmentOptions(precision=precision, tile=tile)
     with local_client(plan_local(1)) as client:

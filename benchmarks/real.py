@@ -28,9 +28,9 @@ from segment_slide.flows.ingest import ingest_image
 from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.segment import SegmentReport, segment_slide
 from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.scoring.object_scores import score_objects
 from segment_slide.pipeline.scoring.pixel_scores import score_pixels
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.store import open_array
 from segment_slide.pipeline.synthetic import part_cells
 from segment_slide.unet.annotated import ArrayPixels

@@ -37,7 +37,7 @@ from segment_slide.cluster.settings import SETTINGS, quieten
 from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.blocks.sizes import MAX_WINDOW_BLOCKS
 from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.segment import segment_blocks
+from segment_slide.pipeline.segmentation.run import segment_blocks
 from segment_slide.unet.geometry import Geometry
 
 BLOCK_PX = 32  # pixels are no part of this: what they cost is `overhead.py`'s

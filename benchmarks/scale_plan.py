@@ -9,8 +9,8 @@ from common import Report
 
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.ome import Level, Multiscale
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.source import select_source
 from segment_slide.unet.architecture import Architecture
 

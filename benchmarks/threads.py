@@ -26,7 +26,7 @@ from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import ENVIRONMENT
 from segment_slide.flows.segment import segment_slide
 from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.model import UNet

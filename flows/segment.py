@@ -10,14 +10,14 @@ from segment_slide.flows.progress import QuietStages, Stages, ignore, timed
 from segment_slide.flows.segment_request import Prepared, SegmentRequest, prepare
 from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline import output, statistics, store
-from segment_slide.pipeline.background import background_blocks
-from segment_slide.pipeline.block import BlockJob
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
-from segment_slide.pipeline.plan import SegmentPlan
 from segment_slide.pipeline.pyramid import Method, build_pyramid
 from segment_slide.pipeline.record import read_record, update_record
-from segment_slide.pipeline.segment import BlockFailure, segment_blocks
+from segment_slide.pipeline.segmentation.background import background_blocks
+from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -10,9 +10,9 @@ from segment_slide.pipeline import output, store
 from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.record import accept_repair, compare_records, make_record, read_record
+from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
 

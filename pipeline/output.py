@@ -16,9 +16,9 @@ from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.lock import LOCK_NAME, hold
-from segment_slide.pipeline.plan import SegmentPlan
 from segment_slide.pipeline.pyramid import calibrate
 from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.segmentation.plan import SegmentPlan
 
 
 def label_group(name: str) -> str:

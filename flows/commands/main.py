@@ -37,7 +37,7 @@ from segment_slide.flows.commands.options import BlockTimeLimit, Cluster, split
 from segment_slide.flows.ranges import parse_ranges
 from segment_slide.flows.show.info import show_info, show_ingest, show_plan, show_report
 from segment_slide.pipeline.errors import IncompleteError, PipelineError
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.errors import UnetError
 
 app = typer.Typer(

@@ -63,7 +63,7 @@ def segment_new(
     from segment_slide.flows.show.night import show_begin, show_decisions, show_failure, show_night
     from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
     from segment_slide.pipeline.objects.options import InstanceOptions
-    from segment_slide.pipeline.options import SegmentOptions
+    from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     options = SegmentOptions(block=block, tile=tile, precision=None if precision == "auto" else precision)
     request = NightRequest(

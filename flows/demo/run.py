@@ -129,7 +129,7 @@ def _segment(
 ) -> "SegmentReport":
     from segment_slide.flows.segment import segment_slide
     from segment_slide.flows.segment_request import SegmentRequest
-    from segment_slide.pipeline.options import SegmentOptions
+    from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     request = SegmentRequest(
         input=str(slide),

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from segment_slide.flows.ranges import parse_ranges
 from segment_slide.pipeline.ingest.run import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 
 # Of a flow's own parameters Prefect takes bounds from the annotation, and what the form says from the default.
 Text = Annotated[str, Field(min_length=1)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from segment_slide.flows.ingest import IngestReport
     from segment_slide.flows.segment import SegmentReport
     from segment_slide.pipeline.image import StoredImage
-    from segment_slide.pipeline.plan import SegmentPlan
+    from segment_slide.pipeline.segmentation.plan import SegmentPlan
     from segment_slide.unet.checkpoint import Checkpoint
 
 

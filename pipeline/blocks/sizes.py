@@ -1,6 +1,6 @@
 """Sizes chosen for whom does not choose: blocks, tiles, chunks, levels, windows. Integers only.
 
-Each function says what it refuses and why; `pipeline.plan` puts the sizes together.
+Each function says what it refuses and why; `pipeline.segmentation.plan` puts the sizes together.
 """
 
 import math

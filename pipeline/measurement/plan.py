@@ -24,8 +24,8 @@ from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.standing import IDENTITY, TABLES, identify_group, read_records, table_path
-from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
 from segment_slide.pipeline.work import WorkFolder
 
 DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns

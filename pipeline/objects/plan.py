@@ -23,8 +23,8 @@ from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.plan import PROCESS_BYTES
 from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.pipeline.weight_blocks import PixelGrid

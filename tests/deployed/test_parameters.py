@@ -41,7 +41,7 @@ from segment_slide.pipeline.annotation import AnnotationInput
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.ingest.run import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.weight_plan import WeightOptions
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.train_settings import TrainSettings

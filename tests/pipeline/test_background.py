@@ -8,13 +8,13 @@ import pytest
 import zarr
 from scipy.ndimage import binary_dilation
 
-from segment_slide.pipeline import background
-from segment_slide.pipeline.background import background_blocks, coarse_source, tissue_mask
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
 from segment_slide.pipeline.pyramid import Method, downsample
+from segment_slide.pipeline.segmentation import background
+from segment_slide.pipeline.segmentation.background import background_blocks, coarse_source, tissue_mask
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.unet.geometry import Geometry
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline import store
-from segment_slide.pipeline.block import BlockJob
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_CHUNK,
@@ -27,11 +26,12 @@ from segment_slide.pipeline.blocks.sizes import (
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.ome import Level, Multiscale
-from segment_slide.pipeline.options import SegmentOptions
 from segment_slide.pipeline.output import create_output
-from segment_slide.pipeline.plan import MemoryEstimate, SegmentPlan, plan_segmentation
 from segment_slide.pipeline.pyramid import build_pyramid
-from segment_slide.pipeline.segment import Canvas, window_array
+from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.plan import MemoryEstimate, SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segmentation.run import Canvas, window_array
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry, round_up
@@ -361,7 +361,7 @@ def test_the_smallest_block_that_a_refusal_names_is_accepted() -> None:
 
 
 def test_tta_modes_are_those_of_the_predictor() -> None:
-    from segment_slide.pipeline.plan import TTA_MODES
+    from segment_slide.pipeline.segmentation.plan import TTA_MODES
     from segment_slide.unet import predict
 
     assert TTA_MODES == predict.TTA_MODES

@@ -13,7 +13,7 @@ import pytest
 
 from segment_slide.flows.segment_request import SegmentRequest, prepare
 from segment_slide.pipeline import output
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from tests.flows.support import (
     Outcome,
     brake,

@@ -14,13 +14,14 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
-from segment_slide.pipeline import output, record, segment, store
-from segment_slide.pipeline.block import BlockJob
+from segment_slide.pipeline import output, record, store
 from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
 from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.options import SegmentOptions
-from segment_slide.pipeline.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segment import segment_blocks, while_some_survive, window_array
+from segment_slide.pipeline.segmentation import run as segment
+from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segmentation.run import segment_blocks, while_some_survive, window_array
 from segment_slide.pipeline.source import ImageSource, select_source
 from segment_slide.pipeline.store import stored_shards
 from segment_slide.unet.architecture import Architecture

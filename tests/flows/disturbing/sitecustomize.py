@@ -15,7 +15,7 @@ import time
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
-MODULE = "segment_slide.pipeline.block"
+MODULE = "segment_slide.pipeline.segmentation.block"
 BRAKE_S = 1.0
 
 

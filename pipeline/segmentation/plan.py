@@ -1,6 +1,6 @@
 """The whole run decided from shapes alone: grids, files, operations, bytes. Nothing is read or created.
 
-A plan can be printed, counted and refused before a pixel is touched; running it is `pipeline.segment`'s.
+A plan can be printed, counted and refused before a pixel is touched; running it is `pipeline.segmentation.run`'s.
 """
 
 import math
@@ -25,7 +25,7 @@ from segment_slide.pipeline.blocks.sizes import (
     window_bytes,
 )
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.options import SegmentOptions
+from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.pipeline.store import ArraySpec
 from segment_slide.unet.architecture import Architecture

@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segment_slide.pipeline.block import BlockJob, BlockReport, run_background_block, run_block, run_block_alone
 from segment_slide.pipeline.blocks.grid import Box, Index, Window
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
+from segment_slide.pipeline.segmentation.block import (
+    BlockJob,
+    BlockReport,
+    run_background_block,
+    run_block,
+    run_block_alone,
+)
 from segment_slide.pipeline.source import ImageSource
 from segment_slide.unet.errors import UnetError
 

@@ -1,0 +1,1 @@
+"""From an image to class labels: options, plan, one block, all blocks."""
