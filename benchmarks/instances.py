@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 import zarr
 
-from segment_slide.pipeline import ome, store
+from segment_slide.pipeline.storage import ome, store
 
 GiB = 1 << 30
 SHARD, CHUNK, COMPARED = 2048, 512, 8192  # px

@@ -5,11 +5,11 @@ Usage: python benchmarks/plan.py
 
 import time
 
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.ome import Level, Multiscale
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import plan_segmentation
-from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.ome import Level, Multiscale
+from segment_slide.pipeline.storage.source import select_source
 from segment_slide.unet.architecture import Architecture
 
 

@@ -224,7 +224,7 @@ def compare_windows(arguments: argparse.Namespace, report: Report) -> float:
         n_items = 4 * arguments.window_blocks
         with meter.measure() as found:
             sleep = functools.partial(sleep_item, sleep_s=0.0)
-            for _ in run_tasks(client, sleep, range(n_items)):  # as `pipeline.pyramid` does
+            for _ in run_tasks(client, sleep, range(n_items)):  # as `pipeline.storage.pyramid` does
                 pass
         task_ms = 1000 * found["client"] / n_items
     if DEFAULT_WINDOW in cost:

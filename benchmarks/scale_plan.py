@@ -7,11 +7,11 @@ from pathlib import Path
 
 from common import Report
 
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.ome import Level, Multiscale
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.ome import Level, Multiscale
+from segment_slide.pipeline.storage.source import select_source
 from segment_slide.unet.architecture import Architecture
 
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

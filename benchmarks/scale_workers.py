@@ -22,7 +22,7 @@ import segment_slide.pipeline.segmentation.run
 from segment_slide.cluster.settings import SETTINGS, quieten
 from segment_slide.pipeline.blocks.grid import Box, Index
 from segment_slide.pipeline.segmentation.block import BlockJob, BlockReport
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource
 
 # As on a GPU: one forward pass at a time on a worker, and a second thread that reads and cuts meanwhile.
 THREADS_PER_WORKER = 2

@@ -21,7 +21,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.synthetic import CHANNELS, SyntheticSlide, draw_region
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import open_checkpoint

@@ -5,7 +5,7 @@
 Four kinds of pixels: classes and ids of synthetic cells, probabilities around them, a real slide in RGB (CMU-1, with
 SEGMENT_SLIDE_DATA; else a synthetic one). They are written as a run writes them, one shard of 2048 px after the other,
 and read with the halo of the paper's network; files come from the page cache, so what is compared is work of the
-processor. In each round every way has its turn; medians; ratios to what `pipeline.store` does by default (zstd 3,
+processor. In each round every way has its turn; medians; ratios to what `pipeline.storage.store` does by default (zstd 3,
 chunks of 512 px in shards of 2048 px). MB are those of the pixels, not of the files.
 
 Sections: codecs, chunks, pipelines (zarr-python's against zarrs, an implementation in Rust, in an interpreter of its
@@ -32,9 +32,9 @@ from storage_child import BLOCK, CODECS, boxes
 from storage_pixels import make_pixels
 
 from segment_slide.pipeline.blocks.sizes import level_shapes
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.ingest.reader import open_reader
 from segment_slide.pipeline.ingest.run import plan_ingest, run_ingest
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.unet.geometry import Geometry
 
 ZARRS = Path(__file__).parents[1] / ".bench-venv/bin/python"

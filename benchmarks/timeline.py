@@ -26,7 +26,7 @@ from overhead import make_job, plan_run
 from segment_slide.pipeline.segmentation import block
 from segment_slide.pipeline.segmentation.block import get_predictor
 from segment_slide.pipeline.segmentation.run import segment_blocks
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.device import resolve_device, resolve_precision
 from segment_slide.unet.predict import Predictor
 

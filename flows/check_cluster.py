@@ -8,9 +8,9 @@ from segment_slide.cluster.connect import connect
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.workers import checks_of, plan_cluster
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
-from segment_slide.pipeline.store import resolve_location
+from segment_slide.pipeline.storage.store import resolve_location
 
 
 @dataclass(frozen=True)

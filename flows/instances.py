@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from segment_slide.flows.instances_request import InstancesRequest, PreparedInstances, prepare
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline import instance_names, store
-from segment_slide.pipeline import output as instance_output
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects import output as instance_output
 from segment_slide.pipeline.objects import run
 from segment_slide.pipeline.objects.block import ObjectsJob
-from segment_slide.pipeline.pyramid import build_pyramid
+from segment_slide.pipeline.storage import names, store
+from segment_slide.pipeline.storage import place as instance_output
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.pyramid import build_pyramid
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -63,7 +63,7 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
         Blocks were left undone; what is done is kept and the same command goes on.
     """
     prepared = prepare(request)
-    instances_name = instance_names.instances_name(request.name)
+    instances_name = names.instances_name(request.name)
     with output.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
         begun = instance_output.read_instance_record(prepared.location, request.name)
         if bool(begun) != prepared.begun:
@@ -88,13 +88,13 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
         instance_output.begin(location, name, plan, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
-        if len(done) < plan.grid.n_blocks or instance_names.COUNT not in _record(prepared):
+        if len(done) < plan.grid.n_blocks or names.COUNT not in _record(prepared):
             instance_output.create_work(location, name, plan)
             job = prepared.objects_job(_fill(prepared, client, progress, clock))
             numbering = _find(job, client, progress, clock)
             instance_output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
-            summary = {instance_names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
+            summary = {names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
             instance_output.finish(location, name, summary)
         instance_output.remove_work(location, name)
         with timed(clock, "pyramid"):
@@ -102,8 +102,8 @@ def run_instances(prepared: PreparedInstances, client: "Client", progress: Stage
     record = _record(prepared)
     return InstancesReport(
         location=location,
-        name=instance_names.instances_name(name),
-        n_objects=record[instance_names.COUNT],
+        name=names.instances_name(name),
+        n_objects=record[names.COUNT],
         n_larger_than_halo=record["n_larger_than_halo"],
         n_blocks=plan.grid.n_blocks,
         n_done_before=len(done),
@@ -162,8 +162,8 @@ def _write(
 def _pyramid(prepared: PreparedInstances, client: "Client", progress: Stages) -> None:
     """Coarser levels of the ids."""
     plan, location = prepared.plan, prepared.location
-    group = instance_names.instance_group(prepared.name)
-    arrays = plan.arrays(instance_output.ids_dtype(_record(prepared)[instance_names.COUNT]))
+    group = names.instance_group(prepared.name)
+    arrays = plan.arrays(instance_output.ids_dtype(_record(prepared)[names.COUNT]))
     total = sum(spec.n_shards for spec in arrays[1:])
     done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
     with progress.stage("pyramid", total=total, done=done, unit="files") as advance:

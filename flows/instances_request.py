@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline import instance_names, store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects import output as instance_output
 from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
 from segment_slide.pipeline.objects.holes import HolesJob, complement
 from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.plan import InstancePlan, plan_instances
 from segment_slide.pipeline.objects.unite import JoinJob
-from segment_slide.pipeline.output import check_in_place
+from segment_slide.pipeline.storage import names, store
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.place import check_in_place
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class InstancesRequest:
     options : InstanceOptions
         What becomes an object.
     level, axes
-        Of the input: see `pipeline.image.describe_image`.
+        Of the input: see `pipeline.storage.image.describe_image`.
     workers : int, optional
         Worker processes on this machine, or jobs.
     cluster : str
@@ -74,7 +74,7 @@ class PreparedInstances:
     @property
     def ids_path(self) -> str:
         """Array of the ids."""
-        return f"{instance_names.instance_group(self.name)}/0"
+        return f"{names.instance_group(self.name)}/0"
 
     @property
     def _ungrown_path(self) -> str:

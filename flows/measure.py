@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
 from segment_slide.pipeline.measurement.open import ImageChoice, open_input
 from segment_slide.pipeline.measurement.plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
@@ -18,6 +16,8 @@ from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_t
 from segment_slide.pipeline.measurement.standing import TABLES
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
 from segment_slide.pipeline.measurement.table import stored_parts
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import hold
 
 if TYPE_CHECKING:
     from distributed import Client

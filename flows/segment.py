@@ -9,15 +9,15 @@ from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages, ignore, timed
 from segment_slide.flows.segment_request import Prepared, SegmentRequest, prepare
 from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline import output, statistics, store
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
-from segment_slide.pipeline.pyramid import Method, build_pyramid
-from segment_slide.pipeline.record import read_record, update_record
 from segment_slide.pipeline.segmentation.background import background_blocks
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
+from segment_slide.pipeline.storage import place, statistics, store
+from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
+from segment_slide.pipeline.storage.record import read_record, update_record
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -75,7 +75,7 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
     with timed(clock, "prepare"):
         prepared = prepare(request)
     location, name = prepared.location, request.options.name
-    with output.exclusive(location, name), _open_workers(prepared) as client:
+    with place.exclusive(location, name), _open_workers(prepared) as client:
         if not prepared.is_settled:
             prepared = prepare(request, ask_workers(client, request))
         if bool(read_record(location, name)) != prepared.begun:
@@ -86,7 +86,7 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
             record = normalise(prepared, client, progress)
             background = _find_background(prepared)
         if not prepared.begun:
-            output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
+            place.create_output(location, name, prepared.plan, record, in_place=request.in_place)
         elif request.input_repaired:
             update_record(location, name, record)
         with timed(clock, "segment"):
@@ -147,11 +147,11 @@ def _find_background(prepared: Prepared) -> set[Index]:
 
 def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
     """Blocks all of whose shards are there: labels, and probabilities if they are stored."""
-    done = store.stored_shards(location, f"{output.label_group(name)}/0")
+    done = store.stored_shards(location, f"{place.label_group(name)}/0")
     if plan.probabilities is None:
         return done
     where = plan.channel_position
-    scores = store.stored_shards(location, f"{output.probability_group(name)}/0")
+    scores = store.stored_shards(location, f"{place.probability_group(name)}/0")
     return done & {(*index[:where], *index[where + 1 :]) for index in scores}
 
 
@@ -196,8 +196,8 @@ def _make_job(prepared: Prepared, record: dict[str, Any]) -> BlockJob:
         device=prepared.device_kind,
         concurrency=plan.concurrency,
         location=prepared.location,
-        label_group=output.label_group(name),
-        probability_group=output.probability_group(name) if wants_scores else None,
+        label_group=place.label_group(name),
+        probability_group=place.probability_group(name) if wants_scores else None,
         probabilities=plan.probabilities,
         channel_position=plan.channel_position,
     )
@@ -207,9 +207,9 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
     """Coarser levels of labels and probabilities, where all their sources are there."""
     plan, name = prepared.plan, prepared.request.options.name
     images: list[tuple[str, list[store.ArraySpec], Method]]
-    images = [(output.label_group(name), plan.label_arrays(), "nearest")]
+    images = [(place.label_group(name), plan.label_arrays(), "nearest")]
     if plan.probabilities is not None:
-        images.append((output.probability_group(name), plan.probability_arrays(), "local_mean"))
+        images.append((place.probability_group(name), plan.probability_arrays(), "local_mean"))
     coarser = [(group, spec) for group, arrays, _ in images for spec in arrays[1:]]
     total = sum(spec.n_shards for _, spec in coarser)
     done = sum(len(store.stored_shards(prepared.location, store.join(group, spec.path))) for group, spec in coarser)

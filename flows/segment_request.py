@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.workers import is_elsewhere, plan_cluster
-from segment_slide.pipeline import output, store
-from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.record import accept_repair, compare_records, make_record, read_record
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.storage import place, store
+from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.record import accept_repair, compare_records, make_record, read_record
+from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SegmentRequest:
     options : SegmentOptions
         Sizes, precision, probabilities; None in it means "decide for me".
     level, axes, channels, ranges
-        Which pixels of the input: see `pipeline.image.describe_image` and `pipeline.source.select_source`.
+        Which pixels of the input: see `pipeline.storage.image.describe_image` and `pipeline.storage.source.select_source`.
     device : str
         "auto", "cpu" or "cuda".
     workers : int, optional
@@ -52,7 +52,7 @@ class SegmentRequest:
 
     input: str
     model: str
-    output: str = ""
+    place: str = ""
     options: SegmentOptions = SegmentOptions()
     level: int = 0
     axes: str | None = None
@@ -98,7 +98,7 @@ def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prep
     checkpoint, source = open_request(request)
     image, name = source.image, request.options.name
     location = _output_location(request, image)
-    output.check_output(location, name, image.location, in_place=request.in_place)
+    place.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
     options = request.options.adopt(begun["parameters"]) if begun else request.options
     cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
@@ -168,7 +168,7 @@ def _output_location(request: SegmentRequest, image: StoredImage) -> str:
         if not request.output:
             raise InputError("an output is needed: --output OUT.ome.zarr, or --in-place.")
         return store.resolve_location(request.output)
-    output.check_in_place(image)
+    place.check_in_place(image)
     return image.location
 
 

@@ -17,10 +17,10 @@ from segment_slide.flows.segment import SegmentReport, segment_slide
 from segment_slide.flows.segment_request import SegmentRequest, prepare
 from segment_slide.flows.sharing import sharing_workers
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.storage import store
 from segment_slide.unet.checkpoint import open_checkpoint
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from segment_slide.flows.progress import QuietStages, Stages, ignore
 from segment_slide.flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
 from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline import store
 from segment_slide.pipeline.contact_sheet import write_contact_sheet
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.stored_samples import StoredSamples
 from segment_slide.pipeline.training_data import (

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
-from segment_slide.pipeline import store, weight_inputs
+from segment_slide.pipeline import weight_inputs
 from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
-from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training_set import TrainingSet, create_training_set, pending_blocks, read_training_set
 from segment_slide.pipeline.weight_blocks import WeightJob, replace_weights
 from segment_slide.pipeline.weight_counts import count_classes, describe_set

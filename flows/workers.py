@@ -17,10 +17,10 @@ from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.preflight import Check, preflight
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.sharing import SHARED
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.tasks import SCHEDULER_GONE
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import StoredImage
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 import zarr
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.lock import LOCK_NAME
-from segment_slide.pipeline.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import LOCK_NAME
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.geometry import Geometry
 

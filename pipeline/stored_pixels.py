@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training_set import (
     CLASSES,
     COUNTS,

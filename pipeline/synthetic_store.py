@@ -13,14 +13,14 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.blocks.grid import Box, Index, ceil_divide
 from segment_slide.pipeline.blocks.sizes import count_levels, level_shapes
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
-from segment_slide.pipeline.pyramid import Method, build_pyramid, calibrate
-from segment_slide.pipeline.record import code_version
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
+from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.synthetic import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline import statistics, store
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import IncompleteError, InputError
 from segment_slide.pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
-from segment_slide.pipeline.statistics import ChannelStatistics, measure, resolve_normalisation
+from segment_slide.pipeline.storage import statistics, store
+from segment_slide.pipeline.storage.statistics import ChannelStatistics, measure, resolve_normalisation
 from segment_slide.pipeline.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.training_set import AnnotatedImage, TrainingSet
 from segment_slide.unet.checkpoint import Normalisation
@@ -96,7 +96,7 @@ def find_normalisation(
         "constants" with given constants: as they are. "constants" without: mean and standard deviation over all
         pixels of all training images. The two others: each whole image by itself.
     client, on_box
-        As for `pipeline.statistics.measure`.
+        As for `pipeline.storage.statistics.measure`.
 
     Returns
     -------

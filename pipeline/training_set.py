@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.source import ImageSource, select_source
 
 KIND = "training-set"
 CLASSES, WEIGHTS, COUNTS = "classes", "weights", "counts"

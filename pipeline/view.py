@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.instance_names import COUNT, instances_name
 from segment_slide.pipeline.measurement.standing import Standing, find_objects
+from segment_slide.pipeline.storage.complete import has_listing
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.names import COUNT, instances_name
 from segment_slide.pipeline.view_channels import Look, look_at
-from segment_slide.pipeline.view_complete import has_listing
 from segment_slide.pipeline.view_find import Found, Labels, find_contents, find_probabilities
 from segment_slide.pipeline.view_layers import (
     ID_TYPES,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.errors import UnreadableChunkError
-from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.pictures.layer import Frame, Layer
 from segment_slide.pipeline.pictures.paint import find_ends
+from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.view_metadata import as_mapping, as_number, read_content
 
 _SIDE_PX = 512  # of the coarse level that intensities are looked at in

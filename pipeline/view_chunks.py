@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import join
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.view_files import Files
 
 METADATA = (*store.ZARR_METADATA, ".zattrs", ".zmetadata")

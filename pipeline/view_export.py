@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
-from segment_slide.pipeline.lock import LOCK_NAME, hold
+from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.view_export_place import MARK, check_own, check_place
 from segment_slide.pipeline.view_export_plan import ExportPlan, StoredCopy, check_room, plan_export
 from segment_slide.pipeline.view_files import OpenFile, digest

@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.lock import LOCK_NAME
-from segment_slide.pipeline.store import ZARR_METADATA, is_remote, resolve_location
+from segment_slide.pipeline.storage.lock import LOCK_NAME
+from segment_slide.pipeline.storage.store import ZARR_METADATA, is_remote, resolve_location
 from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.view_store import is_below
 

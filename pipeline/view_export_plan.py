@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import join
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.view_chunks import METADATA, array_files
 from segment_slide.pipeline.view_export_place import resolve_target
 from segment_slide.pipeline.view_files import Files, ListedFile, split_path

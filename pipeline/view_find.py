@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.instance_names import COUNT, instances_name
-from segment_slide.pipeline.output import label_group, probability_group
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.view_complete import count_missing
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import count_missing
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.names import COUNT, instances_name
+from segment_slide.pipeline.storage.place import label_group, probability_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.view_metadata import as_mapping, read_content, read_names, read_own_record
 from segment_slide.pipeline.view_place import Placement, place_described, place_recorded
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 MOST_COLOURS = 1000  # of label values: they are kept in the page's address
 LARGEST_ID = (1 << 64) - 1

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segment_slide.pipeline import ome, store
-from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.pictures.layer import lie
-from segment_slide.pipeline.view_complete import keep_complete
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.storage.complete import keep_complete
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 _TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows
 _METRES = 1e-6  # of a micrometre

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import join
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.view_files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
 
 

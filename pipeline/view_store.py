@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import is_remote, join, list_names, resolve_location
+from segment_slide.pipeline.storage.store import is_remote, join, list_names, resolve_location
 from segment_slide.pipeline.view_files import Files, ListedFile, OpenFile, split_key, split_path
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)

@@ -10,9 +10,9 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training_set import AnnotatedImage, StoredPixels, TrainingSet
 from segment_slide.pipeline.weight_blocks import BlockCount, WeightJob, count_block
 from segment_slide.pipeline.weight_inputs import AnnotatedPixels, OnBlock, expect

@@ -154,7 +154,7 @@ def _count(segmentation: Path, console: Console) -> "MeasureReport":
 
 
 def _read(location: Path, path: str) -> np.ndarray:
-    from segment_slide.pipeline.store import open_array
+    from segment_slide.pipeline.storage.store import open_array
 
     return np.asarray(open_array(str(location), path)[...])
 
@@ -190,7 +190,7 @@ def densest(truth: np.ndarray, size_px: int) -> tuple[int, int]:
 def _show(path: Path, slide: Path, truth: np.ndarray, predicted: np.ndarray, caption: str) -> None:
     """Overview, and the densest place with contours."""
     from segment_slide.flows.demo.overlay import Panel, write_overlay
-    from segment_slide.pipeline.image import describe_image
+    from segment_slide.pipeline.storage.image import describe_image
 
     top, left = densest(truth, _ZOOM_PX)
     zoom = (slice(top, top + _ZOOM_PX), slice(left, left + _ZOOM_PX))

@@ -11,13 +11,13 @@ from enum import StrEnum
 
 from segment_slide.flows.slide import SlideRequest
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.sizes import choose_block, choose_chunk, choose_tile
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.nights.acquisitions import Acquisition, find_acquisitions, marker_path, why_incomplete
 from segment_slide.pipeline.nights.notes import Done, Failure, begun_from, failure_path, read_done, read_failure
 from segment_slide.pipeline.nights.outputs import IMAGES, Layout, missing_parts, output_name
-from segment_slide.pipeline.output import check_name
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.place import check_name
 from segment_slide.unet.checkpoint import open_checkpoint
 
 _ITEMSIZE = 4

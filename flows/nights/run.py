@@ -25,14 +25,14 @@ from segment_slide.flows.nights.plan import (
 )
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.nights import notes, outputs
 from segment_slide.pipeline.nights.acquisitions import read_again
 from segment_slide.pipeline.nights.notes import Done, Failure
 from segment_slide.pipeline.nights.outputs import Layout
-from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import hold
+from segment_slide.pipeline.storage.place import label_group
 from segment_slide.unet.checkpoint import open_checkpoint
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.flows.ingest import IngestReport
     from segment_slide.flows.segment import SegmentReport
-    from segment_slide.pipeline.image import StoredImage
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
+    from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.unet.checkpoint import Checkpoint
 
 
@@ -120,9 +120,9 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
     from segment_slide.flows.show.training import show_training_info
-    from segment_slide.pipeline.image import describe_image
-    from segment_slide.pipeline.record import ATTRIBUTE
-    from segment_slide.pipeline.store import is_remote, read_attributes, resolve_location
+    from segment_slide.pipeline.storage.image import describe_image
+    from segment_slide.pipeline.storage.record import ATTRIBUTE
+    from segment_slide.pipeline.storage.store import is_remote, read_attributes, resolve_location
 
     location = resolve_location(path)
     if not is_remote(location) and Path(location).is_file():
@@ -144,7 +144,7 @@ def show_info(console: Console, path: str) -> None:
 def _guess_axes(location: str) -> str | None:
     """Axes under which a bare array is only described, never segmented."""
     from segment_slide.pipeline.errors import InputError
-    from segment_slide.pipeline.store import open_array
+    from segment_slide.pipeline.storage.store import open_array
 
     try:
         return "tczyx"[-open_array(location).ndim :]
@@ -190,9 +190,9 @@ def _show_image(console: Console, image: "StoredImage") -> None:
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
-    from segment_slide.pipeline.image import describe_image
-    from segment_slide.pipeline.record import read_record
-    from segment_slide.pipeline.store import join, stored_shards
+    from segment_slide.pipeline.storage.image import describe_image
+    from segment_slide.pipeline.storage.record import read_record
+    from segment_slide.pipeline.storage.store import join, stored_shards
 
     image = describe_image(join(location, "labels", name))
     record: dict[str, Any] | None = _record_or_none(read_record, location, name)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, list_files, open_reader
-from segment_slide.pipeline.pyramid import calibrate
-from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.pyramid import calibrate
+from segment_slide.pipeline.storage.record import code_version
 
 MiB = 1 << 20
 MAX_CACHE_BYTES = 1024 * MiB  # a row of strips of a slide 100,000 px wide, RGB, is 600 MiB

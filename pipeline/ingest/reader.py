@@ -20,7 +20,7 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box, ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import is_zarr
+from segment_slide.pipeline.storage.store import is_zarr
 
 PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for
 PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.errors import (
     InputError,
@@ -25,10 +24,11 @@ from segment_slide.pipeline.errors import (
 )
 from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.reader import Reader
-from segment_slide.pipeline.lock import LOCK_NAME
-from segment_slide.pipeline.output import exclusive
-from segment_slide.pipeline.pyramid import PyramidLevel, run_level_shard
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.lock import LOCK_NAME
+from segment_slide.pipeline.storage.place import exclusive
+from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
 

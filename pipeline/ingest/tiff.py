@@ -19,7 +19,7 @@ from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableC
 from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache, indices_of, overlapping_segments
 from segment_slide.pipeline.ingest.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
 from segment_slide.pipeline.ingest.tiff_metadata import read_calibration
-from segment_slide.pipeline.ome import AXIS_ORDER
+from segment_slide.pipeline.storage.ome import AXIS_ORDER
 
 
 class TiffReader:

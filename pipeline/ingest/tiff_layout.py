@@ -8,7 +8,7 @@ from typing import Any
 import tifffile
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ome import AXIS_ORDER
+from segment_slide.pipeline.storage.ome import AXIS_ORDER
 
 _AXIS_OF = {"T": "t", "C": "c", "S": "c", "Z": "z", "Y": "y", "X": "x"}
 _UNNAMED = "IQ"  # tifffile's letters for a sequence of pages that says nothing of itself

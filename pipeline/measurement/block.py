@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.measurement import kernels
-from segment_slide.pipeline.work import Arrays
+from segment_slide.pipeline.storage.work_folder import Arrays
 
 REACH = {2: 2, 3: 1}  # px of context that perimeters and faces need
 

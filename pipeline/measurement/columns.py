@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.calibration import Calibration
-from segment_slide.pipeline.work import Arrays
+from segment_slide.pipeline.storage.calibration import Calibration
+from segment_slide.pipeline.storage.work_folder import Arrays
 
 CORNER_WEIGHTS = (1.0, math.sqrt(2), (1 + math.sqrt(2)) / 2)  # of scikit-image's perimeter
 _AXIS_FACTOR = {2: 16.0, 3: 20.0}  # squared length of an ellipsoid's axis over the variance along it

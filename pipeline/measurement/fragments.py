@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.work import Arrays
+from segment_slide.pipeline.storage.work_folder import Arrays
 
 
 @dataclass(frozen=True)

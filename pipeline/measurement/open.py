@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.measurement.input import MeasureInput
-from segment_slide.pipeline.output import label_group, probability_group
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.place import label_group, probability_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.source import ImageSource
 
 
 @dataclass(frozen=True)

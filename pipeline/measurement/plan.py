@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.blocks.sizes import GiB
 from segment_slide.pipeline.errors import OutputError, PlanError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import StoredImage
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.standing import IDENTITY, TABLES, identify_group, read_records, table_path
-from segment_slide.pipeline.record import ATTRIBUTE, code_version, compare_records
 from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
-from segment_slide.pipeline.work import WorkFolder
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
 _PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds

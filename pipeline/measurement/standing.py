@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import PipelineError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.instance_names import COUNT, instance_group, instances_name
 from segment_slide.pipeline.measurement.table import stored_parts
-from segment_slide.pipeline.output import label_group
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.names import COUNT, instance_group, instances_name
+from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 TABLES = "tables"  # folder of an output
 IDENTITY = "identity"  # section of a record: what identifies the record of the step before

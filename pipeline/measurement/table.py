@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.files import read_file, write_file
 from segment_slide.pipeline.measurement.columns import Column, TableSpec, make_columns
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.work import Arrays
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import read_file, write_file
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.work_folder import Arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.files import exists
-from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import exists
+from segment_slide.pipeline.storage.lock import LOCK_NAME
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 # Whole slides and stacks that `pipeline.ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
 FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.files import delete, read_file, write_file
 from segment_slide.pipeline.nights.acquisitions import Acquisition
-from segment_slide.pipeline.record import code_version
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import delete, read_file, write_file
+from segment_slide.pipeline.storage.record import code_version
 
 Note = TypeVar("Note")
 

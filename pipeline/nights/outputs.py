@@ -16,15 +16,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment_slide.pipeline import instance_names, store
-from segment_slide.pipeline.files import delete, exists, write_file
 from segment_slide.pipeline.ingest.plan import fingerprint_files
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.measurement.standing import TABLES
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.nights.notes import DONE_FILE, read_done
-from segment_slide.pipeline.output import label_group
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import names, store
+from segment_slide.pipeline.storage.files import delete, exists, write_file
+from segment_slide.pipeline.storage.lock import hold
+from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 IMAGES = "images"
 _PROBE_BYTES = 1 << 20  # a disk that is full for a shard may still take a note
@@ -96,7 +96,7 @@ def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> li
     instances, table : bool
         Whether it should have objects, and a table of them.
     """
-    groups = [label_group(name), *([instance_names.instance_group(name)] if instances else [])]
+    groups = [label_group(name), *([names.instance_group(name)] if instances else [])]
     missing = [group for group in groups if not exists(store.join(output, group, "zarr.json"))]
     if table and not store.list_names(store.join(output, _table(name))):
         missing.append(_table(name))
@@ -104,7 +104,7 @@ def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> li
 
 
 def _table(name: str) -> str:
-    return f"{TABLES}/{instance_names.instances_name(name)}.parquet"
+    return f"{TABLES}/{names.instances_name(name)}.parquet"
 
 
 def check_free(output: str) -> None:
@@ -135,7 +135,7 @@ def reopen(output: str, name: str) -> None:
     """
     if read_done(output) is None:
         return
-    instances, table = instance_names.instance_group(name), _table(name)
+    instances, table = names.instance_group(name), _table(name)
     missing = missing_parts(output, name, instances=True, table=False)
     if label_group(name) in missing:
         delete(store.join(output, instances))

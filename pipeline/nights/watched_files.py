@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.storage import store
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index, ceil_divide
 from segment_slide.pipeline.errors import UnreadableChunkError
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
     first_pixels,
@@ -20,6 +18,8 @@ from segment_slide.pipeline.objects.block_files import (
 from segment_slide.pipeline.objects.components import Components, label_components, number_pieces
 from segment_slide.pipeline.objects.ranks import number_objects, rank_row
 from segment_slide.pipeline.objects.unite import JoinJob
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.labels import LabelSource
 
 BASES = "bases"
 REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.objects.regrow`)

@@ -13,7 +13,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.objects.components import Components
 from segment_slide.pipeline.objects.faces import Face
-from segment_slide.pipeline.work import Arrays, WorkFolder
+from segment_slide.pipeline.storage.work_folder import Arrays, WorkFolder
 
 RUNS, FACES = "runs", "faces"
 Columns = Mapping[str, np.ndarray]  # a value per object

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
     first_pixels,
@@ -22,6 +20,8 @@ from segment_slide.pipeline.objects.block_files import (
 )
 from segment_slide.pipeline.objects.components import Components, label_components
 from segment_slide.pipeline.objects.unite import JoinJob
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.unet.compiled import compiled
 
 _NO_CLASS = 255  # lowest class so far of what touches none

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.image import StoredImage, describe_image
-from segment_slide.pipeline.instance_names import instance_group, instances_name
-from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.measurement.standing import IDENTITY, identify_group
 from segment_slide.pipeline.objects.plan import InstancePlan
-from segment_slide.pipeline.output import check_name, check_output, label_group, list_label
-from segment_slide.pipeline.pyramid import calibrate
-from segment_slide.pipeline.record import ATTRIBUTE, compare_records
-from segment_slide.pipeline.work import WorkFolder
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.lock import LOCK_NAME
+from segment_slide.pipeline.storage.names import instance_group, instances_name
+from segment_slide.pipeline.storage.place import check_name, check_output, label_group, list_label
+from segment_slide.pipeline.storage.pyramid import calibrate
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
 

@@ -17,16 +17,16 @@ from segment_slide.pipeline.blocks.sizes import (
     largest_divisor,
     level_shapes,
 )
-from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.record import code_version
 from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
-from segment_slide.pipeline.source import ImageSource
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage.calibration import calibrate_um
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.weight_blocks import PixelGrid
 from segment_slide.unet.geometry import round_up
 

@@ -13,7 +13,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.objects.block_files import Columns, FaceObjects, load_faces
 from segment_slide.pipeline.objects.faces import flatten, previous_offsets, touching_pairs, unite_pairs
-from segment_slide.pipeline.work import WorkFolder
+from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 # How a value of an object follows from those of its parts.
 _MERGES: Mapping[str, np.ufunc] = {

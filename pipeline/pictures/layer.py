@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.image import StoredImage, describe_image
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 Frame = dict[str, tuple[float, float]]  # (start, stop) of what is shown, per axis y and x
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.calibration import MICROMETRES
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.measurement.picture import colour_of
-from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
-from segment_slide.pipeline.record import ATTRIBUTE, read_record
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE, read_record
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16

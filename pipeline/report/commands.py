@@ -3,9 +3,9 @@
 import shlex
 from typing import Any
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 
 def command(*words: object) -> str:

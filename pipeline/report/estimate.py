@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import UnreadableChunkError
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.pictures.layer import lie
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.report.places import CountMap, count_points, plan_map
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 _MOST_PX = 1 << 24
 

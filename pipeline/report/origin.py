@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import PipelineError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.instance_names import instance_group
 from segment_slide.pipeline.measurement.standing import Standing
 from segment_slide.pipeline.report.commands import (
     command,
@@ -23,6 +20,9 @@ from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.report.html import Markup, block, code, count, join, table, tag
 from segment_slide.pipeline.report.html import facts as list_facts
 from segment_slide.pipeline.report.times import Span, show_time
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.names import instance_group
 from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
 from segment_slide.unet.errors import UnetError
 

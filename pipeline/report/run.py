@@ -17,10 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import PipelineError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.record import code_version
 from segment_slide.pipeline.report.estimate import estimate_areas
 from segment_slide.pipeline.report.facts import Facts, choose_name, gather
 from segment_slide.pipeline.report.html import Markup, count, join, tag, trusted
@@ -31,6 +28,9 @@ from segment_slide.pipeline.report.table import describe_table
 from segment_slide.pipeline.report.target import MARK, check_target, report_path, save
 from segment_slide.pipeline.report.times import file_spans, show_date, stage_seconds
 from segment_slide.pipeline.report.views import DETAIL_PX, Sight, draw_all, look
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.record import code_version
 
 R = TypeVar("R")
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.measurement.page import class_rows
 from segment_slide.pipeline.measurement.picture import number
 from segment_slide.pipeline.report.commands import measure_command
@@ -15,6 +14,7 @@ from segment_slide.pipeline.report.places import CountMap
 from segment_slide.pipeline.report.plots import plot_counts, plot_heat, plot_intensities, plot_planes, plot_sizes
 from segment_slide.pipeline.report.table import TableFacts
 from segment_slide.pipeline.report.views import Shown, Sight
+from segment_slide.pipeline.storage.calibration import calibrate_um
 
 _MOST_NAMED = 4  # classes in a sentence
 _SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³

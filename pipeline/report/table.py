@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.calibration import calibrate_um
 from segment_slide.pipeline.measurement.columns import TableSpec
 from segment_slide.pipeline.measurement.summary import (
     SizeCounts,
@@ -20,6 +19,7 @@ from segment_slide.pipeline.measurement.summary import (
 from segment_slide.pipeline.measurement.table import read_part, read_schema
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.report.places import CountMap, count_points, plan_map
+from segment_slide.pipeline.storage.calibration import calibrate_um
 
 if TYPE_CHECKING:
     import pyarrow as pa

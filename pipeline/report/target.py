@@ -6,10 +6,10 @@ import os
 import re
 import time
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.files import delete, exists, write_file
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import delete, exists, write_file
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 MARK = '<meta name="generator" content="segment-slide report">'
 _HEAD_BYTES = 2000  # of a report, its mark among them

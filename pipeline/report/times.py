@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.instance_names import instance_group
 from segment_slide.pipeline.nights.notes import read_done
-from segment_slide.pipeline.output import label_group
 from segment_slide.pipeline.report.facts import Facts
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.names import instance_group
+from segment_slide.pipeline.storage.place import label_group
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index, ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import ImageSource
 
 MASK_PX = 1024  # the mask's longer side: enough for single cells' neighbourhoods, read in one piece
 _GROW_PX = 2  # mask pixels around tissue that count as tissue

@@ -12,8 +12,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.source import ImageSource
-from segment_slide.pipeline.store import open_array, write_box
+from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.storage.store import open_array, write_box
 
 if TYPE_CHECKING:
     from segment_slide.unet.predict import Prediction, Predictor

@@ -26,8 +26,8 @@ from segment_slide.pipeline.blocks.sizes import (
 )
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
-from segment_slide.pipeline.source import ImageSource
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import round_up
 

@@ -25,7 +25,7 @@ from segment_slide.pipeline.segmentation.block import (
     run_block,
     run_block_alone,
 )
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:

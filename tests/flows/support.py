@@ -23,11 +23,11 @@ import pytest
 import torch
 import zarr
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.blocks.sizes import level_shapes
-from segment_slide.pipeline.pyramid import build_pyramid, calibrate
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.pyramid import build_pyramid, calibrate
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.model import UNet

@@ -24,10 +24,10 @@ from scipy import ndimage
 import segment_slide.flows.instances
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.progress import QuietStages
-from segment_slide.pipeline import output
 from segment_slide.pipeline.blocks import sizes
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.pipeline.objects.split import split_touching
+from segment_slide.pipeline.storage import place as output
 from tests.flows.support import (
     Outcome,
     brake,
@@ -1088,7 +1088,7 @@ def test_a_damaged_file_of_the_labels_is_named_by_block_and_all_others_are_kept(
 
 def test_a_fault_is_told_by_block_and_tried_once_more(segmentation, tmp_path, here, monkeypatch):
     """One block fails once, another one always."""
-    from segment_slide.pipeline.label_source import LabelSource
+    from segment_slide.pipeline.storage.labels import LabelSource
 
     run, read, calls = Run(segmentation, tmp_path / "out.ome.zarr"), LabelSource.read, []
 

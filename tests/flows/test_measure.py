@@ -18,10 +18,10 @@ from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.commands.measure import commands
 from segment_slide.flows.measure import MeasureRequest, measure_objects
 from segment_slide.flows.progress import QuietStages
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.lock import hold
 from tests.flows.support import brake, noise, tree, wait_until
 from tests.pipeline.measure_support import NAME, draw_objects, write_store
 

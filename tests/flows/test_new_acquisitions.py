@@ -27,10 +27,10 @@ from segment_slide.pipeline.errors import (
     PipelineError,
     PlanError,
 )
-from segment_slide.pipeline.lock import hold
 from segment_slide.pipeline.nights.notes import DONE_FILE
 from segment_slide.pipeline.nights.outputs import output_name
 from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.storage.lock import hold
 from segment_slide.unet.errors import CheckpointError, DeviceError
 from tests.flows.night_support import (
     SHAPE,

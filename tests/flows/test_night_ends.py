@@ -15,7 +15,7 @@ from segment_slide.flows.nights.plan import Action, plan_night
 from segment_slide.flows.nights.report import NightReport, Outcome
 from segment_slide.flows.nights.run import segment_new
 from segment_slide.pipeline.errors import IncompleteError, OutputError, OutputMismatchError
-from segment_slide.pipeline.lock import hold
+from segment_slide.pipeline.storage.lock import hold
 from tests.flows.night_support import (
     SHAPE,
     StubStages,

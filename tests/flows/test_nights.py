@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.nights.notes import DONE_FILE
+from segment_slide.pipeline.storage.lock import LOCK_NAME
 from tests.flows.night_support import folder_of, results, write_slide, write_tiff, write_zarr
 from tests.flows.support import brake, finish, run_installed, shards, start, wait_until
 

@@ -13,12 +13,12 @@ import segment_slide.flows.slide
 from segment_slide.flows.report import try_report
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, OutputError
-from segment_slide.pipeline.record import read_record
 from segment_slide.pipeline.report.commands import command
 from segment_slide.pipeline.report.run import write_report
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import read_record
 from tests.flows.support import (
     can_mount,
     mounted,

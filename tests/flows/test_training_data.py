@@ -227,7 +227,7 @@ def test_weight_maps_that_are_not_complete_and_images_that_changed_are_refused(t
 
 
 def test_two_runs_at_a_time_are_refused(tmp_path, here):
-    from segment_slide.pipeline.lock import hold
+    from segment_slide.pipeline.storage.lock import hold
 
     request = request_for(write_set(tmp_path), tmp_path)
     with hold(request.output, lambda: None), pytest.raises(OutputError, match="is being written by another run"):

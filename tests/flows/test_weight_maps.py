@@ -210,7 +210,7 @@ def test_more_workers_than_cores_are_refused(tmp_path):
 
 
 def test_a_set_that_another_process_writes_is_refused(tmp_path, here):
-    from segment_slide.pipeline.lock import hold
+    from segment_slide.pipeline.storage.lock import hold
 
     request = request_for(tmp_path, draw_cells(0))
     with hold(request.output, lambda: None), pytest.raises(OutputError, match="being written by another run"):

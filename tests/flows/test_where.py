@@ -7,7 +7,7 @@ import pytest
 
 from segment_slide.flows.workers import check_readable
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.storage.image import describe_image
 from tests.flows.support import noise, write_array
 
 

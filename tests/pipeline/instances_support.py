@@ -9,9 +9,6 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.label_source import LabelSource
 from segment_slide.pipeline.objects import run
 from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
 from segment_slide.pipeline.objects.holes import HolesJob, complement
@@ -19,8 +16,11 @@ from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.plan import InstancePlan, plan_instances
 from segment_slide.pipeline.objects.run import Numbering
 from segment_slide.pipeline.objects.unite import JoinJob
-from segment_slide.pipeline.store import ArraySpec
-from segment_slide.pipeline.work import WorkFolder
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.store import ArraySpec
+from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 GROUP, UNGROWN = "labels/cells-instances", "ungrown"
 

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import skimage.measure
 from scipy import ndimage
 
-from segment_slide.pipeline import ome, store
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.measurement.open import ImageChoice, open_input
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
 from segment_slide.pipeline.measurement.run import measure_blocks, write_table
-from segment_slide.pipeline.record import ATTRIBUTE
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.store import ArraySpec
 from tests.flows.support import write_ome
 
 NAME = "cells"

@@ -12,7 +12,6 @@ import tifffile
 import segment_slide.pipeline.nights.acquisitions
 import segment_slide.pipeline.nights.watched_files
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.lock import LOCK_NAME
 from segment_slide.pipeline.nights.acquisitions import (
     Acquisition,
     find_acquisitions,
@@ -20,6 +19,7 @@ from segment_slide.pipeline.nights.acquisitions import (
     read_again,
     why_incomplete,
 )
+from segment_slide.pipeline.storage.lock import LOCK_NAME
 from tests.flows.support import noise, write_array, write_group, write_ome, write_segmentation
 
 HOUR_S = 3600

@@ -10,12 +10,12 @@ from scipy.ndimage import binary_dilation
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
-from segment_slide.pipeline.pyramid import Method, downsample
 from segment_slide.pipeline.segmentation import background
 from segment_slide.pipeline.segmentation.background import background_blocks, coarse_source, tissue_mask
-from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.ome import Level, Multiscale, multiscale_attributes
+from segment_slide.pipeline.storage.pyramid import Method, downsample
+from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.geometry import Geometry
 
 HEIGHT, WIDTH = 1030, 1555  # odd, so that levels are not exact halves

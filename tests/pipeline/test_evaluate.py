@@ -11,7 +11,6 @@ from scipy import ndimage
 
 import segment_slide.pipeline.scoring.label_pair
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.scoring.contingency import count_pairs, merge_tables
 from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import ArraySource, open_source, read_masks
@@ -19,7 +18,8 @@ from segment_slide.pipeline.scoring.membrane_scores import score_membranes
 from segment_slide.pipeline.scoring.object_scores import find_touching, score_matches, score_objects, score_seg
 from segment_slide.pipeline.scoring.pixel_scores import count_confusion
 from segment_slide.pipeline.scoring.run import EvaluateOptions, check_pair, evaluate_stored, score_stored_membranes
-from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import select_source
 
 SHAPE = (2, 45, 61)
 

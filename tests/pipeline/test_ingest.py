@@ -19,7 +19,6 @@ import tifffile
 import zarr
 from ome_zarr_models.common.omero import Omero
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import (
     BlockError,
     InputError,
@@ -29,10 +28,11 @@ from segment_slide.pipeline.errors import (
     PlanError,
     UnreadableChunkError,
 )
-from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.ingest import pages, tiff
 from segment_slide.pipeline.ingest.reader import SegmentCache
 from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", REPOSITORY.parent / "shared" / "data"))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline import ome
 from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.image import StoredImage, describe_image
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.objects.plan import plan_instances
+from segment_slide.pipeline.storage import ome
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 
 def stored(folder: Path, shape: tuple[int, ...], axes: str, dtype: str = "uint8", chunks: Any = "auto") -> StoredImage:

@@ -334,7 +334,7 @@ def test_a_pass_goes_on_with_the_blocks_that_are_missing(tmp_path: Path, monkeyp
 
 
 def test_blocks_are_read_once_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segment_slide.pipeline.label_source import LabelSource
+    from segment_slide.pipeline.storage.labels import LabelSource
 
     boxes = []
     read = LabelSource.read

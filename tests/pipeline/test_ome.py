@@ -12,9 +12,9 @@ import ome_zarr_models.v05.image_label
 import pytest
 import zarr
 
-from segment_slide.pipeline import ome
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ome import (
+from segment_slide.pipeline.storage import ome
+from segment_slide.pipeline.storage.ome import (
     Level,
     Multiscale,
     label_attributes,

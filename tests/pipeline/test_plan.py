@@ -11,7 +11,6 @@ import dask
 import numpy as np
 import pytest
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_CHUNK,
@@ -24,15 +23,16 @@ from segment_slide.pipeline.blocks.sizes import (
     window_bytes,
 )
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.ome import Level, Multiscale
-from segment_slide.pipeline.output import create_output
-from segment_slide.pipeline.pyramid import build_pyramid
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import MemoryEstimate, SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.run import Canvas, window_array
-from segment_slide.pipeline.source import ImageSource, select_source
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.ome import Level, Multiscale
+from segment_slide.pipeline.storage.place import create_output
+from segment_slide.pipeline.storage.pyramid import build_pyramid
+from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry, round_up
 

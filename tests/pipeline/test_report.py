@@ -10,14 +10,11 @@ import numpy as np
 import pandas
 import pytest
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.measurement.open import ImageChoice
 from segment_slide.pipeline.measurement.picture import number
 from segment_slide.pipeline.measurement.plan import begin
 from segment_slide.pipeline.measurement.run import measure_blocks, write_table
-from segment_slide.pipeline.pyramid import build_pyramid
-from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report.estimate import estimate_areas
 from segment_slide.pipeline.report.facts import choose_name, gather
 from segment_slide.pipeline.report.html import tag, trusted
@@ -28,7 +25,10 @@ from segment_slide.pipeline.report.table import describe_table
 from segment_slide.pipeline.report.target import report_path
 from segment_slide.pipeline.report.times import file_spans
 from segment_slide.pipeline.report.views import look
-from segment_slide.pipeline.store import ArraySpec
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.pyramid import build_pyramid
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.store import ArraySpec
 from tests.flows.support import noise, tree, write_group, write_ome, write_segmentation
 from tests.pipeline.measure_support import CLASSES, NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report_support import decode, outside_links, parse, pixels_of

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from segment_slide.flows.segment_request import SegmentRequest, prepare
-from segment_slide.pipeline import output
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.storage import place
 from tests.flows.support import (
     Outcome,
     brake,
@@ -185,7 +185,7 @@ def test_a_creation_cut_at_any_write_is_done_again_with_equal_bytes(folder, tmp_
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", replace)
             try:
-                output.create_output(str(out), "segmentation", prepared.plan, prepared.record, in_place=False)
+                place.create_output(str(out), "segmentation", prepared.plan, prepared.record, in_place=False)
             except Killed:
                 return False
         return True
@@ -200,7 +200,7 @@ def test_a_creation_cut_at_any_write_is_done_again_with_equal_bytes(folder, tmp_
         if is_whole:
             break
         assert tree(out) != whole
-        with output.exclusive(str(out), "segmentation"):
+        with place.exclusive(str(out), "segmentation"):
             assert create(out, 1000)
         assert tree(out) == whole
         n_writes += 1

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import describe_image
 from tests.flows.support import (
     finish,
     noise,

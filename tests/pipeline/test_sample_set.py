@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
 from segment_slide.pipeline.sample_set import (
     SHARD_BYTES,
@@ -20,6 +19,7 @@ from segment_slide.pipeline.sample_set import (
     pending_shards,
     read_sample_set,
 )
+from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.stored_samples import StoredSamples
 from segment_slide.unet.checkpoint import Normalisation
 

@@ -14,16 +14,16 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
-from segment_slide.pipeline import output, record, store
 from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
-from segment_slide.pipeline.image import describe_image
 from segment_slide.pipeline.segmentation import run as segment
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.run import segment_blocks, while_some_survive, window_array
-from segment_slide.pipeline.source import ImageSource, select_source
-from segment_slide.pipeline.store import stored_shards
+from segment_slide.pipeline.storage import place, record, store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import ImageSource, select_source
+from segment_slide.pipeline.storage.store import stored_shards
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.model import UNet
@@ -89,7 +89,7 @@ def make_job(plan: SegmentPlan, model_path: str, sha256: str, location: str, **c
     made = record.make_record(
         plan, model_path=model_path, model_sha256=sha256, classes=("background", "cell"), device_kind="cpu"
     )
-    output.create_output(location, "cells", plan, made, in_place=False)
+    place.create_output(location, "cells", plan, made, in_place=False)
     n_channels = plan.architecture.in_channels
     settings = {
         "source": plan.source,

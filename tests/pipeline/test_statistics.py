@@ -11,11 +11,11 @@ import pytest
 import zarr
 from distributed import Client
 
-from segment_slide.pipeline import statistics
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.source import ImageSource, select_source
-from segment_slide.pipeline.statistics import check_finite, count_boxes, measure, resolve_normalisation
+from segment_slide.pipeline.storage import statistics
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import ImageSource, select_source
+from segment_slide.pipeline.storage.statistics import check_finite, count_boxes, measure, resolve_normalisation
 from segment_slide.unet.checkpoint import Normalisation
 
 QS = (0, 0.1, 1, 25, 50, 75, 99.8, 100)

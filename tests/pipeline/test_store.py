@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
-from segment_slide.pipeline.fingerprint import fingerprint
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.ome import Level, Multiscale, multiscale_attributes
-from segment_slide.pipeline.store import ArraySpec, create_group, read_attributes, stored_shards
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.ome import Level, Multiscale, multiscale_attributes
+from segment_slide.pipeline.storage.store import ArraySpec, create_group, read_attributes, stored_shards
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -232,7 +232,7 @@ def test_the_levels_of_an_image_have_different_fingerprints(tmp_path: Path) -> N
 def test_where_files_cannot_be_listed_the_metadata_alone_are_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.fingerprint._local_files", lambda base: [])  # as over HTTP
+    monkeypatch.setattr("pipeline.storage.fingerprint._local_files", lambda base: [])  # as over HTTP
     location = ome_slide(tmp_path / "slide.zarr")
     first, second = describe_image(location), describe_image(location, level=1)
     assert fingerprint(first) == fingerprint(describe_image(location))

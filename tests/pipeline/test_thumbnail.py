@@ -9,12 +9,12 @@ import pytest
 import zarr
 from PIL import Image
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.pictures import layer
 from segment_slide.pipeline.pictures.paint import choose_bar, find_ends, stretch
 from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from tests.flows.support import noise, run_without_workers, write_array, write_model, write_ome, write_segmentation
 
 MARGIN, GAP, HEAD = 12, 10, 34  # of the page, in pixels

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreadableChunkError
 from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, pending_shards
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.stored_pixels import open_annotation
 from segment_slide.pipeline.stored_samples import StoredSamples
 from segment_slide.pipeline.training_data import (
@@ -428,7 +428,7 @@ def test_a_value_that_is_not_finite_is_refused_and_located(tmp_path, validates):
 
 
 def test_pooled_statistics_of_one_image_are_its_own(tmp_path):
-    from segment_slide.pipeline.statistics import measure
+    from segment_slide.pipeline.storage.statistics import measure
 
     measured = measure(open_all(write_set(tmp_path))[0].source)
     assert pool_statistics([measured]) == (measured.mean, measured.std)

@@ -12,9 +12,10 @@ import tifffile
 import zarr
 from distributed import Client, LocalCluster
 
-from segment_slide.pipeline import store, weight_blocks, weight_inputs, weight_plan
+from segment_slide.pipeline import weight_blocks, weight_inputs, weight_plan
 from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training_set import check_complete, create_training_set, pending_blocks, read_training_set
 from segment_slide.pipeline.weight_counts import count_classes, describe_set
 from segment_slide.pipeline.weight_maps import make_weights

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.source import select_source
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import select_source
 from segment_slide.pipeline.training_set import (
     CLASSES,
     WEIGHTS,

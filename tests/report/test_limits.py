@@ -9,10 +9,8 @@ import pandas
 import pytest
 
 import segment_slide.pipeline.report.target
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.measurement.summary import SizeCounts, choose_groups, gather_rare
-from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report.facts import gather
 from segment_slide.pipeline.report.places import CountMap
 from segment_slide.pipeline.report.run import make_report, write_report
@@ -20,6 +18,8 @@ from segment_slide.pipeline.report.sections import Content, lead
 from segment_slide.pipeline.report.table import describe_table
 from segment_slide.pipeline.report.target import MARK, check_target, discard, save
 from segment_slide.pipeline.report.times import file_spans
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from tests.flows.support import noise, run_here, write_segmentation
 from tests.pipeline.measure_support import NAME, NO_IMAGE, draw_objects, measure, write_store
 from tests.pipeline.report_support import parse

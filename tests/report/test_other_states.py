@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segment_slide.pipeline import store
-from segment_slide.pipeline.instance_names import COUNT
 from segment_slide.pipeline.measurement.plan import plan_measurement
 from segment_slide.pipeline.measurement.standing import (
     IDENTITY,
@@ -17,8 +15,10 @@ from segment_slide.pipeline.measurement.standing import (
     identify_record,
     read_records,
 )
-from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.report.run import make_report
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.names import COUNT
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from tests.flows.support import run_here, write_segmentation
 from tests.pipeline.measure_support import NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report_support import parse

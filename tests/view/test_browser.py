@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline.image import describe_image
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.view import describe_view
 from segment_slide.pipeline.view_site import Site
 from tests.flows.support import DATA

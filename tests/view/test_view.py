@@ -12,10 +12,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.image import describe_image
-from segment_slide.pipeline.record import ATTRIBUTE
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.view import describe_view
 from segment_slide.pipeline.view_layers import unsupported_codecs
 from segment_slide.pipeline.view_page import make_page

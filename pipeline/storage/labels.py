@@ -6,7 +6,7 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource
 
 
 @dataclass(frozen=True)

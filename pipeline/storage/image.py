@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from segment_slide.pipeline import ome
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
+from segment_slide.pipeline.storage import ome
+from segment_slide.pipeline.storage.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
 
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
 

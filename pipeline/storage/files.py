@@ -5,8 +5,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.storage import store
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -12,13 +12,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from segment_slide.pipeline import ome, store
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.lock import LOCK_NAME, hold
-from segment_slide.pipeline.pyramid import calibrate
-from segment_slide.pipeline.record import ATTRIBUTE
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
+from segment_slide.pipeline.storage.pyramid import calibrate
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 
 def label_group(name: str) -> str:
@@ -111,7 +111,7 @@ def _is_inside(inner: str, outer: str) -> bool:
 
 @contextlib.contextmanager
 def exclusive(location: str, name: str) -> Iterator[None]:
-    """Hold the output for this process; see `pipeline.lock.hold`.
+    """Hold the output for this process; see `pipeline.storage.lock.hold`.
 
     Raises
     ------

@@ -7,11 +7,11 @@ the bytes and nothing that does not (no times, no worker counts).
 import importlib.metadata
 from typing import Any
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputMismatchError
-from segment_slide.pipeline.fingerprint import fingerprint
 from segment_slide.pipeline.segmentation.background import coarse_source
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
 
 ATTRIBUTE = "segment_slide"
 # Where a file lies does not change what is in it; a fingerprint or sha256 stands beside each.

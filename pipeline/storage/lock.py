@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.storage import store
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ A size in pixels is never passed off as one in micrometres: without a known unit
 import math
 from dataclasses import dataclass
 
-from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.storage.image import StoredImage
 
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
 

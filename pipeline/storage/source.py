@@ -10,8 +10,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box, ceil_divide, reflect
 from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.store import join
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.store import join
 
 
 @dataclass(frozen=True)

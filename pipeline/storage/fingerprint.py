@@ -5,8 +5,8 @@ import json
 import os
 from collections.abc import Iterable
 
-from segment_slide.pipeline.image import StoredImage
-from segment_slide.pipeline.store import is_remote, join
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.store import is_remote, join
 
 
 def fingerprint(image: StoredImage) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numcodecs.zstd import Zstd
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.files import read_file, write_file
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import read_file, write_file
 
 _SUFFIX = ".npz.zst"
 _NAME = re.compile(r"(\d+(?:\.\d+)*)\.npz\.zst")  # and not what a file server leaves beside it

@@ -3,7 +3,7 @@
 Apart from `instance_output`, so that who only looks at objects imports none of what finds them.
 """
 
-from segment_slide.pipeline.output import label_group
+from segment_slide.pipeline.storage.place import label_group
 
 COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
 

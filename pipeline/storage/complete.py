@@ -2,9 +2,9 @@
 
 import math
 
-from segment_slide.pipeline import store
 from segment_slide.pipeline.blocks.grid import ceil_divide
-from segment_slide.pipeline.image import StoredImage
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import StoredImage
 
 
 def count_missing(image: StoredImage) -> tuple[int, int]:
