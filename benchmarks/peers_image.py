@@ -9,7 +9,7 @@ import psutil
 import zarr
 from common import DATA, GiB
 
-from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import SyntheticSlide, draw_region
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 

@@ -32,7 +32,7 @@ from segment_slide.pipeline.scoring.object_scores import score_objects
 from segment_slide.pipeline.scoring.pixel_scores import score_pixels
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage.store import open_array
-from segment_slide.pipeline.synthetic import part_cells
+from segment_slide.pipeline.synthetic.slide import part_cells
 from segment_slide.unet.annotated import ArrayPixels
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.array_samples import ArraySamples

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.synthetic import CHANNELS, SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import CHANNELS, SyntheticSlide, draw_region
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import open_checkpoint
 from segment_slide.unet.model import UNet

@@ -7,7 +7,7 @@ import tifffile
 from common import DATA
 from scipy import ndimage
 
-from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import SyntheticSlide, draw_region
 
 DRAWN = 1024  # px of a synthetic slide that are drawn; beyond, they are repeated: no codec sees that far
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from segment_slide.flows.progress import Stages
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.synthetic import PIXEL_SIZE_UM, SyntheticRegion, SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import PIXEL_SIZE_UM, SyntheticRegion, SyntheticSlide, draw_region
 
 if TYPE_CHECKING:
     from segment_slide.flows.train import TrainReport

@@ -19,7 +19,7 @@ from segment_slide.flows.demo.network import DemoSettings, make_network
 from segment_slide.flows.progress import RichStages, format_rate, format_seconds
 from segment_slide.flows.show.info import show_how_to_look
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.synthetic import SyntheticSlide
+from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 
 if TYPE_CHECKING:
     from segment_slide.flows.measure import MeasureReport
@@ -112,7 +112,7 @@ def _make_folder(output: Path) -> None:
 
 def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
     from segment_slide.cluster.kinds.local import local_client, plan_local
-    from segment_slide.pipeline.synthetic_store import count_pending, store_slide
+    from segment_slide.pipeline.synthetic.stored import count_pending, store_slide
 
     pending = count_pending(slide, str(path))
     if not pending:

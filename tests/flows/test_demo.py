@@ -11,7 +11,7 @@ from segment_slide.flows.demo.network import annotated_patches
 from segment_slide.flows.demo.run import DemoSettings, run_demo
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.storage.store import open_array
-from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import SyntheticSlide, draw_region
 from segment_slide.unet.errors import TrainingDataError
 from tests.flows.support import tree
 

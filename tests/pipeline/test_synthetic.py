@@ -9,8 +9,8 @@ from scipy import ndimage
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.synthetic import SyntheticSlide, draw_region, part_cells
-from segment_slide.pipeline.synthetic_store import TRUTH_GROUP, count_pending, store_slide
+from segment_slide.pipeline.synthetic.slide import SyntheticSlide, draw_region, part_cells
+from segment_slide.pipeline.synthetic.stored import TRUTH_GROUP, count_pending, store_slide
 from tests.flows.support import tree
 
 EVERYWHERE = np.ones((3, 3), int)  # neighbours at corners too

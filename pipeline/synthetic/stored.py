@@ -21,7 +21,7 @@ from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
 from segment_slide.pipeline.storage.record import code_version
 from segment_slide.pipeline.storage.store import ArraySpec
-from segment_slide.pipeline.synthetic import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
+from segment_slide.pipeline.synthetic.slide import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -1,0 +1,1 @@
+"""A synthetic slide of any size whose truth is known."""
