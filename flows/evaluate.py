@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.reader import list_files
-from segment_slide.pipeline.pairing import pair_files
 from segment_slide.pipeline.scoring.contingency import Contingency
 from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source
@@ -29,6 +28,7 @@ from segment_slide.pipeline.scoring.run import (
     evaluate_stored,
     score_stored_membranes,
 )
+from segment_slide.pipeline.training.pairing import pair_files
 
 if TYPE_CHECKING:
     from distributed import Client

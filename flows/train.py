@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from segment_slide.flows.curves import write_picture, write_tables
 from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
-from segment_slide.pipeline.sample_set import SampleSet, lies_in, read_sample_set
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import code_version
-from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
+from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from segment_slide.unet.errors import CheckpointError, DivergedError, RankError

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from segment_slide.flows.progress import QuietStages, Stages, ignore
 from segment_slide.flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
 from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline.contact_sheet import write_contact_sheet
 from segment_slide.pipeline.errors import OutputError
-from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
-from segment_slide.pipeline.stored_pixels import StoredAnnotation
-from segment_slide.pipeline.stored_samples import StoredSamples
-from segment_slide.pipeline.training_data import (
+from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
+from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, find_sample_set
+from segment_slide.pipeline.training.samples_run import (
     SampleJob,
     count_boxes,
     find_normalisation,
@@ -25,6 +23,8 @@ from segment_slide.pipeline.training_data import (
     note_on_frames,
     write_samples,
 )
+from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
+from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.draw import Place, plain_places
 
 if TYPE_CHECKING:

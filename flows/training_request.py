@@ -8,12 +8,12 @@ from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import format_bytes
 from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import code_version
-from segment_slide.pipeline.stored_pixels import StoredAnnotation, open_annotation
-from segment_slide.pipeline.training_data import fingerprint_set, plan_task_bytes, split_images
-from segment_slide.pipeline.training_set import TrainingSet, check_complete, read_training_set
+from segment_slide.pipeline.training.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
+from segment_slide.pipeline.training.samples_run import fingerprint_set, plan_task_bytes, split_images
+from segment_slide.pipeline.training.stored_pixels import StoredAnnotation, open_annotation
+from segment_slide.pipeline.training.training_set import TrainingSet, check_complete, read_training_set
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import SampleSettings, check_sources

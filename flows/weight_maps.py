@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
-from segment_slide.pipeline import weight_inputs
-from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
-from segment_slide.pipeline.training_set import TrainingSet, create_training_set, pending_blocks, read_training_set
-from segment_slide.pipeline.weight_blocks import WeightJob, replace_weights
-from segment_slide.pipeline.weight_counts import count_classes, describe_set
-from segment_slide.pipeline.weight_maps import make_weights
-from segment_slide.pipeline.weight_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
+from segment_slide.pipeline.training import weights_inputs
+from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.class_counts import count_classes, describe_set
+from segment_slide.pipeline.training.training_set import (
+    TrainingSet,
+    create_training_set,
+    pending_blocks,
+    read_training_set,
+)
+from segment_slide.pipeline.training.weights_block import WeightJob, replace_weights
+from segment_slide.pipeline.training.weights_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
+from segment_slide.pipeline.training.weights_run import make_weights
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -96,7 +101,7 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     held = hold(location, lambda: store.remove_leftovers(location, ""))
     with (
         held,
-        weight_inputs.take_back_if_refused(plan),
+        weights_inputs.take_back_if_refused(plan),
         open_cluster(cluster, checks_of(reads=[], writes=location)) as client,
     ):
         jobs = _prepare(plan, client, progress)
@@ -123,14 +128,14 @@ def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
 
 def _prepare(plan: WeightPlan, client: "Client", progress: Stages) -> list[WeightJob]:
     """Everything up to the set's record: jobs whose labels are objects."""
-    weight_inputs.begin(plan)
-    files = weight_inputs.inputs_to_ingest(plan)
+    weights_inputs.begin(plan)
+    files = weights_inputs.inputs_to_ingest(plan)
     if files:
         with progress.stage("ingest", total=len(files), unit="images") as advance:
             for location, planned in files:
-                weight_inputs.ingest(location, planned, threads=len(os.sched_getaffinity(0)))
+                weights_inputs.ingest(location, planned, threads=len(os.sched_getaffinity(0)))
                 advance(0)
-    found = weight_inputs.open_pixels(plan)
+    found = weights_inputs.open_pixels(plan)
     jobs = _find_objects(plan, found, client, progress)
     if not is_counted(plan):
         with progress.stage("count", total=plan.n_blocks) as advance:
@@ -140,14 +145,14 @@ def _prepare(plan: WeightPlan, client: "Client", progress: Stages) -> list[Weigh
 
 
 def _find_objects(
-    plan: WeightPlan, found: list[weight_inputs.AnnotatedPixels], client: "Client", progress: Stages
+    plan: WeightPlan, found: list[weights_inputs.AnnotatedPixels], client: "Client", progress: Stages
 ) -> list[WeightJob]:
-    pending = weight_inputs.pending_planes(plan, found)
+    pending = weights_inputs.pending_planes(plan, found)
     if not any(pending.values()):
-        return weight_inputs.object_jobs(plan, found)
+        return weights_inputs.object_jobs(plan, found)
     with progress.stage("objects", total=sum(map(len, pending.values())), unit="planes") as advance:
-        weight_inputs.find_objects(found, pending, client, advance)
-    return weight_inputs.object_jobs(plan, found)
+        weights_inputs.find_objects(found, pending, client, advance)
+    return weights_inputs.object_jobs(plan, found)
 
 
 def _weigh(training_set: TrainingSet, jobs: list[WeightJob], client: "Client", progress: Stages) -> tuple[int, int]:

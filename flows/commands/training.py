@@ -66,8 +66,8 @@ def weight_maps(
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.training import show_weight_maps
     from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
-    from segment_slide.pipeline.annotation import AnnotationInput
-    from segment_slide.pipeline.weight_plan import WeightOptions
+    from segment_slide.pipeline.training.annotation import AnnotationInput
+    from segment_slide.pipeline.training.weights_plan import WeightOptions
     from segment_slide.unet.weight_settings import WeightSettings
 
     annotation = AnnotationInput(

@@ -125,7 +125,7 @@ def make_network(settings: DemoSettings, folder: Path, path: Path, progress: Sta
     from segment_slide.flows.train import TrainRequest, train_network
     from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
     from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
-    from segment_slide.pipeline.annotation import AnnotationInput
+    from segment_slide.pipeline.training.annotation import AnnotationInput
     from segment_slide.unet.train_settings import TrainSettings
 
     images, labels = write_patches(settings, folder)

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from segment_slide.flows.commands.options import numbers, sizes
 from segment_slide.flows.deployed.parameters import Parameters
-from segment_slide.pipeline.annotation import AnnotationInput
-from segment_slide.pipeline.weight_plan import WeightOptions
+from segment_slide.pipeline.training.annotation import AnnotationInput
+from segment_slide.pipeline.training.weights_plan import WeightOptions
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.train_settings import TrainSettings
 from segment_slide.unet.weight_settings import WeightSettings

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from segment_slide.flows.train import TrainReport
     from segment_slide.flows.training_data import TrainingDataReport
     from segment_slide.flows.weight_maps import WeightMapsReport
-    from segment_slide.pipeline.sample_set import SampleSet
-    from segment_slide.pipeline.training_set import TrainingSet
+    from segment_slide.pipeline.training.sample_set import SampleSet
+    from segment_slide.pipeline.training.training_set import TrainingSet
 
 
 def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
@@ -85,7 +85,7 @@ def _describe_normalisation(samples: "SampleSet") -> str:
 
 def show_training_info(console: Console, location: str, kind: str) -> bool:
     """Print what is known of a training set or of training samples; False if the kind is another."""
-    from segment_slide.pipeline import sample_set, training_set
+    from segment_slide.pipeline.training import sample_set, training_set
 
     if kind == training_set.KIND:
         found = training_set.read_training_set(location)

@@ -27,7 +27,7 @@ from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.record import code_version
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
-from segment_slide.pipeline.weight_blocks import PixelGrid
+from segment_slide.pipeline.training.weights_block import PixelGrid
 from segment_slide.unet.geometry import round_up
 
 Value = TypeVar("Value")

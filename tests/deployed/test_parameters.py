@@ -37,12 +37,12 @@ from segment_slide.flows.nights.plan import NightRequest
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideRequest
 from segment_slide.flows.training_request import TrainingDataRequest
-from segment_slide.pipeline.annotation import AnnotationInput
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.ingest.run import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.segmentation.options import SegmentOptions
-from segment_slide.pipeline.weight_plan import WeightOptions
+from segment_slide.pipeline.training.annotation import AnnotationInput
+from segment_slide.pipeline.training.weights_plan import WeightOptions
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.train_settings import TrainSettings
 from tests.deployed.support import REPOSITORY

@@ -11,7 +11,7 @@ import pytest
 
 from segment_slide.flows.curves import smooth
 from segment_slide.flows.train import STATE_NAME, TrainRequest, train_network
-from segment_slide.pipeline.sample_set import SampleSet, create_sample_set
+from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
 from segment_slide.unet.errors import DivergedError
 from segment_slide.unet.train_settings import TrainSettings

@@ -9,7 +9,7 @@ import tifffile
 from imageio.v3 import imwrite
 
 from segment_slide.pipeline.storage.store import open_array
-from segment_slide.pipeline.training_set import read_training_set
+from segment_slide.pipeline.training.training_set import read_training_set
 from segment_slide.unet.weight_map import cut_ridges
 from tests.flows.support import run_here, run_installed, tree, write_array, write_ome
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.sample_set import read_sample_set
-from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.pipeline.training.sample_set import read_sample_set
+from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.errors import GeometryError, TrainingDataError

@@ -21,11 +21,11 @@ from segment_slide.flows.progress import QuietStages
 from segment_slide.flows.show.training import show_weight_maps
 from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
 from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
-from segment_slide.pipeline import weight_inputs
-from segment_slide.pipeline.annotation import AnnotationInput
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.training_set import check_complete, read_training_set
-from segment_slide.pipeline.weight_plan import WeightOptions
+from segment_slide.pipeline.training import weights_inputs
+from segment_slide.pipeline.training.annotation import AnnotationInput
+from segment_slide.pipeline.training.training_set import check_complete, read_training_set
+from segment_slide.pipeline.training.weights_plan import WeightOptions
 from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
 from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
@@ -144,7 +144,7 @@ def test_a_set_that_is_refused_for_its_labels_is_taken_back(tmp_path, here, labe
 def test_a_refused_run_leaves_what_was_there_before(tmp_path, here):
     annotation, output = write_files(tmp_path, draw_cells(0).astype(np.uint8)), tmp_path / "set.zarr"
     plan, _ = plan_request(WeightMapsRequest(str(output), annotation, workers=1))
-    weight_inputs.begin(plan)
+    weights_inputs.begin(plan)
     names = WeightOptions(kind="classes", class_names=("glass", "cell"))
     with pytest.raises(InputError, match="hold class"):
         make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=1))

@@ -8,10 +8,10 @@ import pytest
 import tifffile
 import zarr
 
-from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.label_values import LabelRule, check_plane, code_objects
-from segment_slide.pipeline.pairing import pair_files
+from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.label_values import LabelRule, check_plane, code_objects
+from segment_slide.pipeline.training.pairing import pair_files
 from tests.flows.support import DATA, write_array, write_group, write_ome
 
 

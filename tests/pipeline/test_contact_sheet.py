@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segment_slide.pipeline.contact_sheet import write_contact_sheet
+from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
 from segment_slide.unet.sample import IGNORE, Sample
 
 BACKGROUND, FIRST, SECOND = (38, 38, 44), (86, 180, 233), (230, 159, 0)

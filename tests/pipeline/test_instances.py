@@ -19,7 +19,7 @@ from segment_slide.pipeline.objects.ranks import RowOrder, rank_row
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.pipeline.objects.split import split_touching
 from segment_slide.pipeline.objects.unite import Nodes, RowJoin
-from segment_slide.pipeline.weight_blocks import PixelGrid
+from segment_slide.pipeline.training.weights_block import PixelGrid
 from segment_slide.unet.weight_map import cut_ridges
 from tests.pipeline.instances_support import (
     comb,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
-from segment_slide.pipeline.sample_set import (
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.training.sample_set import (
     SHARD_BYTES,
     SHARD_SAMPLES,
     SampleSet,
@@ -19,8 +20,7 @@ from segment_slide.pipeline.sample_set import (
     pending_shards,
     read_sample_set,
 )
-from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.stored_samples import StoredSamples
+from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.checkpoint import Normalisation
 
 

@@ -9,12 +9,10 @@ import pytest
 import zarr
 
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreadableChunkError
-from segment_slide.pipeline.sample_set import SampleSet, create_sample_set, pending_shards
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.stored_pixels import open_annotation
-from segment_slide.pipeline.stored_samples import StoredSamples
-from segment_slide.pipeline.training_data import (
+from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, pending_shards
+from segment_slide.pipeline.training.samples_run import (
     SampleJob,
     count_boxes,
     find_normalisation,
@@ -27,7 +25,9 @@ from segment_slide.pipeline.training_data import (
     write_samples,
     write_shard,
 )
-from segment_slide.pipeline.training_set import CLASSES
+from segment_slide.pipeline.training.stored_pixels import open_annotation
+from segment_slide.pipeline.training.stored_samples import StoredSamples
+from segment_slide.pipeline.training.training_set import CLASSES
 from segment_slide.unet.annotated import ArrayPixels
 from segment_slide.unet.augment import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation

@@ -10,7 +10,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
-from segment_slide.pipeline.training_set import (
+from segment_slide.pipeline.training.training_set import (
     AnnotatedImage,
     StoredPixels,
     TrainingSet,

@@ -12,14 +12,19 @@ import tifffile
 import zarr
 from distributed import Client, LocalCluster
 
-from segment_slide.pipeline import weight_blocks, weight_inputs, weight_plan
-from segment_slide.pipeline.annotation import AnnotationInput, find_annotation
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.training_set import check_complete, create_training_set, pending_blocks, read_training_set
-from segment_slide.pipeline.weight_counts import count_classes, describe_set
-from segment_slide.pipeline.weight_maps import make_weights
-from segment_slide.pipeline.weight_plan import WeightOptions, is_counted, plan_weight_maps
+from segment_slide.pipeline.training import weights_block, weights_inputs, weights_plan
+from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.class_counts import count_classes, describe_set
+from segment_slide.pipeline.training.training_set import (
+    check_complete,
+    create_training_set,
+    pending_blocks,
+    read_training_set,
+)
+from segment_slide.pipeline.training.weights_plan import WeightOptions, is_counted, plan_weight_maps
+from segment_slide.pipeline.training.weights_run import make_weights
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
 from tests.flows.support import shards, tree, write_array, write_ome
@@ -47,17 +52,17 @@ def plan_for(folder: Path, labels: np.ndarray, axes="yx", *, name="set.zarr", n_
 
 def run(plan, client=None, on_block=lambda n_pixels: None):
     """What `flows.weight_maps` does, without its progress: the training set."""
-    weight_inputs.begin(plan)
-    for location, planned in weight_inputs.inputs_to_ingest(plan):
-        weight_inputs.ingest(location, planned)
-    found = weight_inputs.open_pixels(plan)
-    weight_inputs.find_objects(found, weight_inputs.pending_planes(plan, found), client, lambda n_pixels: None)
-    jobs = weight_inputs.object_jobs(plan, found)
+    weights_inputs.begin(plan)
+    for location, planned in weights_inputs.inputs_to_ingest(plan):
+        weights_inputs.ingest(location, planned)
+    found = weights_inputs.open_pixels(plan)
+    weights_inputs.find_objects(found, weights_inputs.pending_planes(plan, found), client, lambda n_pixels: None)
+    jobs = weights_inputs.object_jobs(plan, found)
     if not is_counted(plan):
         counts, notes = count_classes(plan, jobs, client, lambda n_pixels: None)
         create_training_set(describe_set(plan, found, counts, notes), counts, (plan.chunk,) * plan.n_spatial)
     training_set = read_training_set(plan.location)
-    jobs = [weight_blocks.replace_weights(job, training_set.class_weights) for job in jobs]
+    jobs = [weights_block.replace_weights(job, training_set.class_weights) for job in jobs]
     pending = [pending_blocks(training_set, image) for image in training_set.images]
     make_weights(jobs, pending, client, on_block)
     check_complete(training_set)
@@ -100,7 +105,7 @@ def test_wide_ridges_across_blocks_are_cut_as_in_the_whole(tmp_path):
 
 
 def test_a_ridge_cut_without_its_halo_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(weight_blocks, "ridge_halo", lambda settings: 0)
+    monkeypatch.setattr(weights_block, "ridge_halo", lambda settings: 0)
     labels = draw_cells(9)
     training_set = run(plan_for(tmp_path, labels, block=16))
     counts = np.bincount(weight_map(labels, NARROW).classes.ravel())
@@ -108,7 +113,7 @@ def test_a_ridge_cut_without_its_halo_is_noticed(tmp_path, monkeypatch):
 
 
 def test_a_halo_that_is_too_small_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(weight_plan, "halo", lambda settings, ndim: (3,) * ndim)
+    monkeypatch.setattr(weights_plan, "halo", lambda settings, ndim: (3,) * ndim)
     labels = draw_cells(3)
     weights = stored(run(plan_for(tmp_path, labels, block=16)))[1]
     assert np.abs(weights - weight_map(labels, NARROW).weights).max() > 1e-5
@@ -527,9 +532,9 @@ def test_a_task_stays_within_its_planned_memory(tmp_path, kind):
     labels = draw_cells(0, shape=(300, 300), cells=200).astype(np.uint64)
     plan = plan_for(tmp_path, labels if kind == "instances" else labels % 5, block=256, kind=kind)
     run(plan)
-    job = weight_inputs.object_jobs(plan, weight_inputs.open_pixels(plan))[0]
-    job = weight_blocks.replace_weights(job, (1.0,) * 5)
-    for task in (weight_blocks.run_block_alone, weight_blocks.count_block):
+    job = weights_inputs.object_jobs(plan, weights_inputs.open_pixels(plan))[0]
+    job = weights_block.replace_weights(job, (1.0,) * 5)
+    for task in (weights_block.run_block_alone, weights_block.count_block):
         tracemalloc.start()
         task(job, (0, 0))
         peak = tracemalloc.get_traced_memory()[1]
@@ -539,11 +544,11 @@ def test_a_task_stays_within_its_planned_memory(tmp_path, kind):
 
 def test_finding_objects_stays_within_its_planned_memory(tmp_path):
     plan = plan_for(tmp_path, np.ones((600, 700), np.uint8), kind="binary", block=128)
-    found = weight_inputs.open_pixels(plan)
-    weight_inputs.begin(plan)
-    pending = weight_inputs.pending_planes(plan, found)
+    found = weights_inputs.open_pixels(plan)
+    weights_inputs.begin(plan)
+    pending = weights_inputs.pending_planes(plan, found)
     tracemalloc.start()
-    weight_inputs.find_objects(found, pending, None, lambda n_pixels: None)
+    weights_inputs.find_objects(found, pending, None, lambda n_pixels: None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.3 * plan.task_bytes < peak <= plan.task_bytes
@@ -582,8 +587,8 @@ def test_a_damaged_chunk_of_the_annotation_is_named_and_the_other_blocks_are_kep
     chunk = tmp_path / "labels" / "c" / "0" / "0"
     bytes_before = chunk.read_bytes()
     chunk.write_bytes(b"damaged")
-    found = weight_inputs.open_pixels(plan)
-    jobs = [weight_blocks.replace_weights(found[0].job, read_training_set(plan.location).class_weights)]
+    found = weights_inputs.open_pixels(plan)
+    jobs = [weights_block.replace_weights(found[0].job, read_training_set(plan.location).class_weights)]
     with pytest.raises(IncompleteError, match=r"1 blocks .*\n  image, block \(0, 0\): unreadable chunk 0/0"):
         make_weights(jobs, [[(0, 0), (3, 4)]], client if on_dask else None, lambda n_pixels: None)
     assert store.stored_shards(plan.location, f"{image.group}/weights") >= {(3, 4)}
@@ -602,7 +607,7 @@ def test_a_damaged_chunk_ends_the_count_naming_the_block(tmp_path):
 def test_an_output_that_is_gone_ends_the_run(tmp_path):
     plan = plan_for(tmp_path, draw_cells(0), block=20)
     training_set = run(plan)
-    job = weight_blocks.replace_weights(weight_inputs.open_pixels(plan)[0].job, training_set.class_weights)
+    job = weights_block.replace_weights(weights_inputs.open_pixels(plan)[0].job, training_set.class_weights)
     store.remove(plan.location, job.group)
     with pytest.raises(IncompleteError, match="cannot be written.*Blocks that are done are kept"):
         make_weights([job], [[(0, 0)]], None, lambda n_pixels: None)

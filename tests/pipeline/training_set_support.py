@@ -9,7 +9,7 @@ import zarr
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
-from segment_slide.pipeline.training_set import (
+from segment_slide.pipeline.training.training_set import (
     CLASSES,
     WEIGHTS,
     AnnotatedImage,

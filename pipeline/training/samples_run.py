@@ -17,11 +17,11 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import IncompleteError, InputError
-from segment_slide.pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.storage import statistics, store
 from segment_slide.pipeline.storage.statistics import ChannelStatistics, measure, resolve_normalisation
-from segment_slide.pipeline.stored_pixels import StoredAnnotation
-from segment_slide.pipeline.training_set import AnnotatedImage, TrainingSet
+from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
+from segment_slide.pipeline.training.training_set import AnnotatedImage, TrainingSet
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample
 

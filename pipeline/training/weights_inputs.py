@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from zarr.core.sync import sync
 
-from segment_slide.pipeline.annotation import FoundPixels
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
@@ -21,9 +20,10 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.source import ImageSource, select_source
-from segment_slide.pipeline.training_set import KIND
-from segment_slide.pipeline.weight_blocks import LabelPixels, WeightJob, write_objects
-from segment_slide.pipeline.weight_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
+from segment_slide.pipeline.training.annotation import FoundPixels
+from segment_slide.pipeline.training.training_set import KIND
+from segment_slide.pipeline.training.weights_block import LabelPixels, WeightJob, write_objects
+from segment_slide.pipeline.training.weights_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.training_set import AnnotatedImage, StoredPixels, TrainingSet
-from segment_slide.pipeline.weight_blocks import BlockCount, WeightJob, count_block
-from segment_slide.pipeline.weight_inputs import AnnotatedPixels, OnBlock, expect
-from segment_slide.pipeline.weight_plan import WeightPlan
+from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
+from segment_slide.pipeline.training.weights_block import BlockCount, WeightJob, count_block
+from segment_slide.pipeline.training.weights_inputs import AnnotatedPixels, OnBlock, expect
+from segment_slide.pipeline.training.weights_plan import WeightPlan
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_map import count_class_weights
 

@@ -12,7 +12,7 @@ import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.training_set import (
+from segment_slide.pipeline.training.training_set import (
     CLASSES,
     COUNTS,
     WEIGHTS,

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
-from segment_slide.pipeline.label_values import LabelRule, code_objects
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.training_set import CLASSES, WEIGHTS
+from segment_slide.pipeline.training.label_values import LabelRule, code_objects
+from segment_slide.pipeline.training.training_set import CLASSES, WEIGHTS
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_map import WeightMap, cut_ridges, ridge_halo, weight_map
 from segment_slide.unet.weight_settings import WeightSettings

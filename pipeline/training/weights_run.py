@@ -18,8 +18,8 @@ from segment_slide.pipeline.blocks.sizes import choose_window
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.weight_blocks import WeightJob, run_block, run_block_alone
-from segment_slide.pipeline.weight_inputs import OnBlock
+from segment_slide.pipeline.training.weights_block import WeightJob, run_block, run_block_alone
+from segment_slide.pipeline.training.weights_inputs import OnBlock
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:

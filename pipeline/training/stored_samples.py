@@ -3,7 +3,7 @@
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.unet.sample import IGNORE, Sample
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, plan_ingest
 from segment_slide.pipeline.ingest.reader import PAGE_SUFFIXES, natural_key
-from segment_slide.pipeline.pairing import pair_files
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.source import ImageSource, find_channel, select_source
+from segment_slide.pipeline.training.pairing import pair_files
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From annotated images to weight maps and training samples."""
