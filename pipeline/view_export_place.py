@@ -8,7 +8,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.store import ZARR_METADATA, is_remote, resolve_location
 from segment_slide.pipeline.view_site import Site
-from segment_slide.pipeline.view_store import is_below
+from segment_slide.pipeline.viewer.local_files import is_below
 
 MARK = "segment-slide-export.json"  # says that a folder may be replaced
 _ZARR = (*ZARR_METADATA, ".zattrs")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segment_slide.pipeline.view_place import World
+from segment_slide.pipeline.viewer.place import World
 
 _PANEL_PX = 340  # of the list of objects at the right
 _OBLIQUE = (0.31, -0.34, -0.12, 0.88)  # quaternion: from the front, turned so that three planes are seen

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from segment_slide.pipeline import view_export, view_export_plan
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.view_export import export
 from segment_slide.pipeline.view_export_place import MARK
-from segment_slide.pipeline.view_export_plan import plan_export
-from segment_slide.pipeline.view_server import serve
 from segment_slide.pipeline.view_site import client_files
+from segment_slide.pipeline.viewer import export as view_export
+from segment_slide.pipeline.viewer import export_plan
+from segment_slide.pipeline.viewer.export import export
+from segment_slide.pipeline.viewer.export_plan import plan_export
+from segment_slide.pipeline.viewer.server import serve
 from tests.flows.support import noise, snapshot, tree, write_array, write_ome
 from tests.pipeline.view_support import ask, below, make_site, site_of
 
@@ -379,7 +380,7 @@ def test_a_disk_with_too_few_inodes_is_refused(site, tmp_path, monkeypatch):
 
 
 def test_while_files_are_listed_it_is_told_how_many(site, tmp_path, monkeypatch):
-    monkeypatch.setattr(view_export_plan, "_TOLD_FILES", 5)
+    monkeypatch.setattr(export_plan, "_TOLD_FILES", 5)
     told = []
     plan = plan_export(site, tmp_path / "out", told.append)
     assert told == list(range(5, len(plan.copies) + 1, 5))

@@ -7,9 +7,9 @@ import fsspec
 import pytest
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.view_export import export
-from segment_slide.pipeline.view_remote import RemoteFiles
-from segment_slide.pipeline.view_server import ViewServer, serve
+from segment_slide.pipeline.viewer.export import export
+from segment_slide.pipeline.viewer.remote_files import RemoteFiles
+from segment_slide.pipeline.viewer.server import ViewServer, serve
 from tests.flows.support import noise, tree, write_ome
 from tests.pipeline.view_support import ask, below, site_of
 

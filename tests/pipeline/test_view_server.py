@@ -15,12 +15,12 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_slide.pipeline import view_server
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.view_range import UnsatisfiableRangeError, parse_range
-from segment_slide.pipeline.view_readers import Readers
-from segment_slide.pipeline.view_server import ViewServer, serve
 from segment_slide.pipeline.view_site import client_files
+from segment_slide.pipeline.viewer import server as view_server
+from segment_slide.pipeline.viewer.reader_threads import Readers
+from segment_slide.pipeline.viewer.server import ViewServer, serve
 from tests.flows.support import noise
 from tests.pipeline.view_support import DEADLINE_S, INFO, PAGE, SCRIPT, ask, below, make_site, parse, send, site_of
 
@@ -464,7 +464,7 @@ def test_readers_are_not_waited_for_and_cancel_what_has_not_begun():
 
 
 def test_a_store_that_hangs_keeps_only_its_own_readers_waiting(folder, monkeypatch):
-    from segment_slide.pipeline.view_store import LocalFiles
+    from segment_slide.pipeline.viewer.local_files import LocalFiles
 
     go_on, n_waiting = threading.Event(), threading.Semaphore(0)
     open_now = LocalFiles.open

@@ -12,8 +12,8 @@ import pytest
 import zarr
 
 from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.view import describe_view
 from segment_slide.pipeline.view_site import Site
+from segment_slide.pipeline.viewer.describe import describe_view
 from tests.flows.support import DATA
 from tests.view.support import (
     Screen,

@@ -16,12 +16,12 @@ from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.view import describe_view
-from segment_slide.pipeline.view_layers import unsupported_codecs
-from segment_slide.pipeline.view_page import make_page
-from segment_slide.pipeline.view_place import place_described
 from segment_slide.pipeline.view_site import Site, client_files
-from segment_slide.pipeline.view_table import ObjectTable, make_info, read_properties
+from segment_slide.pipeline.viewer.describe import describe_view
+from segment_slide.pipeline.viewer.layers import unsupported_codecs
+from segment_slide.pipeline.viewer.object_list import ObjectTable, make_info, read_properties
+from segment_slide.pipeline.viewer.page import make_page
+from segment_slide.pipeline.viewer.place import place_described
 from tests.flows.support import noise, write_array, write_segmentation
 from tests.view.support import layer_file, list_labels, read_view, write_image
 
@@ -379,7 +379,7 @@ def test_rows_are_counted_as_they_are_read(tmp_path, monkeypatch):
     out = output(tmp_path, noise(40, 50) // 200, image=image)
     folder = with_objects(out)
     pq.write_table(pa.table({"id": np.arange(1, 12), "area_px": np.arange(11)}), folder / "part-00000.parquet")
-    monkeypatch.setattr("segment_slide.pipeline.view_table.MOST_OBJECTS", 10)
+    monkeypatch.setattr("segment_slide.pipeline.viewer.object_list.MOST_OBJECTS", 10)
     site = describe_view(out)
     assert areas(site) == []
     assert any("11 objects are left out" in note for note in site.notes)
@@ -534,6 +534,6 @@ def test_labels_with_channels_are_told(tmp_path):
 
 
 def test_a_page_of_another_form_is_refused_instead_of_shown_empty(monkeypatch):
-    monkeypatch.setattr("segment_slide.pipeline.view_page._TITLE", "<title>another</title>")
+    monkeypatch.setattr("segment_slide.pipeline.viewer.page._TITLE", "<title>another</title>")
     with pytest.raises(PipelineError, match="install the version"):
         make_page("slide", is_volume=False)

@@ -13,8 +13,8 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.names import COUNT, instances_name
 from segment_slide.pipeline.storage.place import label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.view_metadata import as_mapping, read_content, read_names, read_own_record
-from segment_slide.pipeline.view_place import Placement, place_described, place_recorded
+from segment_slide.pipeline.viewer.metadata import as_mapping, read_content, read_names, read_own_record
+from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded
 
 Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
 

@@ -10,11 +10,11 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.store import join
-from segment_slide.pipeline.view_chunks import METADATA, array_files
 from segment_slide.pipeline.view_export_place import resolve_target
-from segment_slide.pipeline.view_files import Files, ListedFile, split_path
 from segment_slide.pipeline.view_site import Site, client_files
-from segment_slide.pipeline.view_store import open_files
+from segment_slide.pipeline.viewer.chunks import METADATA, array_files
+from segment_slide.pipeline.viewer.files import Files, ListedFile, split_path
+from segment_slide.pipeline.viewer.local_files import open_files
 
 PAGES = "v/view"  # the client derives addresses from a path of this form
 _DISK_BLOCK_BYTES = 4096

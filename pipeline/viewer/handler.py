@@ -16,11 +16,11 @@ from urllib.parse import unquote_to_bytes
 from tornado import iostream
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from segment_slide.pipeline.view_files import Files, MemoryFile, OpenFile
 from segment_slide.pipeline.view_range import UnsatisfiableRangeError, parse_range
-from segment_slide.pipeline.view_readers import Readers
 from segment_slide.pipeline.view_site import POLICY, Site, client_files
-from segment_slide.pipeline.view_store import open_files
+from segment_slide.pipeline.viewer.files import Files, MemoryFile, OpenFile
+from segment_slide.pipeline.viewer.local_files import open_files
+from segment_slide.pipeline.viewer.reader_threads import Readers
 
 log = logging.getLogger(__name__)
 

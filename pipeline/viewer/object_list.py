@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.measurement.table import part_path, read_part
-from segment_slide.pipeline.view_metadata import as_number, as_objects, is_id
+from segment_slide.pipeline.viewer.metadata import as_number, as_objects, is_id
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,10 +18,10 @@ from typing import IO
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.view_export_place import MARK, check_own, check_place
-from segment_slide.pipeline.view_export_plan import ExportPlan, StoredCopy, check_room, plan_export
-from segment_slide.pipeline.view_files import OpenFile, digest
-from segment_slide.pipeline.view_readers import Readers
 from segment_slide.pipeline.view_site import Site
+from segment_slide.pipeline.viewer.export_plan import ExportPlan, StoredCopy, check_room, plan_export
+from segment_slide.pipeline.viewer.files import OpenFile, digest
+from segment_slide.pipeline.viewer.reader_threads import Readers
 
 _PIECE_BYTES = 4 << 20
 _THREADS = 8  # an object store answers each request late, and many at once

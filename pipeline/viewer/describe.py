@@ -22,9 +22,11 @@ from segment_slide.pipeline.measurement.standing import Standing, find_objects
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.names import COUNT, instances_name
-from segment_slide.pipeline.view_channels import Look, look_at
-from segment_slide.pipeline.view_find import Found, Labels, find_contents, find_probabilities
-from segment_slide.pipeline.view_layers import (
+from segment_slide.pipeline.view_site import Site
+from segment_slide.pipeline.view_start import make_config, make_extent, make_state
+from segment_slide.pipeline.viewer.channels import Look, look_at
+from segment_slide.pipeline.viewer.find import Found, Labels, find_contents, find_probabilities
+from segment_slide.pipeline.viewer.layers import (
     ID_TYPES,
     SHOWN_TYPES,
     channel_layer,
@@ -34,12 +36,8 @@ from segment_slide.pipeline.view_layers import (
     rgb_layer,
     unsupported_codecs,
 )
-from segment_slide.pipeline.view_metadata import as_mapping, read_colours, read_label
-from segment_slide.pipeline.view_page import make_page, make_script
-from segment_slide.pipeline.view_place import Placement, World, layer_metadata, make_world, size_of
-from segment_slide.pipeline.view_site import Site
-from segment_slide.pipeline.view_start import make_config, make_extent, make_state
-from segment_slide.pipeline.view_table import (
+from segment_slide.pipeline.viewer.metadata import as_mapping, read_colours, read_label
+from segment_slide.pipeline.viewer.object_list import (
     MOST_OBJECTS,
     ObjectTable,
     list_numbers,
@@ -48,6 +46,8 @@ from segment_slide.pipeline.view_table import (
     read_properties,
     too_many,
 )
+from segment_slide.pipeline.viewer.page import make_page, make_script
+from segment_slide.pipeline.viewer.place import Placement, World, layer_metadata, make_world, size_of
 
 _FEWEST_PLANES = 8  # of a volume that nobody segmented: fewer seen from the side are a line
 _INSTANCES_OPACITY, _CLASSES_OPACITY = 0.5, 0.4
@@ -76,7 +76,7 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     Returns
     -------
     Site
-        To be served (`pipeline.view_server`) or written to a folder (`pipeline.view_export`).
+        To be served (`pipeline.viewer.server`) or written to a folder (`pipeline.viewer.export`).
 
     Raises
     ------

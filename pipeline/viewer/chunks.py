@@ -12,7 +12,7 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.store import join
-from segment_slide.pipeline.view_files import Files
+from segment_slide.pipeline.viewer.files import Files
 
 METADATA = (*store.ZARR_METADATA, ".zattrs", ".zmetadata")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")

@@ -10,7 +10,7 @@ from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.pictures.layer import Frame, Layer
 from segment_slide.pipeline.pictures.paint import find_ends
 from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.view_metadata import as_mapping, as_number, read_content
+from segment_slide.pipeline.viewer.metadata import as_mapping, as_number, read_content
 
 _SIDE_PX = 512  # of the coarse level that intensities are looked at in
 _WIDEST_PX = 2048  # of what is read of it: without a pyramid the coarsest level is the finest

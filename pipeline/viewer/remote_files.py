@@ -6,7 +6,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.store import join
-from segment_slide.pipeline.view_files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
+from segment_slide.pipeline.viewer.files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
 
 
 class RemoteFiles:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.view_channels import Channel, limits_of
+from segment_slide.pipeline.viewer.channels import Channel, limits_of
 
 SHOWN_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32")  # as intensities
 ID_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64")  # as labels
