@@ -5,8 +5,8 @@
 Four kinds of pixels: classes and ids of synthetic cells, probabilities around them, a real slide in RGB (CMU-1, with
 SEGMENT_SLIDE_DATA; else a synthetic one). They are written as a run writes them, one shard of 2048 px after the other,
 and read with the halo of the paper's network; files come from the page cache, so what is compared is work of the
-processor. In each round every way has its turn; medians; ratios to what `pipeline.storage.store` does by default (zstd 3,
-chunks of 512 px in shards of 2048 px). MB are those of the pixels, not of the files.
+processor. In each round every way has its turn; medians; ratios to what `pipeline.storage.store` does by default (zstd
+3, chunks of 512 px in shards of 2048 px). MB are those of the pixels, not of the files.
 
 Sections: codecs, chunks, pipelines (zarr-python's against zarrs, an implementation in Rust, in an interpreter of its
 own, see `storage_child.py`), input (chunks of 64 to 512 px without shards), tiff (a tiled TIFF by our reader and by

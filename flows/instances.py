@@ -14,8 +14,7 @@ from segment_slide.pipeline.errors import IncompleteError, InputError, OutputErr
 from segment_slide.pipeline.objects import output as instance_output
 from segment_slide.pipeline.objects import run
 from segment_slide.pipeline.objects.block import ObjectsJob
-from segment_slide.pipeline.storage import names, store
-from segment_slide.pipeline.storage import place as instance_output
+from segment_slide.pipeline.storage import names, place, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.pyramid import build_pyramid
@@ -64,7 +63,7 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
     """
     prepared = prepare(request)
     instances_name = names.instances_name(request.name)
-    with output.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
+    with place.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
         begun = instance_output.read_instance_record(prepared.location, request.name)
         if bool(begun) != prepared.begun:
             raise OutputError(

@@ -35,7 +35,8 @@ class SegmentRequest:
     options : SegmentOptions
         Sizes, precision, probabilities; None in it means "decide for me".
     level, axes, channels, ranges
-        Which pixels of the input: see `pipeline.storage.image.describe_image` and `pipeline.storage.source.select_source`.
+        Which pixels of the input: see `pipeline.storage.image.describe_image` and
+        `pipeline.storage.source.select_source`.
     device : str
         "auto", "cpu" or "cuda".
     workers : int, optional
@@ -52,7 +53,7 @@ class SegmentRequest:
 
     input: str
     model: str
-    place: str = ""
+    output: str = ""
     options: SegmentOptions = SegmentOptions()
     level: int = 0
     axes: str | None = None

@@ -1,8 +1,8 @@
 """The training of the paper: one large tile a step, weighted loss, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
 
-The loop knows numbered samples, not files: `unet.draw` makes them from arrays, `pipeline.training.sample_set` reads stored
-ones. Everything random in a step is a function of (seed, step), so a training that was killed goes on from its last
-state to the weights of one that nobody disturbed.
+The loop knows numbered samples, not files: `unet.draw` makes them from arrays, `pipeline.training.sample_set` reads
+stored ones. Everything random in a step is a function of (seed, step), so a training that was killed goes on from its
+last state to the weights of one that nobody disturbed.
 """
 
 import copy

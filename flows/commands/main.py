@@ -15,25 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.flows.commands import (
-    cluster as cli_cluster,
-)
-from segment_slide.flows.commands import (
-    evaluate,
-    segment_new,
-    training,
-    view,
-)
-from segment_slide.flows.commands import (
-    instances as cli_objects,
-)
-from segment_slide.flows.commands import (
-    measure as cli_measure,
-)
-from segment_slide.flows.commands import (
-    report as cli_report,
-)
+from segment_slide.flows.commands import evaluate, segment_new, training, view
+from segment_slide.flows.commands.cluster import commands as cluster_commands
+from segment_slide.flows.commands.instances import commands as instances_commands
+from segment_slide.flows.commands.instances import number
+from segment_slide.flows.commands.measure import commands as measure_commands
+from segment_slide.flows.commands.measure import measure_all
 from segment_slide.flows.commands.options import BlockTimeLimit, Cluster, split
+from segment_slide.flows.commands.report import commands as report_commands
 from segment_slide.flows.ranges import parse_ranges
 from segment_slide.flows.show.info import show_info, show_ingest, show_plan, show_report
 from segment_slide.pipeline.errors import IncompleteError, PipelineError
@@ -152,9 +141,9 @@ def segment(
         report = segment_slide(request, RichStages(console))
         show_report(console, report)
         if instances or measure:
-            cli_objects.number(InstancesRequest(report.location, name, **where))
+            number(InstancesRequest(report.location, name, **where))
         if measure:
-            cli_measure.measure_all(MeasureRequest(report.location, name, **where))
+            measure_all(MeasureRequest(report.location, name, **where))
 
 
 @app.command()
@@ -252,14 +241,14 @@ def demo(
     run_demo(output)
 
 
-app.add_typer(cli_objects.commands)
-app.add_typer(cli_measure.commands)
-app.add_typer(cli_report.commands)
+app.add_typer(instances_commands)
+app.add_typer(measure_commands)
+app.add_typer(report_commands)
 app.add_typer(view.commands)
 app.add_typer(segment_new.commands)
 app.add_typer(training.commands)
 app.add_typer(evaluate.commands)
-app.add_typer(cli_cluster.commands, name="cluster")
+app.add_typer(cluster_commands, name="cluster")
 
 
 def _options(

@@ -51,7 +51,8 @@ class NightRequest:
     watch : str
         Folder or URL that acquisitions arrive in.
     outputs : str
-        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie in `watch`, where it is not looked into.
+        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie in `watch`, where it is not looked
+        into.
     template : SlideRequest
         Model, options, workers; its input, output and image are filled in for each acquisition.
     patterns : tuple of str

@@ -1,8 +1,8 @@
 """Microscope files as one thing: a description from metadata, and any box of pixels on demand.
 
 A `Reader` knows axes, shape, calibration and how to decode the part of a file that a box touches; it knows nothing
-of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, all others by
-`pipeline.ingest.bioio`.
+of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, all others
+by `pipeline.ingest.bioio`.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What one block says of the objects in it: rows of exact sums that `pipeline.measurement.fragments` adds up over blocks.
+"""What one block says of the objects in it: rows of exact sums that `measurement.fragments` adds up over blocks.
 
 Knows arrays only, no store. A fragment is the part of an object that one block owns; its row is found by position in
 `ids`, which rise. Arrays of a block with m objects, d spatial axes and c channels:

@@ -1,6 +1,6 @@
 """What objects are measured in, read block by block: their ids, their classes, the image, the probabilities.
 
-A `MeasureInput` is small and travels to workers; arrays are opened there. `pipeline.measurement.open` finds and checks it.
+A `MeasureInput` is small and travels to workers; arrays are opened there. `measurement.open` finds and checks it.
 """
 
 from dataclasses import dataclass, replace

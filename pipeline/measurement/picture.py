@@ -10,7 +10,7 @@ from segment_slide.pipeline.measurement.summary import OTHERS, SizeCounts, Summa
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# As `pipeline.storage.ome` colours label values, from 1 on: Okabe & Ito's palette, which colour-blind readers tell apart.
+# As `storage.ome` colours label values, from 1 on: Okabe & Ito's palette, which colour-blind readers tell apart.
 _COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#0072b2")
 INK, FAINT = "#222222", "#999999"
 _DPI = 120

@@ -20,7 +20,7 @@ from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 
-# Whole slides and stacks that `pipeline.ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
+# Whole slides and stacks that `ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
 FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")
 _PLUGIN_SUFFIXES = {"bioio_czi": ".czi", "bioio_lif": ".lif", "bioio_nd2": ".nd2"}
 

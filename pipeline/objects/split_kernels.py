@@ -1,4 +1,4 @@
-"""Loops of the watershed that splits objects (`pipeline.objects.split`), over flattened arrays with a border of background."""
+"""Loops of the watershed that splits objects (`objects.split`), over flattened arrays with a border of background."""
 
 import math
 from heapq import heappop, heappush

@@ -167,13 +167,15 @@ class Outcome:
 
 def run_here(*arguments: object) -> Outcome:
     """Run a command in this process: what ``segment-slide ARGUMENTS`` does, without starting Python again."""
+    from segment_slide.flows.commands import main
+
     out, err = io.StringIO(), io.StringIO()
     before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = ["segment-slide", *map(str, arguments)]
     code: object = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
+            main.main()
     except SystemExit as end:
         code = end.code
     finally:
