@@ -23,7 +23,7 @@ from segment_slide.pipeline.measurement.open import ImageChoice
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from tests.flows.support import brake, noise, tree, wait_until
-from tests.pipeline.measure_support import NAME, draw_objects, write_store
+from tests.pipeline.measurement.support import NAME, draw_objects, write_store
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (61, 75)

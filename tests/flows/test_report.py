@@ -29,8 +29,8 @@ from tests.flows.support import (
     write_ome,
     write_segmentation,
 )
-from tests.pipeline.measure_support import draw_objects, measure, write_store
-from tests.pipeline.report_support import parse
+from tests.pipeline.measurement.support import draw_objects, measure, write_store
+from tests.pipeline.report.support import parse
 
 
 @pytest.fixture

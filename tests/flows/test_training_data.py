@@ -21,7 +21,7 @@ from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.errors import GeometryError, TrainingDataError
 from segment_slide.unet.sample import IGNORE
 from tests.flows.support import brake, tree
-from tests.pipeline.training_set_support import write_training_set
+from tests.pipeline.training.support import write_training_set
 
 ROOT = Path(__file__).parents[2]
 GENTLE = AugmentSettings(elastic_std_px=2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.deployed.conftest import site as site_fixture
+from tests.flows.deployed.conftest import site as site_fixture
 from tests.flows.support import brake, noise, run_installed, shards, tree, write_array, write_model
 from tests.slurm.support import all_jobs, wait_until, write_cluster
 
