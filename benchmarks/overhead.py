@@ -18,11 +18,11 @@ import torch
 import zarr
 from distributed import Client, LocalCluster
 
+from segment_slide.pipeline.segmentation import output, record
 from segment_slide.pipeline.segmentation.block import BlockJob, get_predictor
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.run import segment_blocks
-from segment_slide.pipeline.storage import place, record
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
 from segment_slide.unet.architecture import Architecture
@@ -45,7 +45,7 @@ def make_job(plan: SegmentPlan, checkpoint: Checkpoint, location: str, precision
     made = record.make_record(
         plan, model_path=str(checkpoint.path), model_sha256=checkpoint.sha256, classes=("a", "b"), device_kind="cpu"
     )
-    place.create_output(location, "labels", plan, made, in_place=False)
+    output.create_output(location, "labels", plan, made, in_place=False)
     return BlockJob(
         source=plan.source,
         grid=plan.grid,

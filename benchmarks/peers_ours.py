@@ -37,8 +37,8 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Any]:
-        """See `flows.progress.Stages`."""
-        from segment_slide.flows.progress import ignore
+        """See `pipeline.blocks.progress.Stages`."""
+        from segment_slide.pipeline.blocks.progress import ignore
 
         began = family_cpu_s()
         yield ignore

@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.reader import list_files
+from segment_slide.pipeline.ingest.formats import list_files
 from segment_slide.pipeline.scoring.contingency import Contingency
 from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
 from segment_slide.pipeline.storage.store import resolve_location
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segment_slide.flows.instances_request import InstancesRequest, PreparedInstances, prepare
-from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.objects import output as instance_output

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
 from segment_slide.pipeline.measurement.open import ImageChoice, open_input

@@ -3,44 +3,12 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-
-class Advance(Protocol):
-    """One step is done."""
-
-    def __call__(self, n_pixels: int, note: str = "") -> None:
-        """Count a step with the pixels that it covered, and say something about it."""
-        ...
-
-
-class Stages(Protocol):
-    """How a run tells what it is doing."""
-
-    def stage(
-        self, name: str, total: int, done: int = 0, unit: str = "blocks"
-    ) -> contextlib.AbstractContextManager[Advance]:
-        """Begin a stage of `total` steps (of a `unit`), `done` of which were done before.
-
-        The result is called after each step with the pixels it covered.
-        """
-
-
-def ignore(n_pixels: int, note: str = "") -> None:
-    """Nobody is told."""
-
-
-class QuietStages:
-    """Tells nobody."""
-
-    @contextlib.contextmanager
-    def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
-        """See `Stages`."""
-        yield ignore
+from segment_slide.pipeline.blocks.progress import Advance
 
 
 class _PixelRate(ProgressColumn):
@@ -79,14 +47,6 @@ class RichStages:
                 progress.update(task, advance=1, pixels=pixels, note=note)
 
             yield advance
-
-
-@contextlib.contextmanager
-def timed(clock: dict[str, float], name: str) -> Iterator[None]:
-    """Add a stage's wall time to a clock."""
-    began = time.perf_counter()
-    yield
-    clock[name] = time.perf_counter() - began
 
 
 def format_rate(pixels_per_s: float) -> str:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 
-from segment_slide.flows.nights.errors import is_cancellation
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.report.run import write_report
 from segment_slide.pipeline.report.target import discard, report_path
@@ -43,3 +42,8 @@ def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:
     except OutputError as error:
         log.warning("the report of an earlier state of %s stays: %s", location, error)
     return ""
+
+
+def is_cancellation(error: Exception) -> bool:
+    """Whether somebody ended the run: whatever runs the stages has an exception of its own for that."""
+    return any("Cancel" in kind.__name__ for kind in type(error).__mro__)

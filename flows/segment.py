@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.progress import QuietStages, Stages, ignore, timed
 from segment_slide.flows.segment_request import Prepared, SegmentRequest, prepare
 from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages, ignore, timed
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.segmentation import output
 from segment_slide.pipeline.segmentation.background import background_blocks
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.segmentation.record import update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
-from segment_slide.pipeline.storage import place, statistics, store
+from segment_slide.pipeline.storage import names, place, statistics, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
-from segment_slide.pipeline.storage.record import read_record, update_record
+from segment_slide.pipeline.storage.record import read_record
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -86,7 +88,7 @@ def segment_slide(request: SegmentRequest, progress: Stages | None = None) -> Se
             record = normalise(prepared, client, progress)
             background = _find_background(prepared)
         if not prepared.begun:
-            place.create_output(location, name, prepared.plan, record, in_place=request.in_place)
+            output.create_output(location, name, prepared.plan, record, in_place=request.in_place)
         elif request.input_repaired:
             update_record(location, name, record)
         with timed(clock, "segment"):
@@ -147,11 +149,11 @@ def _find_background(prepared: Prepared) -> set[Index]:
 
 def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
     """Blocks all of whose shards are there: labels, and probabilities if they are stored."""
-    done = store.stored_shards(location, f"{place.label_group(name)}/0")
+    done = store.stored_shards(location, f"{names.label_group(name)}/0")
     if plan.probabilities is None:
         return done
     where = plan.channel_position
-    scores = store.stored_shards(location, f"{place.probability_group(name)}/0")
+    scores = store.stored_shards(location, f"{names.probability_group(name)}/0")
     return done & {(*index[:where], *index[where + 1 :]) for index in scores}
 
 
@@ -196,8 +198,8 @@ def _make_job(prepared: Prepared, record: dict[str, Any]) -> BlockJob:
         device=prepared.device_kind,
         concurrency=plan.concurrency,
         location=prepared.location,
-        label_group=place.label_group(name),
-        probability_group=place.probability_group(name) if wants_scores else None,
+        label_group=names.label_group(name),
+        probability_group=names.probability_group(name) if wants_scores else None,
         probabilities=plan.probabilities,
         channel_position=plan.channel_position,
     )
@@ -207,9 +209,9 @@ def _pyramids(prepared: Prepared, client: "Client", progress: Stages) -> None:
     """Coarser levels of labels and probabilities, where all their sources are there."""
     plan, name = prepared.plan, prepared.request.options.name
     images: list[tuple[str, list[store.ArraySpec], Method]]
-    images = [(place.label_group(name), plan.label_arrays(), "nearest")]
+    images = [(names.label_group(name), plan.label_arrays(), "nearest")]
     if plan.probabilities is not None:
-        images.append((place.probability_group(name), plan.probability_arrays(), "local_mean"))
+        images.append((names.probability_group(name), plan.probability_arrays(), "local_mean"))
     coarser = [(group, spec) for group, arrays, _ in images for spec in arrays[1:]]
     total = sum(spec.n_shards for _, spec in coarser)
     done = sum(len(store.stored_shards(prepared.location, store.join(group, spec.path))) for group, spec in coarser)

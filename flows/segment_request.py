@@ -9,10 +9,11 @@ from segment_slide.flows.workers import is_elsewhere, plan_cluster
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
+from segment_slide.pipeline.segmentation.record import accept_repair, make_record
 from segment_slide.pipeline.storage import place, store
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.record import accept_repair, compare_records, make_record, read_record
+from segment_slide.pipeline.storage.record import compare_records, read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
 

@@ -11,12 +11,11 @@ from segment_slide.flows.ingest import IngestReport, ingest_image
 from segment_slide.flows.instances import InstancesReport, label_objects
 from segment_slide.flows.instances_request import InstancesRequest
 from segment_slide.flows.measure import MeasureReport, MeasureRequest, measure_objects
-from segment_slide.flows.progress import QuietStages, Stages, timed
 from segment_slide.flows.report import try_report
 from segment_slide.flows.segment import SegmentReport, segment_slide
 from segment_slide.flows.segment_request import SegmentRequest, prepare
-from segment_slide.flows.sharing import sharing_workers
-from segment_slide.flows.workers import plan_cluster
+from segment_slide.flows.workers import plan_cluster, sharing_workers
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions

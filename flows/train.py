@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.flows.curves import write_picture, write_tables
-from segment_slide.flows.progress import QuietStages, Stages
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import code_version

@@ -14,10 +14,10 @@ from rich.markup import escape
 from segment_slide.flows import browser
 from segment_slide.flows.progress import RichStages, format_bytes
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.viewer.export import Advance, export
 from segment_slide.pipeline.viewer.export_plan import ExportPlan
 from segment_slide.pipeline.viewer.server import ADDRESS, serve
+from segment_slide.pipeline.viewer.site import Site
 
 _HOSTING = (
     "Host the folder with a web server that answers Range requests (nginx, Apache, Caddy; not Python's http.server), "

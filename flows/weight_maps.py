@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.progress import QuietStages, Stages
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training import weights_inputs

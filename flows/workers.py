@@ -7,6 +7,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ from segment_slide.cluster.connect import connect
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.preflight import Check, preflight
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.sharing import SHARED
 from segment_slide.pipeline.blocks.tasks import SCHEDULER_GONE
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.storage import store
@@ -173,3 +173,47 @@ def check_model(path: str, sha256: str) -> None:
     found = open_checkpoint(path).sha256
     if found != sha256:
         raise InputError(f"its sha256 is {found[:12]}… here and {sha256[:12]}… where the command runs; copy it again")
+
+
+class SharedWorkers:
+    """Workers that stay between stages which ask for the same; a stage that asks for others gets those instead."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._spec: ClusterSpec | None = None
+        self._client: Client | None = None
+
+    @contextlib.contextmanager
+    def connect(self, spec: ClusterSpec) -> Iterator["Client"]:
+        """As `cluster.connect.connect`; the workers of a stage that failed are not trusted with another."""
+        if self._client is None or self._spec != spec or self._client.status != "running":
+            self.close()
+            self._client, self._spec = self._stack.enter_context(connect(spec)), spec
+        try:
+            yield self._client
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the workers."""
+        self._client = self._spec = None
+        self._stack.close()
+
+
+SHARED: ContextVar[SharedWorkers | None] = ContextVar("shared_workers", default=None)
+
+
+@contextlib.contextmanager
+def sharing_workers() -> Iterator[None]:
+    """Let all stages inside use the same workers, as long as they ask for the same, until the outermost block ends."""
+    if SHARED.get() is not None:
+        yield
+        return
+    shared = SharedWorkers()
+    token = SHARED.set(shared)
+    try:
+        yield
+    finally:
+        SHARED.reset(token)
+        shared.close()

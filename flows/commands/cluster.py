@@ -27,7 +27,7 @@ def check(
 ) -> None:
     """Start the workers, look at each, and end them: what a run would stumble over is said by worker."""
     from segment_slide.flows.check_cluster import CheckRequest, check_cluster
-    from segment_slide.flows.show_cluster import show_cluster
+    from segment_slide.flows.show.tables import show_cluster
 
     request = CheckRequest(cluster, workers, input=input, output=output, model=model)
     show_cluster(console, check_cluster(request))

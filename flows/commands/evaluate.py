@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from segment_slide.flows.commands.options import numbers
+from segment_slide.flows.parsing import numbers
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)

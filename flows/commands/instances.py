@@ -106,6 +106,6 @@ def number(request: "InstancesRequest") -> None:
     """Number the objects, and say how many there are."""
     from segment_slide.flows.instances import label_objects
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.show_objects import show_instances
+    from segment_slide.flows.show.objects import show_instances
 
     show_instances(console, label_objects(request, RichStages(console)))

@@ -21,9 +21,9 @@ from segment_slide.flows.commands.instances import commands as instances_command
 from segment_slide.flows.commands.instances import number
 from segment_slide.flows.commands.measure import commands as measure_commands
 from segment_slide.flows.commands.measure import measure_all
-from segment_slide.flows.commands.options import BlockTimeLimit, Cluster, split
+from segment_slide.flows.commands.options import BlockTimeLimit, Cluster
 from segment_slide.flows.commands.report import commands as report_commands
-from segment_slide.flows.ranges import parse_ranges
+from segment_slide.flows.parsing import parse_ranges, split
 from segment_slide.flows.show.info import show_info, show_ingest, show_plan, show_report
 from segment_slide.pipeline.errors import IncompleteError, PipelineError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -120,7 +120,7 @@ def segment(
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.segment import segment_slide
     from segment_slide.flows.segment_request import SegmentRequest
-    from segment_slide.flows.sharing import sharing_workers
+    from segment_slide.flows.workers import sharing_workers
 
     where: dict[str, Any] = {"workers": workers, "cluster": cluster, "block_time_limit_s": block_time_limit}
     request = SegmentRequest(

@@ -59,9 +59,9 @@ def segment_new(
     from segment_slide.flows.nights.run import segment_new
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.segment_request import SegmentRequest
-    from segment_slide.flows.sharing import sharing_workers
     from segment_slide.flows.show.night import show_begin, show_decisions, show_failure, show_night
     from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+    from segment_slide.flows.workers import sharing_workers
     from segment_slide.pipeline.objects.options import InstanceOptions
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 

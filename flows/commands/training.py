@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from segment_slide.flows.commands.options import BlockTimeLimit, Cluster, numbers, sizes, split
+from segment_slide.flows.commands.options import BlockTimeLimit, Cluster
+from segment_slide.flows.parsing import numbers, sizes, split
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)

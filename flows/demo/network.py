@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.flows.progress import Stages
+from segment_slide.pipeline.blocks.progress import Stages
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.synthetic.slide import PIXEL_SIZE_UM, SyntheticRegion, SyntheticSlide, draw_region
 

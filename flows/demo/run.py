@@ -17,7 +17,7 @@ from rich.table import Table
 
 from segment_slide.flows.demo.network import DemoSettings, make_network
 from segment_slide.flows.progress import RichStages, format_rate, format_seconds
-from segment_slide.flows.show.info import show_how_to_look
+from segment_slide.flows.show.tables import show_how_to_look
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segment_slide.flows.ranges import parse_ranges
+from segment_slide.flows.parsing import parse_ranges
 from segment_slide.pipeline.ingest.run import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.segmentation.options import SegmentOptions

@@ -31,8 +31,8 @@ from segment_slide.flows.nights.errors import causes
 from segment_slide.flows.nights.plan import Decision, NightRequest, plan_night
 from segment_slide.flows.nights.report import NightReport, NightRow
 from segment_slide.flows.nights.run import segment_new
-from segment_slide.flows.sharing import sharing_workers
 from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.flows.workers import sharing_workers
 from segment_slide.pipeline.errors import PipelineError
 
 

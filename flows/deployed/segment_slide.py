@@ -28,10 +28,10 @@ from segment_slide.flows.deployed.parameters import (
     Text,
 )
 from segment_slide.flows.deployed.reports import publish_slide
-from segment_slide.flows.progress import timed
 from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.flows.sharing import sharing_workers
 from segment_slide.flows.slide import SlideReport, SlideRequest, check_request
+from segment_slide.flows.workers import sharing_workers
+from segment_slide.pipeline.blocks.progress import timed
 from segment_slide.pipeline.errors import IncompleteError
 
 log = logging.getLogger(__name__)

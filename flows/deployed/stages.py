@@ -13,7 +13,8 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
-from segment_slide.flows.progress import Advance, format_rate, format_seconds
+from segment_slide.flows.progress import format_rate, format_seconds
+from segment_slide.pipeline.blocks.progress import Advance
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class ArtifactStages:
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:
-        """See `flows.progress.Stages`."""
+        """See `pipeline.blocks.progress.Stages`."""
         told = _Told(name, total, done, unit)
         ended = threading.Event()
         # the run that artifacts and log lines belong to is known to this thread's context alone

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from segment_slide.flows.commands.options import numbers, sizes
 from segment_slide.flows.deployed.parameters import Parameters
+from segment_slide.flows.parsing import numbers, sizes
 from segment_slide.pipeline.training.annotation import AnnotationInput
 from segment_slide.pipeline.training.weights_plan import WeightOptions
 from segment_slide.unet.augment import AugmentSettings

@@ -39,11 +39,6 @@ def explain_failure(error: Exception, output: str, image: str) -> str:
     return f"{error} To begin it anew, delete {place}"
 
 
-def is_cancellation(error: Exception) -> bool:
-    """Whether somebody ended the run: whatever runs the stages has an exception of its own for that."""
-    return any("Cancel" in kind.__name__ for kind in type(error).__mro__)
-
-
 def concerns_all(error: Exception) -> bool:
     """Whether an error would meet every acquisition: workers that do not come, the model, a disk that takes no more.
 

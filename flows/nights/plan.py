@@ -17,7 +17,7 @@ from segment_slide.pipeline.nights.acquisitions import Acquisition, find_acquisi
 from segment_slide.pipeline.nights.notes import Done, Failure, begun_from, failure_path, read_done, read_failure
 from segment_slide.pipeline.nights.outputs import IMAGES, Layout, missing_parts, output_name
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.place import check_name
+from segment_slide.pipeline.storage.names import check_name
 from segment_slide.unet.checkpoint import open_checkpoint
 
 _ITEMSIZE = 4

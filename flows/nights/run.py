@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from segment_slide.flows.nights.errors import concerns_all, explain, explain_failure, is_cancellation, is_nobodys_fault
+from segment_slide.flows.nights.errors import concerns_all, explain, explain_failure, is_nobodys_fault
 from segment_slide.flows.nights.plan import (
     Action,
     Decision,
@@ -24,6 +24,7 @@ from segment_slide.flows.nights.plan import (
     slide_request,
 )
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
+from segment_slide.flows.report import is_cancellation
 from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
 from segment_slide.pipeline.nights import notes, outputs
@@ -32,7 +33,7 @@ from segment_slide.pipeline.nights.notes import Done, Failure
 from segment_slide.pipeline.nights.outputs import Layout
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.names import label_group
 from segment_slide.unet.checkpoint import open_checkpoint
 
 log = logging.getLogger(__name__)

@@ -1,15 +1,14 @@
 """What is printed for people: plans, reports, and what lies at a path."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from segment_slide.flows.progress import format_bytes, format_rate, format_seconds
+from segment_slide.flows.show.tables import _sizes, _sizes_um, make_table, show_how_to_look
 from segment_slide.pipeline.blocks.grid import ceil_divide
 
 if TYPE_CHECKING:
@@ -19,20 +18,6 @@ if TYPE_CHECKING:
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.unet.checkpoint import Checkpoint
-
-
-def make_table(title: str, rows: dict[str, str]) -> Table:
-    """Rows of a name and a value."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # whole paths and sums, never an ellipsis
-    for name, value in rows.items():
-        table.add_row(f"[dim]{name}[/]", escape(value))
-    return table
-
-
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return " x ".join(f"{size:,}" for size in sizes)
 
 
 def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> None:
@@ -87,20 +72,6 @@ def show_report(console: Console, report: "SegmentReport") -> None:
     )
     console.print(f"Labels: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)
     show_how_to_look(console, report.location)
-
-
-def show_how_to_look(console: Console, location: str) -> None:
-    """Print the command that shows an output, ready to copy."""
-    console.print(f"Look at it: {escape(view_command(location))}", highlight=False, soft_wrap=True)
-
-
-def view_command(location: str) -> str:
-    """What opens an output in the browser.
-
-    >>> view_command("/data/my slide.ome.zarr")
-    "segment-slide view '/data/my slide.ome.zarr'"
-    """
-    return shlex.join(["segment-slide", "view", location])
 
 
 def show_ingest(console: Console, report: "IngestReport") -> None:
@@ -166,10 +137,6 @@ def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
         **{f"training {key}": str(value) for key, value in sorted(config.training.items())},
     }
     console.print(make_table(f"Checkpoint {checkpoint.path}", rows))
-
-
-def _sizes_um(sizes: tuple[float, ...]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes) + " um" if sizes else "unknown"
 
 
 def _show_image(console: Console, image: "StoredImage") -> None:

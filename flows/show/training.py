@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from segment_slide.flows.progress import format_seconds
-from segment_slide.flows.show.info import make_table
+from segment_slide.flows.show.tables import make_table
 
 if TYPE_CHECKING:
     from segment_slide.flows.train import TrainReport

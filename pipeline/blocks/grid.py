@@ -205,3 +205,28 @@ class Window:
             position + blocks.start - (1 if self.grid.is_spatial(axis) else 0)
             for axis, (position, blocks) in enumerate(zip(chunk, self.blocks, strict=True))
         )
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """The context that a `BlockGrid` asks for, of what has no stride."""
+
+    stride: int = 1
+    halo: int = 0
+
+
+@dataclass(frozen=True)
+class LabelGrid(BlockGrid):
+    """Blocks whose halo differs from axis to axis.
+
+    Parameters
+    ----------
+    halos : tuple of int
+        Pixels per side on each axis.
+    """
+
+    halos: tuple[int, ...] = ()
+
+    def halo(self, axis: int) -> int:
+        """Context (px) per side on an axis."""
+        return self.halos[axis]

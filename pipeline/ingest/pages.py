@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, SegmentCache, open_file, plausible_pixel_size
+from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, SegmentCache, plausible_pixel_size
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette (3) is decoded to RGB
@@ -92,10 +92,20 @@ def _png_pixel_size(head: bytes) -> float | None:
 
 
 class StackReader:
-    """Pages of one shape and dtype, one file each, along z, t or c."""
+    """Pages of one shape and dtype, one file each, along z, t or c.
 
-    def __init__(self, files: Sequence[str], axis: str, cache: SegmentCache, series: int | None = None) -> None:
-        self._files, self._cache, self._series = tuple(files), cache, series
+    Parameters
+    ----------
+    files : sequence of str
+        Pages in order.
+    axis : {"z", "t", "c"}
+        What they are pages of.
+    open_page : callable
+        Gives the reader of one file.
+    """
+
+    def __init__(self, files: Sequence[str], axis: str, open_page: Callable[[str], Reader]) -> None:
+        self._files, self._open_page = tuple(files), open_page
         first, *others = (self._describe(path) for path in self._files)
         for path, other in zip(self._files[1:], others, strict=True):
             _check_same(self._files[0], first, path, other)
@@ -118,7 +128,7 @@ class StackReader:
         )
 
     def _open(self, path: str) -> Reader:
-        reader = open_file(path, self._cache, self._series)
+        reader = self._open_page(path)
         if reader.info.kind == "bioio":
             raise InputError(f"input={path}: pages of a stack are expected to be PNG or TIFF.")
         return reader

@@ -13,7 +13,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, list_files, open_reader
+from segment_slide.pipeline.ingest.formats import list_files, open_reader
+from segment_slide.pipeline.ingest.reader import ImageInfo, Reader
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import calibrate
 from segment_slide.pipeline.storage.record import code_version

@@ -18,7 +18,7 @@ from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.place import label_group, probability_group
+from segment_slide.pipeline.storage.names import label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.source import ImageSource
 

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
 from segment_slide.pipeline.blocks.sizes import GiB
 from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
-from segment_slide.pipeline.measurement.standing import IDENTITY, TABLES, identify_group, read_records, table_path
-from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
+from segment_slide.pipeline.measurement.standing import TABLES, read_records, table_path
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.identity import IDENTITY, identify_group
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
 from segment_slide.pipeline.storage.work_folder import WorkFolder

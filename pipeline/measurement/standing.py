@@ -10,10 +10,7 @@ before there were such notes is compared by fingerprint, and if that differs is 
     labels/<name>  ◄── identity.classes ──  labels/<name>-instances  ◄── identity.instances ──  tables/<name>-instances
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,13 +20,12 @@ from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.identity import IDENTITY, identify_group, identify_record
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, instance_group, instances_name
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.names import COUNT, instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 TABLES = "tables"  # folder of an output
-IDENTITY = "identity"  # section of a record: what identifies the record of the step before
 
 
 class Standing(StrEnum):
@@ -111,28 +107,6 @@ def table_path(name: str) -> str:
 def read_records(location: str) -> dict[str, Any]:
     """What the tables of a store are made of, by name."""
     return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}
-
-
-def identify_record(record: Mapping[str, Any]) -> str:
-    """What identifies what a record made: the same in every copy, another for everything that decides the bytes.
-
-    Left out is where things lie. Of an input that was repaired the fingerprint is the one that it was begun with: what
-    had been made until then stayed.
-    """
-    kept = {key: dict(part) if isinstance(part, Mapping) else part for key, part in record.items()}
-    for section, place in (("input", "location"), ("model", "path")):
-        if isinstance(kept.get(section), dict):
-            kept[section].pop(place, None)
-    made_of = kept.get("input")
-    if isinstance(made_of, dict) and (earlier := made_of.pop("repaired_from", None)):
-        made_of["fingerprint"] = earlier[0]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def identify_group(location: str, group: str = "") -> str | None:
-    """The same of the record of a label image; None if it has none: another tool made it."""
-    record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE)
-    return identify_record(record) if record else None
 
 
 def _judge_instances(

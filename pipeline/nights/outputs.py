@@ -23,7 +23,7 @@ from segment_slide.pipeline.nights.notes import DONE_FILE, read_done
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.files import delete, exists, write_file
 from segment_slide.pipeline.storage.lock import hold
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.names import label_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 
 IMAGES = "images"

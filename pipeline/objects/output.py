@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.measurement.standing import IDENTITY, identify_group
 from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.complete import missing_shards
+from segment_slide.pipeline.storage.identity import IDENTITY, identify_group
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.names import instance_group, instances_name
-from segment_slide.pipeline.storage.place import check_name, check_output, label_group, list_label
+from segment_slide.pipeline.storage.names import check_name, instance_group, instances_name, label_group
+from segment_slide.pipeline.storage.place import check_output, list_label
 from segment_slide.pipeline.storage.pyramid import calibrate
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.work_folder import WorkFolder
@@ -66,12 +67,6 @@ def _check_complete(location: str, name: str, image: StoredImage) -> None:
             f"{image.location} is not complete: {missing} of its blocks are missing. Finish the segmentation first: "
             f"run the same `segment-slide segment` again."
         )
-
-
-def missing_shards(image: StoredImage) -> int:
-    """Files of an image that are not there (yet); only images that store background too can tell."""
-    total = np.prod([-(-size // chunk) for size, chunk in zip(image.shape, image.chunks, strict=True)])
-    return int(total) - len(store.stored_shards(image.location, image.array_path))
 
 
 def is_ours(location: str, name: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import BlockGrid
+from segment_slide.pipeline.blocks.grid import BlockGrid, PixelGrid
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_BLOCK,
     DEFAULT_CHUNK,
@@ -19,7 +20,6 @@ from segment_slide.pipeline.blocks.sizes import (
 )
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
-from segment_slide.pipeline.segmentation.plan import PROCESS_BYTES
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage
@@ -27,7 +27,6 @@ from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.record import code_version
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
-from segment_slide.pipeline.training.weights_block import PixelGrid
 from segment_slide.unet.geometry import round_up
 
 Value = TypeVar("Value")

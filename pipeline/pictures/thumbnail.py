@@ -25,7 +25,7 @@ from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.names import label_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE, read_record
 
 _SHOWN_CHANNELS = 3

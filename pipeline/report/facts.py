@@ -6,11 +6,10 @@ from typing import Any
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.standing import ObjectsState, Standing, find_objects
-from segment_slide.pipeline.objects.output import missing_shards
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import missing_shards
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, instances_name
-from segment_slide.pipeline.storage.place import check_name, label_group
+from segment_slide.pipeline.storage.names import COUNT, check_name, instances_name, label_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE, read_record
 
 DEFAULT_NAME = "segmentation"

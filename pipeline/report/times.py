@@ -14,8 +14,7 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.nights.notes import read_done
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.names import instance_group
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.storage.names import instance_group, label_group
 
 log = logging.getLogger(__name__)
 

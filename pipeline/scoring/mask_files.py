@@ -10,7 +10,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.reader import ImageInfo, list_files, open_reader
+from segment_slide.pipeline.ingest.formats import list_files, open_reader
+from segment_slide.pipeline.ingest.reader import ImageInfo
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import is_zarr, resolve_location

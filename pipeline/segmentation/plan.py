@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
 from segment_slide.pipeline.blocks.sizes import (
     BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
     SCHEDULING_S,
     WINDOWS_IN_FLIGHT,
     GiB,
-    MiB,
     choose_block,
     choose_chunk,
     choose_tile,
@@ -35,8 +35,6 @@ PROBABILITY_DTYPES = ("none", "uint8", "float32")
 TTA_MODES = ("none", "flips")  # as in `unet.predict`, which imports torch
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
-# Measured on Linux with benchmarks/memory.py: Python with torch, dask, zarr and scipy loaded.
-PROCESS_BYTES = 600 * MiB
 # Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers and what the
 # allocator keeps. At most 1.47 in 44 runs in 2D and 3D, float32 and bfloat16.
 FORWARD_SCRATCH = 1.5

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage
@@ -26,3 +28,9 @@ def has_listing(location: str) -> bool:
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:
     """Without coarse levels of which something is missing: holes in an overview pass for background."""
     return [level for number, level in enumerate(levels) if number == 0 or not count_missing(level)[0]]
+
+
+def missing_shards(image: StoredImage) -> int:
+    """Files of an image that are not there (yet); only images that store background too can tell."""
+    total = np.prod([-(-size // chunk) for size, chunk in zip(image.shape, image.chunks, strict=True)])
+    return int(total) - len(store.stored_shards(image.location, image.array_path))

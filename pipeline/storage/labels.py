@@ -41,3 +41,47 @@ class LabelSource:
                     f"objects already, there is nothing to label."
                 )
         return np.ascontiguousarray(values, np.uint8)
+
+
+@dataclass(frozen=True)
+class LabelPixels:
+    """Label values on the axes of the image they belong to; background beyond its border.
+
+    Parameters
+    ----------
+    source : ImageSource
+        One channel. Plane axes of the image that it lacks have size 1.
+    axes : str
+        Of the image, without channels.
+    shape : tuple of int
+        Of the image, on `axes`.
+    """
+
+    source: ImageSource
+    axes: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """As stored."""
+        return self.source.dtype
+
+    def read(self, box: Box) -> np.ndarray:
+        """Values of a box that may leave the image on spatial axes.
+
+        Mirroring, as images are read, would mirror objects too, and ridges look in one direction.
+
+        Raises
+        ------
+        UnreadableChunkError
+            If a chunk cannot be read, naming it.
+        """
+        inside = [
+            slice(max(part.start, 0), max(min(part.stop, size), 0)) for part, size in zip(box, self.shape, strict=True)
+        ]
+        around = [(have.start - part.start, part.stop - have.stop) for part, have in zip(box, inside, strict=True)]
+        if any(part.start >= part.stop for part in inside):
+            return np.zeros([part.stop - part.start for part in box], self.dtype)
+        by_axis = dict(zip(self.axes, inside, strict=True))
+        values = self.source.read(tuple(by_axis.get(axis, slice(0, 1)) for axis in self.source.axes))
+        return np.pad(values.reshape([part.stop - part.start for part in inside]), around)

@@ -3,7 +3,7 @@
 Apart from `instance_output`, so that who only looks at objects imports none of what finds them.
 """
 
-from segment_slide.pipeline.storage.place import label_group
+from segment_slide.pipeline.errors import OutputError
 
 COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
 
@@ -16,3 +16,28 @@ def instances_name(name: str) -> str:
 def instance_group(name: str) -> str:
     """Path of that image in its output."""
     return label_group(instances_name(name))
+
+
+def label_group(name: str) -> str:
+    """Path of a label image in its output."""
+    return f"labels/{name}"
+
+
+def probability_group(name: str) -> str:
+    """Path of the probabilities that belong to a label image."""
+    return f"probability/{name}"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name of a label image that is not a plain name.
+
+    Raises
+    ------
+    OutputError
+        Saying what is.
+    """
+    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
+        raise OutputError(
+            f"name={name!r}: expected letters, digits, '-', '_' or '.', not starting with '.' or '__' and not "
+            f"'zarr.json'; Zarr keeps those for itself."
+        )

@@ -10,25 +10,13 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
-from segment_slide.pipeline.storage.pyramid import calibrate
+from segment_slide.pipeline.storage.names import check_name, label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-
-
-def label_group(name: str) -> str:
-    """Path of a label image in its output."""
-    return f"labels/{name}"
-
-
-def probability_group(name: str) -> str:
-    """Path of the probabilities that belong to a label image."""
-    return f"probability/{name}"
 
 
 def check_output(location: str, name: str, image_location: str, *, in_place: bool) -> None:
@@ -47,21 +35,6 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
             raise OutputError(
                 f"output={location} holds {group} that segment-slide did not write; choose another --name."
             )
-
-
-def check_name(name: str) -> None:
-    """Refuse a name of a label image that is not a plain name.
-
-    Raises
-    ------
-    OutputError
-        Saying what is.
-    """
-    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
-        raise OutputError(
-            f"name={name!r}: expected letters, digits, '-', '_' or '.', not starting with '.' or '__' and not "
-            f"'zarr.json'; Zarr keeps those for itself."
-        )
 
 
 def check_in_place(image: StoredImage) -> None:
@@ -129,68 +102,9 @@ def _remove_leftovers(location: str, name: str) -> None:
     store.remove_leftovers(location, "", below=False)
 
 
-def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str, Any], *, in_place: bool) -> None:
-    """Create all groups and arrays of an output, without any pixel.
-
-    The record comes last: it says that everything else is there, and an interrupted creation is done again with
-    the same bytes.
-
-    Parameters
-    ----------
-    location, name : str
-        Store, and the label image's name.
-    plan : SegmentPlan
-        Shapes and calibration.
-    record : dict
-        Provenance, kept in the label group's attributes.
-    in_place : bool
-        The location is the input image, whose root metadata stay as they are.
-
-    Raises
-    ------
-    OutputError
-        If the location cannot be written.
-    """
-    labels = _calibrated(name, plan, "nearest", plan.source.axes)
-    if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
-        shown = ome.multiscale_attributes(ome.within(labels, label_group(name)))
-        store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": label_group(name)}})
-    list_label(location, name)
-    if plan.probabilities is not None:
-        arrays = plan.probability_arrays()
-        scores = ome.multiscale_attributes(_calibrated(name, plan, "local_mean", arrays[0].axes))
-        store.create_group(location, "probability", [], {})
-        _create_image(location, probability_group(name), arrays, scores, record)
-    shown = ome.label_attributes(labels, tuple(record["model"]["classes"]))
-    _create_image(location, label_group(name), plan.label_arrays(), shown, record)
-
-
 def list_label(location: str, name: str) -> None:
     """Name a label image in ``labels/``, beside those that are named there."""
     listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
     names = sorted({*listed.get("labels", []), name})
     if names != listed.get("labels"):
         store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
-
-
-def _create_image(
-    location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: dict[str, Any]
-) -> None:
-    """Our mark, then the arrays, then what they are."""
-    store.create_group(location, group, [], {ATTRIBUTE: {}})
-    store.create_group(location, group, arrays, {"ome": shown, ATTRIBUTE: record})
-
-
-def _calibrated(name: str, plan: SegmentPlan, method: Any, axes: str) -> ome.Multiscale:
-    """Where the output's voxels lie: as the input's, moved by the start of the chosen planes."""
-    image = plan.source.image
-    level, units = image.multiscale.levels[image.level], dict(zip(image.axes, image.multiscale.units, strict=True))
-    scale = dict(zip(image.axes, level.scale, strict=True))
-    start = dict(zip(image.axes, level.translation, strict=True))
-    for axis, (first, _) in zip(plan.source.plane_axes, plan.source.ranges, strict=True):
-        start[axis] += first * scale[axis]
-    scale["c"], start["c"], units["c"] = 1.0, 0.0, None
-    first_level = ome.Level("0", tuple(scale[a] for a in axes), tuple(start[a] for a in axes))
-    return calibrate(
-        name, axes, tuple(units[a] for a in axes), first_level, plan.n_levels, method, halved=plan.source.spatial_axes
-    )

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.ingest.formats import PAGE_SUFFIXES, natural_key
 from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, plan_ingest
-from segment_slide.pipeline.ingest.reader import PAGE_SUFFIXES, natural_key
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image

@@ -18,11 +18,12 @@ from segment_slide.pipeline.ingest.plan import IngestPlan
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.annotation import FoundPixels
 from segment_slide.pipeline.training.training_set import KIND
-from segment_slide.pipeline.training.weights_block import LabelPixels, WeightJob, write_objects
+from segment_slide.pipeline.training.weights_block import WeightJob, write_objects
 from segment_slide.pipeline.training.weights_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
 from segment_slide.unet.errors import UnetError
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.grid import LabelGrid, PixelGrid
 from segment_slide.pipeline.blocks.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
 from segment_slide.pipeline.errors import InputError, OutputError, PlanError
 from segment_slide.pipeline.ingest.plan import STORED_DTYPE
@@ -16,7 +17,7 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compa
 from segment_slide.pipeline.training.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
 from segment_slide.pipeline.training.label_values import LabelRule, as_kind, check_plane
 from segment_slide.pipeline.training.training_set import KIND
-from segment_slide.pipeline.training.weights_block import LabelGrid, PixelGrid, task_bytes_per_pixel
+from segment_slide.pipeline.training.weights_block import task_bytes_per_pixel
 from segment_slide.unet.geometry import round_up
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_settings import WeightSettings, halo

@@ -22,8 +22,6 @@ from segment_slide.pipeline.measurement.standing import Standing, find_objects
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.names import COUNT, instances_name
-from segment_slide.pipeline.view_site import Site
-from segment_slide.pipeline.view_start import make_config, make_extent, make_state
 from segment_slide.pipeline.viewer.channels import Look, look_at
 from segment_slide.pipeline.viewer.find import Found, Labels, find_contents, find_probabilities
 from segment_slide.pipeline.viewer.layers import (
@@ -46,8 +44,9 @@ from segment_slide.pipeline.viewer.object_list import (
     read_properties,
     too_many,
 )
-from segment_slide.pipeline.viewer.page import make_page, make_script
+from segment_slide.pipeline.viewer.page import make_config, make_extent, make_page, make_script, make_state
 from segment_slide.pipeline.viewer.place import Placement, World, layer_metadata, make_world, size_of
+from segment_slide.pipeline.viewer.site import Site
 
 _FEWEST_PLANES = 8  # of a volume that nobody segmented: fewer seen from the side are a line
 _INSTANCES_OPACITY, _CLASSES_OPACITY = 0.5, 0.4

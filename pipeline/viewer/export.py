@@ -17,11 +17,18 @@ from typing import IO
 
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
-from segment_slide.pipeline.view_export_place import MARK, check_own, check_place
-from segment_slide.pipeline.view_site import Site
-from segment_slide.pipeline.viewer.export_plan import ExportPlan, StoredCopy, check_room, plan_export
+from segment_slide.pipeline.viewer.export_plan import (
+    MARK,
+    ExportPlan,
+    StoredCopy,
+    check_own,
+    check_place,
+    check_room,
+    plan_export,
+)
 from segment_slide.pipeline.viewer.files import OpenFile, digest
 from segment_slide.pipeline.viewer.reader_threads import Readers
+from segment_slide.pipeline.viewer.site import Site
 
 _PIECE_BYTES = 4 << 20
 _THREADS = 8  # an object store answers each request late, and many at once

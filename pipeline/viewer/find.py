@@ -10,8 +10,7 @@ from segment_slide.pipeline.pictures.thumbnail import find_image
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import count_missing
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, instances_name
-from segment_slide.pipeline.storage.place import label_group, probability_group
+from segment_slide.pipeline.storage.names import COUNT, instances_name, label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.viewer.metadata import as_mapping, read_content, read_names, read_own_record
 from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded

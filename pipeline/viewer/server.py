@@ -15,8 +15,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.viewer.handler import Content, ViewHandler
+from segment_slide.pipeline.viewer.site import Site
 
 ADDRESS = "127.0.0.1"
 _CLOSING_S = 5.0

@@ -23,8 +23,8 @@ from scipy import ndimage
 
 import segment_slide.flows.instances
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
-from segment_slide.flows.progress import QuietStages
 from segment_slide.pipeline.blocks import sizes
+from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.pipeline.objects.split import split_touching
 from segment_slide.pipeline.storage import place as output

@@ -17,7 +17,7 @@ import segment_slide.flows.measure
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.commands.measure import commands
 from segment_slide.flows.measure import MeasureRequest, measure_objects
-from segment_slide.flows.progress import QuietStages
+from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.measurement.open import ImageChoice
 from segment_slide.pipeline.storage import store

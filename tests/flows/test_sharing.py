@@ -9,7 +9,7 @@ import pytest
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows import sharing
-from segment_slide.flows.sharing import SHARED, sharing_workers
+from segment_slide.flows.workers import SHARED, sharing_workers
 
 SPEC = ClusterSpec(kind="local", workers=1)
 

@@ -17,10 +17,10 @@ from rich.console import Console
 import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.flows.progress import QuietStages
 from segment_slide.flows.show.training import show_weight_maps
 from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
 from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
+from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.training import weights_inputs
 from segment_slide.pipeline.training.annotation import AnnotationInput

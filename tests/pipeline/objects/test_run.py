@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 from scipy import ndimage
 from skimage.measure import label as label_values
 
-from segment_slide.pipeline.blocks.grid import BlockGrid
+from segment_slide.pipeline.blocks.grid import BlockGrid, PixelGrid
 from segment_slide.pipeline.objects import run, unite
 from segment_slide.pipeline.objects.block_files import FaceObjects, load_faces
 from segment_slide.pipeline.objects.faces import previous_offsets
@@ -19,7 +19,6 @@ from segment_slide.pipeline.objects.ranks import RowOrder, rank_row
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.pipeline.objects.split import split_touching
 from segment_slide.pipeline.objects.unite import Nodes, RowJoin
-from segment_slide.pipeline.training.weights_block import PixelGrid
 from segment_slide.unet.weight_map import cut_ridges
 from tests.pipeline.objects.support import (
     comb,

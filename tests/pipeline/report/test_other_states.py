@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.measurement.plan import plan_measurement
-from segment_slide.pipeline.measurement.standing import (
-    IDENTITY,
-    Standing,
-    find_objects,
-    identify_group,
-    identify_record,
-    read_records,
-)
+from segment_slide.pipeline.measurement.standing import Standing, find_objects, read_records
 from segment_slide.pipeline.report.run import make_report
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.identity import IDENTITY, identify_group, identify_record
 from segment_slide.pipeline.storage.names import COUNT
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from tests.flows.support import run_here, write_segmentation

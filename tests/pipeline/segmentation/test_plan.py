@@ -25,12 +25,12 @@ from segment_slide.pipeline.blocks.sizes import (
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.output import create_output
 from segment_slide.pipeline.segmentation.plan import MemoryEstimate, SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.run import Canvas, window_array
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.ome import Level, Multiscale
-from segment_slide.pipeline.storage.place import create_output
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture

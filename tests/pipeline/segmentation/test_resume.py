@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from segment_slide.flows.segment_request import SegmentRequest, prepare
+from segment_slide.pipeline.segmentation import output
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage import place
 from tests.flows.support import (
@@ -185,7 +186,7 @@ def test_a_creation_cut_at_any_write_is_done_again_with_equal_bytes(folder, tmp_
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", replace)
             try:
-                place.create_output(str(out), "segmentation", prepared.plan, prepared.record, in_place=False)
+                output.create_output(str(out), "segmentation", prepared.plan, prepared.record, in_place=False)
             except Killed:
                 return False
         return True

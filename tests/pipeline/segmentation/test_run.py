@@ -15,12 +15,13 @@ from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
 from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
+from segment_slide.pipeline.segmentation import output, record
 from segment_slide.pipeline.segmentation import run as segment
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.run import segment_blocks, while_some_survive, window_array
-from segment_slide.pipeline.storage import place, record, store
+from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import stored_shards
@@ -89,7 +90,7 @@ def make_job(plan: SegmentPlan, model_path: str, sha256: str, location: str, **c
     made = record.make_record(
         plan, model_path=model_path, model_sha256=sha256, classes=("background", "cell"), device_kind="cpu"
     )
-    place.create_output(location, "cells", plan, made, in_place=False)
+    output.create_output(location, "cells", plan, made, in_place=False)
     n_channels = plan.architecture.in_channels
     settings = {
         "source": plan.source,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.viewer.server import ViewServer
+from segment_slide.pipeline.viewer.site import Site
 from tests.flows.support import noise, write_ome
 
 PAGE, SCRIPT, INFO = b"<!doctype html><p>page</p>", b"const VIEW = {};\n", b'{"inline": {}}'

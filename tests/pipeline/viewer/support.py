@@ -14,9 +14,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.viewer.handler import ViewHandler
 from segment_slide.pipeline.viewer.server import serve
+from segment_slide.pipeline.viewer.site import Site
 from tests.browser import PATIENCE_MS
 
 PATIENCE_S = 180

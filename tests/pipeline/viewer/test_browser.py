@@ -12,8 +12,8 @@ import pytest
 import zarr
 
 from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.view_site import Site
 from segment_slide.pipeline.viewer.describe import describe_view
+from segment_slide.pipeline.viewer.site import Site
 from tests.flows.support import DATA
 from tests.pipeline.viewer.support import Screen, change_layer, list_labels, opened, read_view, write_image
 

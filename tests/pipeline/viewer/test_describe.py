@@ -16,12 +16,12 @@ from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.view_site import Site, client_files
 from segment_slide.pipeline.viewer.describe import describe_view
 from segment_slide.pipeline.viewer.layers import unsupported_codecs
 from segment_slide.pipeline.viewer.object_list import ObjectTable, make_info, read_properties
 from segment_slide.pipeline.viewer.page import make_page
 from segment_slide.pipeline.viewer.place import place_described
+from segment_slide.pipeline.viewer.site import Site, client_files
 from tests.flows.support import noise, write_array, write_segmentation
 from tests.pipeline.viewer.support import layer_file, list_labels, read_view, write_image
 

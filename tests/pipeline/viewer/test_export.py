@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.view_export_place import MARK
-from segment_slide.pipeline.view_site import client_files
 from segment_slide.pipeline.viewer import export as view_export
 from segment_slide.pipeline.viewer import export_plan
 from segment_slide.pipeline.viewer.export import export
-from segment_slide.pipeline.viewer.export_plan import plan_export
+from segment_slide.pipeline.viewer.export_plan import MARK, plan_export
 from segment_slide.pipeline.viewer.server import serve
+from segment_slide.pipeline.viewer.site import client_files
 from tests.flows.support import noise, snapshot, tree, write_array, write_ome
 from tests.pipeline.viewer.site import ask, below, make_site, site_of
 

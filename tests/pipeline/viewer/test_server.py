@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.view_range import UnsatisfiableRangeError, parse_range
-from segment_slide.pipeline.view_site import client_files
 from segment_slide.pipeline.viewer import server as view_server
+from segment_slide.pipeline.viewer.handler import UnsatisfiableRangeError, parse_range
 from segment_slide.pipeline.viewer.reader_threads import Readers
 from segment_slide.pipeline.viewer.server import ViewServer, serve
+from segment_slide.pipeline.viewer.site import client_files
 from tests.flows.support import noise
 from tests.pipeline.viewer.site import DEADLINE_S, INFO, PAGE, SCRIPT, ask, below, make_site, parse, send, site_of
 
