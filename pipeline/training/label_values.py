@@ -40,7 +40,7 @@ class LabelRule:
     --------
     >>> LabelRule("binary", ignore=0)
     Traceback (most recent call last):
-    pipeline.errors.InputError: ignore=0, expected another value: 0 is background, and without background ...
+    segment_slide.pipeline.errors.InputError: ignore=0, expected another value: 0 is background, ...
     """
 
     kind: Kind = "instances"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows import sharing
+from segment_slide.flows import workers
 from segment_slide.flows.workers import SHARED, sharing_workers
 
 SPEC = ClusterSpec(kind="local", workers=1)
@@ -28,7 +28,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         finally:
             events.append(f"close {number}")
 
-    monkeypatch.setattr(sharing, "connect", connect)
+    monkeypatch.setattr(workers, "connect", connect)
     return events
 
 

@@ -292,8 +292,9 @@ def test_a_signal_that_another_thread_receives_ends_the_wait():
 _HANGING = """
 import sys, threading
 from pathlib import Path
-from segment_slide.flows import cli, view
-from segment_slide.pipeline.view_store import LocalFiles
+from segment_slide.flows import view
+from segment_slide.flows.commands import main
+from segment_slide.pipeline.viewer.local_files import LocalFiles
 
 marker, output = sys.argv[1:]
 describe = view.describe
@@ -309,7 +310,7 @@ def describe_then_hang(*arguments, **options):
 
 view.describe = describe_then_hang
 sys.argv = ["segment-slide", "view", output, "--no-browser"]
-cli.main()
+main.main()
 """
 
 
@@ -373,11 +374,11 @@ def test_an_array_without_axes_is_refused_without_options_that_are_not_there(for
 _KILLED = """
 import sys, threading
 from pathlib import Path
-from segment_slide.flows import cli
-from segment_slide.pipeline import view_export
+from segment_slide.flows.commands import main
+from segment_slide.pipeline.viewer import export
 
 marker, output, folder = sys.argv[1:]
-read, lock, begun = view_export._read, threading.Lock(), []
+read, lock, begun = export._read, threading.Lock(), []
 
 def read_few(copy, file, start):
     with lock:
@@ -388,9 +389,9 @@ def read_few(copy, file, start):
         threading.Event().wait()
     return read(copy, file, start)
 
-view_export._read = read_few
+export._read = read_few
 sys.argv = ["segment-slide", "view", output, "--export", folder]
-cli.main()
+main.main()
 """
 
 
@@ -431,9 +432,9 @@ def test_an_export_says_what_it_wrote_and_how_to_host_it(links, output, tmp_path
 def test_showing_an_output_imports_nothing_heavy(output):
     """The page should be there before one wonders where it is; what functions import counts too."""
     code = f"""
-import sys, segment_slide.flows.cli, segment_slide.flows.cli_view, segment_slide.flows.view
-from segment_slide.pipeline.view import describe_view
-from segment_slide.pipeline.view_server import serve
+import sys, segment_slide.flows.commands.main, segment_slide.flows.commands.view, segment_slide.flows.view
+from segment_slide.pipeline.viewer.describe import describe_view
+from segment_slide.pipeline.viewer.server import serve
 with serve(describe_view({str(output)!r})):
     print(sorted({{"torch", "prefect", "dask", "distributed", "skimage", "matplotlib"}} & set(sys.modules)))
     print("zarr" in sys.modules)

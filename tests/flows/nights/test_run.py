@@ -404,7 +404,7 @@ def test_what_concerns_all_ends_the_night_and_counts_nothing(error, request_, ou
 
 def test_an_outputs_folder_that_takes_no_more_files_ends_the_night(request_, monkeypatch):
     """Whatever the error was: the next acquisition would meet the same."""
-    monkeypatch.setattr("pipeline.nights.outputs._PROBE_BYTES", 1 << 62)  # no disk takes so much
+    monkeypatch.setattr("segment_slide.pipeline.nights.outputs._PROBE_BYTES", 1 << 62)  # no disk takes so much
     with pytest.raises((OutputError, OverflowError, MemoryError)):
         run(request_, StubStages({"a.ome.zarr": bad()}))
 

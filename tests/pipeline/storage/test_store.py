@@ -232,7 +232,7 @@ def test_the_levels_of_an_image_have_different_fingerprints(tmp_path: Path) -> N
 def test_where_files_cannot_be_listed_the_metadata_alone_are_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.fingerprint._local_files", lambda base: [])  # as over HTTP
+    monkeypatch.setattr("segment_slide.pipeline.storage.fingerprint._local_files", lambda base: [])  # as over HTTP
     location = ome_slide(tmp_path / "slide.zarr")
     first, second = describe_image(location), describe_image(location, level=1)
     assert fingerprint(first) == fingerprint(describe_image(location))

@@ -23,4 +23,4 @@ export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
 export DASK_LOGGING='{"distributed": "info"}'
 export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=13500s
 export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER=600s
-/opt/seg/bin/python -m dask_cuda.cli tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 67645734912 --death-timeout 60 --preload cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --device-memory-limit 0 --interface lo --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem
+/opt/seg/bin/python -m dask_cuda.cli tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 67645734912 --death-timeout 60 --preload segment_slide.cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --device-memory-limit 0 --interface lo --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem

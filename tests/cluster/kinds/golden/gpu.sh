@@ -26,4 +26,4 @@ export DASK_LOGGING='{"distributed": "info"}'
 export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=13500s
 export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER=600s
 module load cuda/12.4
-/opt/seg/bin/python -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 30923764532 --nanny --death-timeout 60 --local-directory $TMPDIR --preload cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem
+/opt/seg/bin/python -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 30923764532 --nanny --death-timeout 60 --local-directory $TMPDIR --preload segment_slide.cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem
