@@ -24,7 +24,7 @@ import psutil
 import torch
 import zarr
 
-from segment_slide.flows.segment import segment_slide
+from segment_slide.flows.segment import segment_image
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.errors import IncompleteError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -73,7 +73,7 @@ def digest(output: Path) -> str:
 def segment(slide: Path, model: Path, output: Path) -> None:
     """One run."""
     options = SegmentOptions(block=BLOCK, tile=BLOCK, precision="float32")
-    segment_slide(
+    segment_image(
         SegmentRequest(str(slide), str(model), str(output), options, axes="yx", device="cpu", workers=WORKERS)
     )
 

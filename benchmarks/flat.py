@@ -51,7 +51,7 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     from memory import PeakWatch
 
     from segment_slide.cluster.kinds.local import local_client, plan_local
-    from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment import segment_image
     from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
@@ -69,9 +69,9 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     watch.start()
     with local_client(plan_local(arguments.workers)) as client:
         address = client.scheduler.address
-        segment_slide(request("small.zarr", "small.ome.zarr", address))
+        segment_image(request("small.zarr", "small.ome.zarr", address))
         cpu_s = family_cpu_s()
-        done = segment_slide(request("image.zarr", "out.ome.zarr", address))
+        done = segment_image(request("image.zarr", "out.ome.zarr", address))
         cpu_s = family_cpu_s() - cpu_s
     return {
         "size": size,

@@ -106,8 +106,7 @@ class Run:
 
 def label_ours(location: str, output: str, workers: int | None) -> dict[str, object]:
     """Label with the project's flow; the only place that knows how it is called."""
-    from segment_slide.flows.instances import label_objects
-    from segment_slide.flows.instances_request import InstancesRequest
+    from segment_slide.flows.instances import InstancesRequest, label_objects
 
     began = time.perf_counter()
     report = label_objects(InstancesRequest(input=f"{location}/{GROUP}", output=output, workers=workers))

@@ -16,7 +16,7 @@ import psutil
 import torch
 import zarr
 
-from segment_slide.flows.segment import segment_slide
+from segment_slide.flows.segment import segment_image
 from segment_slide.flows.segment_request import SegmentRequest, plan_request
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
@@ -92,7 +92,7 @@ def main() -> None:
         plan, cluster = plan_request(request)
         watch = PeakWatch()
         watch.start()
-        report = segment_slide(request)
+        report = segment_image(request)
         peaks = sorted(watch.stop().values(), reverse=True)[: cluster.workers]
     planned = plan.memory.total_bytes
     print(

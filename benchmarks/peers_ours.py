@@ -50,7 +50,7 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     from importlib import metadata
 
     from segment_slide.cluster.kinds.local import local_client, plan_local
-    from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment import segment_image
     from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
@@ -58,10 +58,10 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     with local_client(plan_local(1)) as client:
         where = {"axes": "yx", "device": "cpu", "cluster": client.scheduler.address}
         began = time.perf_counter(), family_cpu_s()
-        segment_slide(SegmentRequest(small, model, f"{output}-warm-up", options, **where))
+        segment_image(SegmentRequest(small, model, f"{output}-warm-up", options, **where))
         beside = {"seconds": time.perf_counter() - began[0], "cpu_s": family_cpu_s() - began[1]}
         meter = Meter()
-        stages = segment_slide(SegmentRequest(image, model, output, options, **where), meter).stage_seconds
+        stages = segment_image(SegmentRequest(image, model, output, options, **where), meter).stage_seconds
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("segment-slide", "torch"))
     found = {"seconds": stages["segment"], "cpu_s": meter.cpu_s["segment"], "versions": versions, "stages": stages}
     return {**found, "beside": beside}

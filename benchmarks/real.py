@@ -26,11 +26,12 @@ from skimage import color, filters, measure, morphology, segmentation, transform
 from segment_slide.flows.demo.overlay import Panel, write_overlay
 from segment_slide.flows.ingest import ingest_image
 from segment_slide.flows.progress import format_seconds
-from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.segment import segment_image
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.scoring.object_scores import score_objects
 from segment_slide.pipeline.scoring.pixel_scores import score_pixels
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.stages import SegmentReport
 from segment_slide.pipeline.storage.store import open_array
 from segment_slide.pipeline.synthetic.slide import part_cells
 from segment_slide.unet.annotated import ArrayPixels
@@ -112,7 +113,7 @@ def normalise(image: np.ndarray, normalisation: Normalisation) -> np.ndarray:
 
 
 def run_flow(image: Path, model: Path, output: Path, options: SegmentOptions) -> SegmentReport:
-    return segment_slide(SegmentRequest(input=str(image), model=str(model), output=str(output), options=options))
+    return segment_image(SegmentRequest(input=str(image), model=str(model), output=str(output), options=options))
 
 
 def validate(location: Path, groups: Sequence[str]) -> None:

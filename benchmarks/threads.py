@@ -24,7 +24,7 @@ from memory import MiB, PeakWatch, make_image
 import segment_slide.flows.segment
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import ENVIRONMENT
-from segment_slide.flows.segment import segment_slide
+from segment_slide.flows.segment import segment_image
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
@@ -69,7 +69,7 @@ def measure(folder: Path, name: str, repeat: int, arguments: argparse.Namespace)
     )
     watch = PeakWatch()
     watch.start()
-    report = segment_slide(request)
+    report = segment_image(request)
     peaks = sorted(watch.stop().values(), reverse=True)[:workers]
     return report.pixels_per_s, spent_s[0] / (arguments.size**2 / 1e6), float(sum(peaks))
 

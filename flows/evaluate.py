@@ -144,7 +144,7 @@ def evaluate_request(
         Bad input, before any work where it shows without reading; an unreadable chunk; a truth without an object.
     """
     began = time.perf_counter()
-    pair, options, notes, total = prepare(request)
+    pair, options, notes, total = resolve_evaluate_request(request)
     unit = "blocks" if request.kind != "membranes" else "planes"
     with (progress or QuietStages()).stage("evaluate", total=total, unit=unit) as advance:
         work: dict[str, Any] = {"client": client}
@@ -167,13 +167,13 @@ def evaluate_locally(
     from segment_slide.cluster.kinds.local import local_client, plan_local
 
     cluster = plan_local(workers)
-    if prepare(request)[-1] == 1:
+    if resolve_evaluate_request(request)[-1] == 1:
         return evaluate_request(request, progress)
     with local_client(cluster) as client:
         return evaluate_request(request, progress, client)
 
 
-def prepare(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
+def resolve_evaluate_request(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
     """Open both sides and refuse what cannot be compared; return them, the options, notes and the number of blocks."""
     _check_words(request)
     if request.kind == "instances":

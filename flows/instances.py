@@ -1,54 +1,76 @@
-"""Class map to objects: check, fill holes, find, join, write, regrow, pyramid, in this visible order."""
+"""Class map to objects: check, connect, run all stages, in this order."""
 
 import contextlib
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segment_slide.flows.instances_request import InstancesRequest, PreparedInstances, prepare
-from segment_slide.flows.workers import checks_of, open_cluster
-from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
-from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.objects import output as instance_output
-from segment_slide.pipeline.objects import run
-from segment_slide.pipeline.objects.block import ObjectsJob
-from segment_slide.pipeline.storage import names, place, store
-from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.storage.labels import LabelSource
-from segment_slide.pipeline.storage.pyramid import build_pyramid
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
+from segment_slide.pipeline.blocks.progress import QuietStages, Stages
+from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.objects.plan import plan_instances
+from segment_slide.pipeline.objects.prepare import PreparedInstances, find_class_map, prepare_instances
+from segment_slide.pipeline.objects.stages import InstancesReport, run_instances
+from segment_slide.pipeline.storage import names, place
 
 if TYPE_CHECKING:
     from distributed import Client
 
 
 @dataclass(frozen=True)
-class InstancesReport:
-    """What a run did.
+class InstancesRequest:
+    """What to find objects in, and where ids go.
 
-    Attributes
+    Parameters
     ----------
-    location, name : str
-        Store, and the instance image in it.
-    n_objects, n_larger_than_halo : int
-        Objects, and those that no block saw as a whole when they were split.
-    n_blocks, n_done_before : int
-        Blocks of the image, and those whose ids were there.
-    n_pixels : int
-        Pixels of the image.
-    stage_seconds : dict
-        Wall time per stage.
+    input : str
+        A segmentation (its label image `name`), or an image of classes.
+    name : str
+        Of the class map; the instances' is ``<name>-instances``.
+    output : str
+        Another store for the ids; by default the segmentation itself.
+    options : InstanceOptions
+        What becomes an object.
+    level, axes
+        Of the input: see `pipeline.storage.image.describe_image`.
+    workers : int, optional
+        Worker processes on this machine, or jobs.
+    cluster : str
+        Where to work: see `flows.workers.plan_cluster`.
+    in_place : bool
+        Write into an input that this package did not make.
+    block_time_limit_s : int, optional
+        After which a worker that is busy with one task is ended.
     """
 
-    location: str
-    name: str
-    n_objects: int
-    n_larger_than_halo: int
-    n_blocks: int
-    n_done_before: int
-    n_pixels: int
-    stage_seconds: dict[str, float]
+    input: str
+    name: str = "segmentation"
+    output: str = ""
+    options: InstanceOptions = InstanceOptions()
+    level: int = 0
+    axes: str | None = None
+    workers: int | None = None
+    cluster: str = "local"
+    in_place: bool = False
+    block_time_limit_s: int | None = None
+
+
+def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstances, ClusterSpec]:
+    """Check everything that metadata tell, and choose the workers; nothing is read or created."""
+    classes = find_class_map(
+        request.input,
+        request.name,
+        request.output,
+        level=request.level,
+        axes=request.axes,
+        in_place=request.in_place,
+    )
+    plan = plan_instances(classes.image, request.options)
+    cluster = plan_cluster(
+        request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s, short_tasks=True
+    )
+    plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
+    return prepare_instances(classes, plan), cluster
 
 
 def label_objects(request: InstancesRequest, progress: Stages | None = None) -> InstancesReport:
@@ -61,138 +83,12 @@ def label_objects(request: InstancesRequest, progress: Stages | None = None) -> 
     IncompleteError
         Blocks were left undone; what is done is kept and the same command goes on.
     """
-    prepared = prepare(request)
-    instances_name = names.instances_name(request.name)
-    with place.exclusive(prepared.location, instances_name), _open_workers(prepared) as client:
-        begun = instance_output.read_instance_record(prepared.location, request.name)
-        if bool(begun) != prepared.begun:
-            raise OutputError(
-                f"output={prepared.location} was begun by another run in the meantime; run the same command again."
-            )
+    prepared, cluster = resolve_instances_request(request)
+    held = place.exclusive(prepared.location, names.instances_name(prepared.name))
+    with held, _open_workers(prepared, cluster) as client:
         return run_instances(prepared, client, progress or QuietStages())
 
 
-def _open_workers(prepared: PreparedInstances) -> "contextlib.AbstractContextManager[Client]":
-    cluster, plan = prepared.cluster, prepared.plan
-    checks = checks_of(reads=[plan.image], writes=prepared.location)
-    return open_cluster(cluster, checks, needed_bytes=plan.worker_bytes(cluster.tasks_per_worker))
-
-
-def run_instances(prepared: PreparedInstances, client: "Client", progress: Stages) -> InstancesReport:
-    """All stages, on workers that are there; the output must be held."""
-    location, name, plan = prepared.location, prepared.name, prepared.plan
-    clock: dict[str, float] = {}
-    taken = instance_output.what_a_run_would_create(location, name)
-    if not prepared.begun:
-        instance_output.begin(location, name, plan, in_place=prepared.in_place)
-    done = store.stored_shards(location, prepared.ids_path)
-    with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
-        if len(done) < plan.grid.n_blocks or names.COUNT not in _record(prepared):
-            instance_output.create_work(location, name, plan)
-            job = prepared.objects_job(_fill(prepared, client, progress, clock))
-            numbering = _find(job, client, progress, clock)
-            instance_output.create_arrays(location, name, plan, numbering.count)
-            _write(prepared, job, numbering, client, progress, clock)
-            summary = {names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
-            instance_output.finish(location, name, summary)
-        instance_output.remove_work(location, name)
-        with timed(clock, "pyramid"):
-            _pyramid(prepared, client, progress)
-    record = _record(prepared)
-    return InstancesReport(
-        location=location,
-        name=names.instances_name(name),
-        n_objects=record[names.COUNT],
-        n_larger_than_halo=record["n_larger_than_halo"],
-        n_blocks=plan.grid.n_blocks,
-        n_done_before=len(done),
-        n_pixels=math.prod(plan.grid.shape),
-        stage_seconds=clock,
-    )
-
-
-def _fill(prepared: PreparedInstances, client: "Client", progress: Stages, clock: dict[str, float]) -> LabelSource:
-    """Classes with their holes filled, in the work folder; or the classes themselves, if nothing is to be filled."""
-    plan = prepared.plan
-    if not plan.parameters["fill_holes_px"]:
-        return plan.source
-    job = prepared.holes_job()
-    done = store.stored_shards(prepared.location, job.array_path)
-    if len(done) < plan.grid.n_blocks:
-        total = 2 * plan.grid.n_blocks + len(job.join.rows())
-        n_done = len(done) + len(run.found_blocks(job.join))
-        with timed(clock, "holes"), progress.stage("holes", total=total, done=n_done, unit="steps") as advance:
-            run.fill_all_holes(job, done, client, advance)
-    image = describe_image(store.join(prepared.location, job.array_path), axes=plan.axes)
-    return LabelSource(replace(plan.source.image, image=image))
-
-
-def _find(job: ObjectsJob, client: "Client", progress: Stages, clock: dict[str, float]) -> run.Numbering:
-    """Objects of each block, united and numbered."""
-    n_blocks, n_rows = job.join.grid.n_blocks, len(job.join.rows())
-    n_done = len(run.found_blocks(job.join))
-    with timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
-        run.find_all_objects(job, client, advance)
-    with timed(clock, "join"), progress.stage("join", total=2 * n_rows, unit="rows") as advance:
-        nodes = run.join_blocks(job.join, client, advance)
-        return run.number_objects(job, nodes, client, advance)
-
-
-def _write(
-    prepared: PreparedInstances,
-    job: ObjectsJob,
-    numbering: run.Numbering,
-    client: "Client",
-    progress: Stages,
-    clock: dict[str, float],
-) -> None:
-    """Ids into their shards; where ridges are given back, into the work folder first."""
-    n_blocks = prepared.plan.grid.n_blocks
-    done = store.stored_shards(prepared.location, job.array_path)
-    with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
-        run.write_all_objects(job, numbering, done, client, advance)
-    if prepared.plan.parameters["regrow"]:
-        regrow = prepared.regrow_job()
-        done = store.stored_shards(prepared.location, regrow.target_path)
-        with timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
-            run.regrow_all_objects(regrow, done, client, advance)
-
-
-def _pyramid(prepared: PreparedInstances, client: "Client", progress: Stages) -> None:
-    """Coarser levels of the ids."""
-    plan, location = prepared.plan, prepared.location
-    group = names.instance_group(prepared.name)
-    arrays = plan.arrays(instance_output.ids_dtype(_record(prepared)[names.COUNT]))
-    total = sum(spec.n_shards for spec in arrays[1:])
-    done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
-    with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
-        build_pyramid(location, group, arrays, plan.spatial_axes, "nearest", client=client, on_shard=lambda: advance(0))
-
-
-def _record(prepared: PreparedInstances) -> dict[str, int]:
-    return instance_output.read_instance_record(prepared.location, prepared.name)
-
-
-@contextlib.contextmanager
-def _taking_back_if_refused(prepared: PreparedInstances, taken: str) -> Iterator[None]:
-    """Leave nothing of instances that this run began, if what it reads turns out to be no classes.
-
-    Parameters
-    ----------
-    prepared : PreparedInstances
-        The run.
-    taken : str
-        Path of what it began.
-
-    Raises
-    ------
-    InputError
-        As it came.
-    """
-    try:
-        yield
-    except IncompleteError as error:
-        if prepared.begun or not isinstance(error.__cause__, InputError):
-            raise
-        store.remove(prepared.location, taken)
-        raise error.__cause__ from None
+def _open_workers(prepared: PreparedInstances, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":
+    checks = checks_of(reads=[prepared.plan.image], writes=prepared.location)
+    return open_cluster(cluster, checks, needed_bytes=prepared.plan.worker_bytes(cluster.tasks_per_worker))

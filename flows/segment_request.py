@@ -1,28 +1,22 @@
 """A request checked against its input, model and output before any work: nothing is read, nothing created."""
 
-import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.workers import is_elsewhere, plan_cluster
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segmentation.record import accept_repair, make_record
+from segment_slide.pipeline.segmentation.prepare import Destination, PreparedSegmentation, prepare_segmentation
 from segment_slide.pipeline.storage import place, store
-from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.record import compare_records, read_record
+from segment_slide.pipeline.storage.record import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
-from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, open_checkpoint
+from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from segment_slide.unet.device import DeviceFacts
-
-log = logging.getLogger(__name__)
-
-_PIXEL_SIZE_TOLERANCE = 1.2
 
 
 @dataclass(frozen=True)
@@ -68,26 +62,10 @@ class SegmentRequest:
     block_time_limit_s: int | None = None
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A request that was checked against its input, model and output, before any work.
-
-    `is_settled` says whether the workers' device is known: of workers elsewhere only when they are there.
-    """
-
-    request: SegmentRequest
-    location: str
-    checkpoint: Checkpoint
-    plan: SegmentPlan
-    cluster: ClusterSpec
-    device_kind: str
-    record: dict[str, Any]
-    begun: bool
-    is_settled: bool = True
-
-
-def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prepared:
-    """Check everything that can be checked without reading a pixel or creating a file.
+def resolve_segment_request(
+    request: SegmentRequest, facts: "DeviceFacts | None" = None
+) -> tuple[PreparedSegmentation, ClusterSpec]:
+    """Check everything that can be checked without reading a pixel or creating a file, and choose the workers.
 
     Parameters
     ----------
@@ -107,21 +85,9 @@ def prepare(request: SegmentRequest, facts: "DeviceFacts | None" = None) -> Prep
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)
     plan, cluster = _plan(replace(request, options=options), checkpoint, source, cluster, facts)
-    record = make_record(
-        plan,
-        model_path=str(checkpoint.path),
-        model_sha256=checkpoint.sha256,
-        classes=checkpoint.config.classes,
-        device_kind=facts.kind,
-        processor=facts.processor,
-    )
-    if begun and is_settled:
-        if request.input_repaired:
-            begun = accept_repair(begun, record)
-        compare_records(begun, record, location, can_repair=True)
-        record = begun
-    _warn_about_pixel_size(checkpoint.config, plan)
-    return Prepared(request, location, checkpoint, plan, cluster, facts.kind, record, bool(begun), is_settled)
+    destination = Destination(location, name, request.in_place, request.input_repaired)
+    prepared = prepare_segmentation(plan, checkpoint, destination, facts, is_settled=is_settled)
+    return prepared, cluster
 
 
 def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "DeviceFacts":
@@ -172,22 +138,3 @@ def _output_location(request: SegmentRequest, image: StoredImage) -> str:
         return store.resolve_location(request.output)
     place.check_in_place(image)
     return image.location
-
-
-def _warn_about_pixel_size(config: ModelConfig, plan: SegmentPlan) -> None:
-    """A network knows cells of one size in pixels; say so when the slide's pixels are much larger or smaller."""
-    image = plan.source.image
-    level = image.multiscale.levels[image.level]
-    for axis, trained in zip(plan.source.spatial_axes, config.pixel_size_um, strict=False):
-        position = image.axes.index(axis)
-        factor = MICROMETRES.get(image.multiscale.units[position] or "")
-        if factor is None:
-            continue
-        size = level.scale[position] * factor
-        if not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
-            log.warning(
-                "pixel size along %s is %.3g um, the model was trained at %.3g um; another --level may fit better",
-                axis,
-                size,
-                trained,
-            )

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segment_slide.flows.ingest import IngestReport, ingest_image
-from segment_slide.flows.instances import InstancesReport, label_objects
-from segment_slide.flows.instances_request import InstancesRequest
+from segment_slide.flows.instances import InstancesRequest, label_objects
 from segment_slide.flows.measure import MeasureReport, MeasureRequest, measure_objects
 from segment_slide.flows.report import try_report
-from segment_slide.flows.segment import SegmentReport, segment_slide
-from segment_slide.flows.segment_request import SegmentRequest, prepare
+from segment_slide.flows.segment import segment_image
+from segment_slide.flows.segment_request import SegmentRequest, resolve_segment_request
 from segment_slide.flows.workers import plan_cluster, sharing_workers
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.pipeline.objects.stages import InstancesReport
+from segment_slide.pipeline.segmentation.stages import SegmentReport
 from segment_slide.pipeline.storage import store
 from segment_slide.unet.checkpoint import open_checkpoint
 
@@ -74,7 +75,7 @@ def process_slide(request: SlideRequest, progress: Stages | None = None) -> Slid
         converted = convert(request, progress)
     with sharing_workers():
         with timed(clock, "segment"):
-            segmented = segment_slide(segment_request(request), progress)
+            segmented = segment_image(segment_request(request), progress)
         with timed(clock, "number"):
             numbered = label_objects(instances_request(request), progress) if request.objects else None
         with timed(clock, "measure"):
@@ -97,7 +98,7 @@ def check_request(request: SlideRequest) -> None:
         open_checkpoint(request.segment.model)
         plan_cluster(request.segment.cluster, request.segment.workers)
     else:
-        prepare(segment_request(request))
+        resolve_segment_request(segment_request(request))
 
 
 def needs_conversion(source: str) -> bool:

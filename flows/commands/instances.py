@@ -9,7 +9,7 @@ from rich.console import Console
 from segment_slide.flows.commands.options import BlockTimeLimit, Cluster
 
 if TYPE_CHECKING:
-    from segment_slide.flows.instances_request import InstancesRequest
+    from segment_slide.flows.instances import InstancesRequest
 
 commands = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 200)
@@ -75,7 +75,7 @@ def instances(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from segment_slide.flows.instances_request import InstancesRequest
+    from segment_slide.flows.instances import InstancesRequest
     from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 
     request = InstancesRequest(

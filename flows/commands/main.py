@@ -115,10 +115,10 @@ def segment(
 
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
-    from segment_slide.flows.instances_request import InstancesRequest
+    from segment_slide.flows.instances import InstancesRequest
     from segment_slide.flows.measure import MeasureRequest
     from segment_slide.flows.progress import RichStages
-    from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment import segment_image
     from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.flows.workers import sharing_workers
 
@@ -138,7 +138,7 @@ def segment(
         **where,
     )
     with sharing_workers():
-        report = segment_slide(request, RichStages(console))
+        report = segment_image(request, RichStages(console))
         show_report(console, report)
         if instances or measure:
             number(InstancesRequest(report.location, name, **where))

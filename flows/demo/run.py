@@ -23,9 +23,9 @@ from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 
 if TYPE_CHECKING:
     from segment_slide.flows.measure import MeasureReport
-    from segment_slide.flows.segment import SegmentReport
     from segment_slide.pipeline.scoring.object_scores import ObjectScores
     from segment_slide.pipeline.scoring.pixel_scores import PixelScores
+    from segment_slide.pipeline.segmentation.stages import SegmentReport
     from segment_slide.unet.checkpoint import Checkpoint
 
 __all__ = ["DemoResult", "DemoSettings", "run_demo"]
@@ -127,7 +127,7 @@ def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
 def _segment(
     slide: Path, checkpoint: "Checkpoint", output: Path, settings: DemoSettings, console: Console
 ) -> "SegmentReport":
-    from segment_slide.flows.segment import segment_slide
+    from segment_slide.flows.segment import segment_image
     from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
@@ -138,13 +138,12 @@ def _segment(
         options=SegmentOptions(name=NAME, block=settings.block),
         device="cpu",
     )
-    return segment_slide(request, RichStages(console))
+    return segment_image(request, RichStages(console))
 
 
 def _count(segmentation: Path, console: Console) -> "MeasureReport":
     """Number the cells and measure them."""
-    from segment_slide.flows.instances import label_objects
-    from segment_slide.flows.instances_request import InstancesRequest
+    from segment_slide.flows.instances import InstancesRequest, label_objects
     from segment_slide.flows.measure import MeasureRequest, measure_objects
     from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 

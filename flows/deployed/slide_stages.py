@@ -6,11 +6,13 @@ from segment_slide.flows import slide
 from segment_slide.flows.deployed.operate import last_name, stage
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.ingest import IngestReport
-from segment_slide.flows.instances import InstancesReport, label_objects
+from segment_slide.flows.instances import label_objects
 from segment_slide.flows.measure import MeasureReport, measure_objects
 from segment_slide.flows.report import try_report
-from segment_slide.flows.segment import SegmentReport, segment_slide
+from segment_slide.flows.segment import segment_image
 from segment_slide.flows.slide import SlideRequest
+from segment_slide.pipeline.objects.stages import InstancesReport
+from segment_slide.pipeline.segmentation.stages import SegmentReport
 
 
 def _named(what: str) -> Callable[[SlideRequest], str]:
@@ -26,7 +28,7 @@ def convert(request: SlideRequest) -> IngestReport | None:
 @stage("segment", _named("segment"))
 def segment(request: SlideRequest) -> SegmentReport:
     """Classes of all pixels: plan, connect, normalise, segment, pyramid."""
-    return segment_slide(slide.segment_request(request), ArtifactStages())
+    return segment_image(slide.segment_request(request), ArtifactStages())
 
 
 @stage("number", _named("number objects of"))

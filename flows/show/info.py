@@ -14,8 +14,8 @@ from segment_slide.pipeline.blocks.grid import ceil_divide
 if TYPE_CHECKING:
     from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.flows.ingest import IngestReport
-    from segment_slide.flows.segment import SegmentReport
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
+    from segment_slide.pipeline.segmentation.stages import SegmentReport
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.unet.checkpoint import Checkpoint
 

@@ -11,9 +11,9 @@ from segment_slide.flows.show.tables import show_how_to_look
 from segment_slide.pipeline.measurement.picture import number
 
 if TYPE_CHECKING:
-    from segment_slide.flows.instances import InstancesReport
     from segment_slide.flows.measure import MeasureReport
     from segment_slide.pipeline.measurement.summary import ClassSummary
+    from segment_slide.pipeline.objects.stages import InstancesReport
 
 
 def show_measure(console: Console, report: "MeasureReport") -> None:

@@ -240,15 +240,15 @@ def test_a_run_whose_output_is_taken_away_ends_soon_and_goes_on_when_it_is_back(
 def test_an_output_that_another_run_began_meanwhile_is_not_begun_again(slide, model, tmp_path, monkeypatch, warm):
     """Between the checks of a run and its lock, another run begins and ends."""
     output = tmp_path / "out.ome.zarr"
-    prepare = segment_slide.flows.segment.prepare
+    prepare = segment_slide.flows.segment.resolve_segment_request
 
     def prepare_slowly(request):
         prepared = prepare(request)
-        monkeypatch.setattr(segment_slide.flows.segment, "prepare", prepare)
+        monkeypatch.setattr(segment_slide.flows.segment, "resolve_segment_request", prepare)
         assert run_here(*arguments(slide, model, output, "--tile", 16)).exit_code == 0
         return prepared
 
-    monkeypatch.setattr(segment_slide.flows.segment, "prepare", prepare_slowly)
+    monkeypatch.setattr(segment_slide.flows.segment, "resolve_segment_request", prepare_slowly)
     outcome = run_here(*arguments(slide, model, output, "--tile", 32))
     assert outcome.exit_code == 2, outcome
     assert "was begun by another run in the meantime; run the same command again" in outcome.err

@@ -1194,15 +1194,15 @@ def test_moved_classes_and_instances_are_still_the_same(copied, here):
 def test_instances_that_another_run_made_meanwhile_are_not_overwritten(tmp_path, here, monkeypatch):
     """Between the checks of a run and its lock, another run with other parameters begins and ends."""
     path = write_segmentation(tmp_path / "cells.ome.zarr", blobs(100, 130))
-    prepare = segment_slide.flows.instances.prepare
+    prepare = segment_slide.flows.instances.resolve_instances_request
 
     def prepare_slowly(request):
         prepared = prepare(request)
-        monkeypatch.setattr(segment_slide.flows.instances, "prepare", prepare)
+        monkeypatch.setattr(segment_slide.flows.instances, "resolve_instances_request", prepare)
         label(path, "--min-size", 50)
         return prepared
 
-    monkeypatch.setattr(segment_slide.flows.instances, "prepare", prepare_slowly)
+    monkeypatch.setattr(segment_slide.flows.instances, "resolve_instances_request", prepare_slowly)
     outcome = run_here("instances", path)
     assert outcome.exit_code == 2, outcome
     assert "by another run in the meantime" in outcome.err

@@ -12,12 +12,12 @@ import numpy as np
 import tifffile
 
 from segment_slide.flows.nights.plan import Decision, NightRequest
-from segment_slide.flows.segment import SegmentReport
 from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.flows.slide import SlideReport, SlideRequest
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.nights.notes import DONE_FILE
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.segmentation.stages import SegmentReport
 from tests.flows.support import noise, tree, write_ome, write_segmentation
 
 SHAPE, BLOCK = (70, 90), 64

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segment_slide.flows.segment_request import SegmentRequest, prepare
+from segment_slide.flows.segment_request import SegmentRequest, resolve_segment_request
 from segment_slide.pipeline.segmentation import output
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage import place
@@ -174,7 +174,7 @@ def test_a_creation_cut_at_any_write_is_done_again_with_equal_bytes(folder, tmp_
             SegmentOptions(block=BLOCK, precision="float32", probabilities="uint8"),
             axes="yx",
         )
-        prepared = prepare(request)  # refuses what is there if it takes it for somebody else's
+        prepared, _ = resolve_segment_request(request)  # refuses what is there if it takes it for somebody else's
         assert not prepared.begun
         left = iter(range(n_writes))
 

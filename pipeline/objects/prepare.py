@@ -1,0 +1,159 @@
+"""Objects to be found, checked against their input and output before any work: nothing is read, nothing created."""
+
+from dataclasses import dataclass
+
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.objects import output
+from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
+from segment_slide.pipeline.objects.holes import HolesJob, complement
+from segment_slide.pipeline.objects.plan import InstancePlan
+from segment_slide.pipeline.objects.unite import JoinJob
+from segment_slide.pipeline.storage import names, store
+from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.place import check_in_place
+
+
+@dataclass(frozen=True)
+class PreparedInstances:
+    """Objects to be found, checked against their input and output.
+
+    Attributes
+    ----------
+    location, name : str
+        Output store, and the class map whose objects are numbered.
+    plan : InstancePlan
+        What is to be done.
+    in_place : bool
+        Ids go into the store that holds the classes.
+    begun : bool
+        Whether the output is there already.
+    """
+
+    location: str
+    name: str
+    plan: InstancePlan
+    in_place: bool
+    begun: bool
+
+    @property
+    def ids_path(self) -> str:
+        """Array of the ids."""
+        return f"{names.instance_group(self.name)}/0"
+
+    @property
+    def _ungrown_path(self) -> str:
+        return f"{output.work_path(self.name)}/{output.UNGROWN}"
+
+    def holes_job(self) -> HolesJob:
+        """What tasks need to fill holes."""
+        plan, location = self.plan, self.location
+        work = output.work_folder(location, self.name, "holes")
+        connectivity = complement(plan.parameters["connectivity"], plan.grid.n_spatial)
+        array = f"{output.work_path(self.name)}/{output.FILLED}"
+        join = JoinJob(plan.grid, work, connectivity)
+        return HolesJob(plan.source, join, plan.parameters["fill_holes_px"], location, array)
+
+    def objects_job(self, source: LabelSource) -> ObjectsJob:
+        """What tasks need to find objects in classes from a source, and to write them."""
+        plan, parameters = self.plan, self.plan.parameters
+        work = output.work_folder(self.location, self.name, "objects")
+        return ObjectsJob(
+            source=source,
+            join=JoinJob(plan.grid, work, parameters["connectivity"]),
+            min_size_px=parameters["min_size_px"],
+            split_depth_px=parameters["split"],
+            spacing=plan.spacing,
+            location=self.location,
+            array_path=self._ungrown_path if parameters["regrow"] else self.ids_path,
+        )
+
+    def regrow_job(self) -> RegrowJob:
+        """What tasks need to give ridges back."""
+        return RegrowJob(self.plan.grid, self.location, self._ungrown_path, self.ids_path)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Classes whose objects are numbered, and where ids go.
+
+    Attributes
+    ----------
+    image : StoredImage
+        The classes.
+    location, name : str
+        Store that ids are written into, and the class map's name.
+    source : str
+        Store that was named as input.
+    in_place : bool
+        Both are the same store.
+    """
+
+    image: StoredImage
+    location: str
+    name: str
+    source: str
+    in_place: bool
+
+
+def find_class_map(
+    input_location: str,
+    name: str,
+    output_location: str = "",
+    *,
+    level: int = 0,
+    axes: str | None = None,
+    in_place: bool = False,
+) -> ClassMap:
+    """The classes that are meant, and where their ids may go.
+
+    Parameters
+    ----------
+    input_location : str
+        A segmentation (its label image `name`), or an image of classes.
+    name : str
+        Of the class map; the instances' is ``<name>-instances``.
+    output_location : str
+        Another store for the ids; by default the segmentation itself.
+    level, axes
+        Of the input: see `pipeline.storage.image.describe_image`.
+    in_place : bool
+        Write into an input that this package did not make.
+
+    Raises
+    ------
+    InputError
+        If there are no such classes, or ids may not be written into their store.
+    """
+    image, in_labels = output.find_labels(input_location, name, level=level, axes=axes)
+    source = store.resolve_location(input_location)
+    location = store.resolve_location(output_location) if output_location else source
+    same = location == source and _may_write_into(image, source, name, in_labels=in_labels, in_place=in_place)
+    if not output_location and not same:
+        raise InputError(
+            f"{location} was not made by segment-slide, and inputs are read-only: give --output OUT.ome.zarr"
+            f"{', or --in-place to write into its labels/' if in_labels else ''}."
+        )
+    return ClassMap(image, location, name, source, same)
+
+
+def prepare_instances(classes: ClassMap, plan: InstancePlan) -> PreparedInstances:
+    """Compare what is planned with what was begun in its place; nothing is created.
+
+    Raises
+    ------
+    OutputMismatchError
+        If other instances were begun there, naming what differs.
+    """
+    begun = output.check_place(classes.location, classes.name, classes.source, plan.record(), in_place=classes.in_place)
+    return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun)
+
+
+def _may_write_into(image: StoredImage, location: str, name: str, *, in_labels: bool, in_place: bool) -> bool:
+    """Whether ids may go into the input itself: into a segmentation of ours, or where that is asked for."""
+    if in_labels and output.is_ours(location, name):
+        return True
+    if in_labels and in_place:
+        check_in_place(image)
+        return True
+    return False

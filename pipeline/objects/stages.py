@@ -1,0 +1,193 @@
+"""Class map to objects, stage by stage: fill holes, find, join, write, regrow, pyramid, in this visible order.
+
+Nothing here knows who starts the workers: a Dask client comes in, or None to work here, block by block.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from segment_slide.pipeline.blocks.progress import Stages, timed
+from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
+from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.objects import output, run
+from segment_slide.pipeline.objects.block import ObjectsJob
+from segment_slide.pipeline.objects.prepare import PreparedInstances
+from segment_slide.pipeline.storage import names, store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.pyramid import build_pyramid
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class InstancesReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    location, name : str
+        Store, and the instance image in it.
+    n_objects, n_larger_than_halo : int
+        Objects, and those that no block saw as a whole when they were split.
+    n_blocks, n_done_before : int
+        Blocks of the image, and those whose ids were there.
+    n_pixels : int
+        Pixels of the image.
+    stage_seconds : dict
+        Wall time per stage.
+    """
+
+    location: str
+    name: str
+    n_objects: int
+    n_larger_than_halo: int
+    n_blocks: int
+    n_done_before: int
+    n_pixels: int
+    stage_seconds: dict[str, float]
+
+
+def run_instances(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> InstancesReport:
+    """All stages; the output must be held (`storage.place.exclusive`).
+
+    Parameters
+    ----------
+    prepared : PreparedInstances
+        What to do.
+    client : Client, optional
+        Dask cluster; None works here, block by block.
+    progress : Stages
+        Who is told.
+
+    Raises
+    ------
+    PipelineError
+        Bad input, before anything is created.
+    IncompleteError
+        Blocks were left undone; what is done is kept, and the same call goes on.
+    """
+    location, name, plan = prepared.location, prepared.name, prepared.plan
+    if bool(_record(prepared)) != prepared.begun:
+        raise OutputError(f"output={location} was begun by another run in the meantime; run the same command again.")
+    clock: dict[str, float] = {}
+    taken = output.what_a_run_would_create(location, name)
+    if not prepared.begun:
+        output.begin(location, name, plan, in_place=prepared.in_place)
+    done = store.stored_shards(location, prepared.ids_path)
+    with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
+        if len(done) < plan.grid.n_blocks or names.COUNT not in _record(prepared):
+            output.create_work(location, name, plan)
+            job = prepared.objects_job(_fill(prepared, client, progress, clock))
+            numbering = _find(job, client, progress, clock)
+            output.create_arrays(location, name, plan, numbering.count)
+            _write(prepared, job, numbering, client, progress, clock)
+            summary = {names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
+            output.finish(location, name, summary)
+        output.remove_work(location, name)
+        with timed(clock, "pyramid"):
+            _pyramid(prepared, client, progress)
+    record = _record(prepared)
+    return InstancesReport(
+        location=location,
+        name=names.instances_name(name),
+        n_objects=record[names.COUNT],
+        n_larger_than_halo=record["n_larger_than_halo"],
+        n_blocks=plan.grid.n_blocks,
+        n_done_before=len(done),
+        n_pixels=math.prod(plan.grid.shape),
+        stage_seconds=clock,
+    )
+
+
+def _fill(
+    prepared: PreparedInstances, client: "Client | None", progress: Stages, clock: dict[str, float]
+) -> LabelSource:
+    """Classes with their holes filled, in the work folder; or the classes themselves, if nothing is to be filled."""
+    plan = prepared.plan
+    if not plan.parameters["fill_holes_px"]:
+        return plan.source
+    job = prepared.holes_job()
+    done = store.stored_shards(prepared.location, job.array_path)
+    if len(done) < plan.grid.n_blocks:
+        total = 2 * plan.grid.n_blocks + len(job.join.rows())
+        n_done = len(done) + len(run.found_blocks(job.join))
+        with timed(clock, "holes"), progress.stage("holes", total=total, done=n_done, unit="steps") as advance:
+            run.fill_all_holes(job, done, client, advance)
+    image = describe_image(store.join(prepared.location, job.array_path), axes=plan.axes)
+    return LabelSource(replace(plan.source.image, image=image))
+
+
+def _find(job: ObjectsJob, client: "Client | None", progress: Stages, clock: dict[str, float]) -> run.Numbering:
+    """Objects of each block, united and numbered."""
+    n_blocks, n_rows = job.join.grid.n_blocks, len(job.join.rows())
+    n_done = len(run.found_blocks(job.join))
+    with timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
+        run.find_all_objects(job, client, advance)
+    with timed(clock, "join"), progress.stage("join", total=2 * n_rows, unit="rows") as advance:
+        nodes = run.join_blocks(job.join, client, advance)
+        return run.number_objects(job, nodes, client, advance)
+
+
+def _write(
+    prepared: PreparedInstances,
+    job: ObjectsJob,
+    numbering: run.Numbering,
+    client: "Client | None",
+    progress: Stages,
+    clock: dict[str, float],
+) -> None:
+    """Ids into their shards; where ridges are given back, into the work folder first."""
+    n_blocks = prepared.plan.grid.n_blocks
+    done = store.stored_shards(prepared.location, job.array_path)
+    with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
+        run.write_all_objects(job, numbering, done, client, advance)
+    if prepared.plan.parameters["regrow"]:
+        regrow = prepared.regrow_job()
+        done = store.stored_shards(prepared.location, regrow.target_path)
+        with timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
+            run.regrow_all_objects(regrow, done, client, advance)
+
+
+def _pyramid(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> None:
+    """Coarser levels of the ids."""
+    plan, location = prepared.plan, prepared.location
+    group = names.instance_group(prepared.name)
+    arrays = plan.arrays(output.ids_dtype(_record(prepared)[names.COUNT]))
+    total = sum(spec.n_shards for spec in arrays[1:])
+    done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
+    with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
+        build_pyramid(location, group, arrays, plan.spatial_axes, "nearest", client=client, on_shard=lambda: advance(0))
+
+
+def _record(prepared: PreparedInstances) -> dict[str, int]:
+    return output.read_instance_record(prepared.location, prepared.name)
+
+
+@contextlib.contextmanager
+def _taking_back_if_refused(prepared: PreparedInstances, taken: str) -> Iterator[None]:
+    """Leave nothing of instances that this run began, if what it reads turns out to be no classes.
+
+    Parameters
+    ----------
+    prepared : PreparedInstances
+        The run.
+    taken : str
+        Path of what it began.
+
+    Raises
+    ------
+    InputError
+        As it came.
+    """
+    try:
+        yield
+    except IncompleteError as error:
+        if prepared.begun or not isinstance(error.__cause__, InputError):
+            raise
+        store.remove(prepared.location, taken)
+        raise error.__cause__ from None

@@ -1,0 +1,131 @@
+"""A segmentation checked against its input, model and output before any work: nothing is read, nothing created."""
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.segmentation.record import accept_repair, make_record
+from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.storage.record import compare_records, read_record
+from segment_slide.unet.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from segment_slide.unet.device import DeviceFacts
+
+log = logging.getLogger(__name__)
+
+_PIXEL_SIZE_TOLERANCE = 1.2
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a segmentation goes.
+
+    Parameters
+    ----------
+    location, name : str
+        Output store, and the label image in it.
+    in_place : bool
+        The location is the input image, whose root metadata stay as they are.
+    input_repaired : bool
+        Go on although the input's files changed, because only damaged chunks were replaced.
+    """
+
+    location: str
+    name: str
+    in_place: bool = False
+    input_repaired: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedSegmentation:
+    """A segmentation that was checked against its input, model and output, before any work.
+
+    Attributes
+    ----------
+    destination : Destination
+        Where it goes.
+    checkpoint : Checkpoint
+        The network.
+    plan : SegmentPlan
+        What is to be done.
+    device_kind : str
+        "cpu" or "cuda".
+    record : dict
+        What makes it; of a begun one, as it was begun.
+    begun : bool
+        Whether the output is there already.
+    """
+
+    destination: Destination
+    checkpoint: Checkpoint
+    plan: SegmentPlan
+    device_kind: str
+    record: dict[str, Any]
+    begun: bool
+
+
+def prepare_segmentation(
+    plan: SegmentPlan,
+    checkpoint: Checkpoint,
+    destination: Destination,
+    facts: "DeviceFacts",
+    *,
+    is_settled: bool = True,
+) -> PreparedSegmentation:
+    """Compare what is planned with what was begun in its place; nothing is created.
+
+    Parameters
+    ----------
+    plan : SegmentPlan
+        What is to be done.
+    checkpoint : Checkpoint
+        The network.
+    destination : Destination
+        Where it goes.
+    facts : DeviceFacts
+        The device that passes run on.
+    is_settled : bool
+        Whether `facts` are those of the workers. If not, what depends on them is compared when they are there.
+
+    Raises
+    ------
+    OutputMismatchError
+        If another segmentation was begun there, naming what differs.
+    """
+    record = make_record(
+        plan,
+        model_path=str(checkpoint.path),
+        model_sha256=checkpoint.sha256,
+        classes=checkpoint.config.classes,
+        device_kind=facts.kind,
+        processor=facts.processor,
+    )
+    begun = read_record(destination.location, destination.name)
+    if begun and is_settled:
+        if destination.input_repaired:
+            begun = accept_repair(begun, record)
+        compare_records(begun, record, destination.location, can_repair=True)
+        record = begun
+    _warn_about_pixel_size(checkpoint, plan)
+    return PreparedSegmentation(destination, checkpoint, plan, facts.kind, record, bool(begun))
+
+
+def _warn_about_pixel_size(checkpoint: Checkpoint, plan: SegmentPlan) -> None:
+    """A network knows cells of one size in pixels; say so when the slide's pixels are much larger or smaller."""
+    image = plan.source.image
+    level = image.multiscale.levels[image.level]
+    for axis, trained in zip(plan.source.spatial_axes, checkpoint.config.pixel_size_um, strict=False):
+        position = image.axes.index(axis)
+        factor = MICROMETRES.get(image.multiscale.units[position] or "")
+        if factor is None:
+            continue
+        size = level.scale[position] * factor
+        if not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
+            log.warning(
+                "pixel size along %s is %.3g um, the model was trained at %.3g um; another --level may fit better",
+                axis,
+                size,
+                trained,
+            )

@@ -1,0 +1,239 @@
+"""Segment one image, stage by stage: normalise, begin, segment, pyramid, in this order, visible below.
+
+Nothing here knows who starts the workers: a Dask client comes in, or None to work here, block by block.
+"""
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.blocks.progress import Stages, ignore, timed
+from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.segmentation.background import background_blocks
+from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.output import create_output
+from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
+from segment_slide.pipeline.segmentation.record import update_record
+from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
+from segment_slide.pipeline.storage import names, statistics, store
+from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
+from segment_slide.pipeline.storage.record import read_record
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_SHOWN_FAILURES = 10
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """What a run did.
+
+    Attributes
+    ----------
+    location, name : str
+        Output store and label image.
+    n_blocks, n_done_before, n_background : int
+        Blocks of the image, those found done, those written as background unseen.
+    n_pixels : int
+        Pixels segmented by this run.
+    stage_seconds : dict
+        Wall time per stage.
+    """
+
+    location: str
+    name: str
+    n_blocks: int
+    n_done_before: int
+    n_background: int
+    n_pixels: int
+    stage_seconds: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(self.stage_seconds.values())
+
+    @property
+    def pixels_per_s(self) -> float:
+        """Pixels of the segmentation per second of its stage."""
+        return self.n_pixels / max(self.stage_seconds["segment"], 1e-9)
+
+
+def run_segmentation(
+    prepared: PreparedSegmentation,
+    client: "Client | None",
+    progress: Stages,
+    clock: dict[str, float],
+    *,
+    if_workers_died: str = "",
+) -> SegmentReport:
+    """All stages; the output must be held (`storage.place.exclusive`).
+
+    Parameters
+    ----------
+    prepared : PreparedSegmentation
+        What to do.
+    client : Client, optional
+        Dask cluster; None works here, block by block.
+    progress : Stages
+        Who is told.
+    clock : dict
+        Gains the wall time of each stage.
+    if_workers_died : str
+        What to change if blocks ended their workers.
+
+    Raises
+    ------
+    PipelineError
+        Bad input, before anything is created.
+    IncompleteError
+        Blocks were left undone; what is done is kept, and the same call goes on.
+    """
+    destination, plan = prepared.destination, prepared.plan
+    if bool(read_record(destination.location, destination.name)) != prepared.begun:
+        raise OutputError(
+            f"output={destination.location} was begun by another run in the meantime; run the same command again."
+        )
+    with timed(clock, "measure"):
+        record = normalise(prepared, client, progress)
+        background = find_background(plan)
+    if not prepared.begun:
+        create_output(destination.location, destination.name, plan, record, in_place=destination.in_place)
+    elif destination.input_repaired:
+        update_record(destination.location, destination.name, record)
+    with timed(clock, "segment"):
+        report, failures = _segment(prepared, record, background, client, progress, clock)
+    with timed(clock, "pyramid"):
+        build_pyramids(prepared, client, progress)
+    if failures:
+        raise IncompleteError(_explain(prepared, failures, if_workers_died))
+    return report
+
+
+def normalise(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> dict[str, Any]:
+    """The record with the constants of the normalisation: the model's, the whole image's, or as recorded."""
+    if prepared.begun:
+        return prepared.record
+    normalisation, source = prepared.checkpoint.config.normalisation, prepared.plan.source
+    total = statistics.count_boxes(source, normalisation)
+    with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
+        offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
+    content = {"kind": normalisation.kind, "offset": list(offset), "scale": list(scale)}
+    return {**prepared.record, "normalisation": content}
+
+
+def find_background(plan: SegmentPlan) -> set[Index]:
+    """Blocks of bare glass, if they are to be left out."""
+    return set(background_blocks(plan.source, plan.grid)) if plan.parameters["skip_background"] else set()
+
+
+def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
+    """Blocks all of whose shards are there: labels, and probabilities if they are stored."""
+    done = store.stored_shards(location, f"{names.label_group(name)}/0")
+    if plan.probabilities is None:
+        return done
+    where = plan.channel_position
+    scores = store.stored_shards(location, f"{names.probability_group(name)}/0")
+    return done & {(*index[:where], *index[where + 1 :]) for index in scores}
+
+
+def _segment(
+    prepared: PreparedSegmentation,
+    record: dict[str, Any],
+    background: Collection[Index],
+    client: "Client | None",
+    progress: Stages,
+    clock: dict[str, float],
+) -> tuple[SegmentReport, list[BlockFailure]]:
+    """Run all pending blocks."""
+    plan, destination = prepared.plan, prepared.destination
+    job = _make_job(prepared, record)
+    done = stored_blocks(destination.location, destination.name, plan)
+    pixels = 0
+    with progress.stage("segment", total=plan.grid.n_blocks, done=len(done)) as advance:
+
+        def count(report: Any) -> None:
+            nonlocal pixels
+            pixels += report.n_pixels
+            advance(report.n_pixels)
+
+        failures = segment_blocks(job, plan.window_blocks, done, background=background, client=client, on_block=count)
+    report = SegmentReport(
+        destination.location,
+        destination.name,
+        n_blocks=plan.grid.n_blocks,
+        n_done_before=len(done),
+        n_background=len(set(background) - done),
+        n_pixels=pixels,
+        stage_seconds=clock,
+    )
+    return report, failures
+
+
+def _make_job(prepared: PreparedSegmentation, record: dict[str, Any]) -> BlockJob:
+    plan, destination = prepared.plan, prepared.destination
+    wants_scores = plan.probabilities is not None
+    return BlockJob(
+        source=plan.source,
+        grid=plan.grid,
+        model_path=str(prepared.checkpoint.path),
+        model_sha256=prepared.checkpoint.sha256,
+        offset=tuple(record["normalisation"]["offset"]),
+        scale=tuple(record["normalisation"]["scale"]),
+        tile_px=plan.tile_px,
+        precision=plan.parameters["precision"],
+        tta=plan.parameters["tta"],
+        device=prepared.device_kind,
+        concurrency=plan.concurrency,
+        location=destination.location,
+        label_group=names.label_group(destination.name),
+        probability_group=names.probability_group(destination.name) if wants_scores else None,
+        probabilities=plan.probabilities,
+        channel_position=plan.channel_position,
+    )
+
+
+def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> None:
+    """Coarser levels of labels and probabilities, where all their sources are there.
+
+    Raises
+    ------
+    IncompleteError
+        If a file of them cannot be made; what is done is kept.
+    """
+    plan, destination = prepared.plan, prepared.destination
+    images: list[tuple[str, list[store.ArraySpec], Method]]
+    images = [(names.label_group(destination.name), plan.label_arrays(), "nearest")]
+    if plan.probabilities is not None:
+        images.append((names.probability_group(destination.name), plan.probability_arrays(), "local_mean"))
+    coarser = [(group, spec) for group, arrays, _ in images for spec in arrays[1:]]
+    total = sum(spec.n_shards for _, spec in coarser)
+    done = sum(len(store.stored_shards(destination.location, store.join(group, spec.path))) for group, spec in coarser)
+    with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
+        for group, arrays, method in images:
+            try:
+                build_pyramid(
+                    destination.location,
+                    group,
+                    arrays,
+                    plan.source.spatial_axes,
+                    method,
+                    client=client,
+                    on_shard=lambda: advance(0),
+                )
+            except PipelineError as error:
+                raise IncompleteError(f"pyramid: {error}. What is done is kept.") from error
+
+
+def _explain(prepared: PreparedSegmentation, failures: list[BlockFailure], if_workers_died: str) -> str:
+    shown = "\n".join(f"  block {failure.index}: {failure.reason}" for failure in failures[:_SHOWN_FAILURES])
+    more = f"\n  … and {len(failures) - _SHOWN_FAILURES} more" if len(failures) > _SHOWN_FAILURES else ""
+    remedy = f"\n{if_workers_died}" if if_workers_died and any(failure.ended_workers for failure in failures) else ""
+    return (
+        f"{len(failures)} of {prepared.plan.grid.n_blocks} blocks could not be done; all others are stored in "
+        f"{prepared.destination.location}:\n{shown}{more}{remedy}"
+    )
