@@ -24,8 +24,8 @@ import psutil
 import torch
 import zarr
 
+from segment_slide.flows.requests import SegmentRequest, Workers
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.errors import IncompleteError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
@@ -74,7 +74,7 @@ def segment(slide: Path, model: Path, output: Path) -> None:
     """One run."""
     options = SegmentOptions(block=BLOCK, tile=BLOCK, precision="float32")
     segment_image(
-        SegmentRequest(str(slide), str(model), str(output), options, axes="yx", device="cpu", workers=WORKERS)
+        SegmentRequest(str(slide), str(model), str(output), options, axes="yx", device="cpu", workers=Workers(WORKERS))
     )
 
 

@@ -23,6 +23,8 @@ import numpy as np
 import zarr
 from common import MiB, Report, family_cpu_s, make_parser
 
+from segment_slide.flows.requests import Workers
+
 CHUNK, N_DIFFERENT = 512, 16
 SMALL = 512
 
@@ -51,8 +53,8 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     from memory import PeakWatch
 
     from segment_slide.cluster.kinds.local import local_client, plan_local
+    from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
-    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     def request(image: str, output: str, address: str) -> SegmentRequest:
@@ -62,7 +64,7 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
             output=str(folder / output),
             options=SegmentOptions(block=arguments.block, precision=arguments.precision),
             axes="yx",
-            cluster=address,
+            workers=Workers(cluster=address),
         )
 
     watch = PeakWatch()

@@ -33,6 +33,7 @@ import numpy as np
 import psutil
 import zarr
 
+from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.storage import ome, store
 
 GiB = 1 << 30
@@ -106,10 +107,11 @@ class Run:
 
 def label_ours(location: str, output: str, workers: int | None) -> dict[str, object]:
     """Label with the project's flow; the only place that knows how it is called."""
-    from segment_slide.flows.instances import InstancesRequest, label_objects
+    from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.requests import InstancesRequest
 
     began = time.perf_counter()
-    report = label_objects(InstancesRequest(input=f"{location}/{GROUP}", output=output, workers=workers))
+    report = label_objects(InstancesRequest(input=f"{location}/{GROUP}", output=output, workers=Workers(workers)))
     wall_s, steps = time.perf_counter() - began, dict(report.stage_seconds)
     array = f"{output}/labels/segmentation-instances/0"
     seconds = sum(value for name, value in steps.items() if name != "pyramid")  # which nobody else makes

@@ -16,8 +16,9 @@ import psutil
 import torch
 import zarr
 
+from segment_slide.flows.requests import SegmentRequest, Workers
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.segment_request import SegmentRequest, plan_request
+from segment_slide.flows.segment_request import plan_request
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
@@ -87,7 +88,7 @@ def main() -> None:
             output=str(folder / "out.ome.zarr"),
             options=SegmentOptions(block=arguments.block, tile=arguments.tile, precision=arguments.precision),
             axes="yx",
-            workers=arguments.workers,
+            workers=Workers(arguments.workers),
         )
         plan, cluster = plan_request(request)
         watch = PeakWatch()

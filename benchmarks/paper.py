@@ -24,12 +24,13 @@ from segment_slide.flows.demo.overlay import Panel, write_overlay
 from segment_slide.unet.annotated import ArrayPixels
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.array_samples import ArraySamples
-from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.device import describe_processor, resolve_device
 from segment_slide.unet.draw import SampleSettings
 from segment_slide.unet.predict import Predictor
 from segment_slide.unet.sample import IGNORE
-from segment_slide.unet.train import Training, TrainSettings, build_model, train
+from segment_slide.unet.train import build_model, train
+from segment_slide.unet.train_settings import Training, TrainSettings
 from segment_slide.unet.weight_map import count_class_weights, cut_ridges, weight_map
 from segment_slide.unet.weight_settings import WeightSettings
 

@@ -15,6 +15,7 @@ import numpy as np
 import zarr
 from common import family_cpu_s
 
+from segment_slide.flows.requests import Workers
 from segment_slide.unet.checkpoint import open_checkpoint
 
 
@@ -50,13 +51,13 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     from importlib import metadata
 
     from segment_slide.cluster.kinds.local import local_client, plan_local
+    from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
-    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     options = SegmentOptions(precision=precision, tile=tile)
     with local_client(plan_local(1)) as client:
-        where = {"axes": "yx", "device": "cpu", "cluster": client.scheduler.address}
+        where = {"axes": "yx", "device": "cpu", "workers": Workers(cluster=client.scheduler.address)}
         began = time.perf_counter(), family_cpu_s()
         segment_image(SegmentRequest(small, model, f"{output}-warm-up", options, **where))
         beside = {"seconds": time.perf_counter() - began[0], "cpu_s": family_cpu_s() - began[1]}

@@ -26,8 +26,8 @@ from skimage import color, filters, measure, morphology, segmentation, transform
 from segment_slide.flows.demo.overlay import Panel, write_overlay
 from segment_slide.flows.ingest import ingest_image
 from segment_slide.flows.progress import format_seconds
+from segment_slide.flows.requests import SegmentRequest
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.scoring.object_scores import score_objects
 from segment_slide.pipeline.scoring.pixel_scores import score_pixels
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -42,7 +42,8 @@ from segment_slide.unet.draw import SampleSettings
 from segment_slide.unet.model import UNet
 from segment_slide.unet.predict import whole_image_logits
 from segment_slide.unet.sample import IGNORE
-from segment_slide.unet.train import Training, TrainSettings, build_model, train
+from segment_slide.unet.train import build_model, train
+from segment_slide.unet.train_settings import Training, TrainSettings
 from segment_slide.unet.weight_map import count_class_weights, weight_map
 from segment_slide.unet.weight_settings import WeightSettings
 

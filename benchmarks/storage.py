@@ -33,7 +33,8 @@ from storage_pixels import make_pixels
 
 from segment_slide.pipeline.blocks.sizes import level_shapes
 from segment_slide.pipeline.ingest.formats import open_reader
-from segment_slide.pipeline.ingest.run import plan_ingest, run_ingest
+from segment_slide.pipeline.ingest.plan import plan_ingest
+from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.unet.geometry import Geometry
 

@@ -24,8 +24,8 @@ from memory import MiB, PeakWatch, make_image
 import segment_slide.flows.segment
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import ENVIRONMENT
+from segment_slide.flows.requests import SegmentRequest, Workers
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.segment_request import SegmentRequest
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
@@ -65,7 +65,7 @@ def measure(folder: Path, name: str, repeat: int, arguments: argparse.Namespace)
         options=SegmentOptions(block=arguments.block, tile=arguments.tile, precision=arguments.precision),
         axes="yx",
         device="cpu",
-        workers=workers,
+        workers=Workers(workers),
     )
     watch = PeakWatch()
     watch.start()

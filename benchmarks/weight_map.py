@@ -18,7 +18,8 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import expand_labels
 
-from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_map import count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 
 SIZES = ((100, 650), (300, 1126), (1_000, 2048), (3_000, 3560), (10_000, 6500))  # the same density of cells
 COMPARED = 1_000

@@ -7,6 +7,7 @@ from typing import Any
 from segment_slide.cluster.connect import connect
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.workers import checks_of, plan_cluster
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
@@ -19,16 +20,13 @@ class CheckRequest:
 
     Parameters
     ----------
-    cluster : str
-        See `flows.workers.plan_cluster`.
-    workers : int, optional
-        Processes, or jobs.
+    workers : Workers
+        Which.
     input, output, model : str, optional
         An image to read, a folder to write into, a network to read.
     """
 
-    cluster: str
-    workers: int | None = None
+    workers: Workers
     input: str | None = None
     output: str | None = None
     model: str | None = None
@@ -52,7 +50,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     """
     from segment_slide.unet.checkpoint import open_checkpoint
 
-    spec = plan_cluster(request.cluster, request.workers)
+    spec = plan_cluster(request.workers)
     image = None if request.input is None else describe_image(request.input)
     folder = None if request.output is None else store.resolve_location(request.output)
     if folder is not None and not store.is_remote(folder) and not os.path.isdir(folder):

@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
+from segment_slide.flows.requests import KINDS, EvaluateRequest, Kind
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files
@@ -12,76 +13,22 @@ from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source
 from segment_slide.pipeline.scoring.membrane_scores import MembraneScores
 from segment_slide.pipeline.scoring.object_scores import (
-    IOU_THRESHOLDS,
     ObjectScores,
     check_ious,
     mean_average_precision,
     score_matches,
     score_seg,
 )
+from segment_slide.pipeline.scoring.options import EvaluateOptions
 from segment_slide.pipeline.scoring.pixel_scores import Confusion
 from segment_slide.pipeline.scoring.rand_scores import RandScores, score_rand
-from segment_slide.pipeline.scoring.run import (
-    EvaluateOptions,
-    ObjectCounts,
-    check_pair,
-    evaluate_stored,
-    score_stored_membranes,
-)
+from segment_slide.pipeline.scoring.run import ObjectCounts, check_pair, evaluate_stored, score_stored_membranes
 from segment_slide.pipeline.training.pairing import pair_files
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Kind = Literal["classes", "instances", "membranes"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 OBJECTS = ("auto", "ids", "components")
-
-
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """What to compare, and as what.
-
-    Parameters
-    ----------
-    predicted, truth : str
-        Zarr (path or URL: an OME-Zarr image or label image, or a bare array), a TIFF or PNG file, or a folder of these.
-    kind : {"classes", "instances", "membranes"}
-        Class maps pixel by pixel; ids object by object; or a probability map of cells against cells and membranes with
-        the errors of the EM challenge 2012.
-    predicted_objects, truth_objects : {"auto", "ids", "components"}
-        Instances: whether a side holds ids, or classes whose components are the objects. "auto": a prediction of
-        uint8 or bool is a class map, anything else holds ids.
-    value : int
-        The class whose components are objects.
-    ious : tuple of float
-        Thresholds of precision, recall and F1, from 0.5.
-    options : EvaluateOptions
-        Block size, ignored value, binary masks; its classes are set from the above.
-    predicted_level, truth_level : int
-        Resolution of an OME-Zarr image.
-    predicted_axes, truth_axes : str, optional
-        Axes of a bare Zarr array, or of a TIFF that does not say them.
-    channel : int, optional
-        Channel of the prediction: which class a probability map is about.
-    n_spatial : int
-        2: planes (t, z) are frames of their own; 3: objects extend along z.
-    """
-
-    predicted: str
-    truth: str
-    kind: Kind = "classes"
-    predicted_objects: str = "auto"
-    truth_objects: str = "ids"
-    value: int = 1
-    ious: tuple[float, ...] = IOU_THRESHOLDS
-    options: EvaluateOptions = EvaluateOptions()
-    predicted_level: int = 0
-    truth_level: int = 0
-    predicted_axes: str | None = None
-    truth_axes: str | None = None
-    channel: int | None = None
-    n_spatial: int = 2
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
-from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.ingest.options import IngestOptions
+from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
+from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage.store import resolve_location
 
 

@@ -1,13 +1,12 @@
 """Class map to objects: check, connect, run all stages, in this order."""
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.requests import InstancesRequest
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
-from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.plan import plan_instances
 from segment_slide.pipeline.objects.prepare import PreparedInstances, find_class_map, prepare_instances
 from segment_slide.pipeline.objects.stages import InstancesReport, run_instances
@@ -15,44 +14,6 @@ from segment_slide.pipeline.storage import names, place
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-@dataclass(frozen=True)
-class InstancesRequest:
-    """What to find objects in, and where ids go.
-
-    Parameters
-    ----------
-    input : str
-        A segmentation (its label image `name`), or an image of classes.
-    name : str
-        Of the class map; the instances' is ``<name>-instances``.
-    output : str
-        Another store for the ids; by default the segmentation itself.
-    options : InstanceOptions
-        What becomes an object.
-    level, axes
-        Of the input: see `pipeline.storage.image.describe_image`.
-    workers : int, optional
-        Worker processes on this machine, or jobs.
-    cluster : str
-        Where to work: see `flows.workers.plan_cluster`.
-    in_place : bool
-        Write into an input that this package did not make.
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended.
-    """
-
-    input: str
-    name: str = "segmentation"
-    output: str = ""
-    options: InstanceOptions = InstanceOptions()
-    level: int = 0
-    axes: str | None = None
-    workers: int | None = None
-    cluster: str = "local"
-    in_place: bool = False
-    block_time_limit_s: int | None = None
 
 
 def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstances, ClusterSpec]:
@@ -66,9 +27,7 @@ def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstan
         in_place=request.in_place,
     )
     plan = plan_instances(classes.image, request.options)
-    cluster = plan_cluster(
-        request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s, short_tasks=True
-    )
+    cluster = plan_cluster(request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return prepare_instances(classes, plan), cluster
 

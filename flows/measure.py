@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.requests import MeasureRequest
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
-from segment_slide.pipeline.measurement.open import ImageChoice, open_input
-from segment_slide.pipeline.measurement.plan import DEFAULT_ROWS, MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.measurement.open import open_input
+from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measurement.standing import TABLES
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
@@ -21,37 +22,6 @@ from segment_slide.pipeline.storage.lock import hold
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-@dataclass(frozen=True)
-class MeasureRequest:
-    """Which objects to measure, and in which image.
-
-    Parameters
-    ----------
-    location : str
-        OME-Zarr output of a segmentation, with instances.
-    name : str
-        Its label image; the objects are ``labels/<name>-instances``.
-    image : ImageChoice
-        Where intensities are measured; by default in the image that was segmented.
-    rows : int
-        Objects per file of the table.
-    workers : int, optional
-        Worker processes on this machine, or jobs.
-    cluster : str
-        Where to work: see `flows.workers.plan_cluster`.
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended.
-    """
-
-    location: str
-    name: str = "segmentation"
-    image: ImageChoice = ImageChoice()
-    rows: int = DEFAULT_ROWS
-    workers: int | None = None
-    cluster: str = "local"
-    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,9 +128,7 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
     location = store.resolve_location(request.location)
     source = open_input(location, request.name, request.image)
     plan = plan_measurement(location, request.name, source, request.rows)
-    cluster = plan_cluster(
-        request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s, short_tasks=True
-    )
+    cluster = plan_cluster(request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

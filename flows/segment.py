@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.segment_request import SegmentRequest, resolve_segment_request
+from segment_slide.flows.requests import SegmentRequest
+from segment_slide.flows.segment_request import resolve_segment_request
 from segment_slide.flows.workers import checks_of, is_elsewhere, open_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation

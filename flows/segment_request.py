@@ -1,9 +1,10 @@
 """A request checked against its input, model and output before any work: nothing is read, nothing created."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.requests import SegmentRequest
 from segment_slide.flows.workers import is_elsewhere, plan_cluster
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -17,49 +18,6 @@ from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from segment_slide.unet.device import DeviceFacts
-
-
-@dataclass(frozen=True)
-class SegmentRequest:
-    """What to segment, with what, into what.
-
-    Parameters
-    ----------
-    input, model, output : str
-        Image (Zarr), checkpoint, and the output's location; `output` is ignored if `in_place`.
-    options : SegmentOptions
-        Sizes, precision, probabilities; None in it means "decide for me".
-    level, axes, channels, ranges
-        Which pixels of the input: see `pipeline.storage.image.describe_image` and
-        `pipeline.storage.source.select_source`.
-    device : str
-        "auto", "cpu" or "cuda".
-    workers : int, optional
-        Worker processes on this machine, or jobs.
-    cluster : str
-        Where to work: see `flows.workers.plan_cluster`.
-    in_place : bool
-        Write into the input's own ``labels/`` group.
-    input_repaired : bool
-        Go on although the input's files changed, because only damaged chunks were replaced: blocks that are done stay.
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended.
-    """
-
-    input: str
-    model: str
-    output: str = ""
-    options: SegmentOptions = SegmentOptions()
-    level: int = 0
-    axes: str | None = None
-    channels: tuple[str, ...] = ()
-    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
-    device: str = "auto"
-    workers: int | None = None
-    cluster: str = "local"
-    in_place: bool = False
-    input_repaired: bool = False
-    block_time_limit_s: int | None = None
 
 
 def resolve_segment_request(
@@ -81,7 +39,7 @@ def resolve_segment_request(
     place.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
     options = request.options.adopt(begun["parameters"]) if begun else request.options
-    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
+    cluster = plan_cluster(request.workers)
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)
     plan, cluster = _plan(replace(request, options=options), checkpoint, source, cluster, facts)
@@ -116,7 +74,7 @@ def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
 
 def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
     """The plan of a request alone, with the workers it would run on."""
-    cluster = plan_cluster(request.cluster, request.workers)
+    cluster = plan_cluster(request.workers)
     return _plan(request, *open_request(request), cluster, guess_facts(request.device, request.options, cluster))
 
 

@@ -8,45 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segment_slide.flows.ingest import IngestReport, ingest_image
-from segment_slide.flows.instances import InstancesRequest, label_objects
-from segment_slide.flows.measure import MeasureReport, MeasureRequest, measure_objects
+from segment_slide.flows.instances import label_objects
+from segment_slide.flows.measure import MeasureReport, measure_objects
 from segment_slide.flows.report import try_report
+from segment_slide.flows.requests import InstancesRequest, MeasureRequest, SegmentRequest, SlideRequest
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.segment_request import SegmentRequest, resolve_segment_request
+from segment_slide.flows.segment_request import resolve_segment_request
 from segment_slide.flows.workers import plan_cluster, sharing_workers
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest
+from segment_slide.pipeline.ingest.plan import plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.stages import InstancesReport
 from segment_slide.pipeline.segmentation.stages import SegmentReport
 from segment_slide.pipeline.storage import store
 from segment_slide.unet.checkpoint import open_checkpoint
-
-
-@dataclass(frozen=True)
-class SlideRequest:
-    """What to do with one acquisition.
-
-    Parameters
-    ----------
-    segment : SegmentRequest
-        What to segment; its input may be a file of any format that `ingest` knows.
-    image : str
-        OME-Zarr that such a file is converted to; by default beside the output, ``NAME.image.ome.zarr``.
-    ingest : IngestOptions
-        How it is converted.
-    objects : InstanceOptions, optional
-        What becomes an object; None numbers none.
-    measure : bool
-        Whether objects are measured.
-    """
-
-    segment: SegmentRequest
-    image: str = ""
-    ingest: IngestOptions = IngestOptions()
-    objects: InstanceOptions | None = InstanceOptions()
-    measure: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,7 +72,7 @@ def check_request(request: SlideRequest) -> None:
     if needs_conversion(request.segment.input):
         plan_ingest([Path(request.segment.input)], request.ingest)
         open_checkpoint(request.segment.model)
-        plan_cluster(request.segment.cluster, request.segment.workers)
+        plan_cluster(request.segment.workers)
     else:
         resolve_segment_request(segment_request(request))
 
@@ -144,8 +120,6 @@ def instances_request(request: SlideRequest) -> InstancesRequest:
         segment.options.name,
         options=request.objects or InstanceOptions(),
         workers=segment.workers,
-        cluster=segment.cluster,
-        block_time_limit_s=segment.block_time_limit_s,
     )
 
 
@@ -156,8 +130,6 @@ def measure_request(request: SlideRequest) -> MeasureRequest:
         _output(request),
         segment.options.name,
         workers=segment.workers,
-        cluster=segment.cluster,
-        block_time_limit_s=segment.block_time_limit_s,
     )
 
 

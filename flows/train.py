@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segment_slide.flows.curves import write_picture, write_tables
+from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.training.curves import write_picture, write_tables
 from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from segment_slide.unet.errors import CheckpointError, DivergedError, RankError
-from segment_slide.unet.train_settings import MEETING_PREFIX, Training, TrainSettings
+from segment_slide.unet.train_settings import MEETING_PREFIX, Training
 
 if TYPE_CHECKING:
     from segment_slide.unet.training_state import History
@@ -28,38 +29,6 @@ STATE_NAME = "state.safetensors"
 PICTURE_NAME = "curves.png"
 _OUR_NAMES = (STATE_NAME, PICTURE_NAME, "losses.csv", "scores.csv")
 _LOSS_SHARE = 20  # the loss that is recorded is the mean of the last twentieth of the steps
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train, on what, into what.
-
-    Parameters
-    ----------
-    samples : str
-        Training samples, as `flows.training_data` makes them.
-    output : str
-        Checkpoint to write, by convention ``NAME.safetensors``; ``NAME.training/`` beside it holds curves and the
-        state that a killed training goes on from.
-    base_channels : int
-        Channels of the first level; the paper has 64.
-    dropout : float
-        At the end of the contracting path (Ronneberger 2015, Sec. 3.1).
-    settings : TrainSettings
-        How.
-    device : str
-        "auto", "cpu" or "cuda".
-    processes : int, optional
-        That train together, one per GPU; by default all GPUs.
-    """
-
-    samples: str
-    output: str
-    base_channels: int = 64
-    dropout: float = 0.5
-    settings: TrainSettings = TrainSettings()
-    device: str = "auto"
-    processes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segment_slide.flows.training_request import PreparedSamples, TrainingDataRequest, prepare_samples
+from segment_slide.flows.samples_plan import PreparedSamples, prepare_samples
+from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, ignore
 from segment_slide.pipeline.errors import OutputError

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.training_requests import WeightMapsRequest
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training import weights_inputs
-from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.class_counts import count_classes, describe_set
 from segment_slide.pipeline.training.training_set import (
     TrainingSet,
@@ -20,39 +21,11 @@ from segment_slide.pipeline.training.training_set import (
     read_training_set,
 )
 from segment_slide.pipeline.training.weights_block import WeightJob, replace_weights
-from segment_slide.pipeline.training.weights_plan import WeightOptions, WeightPlan, is_counted, plan_weight_maps
+from segment_slide.pipeline.training.weights_plan import WeightPlan, is_counted, plan_weight_maps
 from segment_slide.pipeline.training.weights_run import make_weights
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-@dataclass(frozen=True)
-class WeightMapsRequest:
-    """What to make weight maps of, and into what.
-
-    Parameters
-    ----------
-    output : str
-        The training set, by convention ``NAME.zarr``.
-    annotation : AnnotationInput
-        Images and labels.
-    options : WeightOptions
-        What labels mean, Eq. 2, sizes.
-    workers : int, optional
-        Worker processes on this machine, or jobs.
-    cluster : str
-        Where to work: see `flows.workers.plan_cluster`.
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended.
-    """
-
-    output: str
-    annotation: AnnotationInput
-    options: WeightOptions = WeightOptions()
-    workers: int | None = None
-    cluster: str = "local"
-    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +94,7 @@ def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
         If it cannot be done.
     """
     plan = plan_weight_maps(find_annotation(request.annotation), request.options, request.output)
-    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
+    cluster = plan_cluster(request.workers)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster
 

@@ -17,6 +17,7 @@ from segment_slide.cluster.connect import connect
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.preflight import Check, preflight
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.blocks.tasks import SCHEDULER_GONE
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.storage import store
@@ -26,19 +27,14 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def plan_cluster(
-    cluster: str, workers: int | None, *, block_time_limit_s: int | None = None, short_tasks: bool = False
-) -> ClusterSpec:
+def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
     """A complete description of the workers that a command would have; nothing is started.
 
     Parameters
     ----------
-    cluster : str
-        As `cluster.describe.describe_cluster` reads it: local, cuda, slurm, an address or a YAML file.
-    workers : int, optional
-        Processes (local), or jobs (slurm).
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended, whatever the file says.
+    workers : Workers
+        As chosen; the cluster as `cluster.describe.describe_cluster` reads it. A time limit counts whatever the file
+        of the cluster says.
     short_tasks : bool
         Tasks take milliseconds and hold Python's lock for much of them: on this machine one process per core, unless
         chosen, instead of one per four.
@@ -48,9 +44,9 @@ def plan_cluster(
     ClusterError
         If there is no such cluster, or it cannot be had from here.
     """
-    spec = describe_cluster(cluster, workers)
-    if block_time_limit_s is not None:
-        spec = replace(spec, block_time_limit_s=block_time_limit_s)
+    spec = describe_cluster(workers.cluster, workers.workers)
+    if workers.block_time_limit_s is not None:
+        spec = replace(spec, block_time_limit_s=workers.block_time_limit_s)
     complete = complete_spec(spec)
     if short_tasks and spec.kind == "local" and spec.workers is None:
         return complete_spec(replace(spec, workers=(complete.workers or 1) * (complete.cores or 1)))

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.options import Option
 
 if TYPE_CHECKING:
     from segment_slide.unet.model import UNet
@@ -48,7 +49,14 @@ class Normalisation:
         If a value is missing, not finite or out of order.
     """
 
-    kind: str = "constants"
+    kind: Annotated[
+        str,
+        Option(
+            "constants (of all training images), or mean-std or percentiles of each image.",
+            choices=NORMALISATIONS,
+            name="normalise",
+        ),
+    ] = "constants"
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     low: float = 1.0

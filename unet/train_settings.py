@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.options import Option
 from segment_slide.unet.sample import Sample, Samples
 
 OPTIMISERS = ("sgd", "adamw")
@@ -63,20 +64,27 @@ class TrainSettings:
         If a value is out of range.
     """
 
-    steps: int = 5000
-    batch: int = 1
-    optimiser: str = "sgd"
-    learning_rate: float | None = None
-    momentum: float = 0.99
-    weight_decay: float = 0.0
-    schedule: str = "linear"
-    clip_norm: float = 0.0
-    precision: str = "float32"
-    validate_every: int = 250
-    patience: int = 0
-    monitor: str = "loss"
-    save_every: int = 250
-    seed: int = 0
+    steps: Annotated[int, Option("Updates of the weights.", at_least=1)] = 5000
+    batch: Annotated[int, Option("Samples per update and GPU; the paper has 1.", at_least=1)] = 1
+    optimiser: Annotated[str, Option("sgd (the paper's) or adamw (sooner good).", choices=OPTIMISERS)] = "sgd"
+    learning_rate: Annotated[float | None, Option("Highest rate (by default what suits the optimiser).", above=0)] = (
+        None
+    )
+    momentum: Annotated[float, Option("Of sgd; the paper has 0.99.", at_least=0, below=1)] = 0.99
+    weight_decay: Annotated[float, Option("Of either optimiser.", at_least=0)] = 0.0
+    schedule: Annotated[str, Option("After a rise: constant, linear or cosine.", choices=SCHEDULES)] = "linear"
+    clip_norm: Annotated[float, Option("Largest norm of a gradient; 0 for any.", at_least=0)] = 0.0
+    precision: Annotated[
+        str,
+        Option(
+            "float32, or bfloat16 (mixed; several times faster where hardware has it).", choices=("float32", "bfloat16")
+        ),
+    ] = "float32"
+    validate_every: Annotated[int, Option("Steps between validations; 0 for one at the end.", at_least=0)] = 250
+    patience: Annotated[int, Option("Validations without a better one before stopping; 0 never.", at_least=0)] = 0
+    monitor: Annotated[str, Option("Which validation is better: by loss or iou.", choices=MONITORS)] = "loss"
+    save_every: Annotated[int, Option("Steps between states to go on from after a crash.", at_least=0)] = 250
+    seed: Annotated[int, Option("Chooses everything that is random.", at_least=0)] = 0
 
     def __post_init__(self) -> None:
         _expect_one_of("optimiser", self.optimiser, OPTIMISERS)

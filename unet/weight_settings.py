@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.options import Option, read_numbers
 
 # Half a unit in the last place of a float32 in [0.25, 0.5). With two classes no w_c is below 0.5, so what is left out
 # beyond the reach would have been rounded away.
@@ -40,11 +42,14 @@ class WeightSettings:
     32
     """
 
-    w0: float = 10.0
-    sigma_px: float = 5.0
-    ridge_px: int = 1
-    balance: bool = True
-    spacing: tuple[float, ...] = ()
+    w0: Annotated[float, Option("Weight of a gap of no width between two objects (Eq. 2).", at_least=0)] = 10.0
+    sigma_px: Annotated[float, Option("How fast it falls with the gap's width (px).", above=0, name="sigma")] = 5.0
+    ridge_px: Annotated[int, Option("Background cut between objects that touch (px).", at_least=0, name="ridge")] = 1
+    balance: Annotated[bool, Option("Weigh classes by their inverse frequency.")] = True
+    spacing: Annotated[
+        tuple[float, ...],
+        Option("Distances of pixels per axis, as 5,1,1 for planes 5 times as far apart.", read=read_numbers),
+    ] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.w0) and self.w0 >= 0 and math.isfinite(self.sigma_px) and self.sigma_px > 0):

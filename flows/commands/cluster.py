@@ -1,13 +1,12 @@
 """The command that looks at a cluster before anybody relies on it: cluster check."""
 
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from segment_slide.flows.commands.console import console
 
 commands = typer.Typer(no_args_is_help=True, help="Where work runs.")
-console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 @commands.callback()
@@ -27,7 +26,8 @@ def check(
 ) -> None:
     """Start the workers, look at each, and end them: what a run would stumble over is said by worker."""
     from segment_slide.flows.check_cluster import CheckRequest, check_cluster
+    from segment_slide.flows.requests import Workers
     from segment_slide.flows.show.tables import show_cluster
 
-    request = CheckRequest(cluster, workers, input=input, output=output, model=model)
+    request = CheckRequest(Workers(workers, cluster), input=input, output=output, model=model)
     show_cluster(console, check_cluster(request))

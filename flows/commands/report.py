@@ -1,14 +1,13 @@
 """The command that writes a page about a segmentation: report."""
 
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from segment_slide.flows.commands.console import console
+
 commands = typer.Typer()
-console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 @commands.command()

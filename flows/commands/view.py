@@ -1,16 +1,14 @@
 """The command that shows a segmentation in the browser: view."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from segment_slide.flows.commands.console import console
 from segment_slide.pipeline.errors import InputError
 
 commands = typer.Typer()
-console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 @commands.command()

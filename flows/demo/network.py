@@ -122,10 +122,11 @@ def make_network(settings: DemoSettings, folder: Path, path: Path, progress: Sta
     UnetError, PipelineError
         If one of the steps was begun with other settings.
     """
-    from segment_slide.flows.train import TrainRequest, train_network
-    from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
-    from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps
-    from segment_slide.pipeline.training.annotation import AnnotationInput
+    from segment_slide.flows.train import train_network
+    from segment_slide.flows.training_data import make_training_data
+    from segment_slide.flows.training_requests import TrainingDataRequest, TrainRequest, WeightMapsRequest
+    from segment_slide.flows.weight_maps import make_weight_maps
+    from segment_slide.pipeline.training.options import AnnotationInput
     from segment_slide.unet.train_settings import TrainSettings
 
     images, labels = write_patches(settings, folder)

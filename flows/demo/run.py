@@ -127,8 +127,8 @@ def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
 def _segment(
     slide: Path, checkpoint: "Checkpoint", output: Path, settings: DemoSettings, console: Console
 ) -> "SegmentReport":
+    from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
-    from segment_slide.flows.segment_request import SegmentRequest
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     request = SegmentRequest(
@@ -143,8 +143,9 @@ def _segment(
 
 def _count(segmentation: Path, console: Console) -> "MeasureReport":
     """Number the cells and measure them."""
-    from segment_slide.flows.instances import InstancesRequest, label_objects
-    from segment_slide.flows.measure import MeasureRequest, measure_objects
+    from segment_slide.flows.instances import label_objects
+    from segment_slide.flows.measure import measure_objects
+    from segment_slide.flows.requests import InstancesRequest, MeasureRequest
     from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 
     options = InstanceOptions(min_size=ObjectSize(_SMALLEST_CELL_UM2, "um2"))

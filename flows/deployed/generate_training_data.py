@@ -11,14 +11,16 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.parameters import BLOCK_TIME_LIMIT, CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
+from segment_slide.flows.requests import Workers
+from segment_slide.flows.samples_plan import prepare_samples
 from segment_slide.flows.show.training import training_data_rows
 from segment_slide.flows.training_data import TrainingDataReport, make_training_data
-from segment_slide.flows.training_request import TrainingDataRequest, prepare_samples
-from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.flows.training_requests import TrainingDataRequest
+from segment_slide.unet.options import make_options
 
 
 @stage("draw", lambda request: f"samples into {last_name(request.output)}")
@@ -39,6 +41,7 @@ def generate_training_data(
     samples: SampleParameters = SampleParameters(),
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
+    block_time_limit: Count | None = BLOCK_TIME_LIMIT,
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> TrainingDataReport:
     """Draw augmented training samples, elastic deformation included (Ronneberger 2015, Sec. 3.1).
@@ -46,22 +49,13 @@ def generate_training_data(
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
     """
     check_given(training_set=training_set, output=output)
-    request = TrainingDataRequest(
+    request = make_options(
+        TrainingDataRequest,
+        samples.chosen(),
         training_set=training_set,
         output=output,
         n=n,
-        tile_px=samples.tile_px(),
-        depth=samples.depth,
-        seed=samples.seed,
-        foreground_share=samples.foreground_share,
-        augment=samples.augment(),
-        anisotropy=samples.anisotropy,
-        normalisation=Normalisation(kind=samples.normalise),
-        validation_share=samples.validation,
-        validation_names=tuple(samples.validation_images),
-        validation_tiles=samples.validation_tiles,
-        workers=workers,
-        cluster=cluster,
+        workers=Workers(workers, cluster, block_time_limit),
     )
     prepare_samples(request)  # what cannot be carried out is refused before anything is begun
     with saying_how_to_go_on(), having_the_machine(cluster):

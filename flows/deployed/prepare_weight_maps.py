@@ -11,7 +11,7 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from segment_slide.flows.deployed.parameters import CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.parameters import BLOCK_TIME_LIMIT, CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import (
@@ -22,8 +22,12 @@ from segment_slide.flows.deployed.training_parameters import (
     Paths,
     WeightParameters,
 )
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.show.training import weight_maps_rows
-from segment_slide.flows.weight_maps import WeightMapsReport, WeightMapsRequest, make_weight_maps, plan_request
+from segment_slide.flows.training_requests import WeightMapsRequest
+from segment_slide.flows.weight_maps import WeightMapsReport, make_weight_maps, plan_request
+from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
+from segment_slide.unet.options import make_options
 
 
 @stage("weigh", lambda request: f"weight maps into {last_name(request.output)}")
@@ -41,6 +45,7 @@ def prepare_weight_maps(
     weights: WeightParameters = WeightParameters(),
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
+    block_time_limit: Count | None = BLOCK_TIME_LIMIT,
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> WeightMapsReport:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
@@ -49,7 +54,10 @@ def prepare_weight_maps(
     """
     check_given(images=images, output=output)
     request = WeightMapsRequest(
-        output, annotation.annotation(images, labels), weights.options(annotation), workers, cluster
+        output,
+        make_options(AnnotationInput, annotation.chosen(), images=tuple(images), labels=tuple(labels)),
+        make_options(WeightOptions, annotation.chosen() | weights.chosen()),
+        Workers(workers, cluster, block_time_limit),
     )
     plan_request(request)  # what cannot be carried out is refused before anything is begun
     with saying_how_to_go_on(), having_the_machine(cluster):

@@ -15,8 +15,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from segment_slide.flows.deployed.operate import last_name
 from segment_slide.flows.progress import format_rate, format_seconds
+from segment_slide.flows.requests import SlideRequest
 from segment_slide.flows.show.tables import view_command
-from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.flows.slide import SlideReport
 from segment_slide.pipeline.measurement.picture import describe
 from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
 

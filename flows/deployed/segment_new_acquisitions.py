@@ -14,6 +14,7 @@ from pydantic import Field
 from segment_slide.flows.deployed.night_reports import publish_decisions, publish_night, summarise
 from segment_slide.flows.deployed.operate import check_given, having_the_machine, name_flow_run
 from segment_slide.flows.deployed.parameters import (
+    BLOCK_TIME_LIMIT,
     CLUSTER,
     MODEL,
     STAGE_HOURS,
@@ -28,12 +29,14 @@ from segment_slide.flows.deployed.parameters import (
 )
 from segment_slide.flows.deployed.segment_slide import make_request, segment_slide
 from segment_slide.flows.nights.errors import causes
-from segment_slide.flows.nights.plan import Decision, NightRequest, plan_night
+from segment_slide.flows.nights.plan import Decision, plan_night
 from segment_slide.flows.nights.report import NightReport, NightRow
 from segment_slide.flows.nights.run import segment_new
-from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.flows.requests import NightRequest, SlideRequest, Workers
+from segment_slide.flows.slide import SlideReport
 from segment_slide.flows.workers import sharing_workers
 from segment_slide.pipeline.errors import PipelineError
+from segment_slide.unet.options import make_options
 
 
 @flow(name="segment-new-acquisitions", flow_run_name=name_flow_run("new in {watch}"), persist_result=False)
@@ -45,6 +48,7 @@ def segment_new_acquisitions(
     watching: WatchParameters = WatchParameters(),
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
+    block_time_limit: Count | None = BLOCK_TIME_LIMIT,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
@@ -56,8 +60,9 @@ def segment_new_acquisitions(
     for. What was set aside or asked earlier is only listed.
     """
     check_given(watch=watch, outputs=outputs, model=model)
-    template = make_request("", model, "", cluster, workers, segmentation, objects, conversion)
-    request = NightRequest(watch, outputs, template, **watching.model_dump())
+    where = Workers(workers, cluster, block_time_limit)
+    template = make_request("", model, "", where, segmentation, objects, conversion)
+    request = make_options(NightRequest, watching.chosen(), watch=watch, outputs=outputs, template=template)
     logger = get_run_logger()
 
     def run_one(slide: SlideRequest, _decision: Decision) -> SlideReport:
@@ -67,6 +72,7 @@ def segment_new_acquisitions(
             output=slide.segment.output,
             cluster=cluster,
             workers=workers,
+            block_time_limit=block_time_limit,
             segmentation=segmentation,
             objects=objects,
             conversion=conversion.model_copy(update={"image": slide.image}),

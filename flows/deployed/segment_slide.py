@@ -14,6 +14,7 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
 )
 from segment_slide.flows.deployed.parameters import (
+    BLOCK_TIME_LIMIT,
     CLUSTER,
     INPUT,
     MODEL,
@@ -28,11 +29,14 @@ from segment_slide.flows.deployed.parameters import (
     Text,
 )
 from segment_slide.flows.deployed.reports import publish_slide
-from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.flows.slide import SlideReport, SlideRequest, check_request
+from segment_slide.flows.requests import SegmentRequest, SlideRequest, Workers
+from segment_slide.flows.slide import SlideReport, check_request
 from segment_slide.flows.workers import sharing_workers
 from segment_slide.pipeline.blocks.progress import timed
 from segment_slide.pipeline.errors import IncompleteError
+from segment_slide.pipeline.ingest.options import IngestOptions
+from segment_slide.pipeline.objects.options import InstanceOptions
+from segment_slide.unet.options import make_options
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ def segment_slide(
     output: Text = OUTPUT,
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
+    block_time_limit: Count | None = BLOCK_TIME_LIMIT,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
@@ -56,7 +61,8 @@ def segment_slide(
     Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
     """
     check_given(input=input, model=model, output=output)
-    request = make_request(input, model, output, cluster, workers, segmentation, objects, conversion)
+    where = Workers(workers, cluster, block_time_limit)
+    request = make_request(input, model, output, where, segmentation, objects, conversion)
     check_request(request)
     clock: dict[str, float] = {}
     with saying_how_to_go_on(), having_the_machine(cluster), sharing_workers():
@@ -87,31 +93,17 @@ def make_request(
     input: str,
     model: str,
     output: str,
-    cluster: str,
-    workers: int | None,
+    workers: Workers,
     segmentation: SegmentParameters,
     objects: ObjectParameters | None,
     conversion: ConversionParameters,
 ) -> SlideRequest:
     """The parameters as the stages take them."""
-    segment = SegmentRequest(
-        input=input,
-        model=model,
-        output=output,
-        options=segmentation.options(),
-        level=segmentation.level,
-        axes=segmentation.axes,
-        channels=tuple(segmentation.channels),
-        ranges=segmentation.ranges(),
-        device=segmentation.device,
-        workers=workers,
-        cluster=cluster,
-        input_repaired=segmentation.input_repaired,
-    )
+    places = {"input": input, "model": model, "output": output}
     return SlideRequest(
-        segment,
+        make_options(SegmentRequest, segmentation.chosen(), **places, workers=workers),
         image=conversion.image,
-        ingest=conversion.options(),
-        objects=None if objects is None else objects.options(),
+        ingest=make_options(IngestOptions, conversion.chosen()),
+        objects=None if objects is None else make_options(InstanceOptions, objects.chosen()),
         measure=objects is not None and objects.measure,
     )

@@ -9,8 +9,8 @@ from segment_slide.flows.ingest import IngestReport
 from segment_slide.flows.instances import label_objects
 from segment_slide.flows.measure import MeasureReport, measure_objects
 from segment_slide.flows.report import try_report
+from segment_slide.flows.requests import SlideRequest
 from segment_slide.flows.segment import segment_image
-from segment_slide.flows.slide import SlideRequest
 from segment_slide.pipeline.objects.stages import InstancesReport
 from segment_slide.pipeline.segmentation.stages import SegmentReport
 

@@ -3,7 +3,6 @@
 from typing import Literal
 
 from prefect import flow
-from pydantic import Field
 
 from segment_slide.flows.deployed.operate import (
     check_given,
@@ -17,9 +16,11 @@ from segment_slide.flows.deployed.operate import (
 from segment_slide.flows.deployed.parameters import STAGE_HOURS, Count, Hours, Text
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
-from segment_slide.flows.deployed.training_parameters import CHECKPOINT, SAMPLES, TrainingParameters
+from segment_slide.flows.deployed.training_parameters import CHECKPOINT, DEVICE, PROCESSES, SAMPLES, TrainingParameters
 from segment_slide.flows.show.training import train_rows
-from segment_slide.flows.train import PICTURE_NAME, TrainReport, TrainRequest, train_network
+from segment_slide.flows.train import PICTURE_NAME, TrainReport, train_network
+from segment_slide.flows.training_requests import TrainRequest
+from segment_slide.unet.options import make_options
 
 
 @stage("train", lambda request: f"train {last_name(request.output)}")
@@ -33,8 +34,8 @@ def train_unet(
     samples: Text = SAMPLES,
     output: Text = CHECKPOINT,
     training: TrainingParameters = TrainingParameters(),
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="A GPU if there is one, or which."),
-    processes: Count | None = Field(None, description="That train together, one per GPU; by default all GPUs."),
+    device: Literal["auto", "cpu", "cuda"] = DEVICE,
+    processes: Count | None = PROCESSES,
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> TrainReport:
     """Train a U-Net: weighted loss, He initialisation, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
@@ -43,9 +44,8 @@ def train_unet(
     weights.
     """
     check_given(samples=samples, output=output)
-    request = TrainRequest(
-        samples, output, training.base_channels, training.dropout, training.settings(), device, processes
-    )
+    places = {"samples": samples, "output": output}
+    request = make_options(TrainRequest, training.chosen(), **places, device=device, processes=processes)
     with saying_how_to_go_on(), having_the_machine():
         report = limited(train, stage_hours)(request)
     publish_rows(output, "Trained network", train_rows(report), picture=report.folder / PICTURE_NAME)

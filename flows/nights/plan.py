@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from segment_slide.flows.slide import SlideRequest
+from segment_slide.flows.requests import NightRequest, SlideRequest
 from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.blocks.sizes import choose_block, choose_chunk, choose_tile
 from segment_slide.pipeline.errors import InputError, OutputError
@@ -40,41 +40,6 @@ class Action(StrEnum):
 
 WORK = (Action.SEGMENT, Action.RESUME, Action.RETRY)
 UNDECIDED = (Action.CHANGED, Action.REFUSED)
-
-
-@dataclass(frozen=True)
-class NightRequest:
-    """What to watch, and what to make of what comes.
-
-    Parameters
-    ----------
-    watch : str
-        Folder or URL that acquisitions arrive in.
-    outputs : str
-        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie in `watch`, where it is not looked
-        into.
-    template : SlideRequest
-        Model, options, workers; its input, output and image are filled in for each acquisition.
-    patterns : tuple of str
-        If any, only names that match one: see `pipeline.nights.acquisitions.find_acquisitions`.
-    stable_minutes : float
-        An acquisition that has not changed for so long is complete.
-    marker : str, optional
-        File that says so instead: see `pipeline.nights.acquisitions.marker_path`.
-    max_tries : int
-        Failures after which an acquisition is set aside, until it changes or its note is deleted.
-    max_age_days : float, optional
-        Leave alone what has not changed for longer and was never begun.
-    """
-
-    watch: str
-    outputs: str
-    template: SlideRequest
-    patterns: tuple[str, ...] = ()
-    stable_minutes: float = 10.0
-    marker: str | None = None
-    max_tries: int = 3
-    max_age_days: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +106,7 @@ def check_night(request: NightRequest) -> Layout:
     block = choose_block(options.block, architecture.geometry, architecture.ndim)
     choose_tile(options.tile, block, architecture, _ITEMSIZE)
     choose_chunk(options.chunk, block, architecture.ndim)
-    plan_cluster(segment.cluster, segment.workers)
+    plan_cluster(segment.workers)
     return Layout(outputs, str(checkpoint.path), checkpoint.sha256)
 
 

@@ -14,18 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from segment_slide.flows.nights.errors import concerns_all, explain, explain_failure, is_nobodys_fault
-from segment_slide.flows.nights.plan import (
-    Action,
-    Decision,
-    NightRequest,
-    check_night,
-    decide_all,
-    parts_missing,
-    slide_request,
-)
+from segment_slide.flows.nights.plan import Action, Decision, check_night, decide_all, parts_missing, slide_request
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.report import is_cancellation
-from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+from segment_slide.flows.requests import NightRequest, SlideRequest
+from segment_slide.flows.slide import SlideReport, process_slide
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError
 from segment_slide.pipeline.nights import notes, outputs
 from segment_slide.pipeline.nights.acquisitions import read_again

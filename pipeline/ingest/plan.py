@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.ingest.formats import list_files, open_reader
+from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.reader import ImageInfo, Reader
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import calibrate
@@ -30,35 +31,6 @@ STORED_DTYPE = {"bool": "uint8", "float16": "float32", "float32": "float32", "fl
     f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
 _UNIT = {"t": "second", "z": "micrometer", "y": "micrometer", "x": "micrometer"}
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    """What a user may choose.
-
-    Parameters
-    ----------
-    series : int, optional
-        Which image of a file that holds several; by default the one with the largest planes.
-    axes : str, optional
-        Axes of a TIFF's dimensions in the file's order, where the file does not say them ("czyx", "tyx").
-    stack_axis : {"z", "t", "c"}
-        What the pages are if several files or a folder are given.
-    pixel_size : mapping of str to float
-        Distance of pixels by axis (um; s for t), instead of what the file says.
-    name : str, optional
-        Name of the image, by default the file's.
-    chunk, shard : int
-        Pixels along y and x of what a viewer fetches, and of one file, a multiple of it.
-    """
-
-    series: int | None = None
-    axes: str | None = None
-    stack_axis: str = "z"
-    pixel_size: Mapping[str, float] = field(default_factory=dict)
-    name: str | None = None
-    chunk: int = 512
-    shard: int = 2048
 
 
 @dataclass(frozen=True)

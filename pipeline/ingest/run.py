@@ -22,7 +22,8 @@ from segment_slide.pipeline.errors import (
     PipelineError,
     UnreadableChunkError,
 )
-from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, open_source, plan_ingest
+from segment_slide.pipeline.ingest.options import IngestOptions
+from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.reader import Reader
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.lock import LOCK_NAME

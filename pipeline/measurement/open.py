@@ -8,38 +8,19 @@
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.names import label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.source import ImageSource
-
-
-@dataclass(frozen=True)
-class ImageChoice:
-    """Which image intensities are measured in.
-
-    Parameters
-    ----------
-    path : str, optional
-        Where it is; by default where the segmentation's record says.
-    level : int, optional
-        Its resolution; by default the one that was segmented.
-    skip : bool
-        Measure shapes only.
-    """
-
-    path: str | None = None
-    level: int | None = None
-    skip: bool = False
 
 
 def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:

@@ -21,6 +21,7 @@ from segment_slide.pipeline.blocks.sizes import GiB
 from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
+from segment_slide.pipeline.measurement.options import DEFAULT_ROWS
 from segment_slide.pipeline.measurement.standing import TABLES, read_records, table_path
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
@@ -29,7 +30,6 @@ from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
-DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
 _PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds
 _COLUMN_COPIES = 4  # sums, columns, Arrow's and the file's
 

@@ -4,9 +4,10 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from segment_slide.pipeline.errors import PlanError
+from segment_slide.unet.options import Option
 
 Unit = Literal["px", "um2", "um3"]
 
@@ -83,35 +84,47 @@ class ObjectSize:
 
 @dataclass(frozen=True)
 class InstanceOptions:
-    """What becomes an object; None leaves a step out, or lets the plan decide.
+    """What becomes an object; None leaves a step out, or lets the plan decide."""
 
-    Parameters
-    ----------
-    connectivity : int
-        Pixels hang together if they differ by one along at most so many axes: 1 (4 neighbours in 2D, 6 in 3D) to the
-        number of axes.
-    fill_holes : ObjectSize, optional
-        Holes in objects that are smaller are filled.
-    min_size : ObjectSize, optional
-        Objects that are smaller are dropped; of split objects, pieces.
-    split : float, optional
-        Split touching objects where the neck between two cores is narrower, by so many pixels of radius, than the
-        smaller core.
-    split_halo : int, optional
-        Context (px) of a block when objects are split: what is smaller is split as in the whole image.
-    regrow : bool
-        Give the narrow ridges between objects, which training inserts, back to them.
-    block : int, optional
-        Pixels per spatial axis of one task and one file.
-    ndim : int, optional
-        2: each plane has its own objects; 3: objects are volumes.
-    """
-
-    connectivity: int = 1
-    fill_holes: ObjectSize | None = None
-    min_size: ObjectSize | None = None
-    split: float | None = None
-    split_halo: int | None = None
-    regrow: bool = False
-    block: int | None = None
-    ndim: int | None = None
+    connectivity: Annotated[
+        int,
+        Option(
+            "Axes along which neighbours may differ: 1 (sides only) to 2, or 3 in volumes (corners).",
+            at_least=1,
+            at_most=3,
+        ),
+    ] = 1
+    fill_holes: Annotated[
+        ObjectSize | None,
+        Option("Fill holes smaller than this: 50 (px) or 12.5um2, 80um3.", metavar="SIZE", read=ObjectSize.parse),
+    ] = None
+    min_size: Annotated[
+        ObjectSize | None,
+        Option("Drop objects (after splitting: pieces) smaller than this.", metavar="SIZE", read=ObjectSize.parse),
+    ] = None
+    split: Annotated[
+        float | None,
+        Option(
+            "Split touching objects by a distance-transform watershed, where the neck between two cores is narrower by "
+            "PX of radius than the smaller core; 1 splits most, 3 only what is clearly two.",
+            above=0,
+            metavar="PX",
+        ),
+    ] = None
+    split_halo: Annotated[
+        int | None,
+        Option(
+            "Context of a block (px) when splitting: smaller objects are split exactly as in the whole image (by "
+            "default 128; 32 in 3D).",
+            above=0,
+        ),
+    ] = None
+    regrow: Annotated[bool, Option("Give the 1 px ridges between objects, which training cuts, back to them.")] = False
+    block: Annotated[
+        int | None,
+        Option("Pixels per side of one task and file (by default as the classes' files); same ids.", above=0),
+    ] = None
+    ndim: Annotated[
+        int | None,
+        Option("2: each plane has its own objects; 3: volumes (by default as segmented).", at_least=2, at_most=3),
+    ] = None

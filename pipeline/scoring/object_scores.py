@@ -10,8 +10,8 @@ from scipy import ndimage
 from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.contingency import Areas, Contingency, count_common, count_pairs
+from segment_slide.pipeline.scoring.options import IOU_THRESHOLDS
 
-IOU_THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))  # Data Science Bowl 2018
 TOUCHING_PX = 2  # a ridge of one pixel parts touching objects
 _EXACT_IN_FLOAT64 = 2**53
 _DENOMINATOR = 1000  # thresholds are exact to three decimals, so that 0.55 means 55 of 100

@@ -31,58 +31,17 @@ from segment_slide.pipeline.scoring.label_pair import LabelPair, Part, read_part
 from segment_slide.pipeline.scoring.mask_files import Source
 from segment_slide.pipeline.scoring.membrane_scores import MembraneScores, best_scores, score_thresholds
 from segment_slide.pipeline.scoring.object_scores import TOUCHING_PX, as_areas, find_touching
+from segment_slide.pipeline.scoring.options import EvaluateOptions, Kind
 from segment_slide.pipeline.scoring.pixel_scores import IGNORE, Confusion, count_confusion
 from segment_slide.pipeline.scoring.rand_scores import label_components
 
 if TYPE_CHECKING:
     from distributed import Client
 
-Kind = Literal["classes", "instances"]
 Result = TypeVar("Result")
 Table = TypeVar("Table", Contingency, Areas)
 
 _MERGE_ROWS = 2**20
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How pixels become classes or ids.
-
-    Parameters
-    ----------
-    block_px : int
-        Pixels per side of what one task reads; never changes a score.
-    ignore : int, optional
-        Pixels whose truth has this value are left out. By default 255 for classes (unless `is_binary`) and none for
-        instances.
-    ignores_nothing : bool
-        Every value counts.
-    is_binary : bool
-        Classes: everything above 0 is class 1, as in masks of 0 and 255.
-    truth_class, predicted_class : int, optional
-        Instances: this side is a class map, and its objects are the components of this class (joined by edges), found
-        plane by plane in memory; None: it holds ids.
-    """
-
-    block_px: int = 2048
-    ignore: int | None = None
-    ignores_nothing: bool = False
-    is_binary: bool = False
-    truth_class: int | None = None
-    predicted_class: int | None = None
-
-    @property
-    def has_components(self) -> bool:
-        """Whether a class map is taken apart into objects."""
-        return self.truth_class is not None or self.predicted_class is not None
-
-    def ignored(self, kind: Kind) -> int | None:
-        """The value that is left out, or None."""
-        if self.ignores_nothing:
-            return None
-        if self.ignore is None:
-            return IGNORE if kind == "classes" and not self.is_binary else None
-        return self.ignore
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A plan can be printed, counted and refused before a pixel is touched; running it
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
@@ -31,8 +31,6 @@ from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import round_up
 
-PROBABILITY_DTYPES = ("none", "uint8", "float32")
-TTA_MODES = ("none", "flips")  # as in `unet.predict`, which imports torch
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
 # Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers and what the
@@ -243,9 +241,7 @@ def plan_segmentation(
     """
     geometry, ndim = architecture.geometry, architecture.ndim
     precision = options.precision or "float32"
-    _check_choice("precision", precision, tuple(ITEMSIZE))
-    _check_choice("tta", options.tta, TTA_MODES)
-    _check_choice("probabilities", options.probabilities, PROBABILITY_DTYPES)
+    options.check()
     block = choose_block(options.block, geometry, ndim)
     tile = choose_tile(options.tile, block, architecture, ITEMSIZE[precision])
     chunk = choose_chunk(options.chunk, block, ndim)
@@ -262,19 +258,6 @@ def plan_segmentation(
         chunk=(1,) * planes + chunks,
         window_blocks=choose_window(grid, source.pixel_bytes),
         n_levels=count_levels(spatial, DEFAULT_CHUNK[ndim]),
-        parameters={
-            "block": block,
-            "tile": tile,
-            "chunk": chunk,
-            "precision": precision,
-            "tta": options.tta,
-            "probabilities": options.probabilities,
-            "skip_background": options.skip_background,
-        },
+        parameters=replace(options, block=block, tile=tile, chunk=chunk, precision=precision).record(),
         concurrency=concurrency,
     )
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise PlanError(f"{name}={value!r}, expected one of {allowed}.")

@@ -12,44 +12,14 @@ from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import PAGE_SUFFIXES, natural_key
-from segment_slide.pipeline.ingest.plan import IngestOptions, IngestPlan, plan_ingest
+from segment_slide.pipeline.ingest.options import IngestOptions
+from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.source import ImageSource, find_channel, select_source
+from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.pipeline.training.pairing import pair_files
-
-
-@dataclass(frozen=True)
-class AnnotationInput:
-    """What a user names: images, their annotation, and how to look at both.
-
-    Parameters
-    ----------
-    images : tuple of str
-        OME-Zarr images, Zarr arrays or files (TIFF, PNG …); a folder stands for all images in it.
-    labels : tuple of str
-        Likewise; empty if each image is an OME-Zarr with its annotation inside (``labels/NAME``).
-    label_name : str, optional
-        Which of the label images inside; by default the only one.
-    n_spatial : int
-        2: planes are learnt from one by one; 3: volumes.
-    channels : tuple of str
-        Channels of the images, names or numbers; all by default.
-    level : int
-        Resolution of OME-Zarr images and labels, 0 the finest.
-    axes, label_axes : str, optional
-        Of bare Zarr arrays and TIFF files that do not say them. A bare label array has the image's by default.
-    """
-
-    images: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    label_name: str | None = None
-    n_spatial: int = 2
-    channels: tuple[str, ...] = ()
-    level: int = 0
-    axes: str | None = None
-    label_axes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.training.label_values import LabelRule, code_objects
 from segment_slide.pipeline.training.training_set import CLASSES, WEIGHTS
 from segment_slide.unet.sample import IGNORE
-from segment_slide.unet.weight_map import WeightMap, cut_ridges, ridge_halo, weight_map
-from segment_slide.unet.weight_settings import WeightSettings
+from segment_slide.unet.weight_map import WeightMap, cut_ridges, weight_map
+from segment_slide.unet.weight_settings import WeightSettings, ridge_halo
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
 from segment_slide.pipeline.training.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
-from segment_slide.pipeline.training.label_values import LabelRule, as_kind, check_plane
+from segment_slide.pipeline.training.label_values import check_plane
+from segment_slide.pipeline.training.options import WeightOptions
 from segment_slide.pipeline.training.training_set import KIND
 from segment_slide.pipeline.training.weights_block import task_bytes_per_pixel
 from segment_slide.unet.geometry import round_up
@@ -26,38 +27,6 @@ REQUEST_ATTRIBUTE = "segment_slide_request"  # beside the set's record, which co
 DEFAULT_BLOCK = {2: 1024, 3: 128}
 DEFAULT_CHUNK = {2: 256, 3: 64}
 _PLANE_BYTES = 40  # per pixel of a plane whose objects are found in memory, beside its values; 36 were measured
-
-
-@dataclass(frozen=True)
-class WeightOptions:
-    """What a user may choose beyond the annotation.
-
-    Parameters
-    ----------
-    kind : str
-        What label values mean: "instances" (the default: ids of objects), "classes" or "binary".
-    ignore : int, optional
-        Label value of pixels that nobody annotated.
-    settings : WeightSettings
-        Eq. 2.
-    class_names : tuple of str
-        Of the classes, background first; by default "background", "foreground" (or "class 1", "class 2" …).
-    block, chunk : int, optional
-        Pixels per spatial axis of one task and file, and of what is compressed at once.
-    """
-
-    kind: str = "instances"
-    ignore: int | None = None
-    settings: WeightSettings = WeightSettings()
-    class_names: tuple[str, ...] = ()
-    block: int | None = None
-    chunk: int | None = None
-
-    @property
-    def rule(self) -> LabelRule:
-        """How label values are read."""
-        needs_objects = self.settings.reach_px > 0 or self.settings.ridge_px > 0  # w0 alone must not change classes
-        return LabelRule(as_kind(self.kind), self.ignore, needs_objects)
 
 
 @dataclass(frozen=True)

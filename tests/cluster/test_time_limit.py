@@ -20,6 +20,7 @@ from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.settings import SETTINGS
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.time_limit import TimeLimit, describe_threads, limit_tasks
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.workers import plan_cluster
 from tests.flows.support import (
     descendants,
@@ -198,15 +199,15 @@ def test_workers_that_cannot_run_our_code_are_said():
 def test_the_command_line_sets_the_limit_whatever_the_file_says(short_tasks, tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text("kind: local\nblock_time_limit: 10min\n")
-    assert plan_cluster(str(path), None, short_tasks=short_tasks).block_time_limit_s == 600
-    spec = plan_cluster(str(path), None, short_tasks=short_tasks, block_time_limit_s=90)
+    assert plan_cluster(Workers(cluster=str(path)), short_tasks=short_tasks).block_time_limit_s == 600
+    spec = plan_cluster(Workers(None, str(path), 90), short_tasks=short_tasks)
     assert spec.block_time_limit_s == 90
-    assert plan_cluster("local", None, short_tasks=short_tasks).block_time_limit_s is None
+    assert plan_cluster(Workers(), short_tasks=short_tasks).block_time_limit_s is None
 
 
 def test_a_limit_of_nothing_is_refused():
     with pytest.raises(ClusterError, match="block_time_limit_s=0, expected 1 or more"):
-        plan_cluster("local", None, block_time_limit_s=0)
+        plan_cluster(Workers(block_time_limit_s=0))
 
 
 def test_commands_pass_the_limit_on(slide, tmp_path):

@@ -12,14 +12,15 @@ from rich.console import Console
 from scipy import ndimage
 
 import segment_slide.flows.evaluate
-from segment_slide.flows.evaluate import EvaluateRequest, evaluate_request
+from segment_slide.flows.evaluate import evaluate_request
 from segment_slide.flows.progress import RichStages
+from segment_slide.flows.requests import EvaluateRequest
 from segment_slide.flows.show.scores import score_rows, show_scores, write_csv, write_json
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.scoring.contingency import count_pairs
 from segment_slide.pipeline.scoring.object_scores import score_objects, score_seg
+from segment_slide.pipeline.scoring.options import EvaluateOptions
 from segment_slide.pipeline.scoring.pixel_scores import count_confusion
-from segment_slide.pipeline.scoring.run import EvaluateOptions
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ import typer.testing
 import segment_slide.flows.measure
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.flows.commands.measure import commands
-from segment_slide.flows.measure import MeasureRequest, measure_objects
+from segment_slide.flows.measure import measure_objects
+from segment_slide.flows.requests import MeasureRequest, Workers
 from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from tests.flows.support import brake, noise, tree, wait_until
@@ -64,7 +65,7 @@ class Told(QuietStages):
 
 
 def request_for(location, **changes):
-    return MeasureRequest(location, NAME, **{"rows": 7, "workers": 1} | changes)
+    return MeasureRequest(location, NAME, **{"rows": 7, "workers": Workers(1)} | changes)
 
 
 def tables(location) -> dict[str, str]:
@@ -146,7 +147,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_equal_bytes(location, here, mo
 
 SCRIPT = """
 import sys
-from segment_slide.flows.measure import MeasureRequest, measure_objects
+from segment_slide.flows.requests import MeasureRequest
+from segment_slide.flows.measure import measure_objects
 if __name__ == "__main__":
     measure_objects(MeasureRequest(sys.argv[1], "cells", rows=20, workers=2))
 """
@@ -175,7 +177,7 @@ def test_a_run_that_is_killed_in_either_pass_goes_on_with_equal_bytes(tmp_path):
         process.wait()
     assert 0 < len(list(parts.glob("part-*.parquet"))) < ids.max() // 20
     assert begin().wait(timeout=480) == 0
-    measure_objects(MeasureRequest(str(undisturbed), NAME, rows=20, workers=1))
+    measure_objects(MeasureRequest(str(undisturbed), NAME, rows=20, workers=Workers(1)))
     assert tables(location) == tables(undisturbed)
 
 
@@ -188,7 +190,7 @@ def test_bad_input_is_refused_before_anything_is_written(location, tmp_path, her
         ({"rows": 0}, PlanError, "rows=0"),
     ):
         with pytest.raises(error, match=message):
-            measure_objects(MeasureRequest(location, **{"name": NAME, "workers": 1} | changes))
+            measure_objects(MeasureRequest(location, **{"name": NAME, "workers": Workers(1)} | changes))
     assert tree(tmp_path) == before
 
 

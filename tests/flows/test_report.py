@@ -11,8 +11,8 @@ import pytest
 import segment_slide.flows.report
 import segment_slide.flows.slide
 from segment_slide.flows.report import try_report
-from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.flows.slide import SlideReport, SlideRequest, process_slide
+from segment_slide.flows.requests import SegmentRequest, SlideRequest
+from segment_slide.flows.slide import SlideReport, process_slide
 from segment_slide.pipeline.errors import IncompleteError, OutputError
 from segment_slide.pipeline.report.commands import command
 from segment_slide.pipeline.report.run import write_report

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from segment_slide.flows.curves import smooth
-from segment_slide.flows.train import STATE_NAME, TrainRequest, train_network
+from segment_slide.flows.train import STATE_NAME, train_network
+from segment_slide.flows.training_requests import TrainRequest
+from segment_slide.pipeline.training.curves import smooth
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
 from segment_slide.unet.errors import DivergedError

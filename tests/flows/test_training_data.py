@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
+from segment_slide.flows.training_data import make_training_data
+from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.training.sample_set import read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
-from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.errors import GeometryError, TrainingDataError
 from segment_slide.unet.sample import IGNORE
@@ -28,8 +29,9 @@ GENTLE = AugmentSettings(elastic_std_px=2)
 OPTIONS = {"n": 160, "tile_px": (64,), "depth": 3, "augment": AugmentSettings(4.0)}
 RUN = f"""
 import sys
-from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
-from segment_slide.unet.augment import AugmentSettings
+from segment_slide.flows.training_requests import TrainingDataRequest
+from segment_slide.flows.training_data import make_training_data
+from segment_slide.unet.augment_settings import AugmentSettings
 if __name__ == "__main__":
     make_training_data(TrainingDataRequest(*sys.argv[1:], **{OPTIONS}))
 """

@@ -17,16 +17,18 @@ from rich.console import Console
 import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.show.training import show_weight_maps
-from segment_slide.flows.training_data import TrainingDataRequest, make_training_data
-from segment_slide.flows.weight_maps import WeightMapsRequest, make_weight_maps, plan_request
+from segment_slide.flows.training_data import make_training_data
+from segment_slide.flows.training_requests import TrainingDataRequest, WeightMapsRequest
+from segment_slide.flows.weight_maps import make_weight_maps, plan_request
 from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.training import weights_inputs
-from segment_slide.pipeline.training.annotation import AnnotationInput
+from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
 from segment_slide.pipeline.training.training_set import check_complete, read_training_set
-from segment_slide.pipeline.training.weights_plan import WeightOptions
-from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_map import count_class_weights, cut_ridges, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
 
@@ -63,7 +65,7 @@ def request_for(folder: Path, labels: np.ndarray, output="set.zarr", **choices) 
         write_array(folder / "labels", labels, chunk=32)
     annotation = AnnotationInput((str(folder / "image"),), (str(folder / "labels"),), axes="yx")
     options = WeightOptions(**{"settings": NARROW, "block": 16} | choices)
-    return WeightMapsRequest(str(folder / output), annotation, options, workers=1)
+    return WeightMapsRequest(str(folder / output), annotation, options, workers=Workers(1))
 
 
 def data(*names: str) -> str:
@@ -136,23 +138,23 @@ def test_a_set_that_is_refused_for_its_labels_is_taken_back(tmp_path, here, labe
     annotation, output = write_files(tmp_path, labels), tmp_path / "new" / "set.zarr"
     before = tree(tmp_path)
     with pytest.raises(InputError, match=message):
-        make_weight_maps(WeightMapsRequest(str(output), annotation, WeightOptions(**choices), workers=1))
+        make_weight_maps(WeightMapsRequest(str(output), annotation, WeightOptions(**choices), workers=Workers(1)))
     assert tree(tmp_path) == before
     assert not output.parent.exists()
 
 
 def test_a_refused_run_leaves_what_was_there_before(tmp_path, here):
     annotation, output = write_files(tmp_path, draw_cells(0).astype(np.uint8)), tmp_path / "set.zarr"
-    plan, _ = plan_request(WeightMapsRequest(str(output), annotation, workers=1))
+    plan, _ = plan_request(WeightMapsRequest(str(output), annotation, workers=Workers(1)))
     weights_inputs.begin(plan)
     names = WeightOptions(kind="classes", class_names=("glass", "cell"))
     with pytest.raises(InputError, match="hold class"):
-        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=1))
+        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=Workers(1)))
     assert (output / "sources").exists()
-    complete = make_weight_maps(WeightMapsRequest(str(output), annotation, workers=1))
+    complete = make_weight_maps(WeightMapsRequest(str(output), annotation, workers=Workers(1)))
     before = tree(output)
     with pytest.raises(OutputMismatchError):
-        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=1))
+        make_weight_maps(WeightMapsRequest(str(output), annotation, names, workers=Workers(1)))
     assert tree(output) == before
     check_complete(complete.training_set)
 
@@ -163,17 +165,19 @@ def test_a_refused_run_leaves_what_was_there_before(tmp_path, here):
 def test_two_runs_into_two_places_give_equal_bytes(tmp_path, here):
     annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
     for name in ("one/set.zarr", "two/other.zarr"):
-        make_weight_maps(WeightMapsRequest(str(tmp_path / name), annotation, workers=1))
+        make_weight_maps(WeightMapsRequest(str(tmp_path / name), annotation, workers=Workers(1)))
     assert tree(tmp_path / "one/set.zarr") == tree(tmp_path / "two/other.zarr")
 
 
 def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original(tmp_path, here, monkeypatch):
     monkeypatch.setattr(segment_slide.flows.training_data, "open_cluster", lambda *_, **__: contextlib.nullcontext())
     annotation = write_files(tmp_path, draw_cells(0).astype(np.uint8))
-    make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, workers=1))
+    make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, workers=Workers(1)))
 
     def draw(training_set, output):
-        request = TrainingDataRequest(str(tmp_path / training_set), str(tmp_path / output), 40, (16,), 1, workers=1)
+        request = TrainingDataRequest(
+            str(tmp_path / training_set), str(tmp_path / output), 40, (16,), 1, workers=Workers(1)
+        )
         return make_training_data(request)
 
     draw("set.zarr", "samples.zarr")
@@ -206,7 +210,7 @@ def test_notes_are_shown(tmp_path, here):
 def test_more_workers_than_cores_are_refused(tmp_path):
     request = request_for(tmp_path, draw_cells(0))
     with pytest.raises(ClusterError, match="workers=1000"):
-        make_weight_maps(WeightMapsRequest(request.output, request.annotation, request.options, workers=1000))
+        make_weight_maps(WeightMapsRequest(request.output, request.annotation, request.options, workers=Workers(1000)))
 
 
 def test_a_set_that_another_process_writes_is_refused(tmp_path, here):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segment_slide.unet.augment import AugmentSettings, Deformation, GreyCurve, control_shares, draw_deformation
+from segment_slide.unet.augment import Deformation, GreyCurve, control_shares, draw_deformation
+from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.errors import TrainingDataError
 
 DEFAULT = AugmentSettings()

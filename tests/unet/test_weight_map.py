@@ -11,16 +11,14 @@ from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.two_nearest import two_nearest
 from segment_slide.unet.weight_map import (
-    WeightSettings,
     border_weights,
     count_class_weights,
     cut_ridges,
-    halo,
     nearest_two,
-    ridge_halo,
     ridge_offsets,
     weight_map,
 )
+from segment_slide.unet.weight_settings import WeightSettings, halo, ridge_halo
 
 PAPER = WeightSettings()
 ANISOTROPIC = WeightSettings(spacing=(2.5, 1, 1), sigma_px=2)

@@ -7,7 +7,7 @@ import numpy as np
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry
 from segment_slide.unet.sample import IGNORE, Sample
-from segment_slide.unet.train import Training, TrainSettings
+from segment_slide.unet.train_settings import Training, TrainSettings
 
 SMALL = Architecture(base_channels=4, depth=1, dropout=0.0)
 TILE_PX = 32

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from segment_slide.flows.demo.network import annotated_patches
-from segment_slide.flows.demo.run import DemoSettings, run_demo
+from segment_slide.flows.demo.network import DemoSettings, annotated_patches
+from segment_slide.flows.demo.run import run_demo
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.storage.store import open_array
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide, draw_region

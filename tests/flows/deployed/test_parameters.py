@@ -3,9 +3,11 @@
 import inspect
 import subprocess
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import pytest
+import typer
 import yaml
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
@@ -13,8 +15,12 @@ from prefect.states import Failed
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
+from typer.main import get_command
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.flows.commands.derive import Chosen, with_options
+from segment_slide.flows.commands.main import app
+from segment_slide.flows.deployed.form import Form, form_of
 from segment_slide.flows.deployed.generate_training_data import generate_training_data
 from segment_slide.flows.deployed.operate import is_worth_a_retry
 from segment_slide.flows.deployed.parameters import (
@@ -33,18 +39,14 @@ from segment_slide.flows.deployed.training_parameters import (
     TrainingParameters,
     WeightParameters,
 )
-from segment_slide.flows.nights.plan import NightRequest
-from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.flows.slide import SlideRequest
-from segment_slide.flows.training_request import TrainingDataRequest
+from segment_slide.flows.requests import NightRequest, SegmentRequest, SlideRequest, Workers
+from segment_slide.flows.training_requests import TrainingDataRequest, TrainRequest
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.ingest.run import IngestOptions
+from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.segmentation.options import SegmentOptions
-from segment_slide.pipeline.training.annotation import AnnotationInput
-from segment_slide.pipeline.training.weights_plan import WeightOptions
-from segment_slide.unet.augment import AugmentSettings
-from segment_slide.unet.train_settings import TrainSettings
+from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
+from segment_slide.unet.options import Option, OptionError, make_options, option_fields, read_range
 from tests.flows.deployed.support import REPOSITORY
 
 FLOWS = {
@@ -70,47 +72,45 @@ MODELS = (
 
 
 def test_what_is_not_chosen_is_what_the_command_line_would_choose() -> None:
-    assert SegmentParameters().options() == SegmentOptions()
-    assert SegmentParameters().ranges() == {}
-    assert ObjectParameters().options() == InstanceOptions()
-    assert ConversionParameters().options() == IngestOptions()
-    assert WeightParameters().options(AnnotationParameters()) == WeightOptions()
-    assert AnnotationParameters().annotation(["a"], []) == AnnotationInput(("a",))
-    assert TrainingParameters().settings() == TrainSettings()
-    assert SampleParameters().augment() == AugmentSettings()
-    samples, request = SampleParameters(), TrainingDataRequest("a", "b")
-    assert (samples.tile_px(), samples.depth, samples.seed) == (request.tile_px, request.depth, request.seed)
-    assert (samples.validation, samples.validation_tiles) == (request.validation_share, request.validation_tiles)
     template = SlideRequest(SegmentRequest("a", "m", "b"))
-    assert NightRequest("a", "b", template, **WatchParameters().model_dump()) == NightRequest("a", "b", template)
-    made = make_request("a", "m", "b", "local", None, SegmentParameters(), ObjectParameters(), ConversionParameters())
+    made = make_request("a", "m", "b", Workers(), SegmentParameters(), ObjectParameters(), ConversionParameters())
     assert made == template
+    places: dict[str, Any] = {"watch": "a", "outputs": "b", "template": template}
+    assert make_options(NightRequest, WatchParameters().chosen(), **places) == NightRequest(**places)
+    labels = AnnotationParameters().chosen()
+    assert make_options(AnnotationInput, labels, images=("a",)) == AnnotationInput(("a",))
+    assert make_options(WeightOptions, labels | WeightParameters().chosen()) == WeightOptions()
+    samples = {"training_set": "a", "output": "b"}
+    made_samples = make_options(TrainingDataRequest, SampleParameters().chosen(), **samples)
+    assert made_samples == TrainingDataRequest("a", "b")
+    training = {"samples": "a", "output": "b"}
+    assert make_options(TrainRequest, TrainingParameters().chosen(), **training) == TrainRequest("a", "b")
 
 
 def test_what_is_chosen_reaches_the_stages() -> None:
     segmentation = SegmentParameters(
-        name="n", block=64, tile=32, precision="float32", tta="flips", probabilities="uint8", skip_background=True,
-        level=1, axes="cyx", channels=["DAPI"], t="3", z="2:10", device="cpu",
+        name="n", block=64, tile=32, chunk=16, precision="float32", tta="flips", probabilities="uint8",
+        skip_background=True, level=1, axes="cyx", channels=["DAPI"], t="3", z="2:10", device="cpu",
         input_repaired=True,
     )  # fmt: skip
     objects = ObjectParameters(
         connectivity=2, fill_holes="9", min_size="12.5um2", split=1.5, split_halo=64, regrow=True, measure=False
     )
     conversion = ConversionParameters(image="i", series=2, axes="zyx", pixel_size=0.5, z_step=2.0)
-    made = make_request("a", "m", "b", "slurm", 3, segmentation, objects, conversion)
+    made = make_request("a", "m", "b", Workers(3, "slurm", 60), segmentation, objects, conversion)
     assert made == SlideRequest(
         SegmentRequest(
             "a",
             "m",
             "b",
-            SegmentOptions("n", 64, 32, None, "float32", "flips", "uint8", skip_background=True),
+            SegmentOptions("n", 64, 32, 16, "float32", "flips", "uint8", skip_background=True),
             level=1,
             axes="cyx",
             channels=("DAPI",),
-            ranges={"t": (3, 4), "z": (2, 10)},
+            t=(3, 4),
+            z=(2, 10),
             device="cpu",
-            workers=3,
-            cluster="slurm",
+            workers=Workers(3, "slurm", 60),
             input_repaired=True,
         ),
         image="i",
@@ -170,10 +170,58 @@ def test_no_flow_takes_an_empty_place_or_no_workers(flow: Flow[..., Any]) -> Non
 
 
 def test_sizes_and_ranges_are_read_as_on_the_command_line() -> None:
-    with pytest.raises(InputError, match="2:10"):
-        SegmentParameters(t="early").ranges()
+    with pytest.raises(OptionError, match="2:10"):
+        make_options(SegmentRequest, SegmentParameters(t="early").chosen(), input="a", model="m")
     with pytest.raises(PlanError, match="12.5um2"):
-        ObjectParameters(min_size="large").options()
+        make_options(InstanceOptions, ObjectParameters(min_size="large").chosen())
+
+
+def test_an_option_that_is_added_to_its_class_is_in_the_command_and_in_the_form() -> None:
+    @dataclass(frozen=True)
+    class Options:
+        words: Annotated[tuple[str, ...], Option("Words.")] = ()
+        kind: Annotated[str | None, Option("Kind.", choices=("auto", "a"), none="auto")] = None
+        planes: Annotated[tuple[int, int] | None, Option("Planes.", read=read_range)] = None
+        share: Annotated[float, Option("Share.", at_least=0, below=1)] = 0.5
+        is_deep: Annotated[bool, Option("Depth.", name="deep")] = False
+
+    @form_of(Options)
+    class Parameters(Form):
+        """A form."""
+
+    def command(chosen: Chosen[Options]) -> None:
+        made.append(chosen.make())
+
+    command.__annotations__["chosen"] = Chosen[Options]
+    own, made = typer.Typer(), list[Options]()
+    own.command()(with_options(command))
+    typed = ["--words", "x,y", "--kind", "a", "--planes", "2:4", "--share", "0.25", "--deep"]
+    own(typed, standalone_mode=False)
+    own([], standalone_mode=False)
+    filled = Parameters(words=["x", "y"], kind="a", planes="2:4", share=0.25, deep=True)  # type: ignore[call-arg]
+    expected = Options(("x", "y"), "a", (2, 4), 0.25, True)
+    assert made == [expected, Options()]
+    assert make_options(Options, filled.chosen()) == expected
+    assert make_options(Options, Parameters().chosen()) == Options()
+    for bad in ({"share": 1.0}, {"kind": "b"}, {"other": 1}):
+        with pytest.raises(ValidationError):
+            Parameters(**bad)
+
+
+def test_commands_and_flows_offer_the_same_options() -> None:
+    """What a form leaves out is named; nothing is forgotten."""
+    left_out = {"output", "in_place", "workers", "cluster", "block_time_limit"}
+    assert names_of(SegmentRequest) - set(SegmentParameters.model_fields) == left_out
+    assert names_of(InstanceOptions) - set(ObjectParameters.model_fields) == {"block", "ndim"}
+    for name in ("segment", "segment-new"):
+        offered = {parameter.name for parameter in get_command(app).commands[name].params}  # type: ignore[attr-defined]
+        assert names_of(InstanceOptions) - offered == {"ndim"}, name
+        expected = {"output", "in_place", "input_repaired"} if name == "segment-new" else set()
+        assert names_of(SegmentRequest) - offered == expected, name
+
+
+def names_of(owner: type) -> set[str]:
+    return {field.name for field in option_fields(owner)}
 
 
 def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:

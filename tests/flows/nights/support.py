@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from segment_slide.flows.nights.plan import Decision, NightRequest
-from segment_slide.flows.segment_request import SegmentRequest
-from segment_slide.flows.slide import SlideReport, SlideRequest
+from segment_slide.flows.nights.plan import Decision
+from segment_slide.flows.requests import NightRequest, SegmentRequest, SlideRequest, Workers
+from segment_slide.flows.slide import SlideReport
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.nights.notes import DONE_FILE
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -83,7 +83,7 @@ def in_an_hour() -> float:
 def night_request(watch: object, outputs: object, model: object, **changes: Any) -> NightRequest:
     """Class maps alone, unless `template` says otherwise."""
     options = SegmentOptions(block=BLOCK, precision="float32")
-    template = SlideRequest(SegmentRequest("", str(model), options=options, workers=1), objects=None)
+    template = SlideRequest(SegmentRequest("", str(model), options=options, workers=Workers(1)), objects=None)
     return NightRequest(str(watch), str(outputs), **{"template": template, **changes})
 
 

@@ -19,6 +19,7 @@ from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.nights.plan import Action, plan_night, slide_request
 from segment_slide.flows.nights.report import NightReport, Outcome
 from segment_slide.flows.nights.run import segment_new
+from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.errors import (
     IncompleteError,
     InputError,
@@ -476,7 +477,7 @@ def test_a_second_night_at_once_does_nothing_and_is_no_failure(request_, outputs
         ({"marker": "a/{name}"}, InputError, "marker="),
         ({"model": "nowhere.safetensors"}, CheckpointError, "no such file"),
         ({"in_place": True}, InputError, "in_place"),
-        ({"cluster": "moon"}, ClusterError, "moon"),
+        ({"workers": Workers(cluster="moon")}, ClusterError, "moon"),
         ({"block": 33}, PlanError, "block=33"),
         ({"tile": 48}, PlanError, "tile=48"),
         ({"name": "../x"}, OutputError, "name="),
@@ -486,7 +487,7 @@ def test_a_second_night_at_once_does_nothing_and_is_no_failure(request_, outputs
 def test_what_no_acquisition_could_be_segmented_with_is_refused_at_once(request_, tmp_path, changes, error, says):
     segment = request_.template.segment
     options = {key: changes.pop(key) for key in ("block", "tile", "name") if key in changes}
-    stages = {key: changes.pop(key) for key in ("model", "in_place", "cluster") if key in changes}
+    stages = {key: changes.pop(key) for key in ("model", "in_place", "workers") if key in changes}
     places = {key: str(tmp_path / changes.pop(key)) for key in ("watch", "outputs") if key in changes}
     segment = replace(segment, options=replace(segment.options, **options), **stages)
     request = replace(request_, template=replace(request_.template, segment=segment), **places, **changes)

@@ -29,8 +29,10 @@ from segment_slide.pipeline.errors import (
     UnreadableChunkError,
 )
 from segment_slide.pipeline.ingest import pages, tiff
+from segment_slide.pipeline.ingest.options import IngestOptions
+from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
 from segment_slide.pipeline.ingest.reader import SegmentCache
-from segment_slide.pipeline.ingest.run import IngestOptions, IngestPlan, plan_ingest, run_ingest
+from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 
@@ -580,7 +582,9 @@ def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) ->
     )
     code = """
         import sys, threading, psutil
-        from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest, run_ingest
+        from segment_slide.pipeline.ingest.options import IngestOptions
+        from segment_slide.pipeline.ingest.plan import plan_ingest
+        from segment_slide.pipeline.ingest.run import run_ingest
         options = IngestOptions(chunk=512, shard=1024)
         tiny, image, out = sys.argv[1:]
         run_ingest(plan_ingest(tiny), out + "-tiny")  # libraries are loaded
@@ -609,7 +613,9 @@ def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) ->
 
 INTERRUPTED = """
     import os, signal, sys
-    from segment_slide.pipeline.ingest.run import IngestOptions, plan_ingest, run_ingest
+    from segment_slide.pipeline.ingest.options import IngestOptions
+    from segment_slide.pipeline.ingest.plan import plan_ingest
+    from segment_slide.pipeline.ingest.run import run_ingest
     source, output, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
     def on_progress(done, total):
         if done == kill_at:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import skimage.measure
 from scipy import ndimage
 
-from segment_slide.pipeline.measurement.open import ImageChoice, open_input
+from segment_slide.pipeline.measurement.open import open_input
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
 from segment_slide.pipeline.measurement.run import measure_blocks, write_table
 from segment_slide.pipeline.storage import ome, store

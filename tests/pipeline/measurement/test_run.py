@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from segment_slide.pipeline.errors import BlockError, IncompleteError
 from segment_slide.pipeline.measurement import run as passes
-from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.plan import begin
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measurement.table import part_path

@@ -9,13 +9,15 @@ import pytest
 from segment_slide.pipeline.errors import BlockError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.measurement.columns import TableSpec
 from segment_slide.pipeline.measurement.finish import name_objects, write_summary
-from segment_slide.pipeline.measurement.open import ImageChoice, open_input
+from segment_slide.pipeline.measurement.open import open_input
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.picture import colour_of, draw_summary
 from segment_slide.pipeline.measurement.plan import begin
 from segment_slide.pipeline.measurement.run import measure_blocks, run_block, run_part, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, merge_counts, summarise
-from segment_slide.pipeline.measurement.table import read_part, stored_parts, write_file
+from segment_slide.pipeline.measurement.table import read_part, stored_parts
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.files import write_file
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from tests.flows.support import noise, write_array
 from tests.pipeline.measurement.support import CLASSES, NAME, NO_IMAGE, classes_of, draw_objects, plan_of, write_store

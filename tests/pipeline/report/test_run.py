@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.measurement.open import ImageChoice
+from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.picture import number
 from segment_slide.pipeline.measurement.plan import begin
 from segment_slide.pipeline.measurement.run import measure_blocks, write_table

@@ -12,13 +12,13 @@ from scipy import ndimage
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.contingency import count_pairs, merge_tables, sum_of_squares
 from segment_slide.pipeline.scoring.object_scores import (
-    IOU_THRESHOLDS,
     find_touching,
     mean_average_precision,
     score_matches,
     score_objects,
     score_seg,
 )
+from segment_slide.pipeline.scoring.options import IOU_THRESHOLDS
 
 maps_of_ids = hnp.arrays(np.uint16, (6, 7), elements=st.sampled_from([0, 1, 2, 3, 9]))
 

@@ -16,8 +16,9 @@ from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import ArraySource, open_source, read_masks
 from segment_slide.pipeline.scoring.membrane_scores import score_membranes
 from segment_slide.pipeline.scoring.object_scores import find_touching, score_matches, score_objects, score_seg
+from segment_slide.pipeline.scoring.options import EvaluateOptions
 from segment_slide.pipeline.scoring.pixel_scores import count_confusion
-from segment_slide.pipeline.scoring.run import EvaluateOptions, check_pair, evaluate_stored, score_stored_membranes
+from segment_slide.pipeline.scoring.run import check_pair, evaluate_stored, score_stored_membranes
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
 

@@ -35,6 +35,7 @@ from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry, round_up
+from segment_slide.unet.options import option_fields
 
 
 def imagined_source(axes: str, shape: tuple[int, ...], n_spatial: int = 2, dtype: str = "uint8") -> ImageSource:
@@ -361,10 +362,10 @@ def test_the_smallest_block_that_a_refusal_names_is_accepted() -> None:
 
 
 def test_tta_modes_are_those_of_the_predictor() -> None:
-    from segment_slide.pipeline.segmentation.plan import TTA_MODES
     from segment_slide.unet import predict
 
-    assert TTA_MODES == predict.TTA_MODES
+    tta = next(field for field in option_fields(SegmentOptions) if field.name == "tta")
+    assert tta.option.choices == predict.TTA_MODES
 
 
 # --- defaults --------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segment_slide.flows.segment_request import SegmentRequest, resolve_segment_request
+from segment_slide.flows.requests import SegmentRequest
+from segment_slide.flows.segment_request import resolve_segment_request
 from segment_slide.pipeline.segmentation import output
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage import place

@@ -9,8 +9,9 @@ import tifffile
 import zarr
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.label_values import LabelRule, check_plane, code_objects
+from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.pipeline.training.pairing import pair_files
 from tests.flows.support import DATA, write_array, write_group, write_ome
 

@@ -29,7 +29,7 @@ from segment_slide.pipeline.training.stored_pixels import open_annotation
 from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.pipeline.training.training_set import CLASSES
 from segment_slide.unet.annotated import ArrayPixels
-from segment_slide.unet.augment import AugmentSettings
+from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import SampleSettings, draw_sample, plain_places
 from segment_slide.unet.sample import IGNORE

@@ -15,18 +15,20 @@ from distributed import Client, LocalCluster
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training import weights_block, weights_inputs, weights_plan
-from segment_slide.pipeline.training.annotation import AnnotationInput, find_annotation
+from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.class_counts import count_classes, describe_set
+from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
 from segment_slide.pipeline.training.training_set import (
     check_complete,
     create_training_set,
     pending_blocks,
     read_training_set,
 )
-from segment_slide.pipeline.training.weights_plan import WeightOptions, is_counted, plan_weight_maps
+from segment_slide.pipeline.training.weights_plan import is_counted, plan_weight_maps
 from segment_slide.pipeline.training.weights_run import make_weights
 from segment_slide.unet.errors import TrainingDataError
-from segment_slide.unet.weight_map import WeightSettings, count_class_weights, cut_ridges, ridge_offsets, weight_map
+from segment_slide.unet.weight_map import count_class_weights, cut_ridges, ridge_offsets, weight_map
+from segment_slide.unet.weight_settings import WeightSettings
 from tests.flows.support import shards, tree, write_array, write_ome
 from tests.unet.test_weight_map import draw_cells
 

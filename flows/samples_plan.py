@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.progress import format_bytes
+from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.storage import store
@@ -14,68 +15,10 @@ from segment_slide.pipeline.training.sample_set import SampleSet, check_place, c
 from segment_slide.pipeline.training.samples_run import fingerprint_set, plan_task_bytes, split_images
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation, open_annotation
 from segment_slide.pipeline.training.training_set import TrainingSet, check_complete, read_training_set
-from segment_slide.unet.augment import AugmentSettings
-from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import SampleSettings, check_sources
 
 _TILE_PX = {2: 256, 3: 64}
 _DEPTH = {2: 4, 3: 3}  # the paper's; in 3D its halo would make samples four times as large
-
-
-@dataclass(frozen=True)
-class TrainingDataRequest:
-    """Which samples to make of which training set.
-
-    Parameters
-    ----------
-    training_set, output : str
-        Where `weight-maps` wrote, and where samples shall be.
-    n : int
-        Training samples.
-    tile_px : tuple of int
-        Pixels per spatial axis whose classes are compared, or one for all; 256 in 2D and 64 in 3D by default.
-    depth : int, optional
-        Of the network, which fixes the halo; by default 4 in 2D, as in the paper, and 3 in 3D.
-    seed : int
-        Chooses everything.
-    foreground_share : float
-        Of the samples, drawn around a pixel of a class above 0; the others around any annotated pixel.
-    augment : AugmentSettings
-        How samples are varied.
-    anisotropy : float, optional
-        Height of a voxel in its widths, 3D only; by default from the pixel size, where it is known.
-    normalisation : Normalisation
-        "constants" without values: measured on all training images.
-    validation_share : float
-        Of the images.
-    validation_names : tuple of str
-        Validate with these images instead.
-    validation_tiles : int
-        Tiles of validation images at most, spread evenly: a whole slide would take longer to judge by than to train.
-    workers : int, optional
-        Worker processes on this machine, or jobs.
-    cluster : str
-        Where to work: see `flows.workers.plan_cluster`.
-    block_time_limit_s : int, optional
-        After which a worker that is busy with one task is ended.
-    """
-
-    training_set: str
-    output: str
-    n: int = 1000
-    tile_px: tuple[int, ...] = ()
-    depth: int | None = None
-    seed: int = 0
-    foreground_share: float = 0.5
-    augment: AugmentSettings = AugmentSettings()
-    anisotropy: float | None = None
-    normalisation: Normalisation = Normalisation()
-    validation_share: float = 0.2
-    validation_names: tuple[str, ...] = ()
-    validation_tiles: int = 256
-    workers: int | None = None
-    cluster: str = "local"
-    block_time_limit_s: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +74,7 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     begun = find_sample_set(samples.location)
     if begun is not None:
         compare_sample_sets(begun, samples)
-    cluster = plan_cluster(request.cluster, request.workers, block_time_limit_s=request.block_time_limit_s)
+    cluster = plan_cluster(request.workers)
     _check_memory(samples, settings, cluster)
     return PreparedSamples(samples, settings, training, validation, cluster, begun)
 

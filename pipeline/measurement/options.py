@@ -1,0 +1,31 @@
+"""What a user may choose about measurements."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from segment_slide.unet.options import Option
+
+DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Which image intensities are measured in.
+
+    Parameters
+    ----------
+    path : str, optional
+        Where it is; by default where the segmentation's record says.
+    level : int, optional
+        Its resolution; by default the one that was segmented.
+    skip : bool
+        Measure shapes only.
+    """
+
+    path: Annotated[
+        str | None, Option("Image to measure intensities in (by default the one that was segmented).", name="image")
+    ] = None
+    level: Annotated[
+        int | None, Option("Resolution of the image (by default the one that was segmented).", at_least=0)
+    ] = None
+    skip: Annotated[bool, Option("Measure shapes only.", name="no_image")] = False

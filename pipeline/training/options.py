@@ -1,0 +1,84 @@
+"""What a user may choose about training data."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from segment_slide.pipeline.training.label_values import LabelRule, as_kind
+from segment_slide.unet.options import Option
+from segment_slide.unet.weight_settings import WeightSettings
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What a user may choose beyond the annotation.
+
+    Parameters
+    ----------
+    kind : str
+        What label values mean: "instances" (the default: ids of objects), "classes" or "binary".
+    ignore : int, optional
+        Label value of pixels that nobody annotated.
+    settings : WeightSettings
+        Eq. 2.
+    class_names : tuple of str
+        Of the classes, background first; by default "background", "foreground" (or "class 1", "class 2" …).
+    block, chunk : int, optional
+        Pixels per spatial axis of one task and file, and of what is compressed at once.
+    """
+
+    kind: Annotated[
+        str,
+        Option(
+            "What label values are: instances (ids), classes, or binary (above 0 is foreground).",
+            choices=("instances", "classes", "binary"),
+        ),
+    ] = "instances"
+    ignore: Annotated[int | None, Option("Label value of pixels that nobody annotated; they teach nothing.")] = None
+    settings: WeightSettings = WeightSettings()
+    class_names: Annotated[
+        tuple[str, ...],
+        Option("Names of the classes, background first.", metavar="NAME", flags=("--class-name",), is_repeated=True),
+    ] = ()
+    block: Annotated[int | None, Option("Pixels per side of one task and one file.", above=0)] = None
+    chunk: int | None = None
+
+    @property
+    def rule(self) -> LabelRule:
+        """How label values are read."""
+        needs_objects = self.settings.reach_px > 0 or self.settings.ridge_px > 0  # w0 alone must not change classes
+        return LabelRule(as_kind(self.kind), self.ignore, needs_objects)
+
+
+@dataclass(frozen=True)
+class AnnotationInput:
+    """What a user names: images, their annotation, and how to look at both.
+
+    Parameters
+    ----------
+    images : tuple of str
+        OME-Zarr images, Zarr arrays or files (TIFF, PNG …); a folder stands for all images in it.
+    labels : tuple of str
+        Likewise; empty if each image is an OME-Zarr with its annotation inside (``labels/NAME``).
+    label_name : str, optional
+        Which of the label images inside; by default the only one.
+    n_spatial : int
+        2: planes are learnt from one by one; 3: volumes.
+    channels : tuple of str
+        Channels of the images, names or numbers; all by default.
+    level : int
+        Resolution of OME-Zarr images and labels, 0 the finest.
+    axes, label_axes : str, optional
+        Of bare Zarr arrays and TIFF files that do not say them. A bare label array has the image's by default.
+    """
+
+    images: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    label_name: Annotated[str | None, Option("Which label image inside, if there are several.")] = None
+    n_spatial: Annotated[
+        int,
+        Option("Learn from volumes (z, y, x), not plane by plane.", name="volumes", flags=("--3d",), switch=(2, 3)),
+    ] = 2
+    channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, as DAPI,2.")] = ()
+    level: Annotated[int, Option("Resolution of OME-Zarr images and labels, 0 the finest.", at_least=0)] = 0
+    axes: Annotated[str | None, Option("Axes of bare Zarr arrays, or TIFFs that do not say them.")] = None
+    label_axes: Annotated[str | None, Option("Likewise, of the labels.")] = None

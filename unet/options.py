@@ -1,0 +1,274 @@
+"""What a person may choose: said once, where the field that holds it is defined.
+
+The options of a stage are the fields of a frozen dataclass. A field that people may choose is annotated with an
+`Option`: what it is, its choices and bounds. The command line's options, the form of a scheduled flow and the record of
+an output all follow from it; who adds one adds a field::
+
+    @dataclass(frozen=True)
+    class Sizes:
+        block: Annotated[int | None, Option("Pixels per side of one task.", above=0)] = None
+
+A field that is itself such a dataclass, and has a default, stands for all of its fields.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from segment_slide.unet.errors import UnetError
+
+T = TypeVar("T")
+
+
+class OptionError(UnetError, ValueError):
+    """A text that does not say the value of an option.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    sentence : str
+        What was given and what was expected.
+    """
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(f"{name}={sentence}")
+        self.name, self.sentence = name, sentence
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is said of a field that people may choose.
+
+    Parameters
+    ----------
+    help : str
+        What it is, for people.
+    choices : tuple of str
+        All values there are.
+    above, at_least, below, at_most : float, optional
+        Bounds of a number, which a form refuses; the stage itself says why in a sentence.
+    metavar : str
+        What stands for the value in the help of the command line.
+    name : str
+        Outside of Python, where it is not the field's.
+    flags : tuple of str
+        On the command line, where they are not ``--name``.
+    none : str
+        The word for None, as "auto"; by default None is what is not given.
+    read : callable, optional
+        Makes the value of a text and the option's name, where people write a text: "2:10", "12.5um2".
+    is_repeated : bool
+        Several values are given one by one on the command line; by default between commas.
+    keys : tuple of str
+        Of a field that is a mapping: which of its keys this option sets.
+    switch : tuple
+        Of a field with two values, those that stand for off and on: (2, 3) of spatial axes for "volumes".
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    metavar: str = ""
+    name: str = ""
+    flags: tuple[str, ...] = ()
+    none: str = ""
+    read: Callable[[str, str], Any] | None = None
+    is_repeated: bool = False
+    keys: tuple[str, ...] = ()
+    switch: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """A field that people may choose.
+
+    Attributes
+    ----------
+    name : str
+        Outside of Python.
+    kind : type
+        Of the field, as it is annotated; of a mapping, of its values; of a switch, bool.
+    default : object
+        What is there where nothing is chosen.
+    option : Option
+        What is said of it.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    option: Option
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it holds several words."""
+        return bool(self.kind == tuple[str, ...])
+
+
+def option_fields(owner: type, without: Collection[str] = ()) -> Iterator[OptionField]:
+    """Fields of a dataclass that people may choose, those of the dataclasses in it included, in order.
+
+    Parameters
+    ----------
+    owner : type
+        A dataclass.
+    without : collection of str
+        Names to leave out.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Sizes:
+    ...     block: Annotated[int | None, Option("Pixels per side of one task.", above=0)] = None
+    >>> [(field.name, field.default) for field in option_fields(Sizes)]
+    [('block', None)]
+    """
+    for item, kind, options in _annotated_fields(owner):
+        if item.name in without:
+            continue
+        for option in options:
+            name = option.name or item.name
+            if name not in without:
+                yield _describe(name, kind, _default_of(item), option)
+        if not options and _is_nested(item, kind):
+            yield from option_fields(typing.cast(type, kind), without)
+
+
+def make_options(owner: type[T], chosen: Mapping[str, Any], **given: Any) -> T:
+    """A dataclass with what people chose.
+
+    Parameters
+    ----------
+    owner : type
+        The dataclass.
+    chosen : mapping
+        Values by the names of `option_fields`, as people gave them: texts where the option is read from one, lists of
+        words, None for what was not given. Names that are missing keep their defaults.
+    **given
+        Fields that are set as they are.
+
+    Raises
+    ------
+    OptionError
+        If a text does not say a value.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Planes:
+    ...     z: Annotated[tuple[int, int] | None, Option("Planes.", read=read_range)] = None
+    ...     work: str = ""
+    >>> make_options(Planes, {"z": "2:10"}, work="draw")
+    Planes(z=(2, 10), work='draw')
+    """
+    values = dict(given)
+    for item, kind, options in _annotated_fields(typing.cast(Any, owner)):
+        if item.name in values:
+            continue
+        names = [option.name or item.name for option in options]
+        if any(option.keys for option in options):
+            found = {key: chosen.get(n) for n, option in zip(names, options, strict=True) for key in option.keys}
+            values[item.name] = {key: value for key, value in found.items() if value is not None}
+        elif options and chosen.get(names[0]) is not None:
+            values[item.name] = _read(names[0], chosen[names[0]], kind, options[0])
+        elif not options and _is_nested(item, kind):
+            values[item.name] = make_options(typing.cast(type, kind), chosen)
+    return owner(**values)
+
+
+def _describe(name: str, kind: Any, default: Any, option: Option) -> OptionField:
+    if option.keys:
+        return OptionField(name, typing.get_args(kind)[1] | None, None, option)
+    if option.switch:
+        return OptionField(name, bool, default == option.switch[True], option)
+    return OptionField(name, kind, default, option)
+
+
+def _read(name: str, value: Any, kind: Any, option: Option) -> Any:
+    if option.none and value == option.none:
+        return None
+    if option.switch:
+        return option.switch[bool(value)]
+    if option.read is not None and isinstance(value, str):
+        return option.read(value, name)
+    if kind == tuple[str, ...]:
+        return read_words(value, name) if isinstance(value, str) else tuple(value)
+    return value
+
+
+@functools.cache
+def _annotated_fields(owner: Any) -> tuple[tuple[dataclasses.Field[Any], Any, tuple[Option, ...]], ...]:
+    """Each field, its type without annotations, and its options."""
+    hints = typing.get_type_hints(owner, include_extras=True)
+    found = []
+    for item in dataclasses.fields(owner):
+        hint = hints[item.name]
+        kind, *extras = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+        found.append((item, kind, tuple(extra for extra in extras if isinstance(extra, Option))))
+    return tuple(found)
+
+
+def _is_nested(item: "dataclasses.Field[Any]", kind: Any) -> bool:
+    """Whether a field stands for the options of its class; one without a default has to be given."""
+    has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+    return dataclasses.is_dataclass(kind) and has_default
+
+
+def _default_of(item: "dataclasses.Field[Any]") -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def read_words(text: str, name: str = "") -> tuple[str, ...]:
+    """Words between commas.
+
+    >>> read_words("DAPI, 2")
+    ('DAPI', '2')
+    """
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def read_numbers(text: str, name: str) -> tuple[float, ...]:
+    """Numbers given as "0.5,0.75".
+
+    >>> read_numbers("0.5,0.75", "iou")
+    (0.5, 0.75)
+    """
+    try:
+        return tuple(float(part) for part in read_words(text))
+    except ValueError as error:
+        raise OptionError(name, f"{text!r}, expected numbers like 0.5,0.75.") from error
+
+
+def read_sizes(text: str, name: str) -> tuple[int, ...]:
+    """Sizes given as "256" or "32,128,128".
+
+    >>> read_sizes("32,128,128", "tile")
+    (32, 128, 128)
+    """
+    parts = read_words(text)
+    if not all(part.isdecimal() for part in parts):
+        raise OptionError(name, f"{text!r}, expected a size in pixels like 256, or one per axis like 32,128,128.")
+    return tuple(map(int, parts))
+
+
+def read_range(text: str, name: str) -> tuple[int, int]:
+    """Start and stop of planes or time points given as "3" or "2:10".
+
+    >>> read_range("3", "t"), read_range("2:10", "z")
+    ((3, 4), (2, 10))
+    """
+    first, colon, last = text.partition(":")
+    if not first.isdecimal() or (colon and not last.isdecimal()):
+        raise OptionError(name, f"{text!r}, expected a number like 3 or a range like 2:10.")
+    return int(first), int(last) if colon else int(first) + 1
