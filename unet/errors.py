@@ -7,6 +7,7 @@
     ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
     ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
     ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
+    ├── OptionError (ValueError)      a text that does not say the value of an option
     ├── RankError (RuntimeError)      one of several processes that train together ended
     └── DivergedError (RuntimeError)  a training whose loss became NaN or infinite
 """
@@ -30,6 +31,22 @@ class DeviceError(UnetError, RuntimeError):
 
 class TrainingDataError(UnetError, ValueError):
     """Images, labels or settings that a network cannot be trained with."""
+
+
+class OptionError(UnetError, ValueError):
+    """A text that does not say the value of an option.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    sentence : str
+        What was given and what was expected.
+    """
+
+    def __init__(self, name: str, sentence: str) -> None:
+        super().__init__(f"{name}={sentence}")
+        self.name, self.sentence = name, sentence
 
 
 class RankError(UnetError, RuntimeError):

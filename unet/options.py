@@ -18,25 +18,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from segment_slide.unet.errors import UnetError
+from segment_slide.unet.errors import OptionError
 
 T = TypeVar("T")
-
-
-class OptionError(UnetError, ValueError):
-    """A text that does not say the value of an option.
-
-    Parameters
-    ----------
-    name : str
-        Of the option.
-    sentence : str
-        What was given and what was expected.
-    """
-
-    def __init__(self, name: str, sentence: str) -> None:
-        super().__init__(f"{name}={sentence}")
-        self.name, self.sentence = name, sentence
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import typer
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.unet.options import OptionError, OptionField, make_options, option_fields
+from segment_slide.unet.errors import OptionError
+from segment_slide.unet.options import OptionField, make_options, option_fields
 
 T = TypeVar("T")
 

@@ -46,7 +46,8 @@ from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
-from segment_slide.unet.options import Option, OptionError, make_options, option_fields, read_range
+from segment_slide.unet.errors import OptionError
+from segment_slide.unet.options import Option, make_options, option_fields, read_range
 from tests.flows.deployed.support import REPOSITORY
 
 FLOWS = {
