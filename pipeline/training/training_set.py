@@ -151,7 +151,7 @@ class TrainingSet:
     images : tuple of AnnotatedImage
         In the order of their names.
     settings : dict
-        How weights were made: `unet.weight_map.WeightSettings` and the kind of annotation.
+        How weights were made: `unet.weight_settings.WeightSettings` and the kind of annotation.
     channel_names : tuple of str
         Of the images; empty if unknown.
     pixel_size_um : tuple of float

@@ -80,6 +80,9 @@ NOT_RUN = [
     (DEPLOY, "prefect deployment run segment-slide/local", "the same", "tests/flows/deployed/test_segment_slide.py"),
     (DEPLOY, "prefect deployment run segment-slide/slurm", "needs SLURM too", "tests/slurm/test_deployed.py"),
     (DEPLOY, "export PREFECT_API_DATABASE", "needs PostgreSQL", NOTHING),
+    (DEPLOY, "systemctl --user", "needs systemd", NOTHING),
+    (DEPLOY, "git pull && make install", "changes the environment, from a package index", NOTHING),
+    (DEPLOY, "sed -i", "changes a site's prefect.yaml", "tests/flows/deployed/test_upgrade.py"),
 ]  # fmt: skip
 
 # what is made smaller, and why

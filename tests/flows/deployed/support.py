@@ -78,11 +78,10 @@ class Site:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()[-6000:]
 
-    def prefect(self, *arguments: str) -> str:
-        """One command of Prefect."""
-        done = subprocess.run(
-            [PREFECT, *arguments], env=self.env, cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
+    def prefect(self, *arguments: str, cwd: Path = REPOSITORY, **more: str) -> str:
+        """One command of Prefect, in a folder, with more in its environment."""
+        env = {**self.env, **more}
+        done = subprocess.run([PREFECT, *arguments], env=env, cwd=cwd, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
