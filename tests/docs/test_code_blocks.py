@@ -46,7 +46,10 @@ AFTER_README = [
     )
 ]
 
-RUN = [README, TUTORIAL, OBJECTS, *AFTER_README]
+# need no file of a reader's, and take seconds
+ALONE = [ROOT / "docs/explanation/two-blocks-one-object.md"]
+
+RUN = [README, TUTORIAL, OBJECTS, *AFTER_README, *ALONE]
 
 # page, how the command or block begins, why it cannot run in a test, what runs it (or its like) instead: a path, or
 # "nothing", where the reason has to do
@@ -236,6 +239,11 @@ def test_the_ome_zarr_0_4_that_a_page_writes_is_valid_and_holds_the_same(after_r
 def test_the_tutorial_runs_as_written_and_prints_what_it_shows(tmp_path):
     run_page(TUTORIAL, tmp_path)
     assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("page", ALONE, ids=lambda page: page.stem)
+def test_pages_that_need_no_files_print_what_they_show(page, tmp_path):
+    run_page(page, tmp_path)
 
 
 # -- quick: no block is forgotten --------------------------------------------------------------------------------------

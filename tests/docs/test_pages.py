@@ -1,11 +1,12 @@
-"""What pages speak of exists: commands, options, other pages and their parts, pictures, modules."""
+"""What pages speak of exists: commands, options, other pages and their parts, pictures, files, tests, modules."""
 
 import importlib.util
 import re
 
 import pytest
 
-from tests.docs.support import PAGES, ROOT
+from tests.docs.support import PAGES, ROOT, blocks_of
+from tests.test_layout import ROOMS
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -134,6 +135,60 @@ def test_every_picture_is_shown_and_every_page_is_in_the_navigation():
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
         assert str(page.relative_to(ROOT / "docs")) in navigation
+
+
+TESTS = {
+    name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+}
+SENTENCE = re.compile(r"(?<!\*)\*([\w'-]+(?: [\w'-]+)+)\*(?!\*)")
+
+
+def missing_files(text):
+    """Files and folders of ours that a text names and that are not there."""
+    named = re.findall(r"`((?:unet|pipeline|flows|cluster|tests|benchmarks|docs|segment_slide)/[\w./-]*)`", text)
+    return [path for path in named if not (ROOT / path).exists()]
+
+
+def missing_tests(text):
+    """Tests that a text names and that are not there; tables may name them as sentences, if the page says so."""
+    named = set(re.findall(r"`(test_\w+)`", text))
+    if "Names of tests are sentences" in text:
+        rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+        named |= {"test_" + re.sub(r"\W", "_", said.replace("'", "")) for said in SENTENCE.findall(rows)}
+    return sorted(named - TESTS)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_tests_that_a_page_names_are_there(page):
+    text = page.read_text()
+    assert missing_files(text) + missing_tests(text) == []
+
+
+def test_files_and_tests_that_are_gone_are_seen():
+    assert missing_files("`unet/model.py` `unet/gone.py` `pipeline/objects/` `cluster/kinds/<kind>.py`") == [
+        "unet/gone.py"
+    ]
+    assert missing_tests("`test_numbers_are_scipys` `test_of_nothing`") == ["test_of_nothing"]
+    table = "| *numbers are scipy's*; *nobody's test* | **no test** |\n*no test*"
+    assert missing_tests(table) == []
+    assert missing_tests(f"Names of tests are sentences.\n{table}") == ["test_nobodys_test"]
+
+
+def rooms_of(tree):
+    """Folders that a drawing of the tree names, as "pipeline/blocks"."""
+    found, part = set(), ""
+    for line in tree.splitlines():
+        if inner := re.match(r"[├└]── (\w+)/", line):
+            found.add(f"{part}/{inner[1]}")
+        elif outer := re.match(r"(\w+)/", line):
+            part = outer[1]
+    return found
+
+
+def test_the_readmes_map_names_every_room_and_no_other():
+    trees = [block.text for block in blocks_of(ROOT / "README.md") if block.text.startswith("unet/")]
+    assert len(trees) == 1
+    assert rooms_of(trees[0]) == {f"{part}/{room}" for part, rooms in ROOMS.items() for room in rooms if room}
 
 
 def test_modules_of_the_reference_exist():
