@@ -92,26 +92,19 @@ class Column:
     values: np.ndarray | None
 
 
-def make_columns(spec: TableSpec, objects: Arrays) -> list[Column]:
-    """All columns of some objects, but for the names of classes.
-
-    Parameters
-    ----------
-    spec : TableSpec
-        Which columns.
-    objects : Arrays
-        Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
-    """
-    columns = [Column("id", "", objects["ids"]), Column("class", "", objects["class"])]
-    columns += [Column(axis, "", objects["plane"][:, k].astype(np.int32)) for k, axis in enumerate(spec.plane_axes)]
-    columns += [*_sizes(spec, objects), *_places(spec, objects), *_edges(spec, objects), *_ellipses(spec, objects)]
-    columns += [*_intensities(spec, objects), *_scores(spec, objects)]
-    sides = np.array(spec.shape[-spec.n_spatial :])
-    touches = (objects["box_min"] == 0).any(axis=1) | (objects["box_max"] == sides).any(axis=1)
-    return [*columns, Column("touches_image_border", "", touches)]
+def class_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Class of each object."""
+    yield Column("class", "", objects["class"])
 
 
-def _sizes(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def plane_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Position on each plane axis."""
+    for k, axis in enumerate(spec.plane_axes):
+        yield Column(axis, "", objects["plane"][:, k].astype(np.int32))
+
+
+def size_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Pixels, area or volume, and diameter."""
     d, count = spec.n_spatial, objects["count"]
     yield Column(f"{spec.size_name}_px", "px", count)
     size_um = None if spec.calibration is None else count * spec.calibration.voxel
@@ -121,7 +114,8 @@ def _sizes(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
         yield Column(f"equivalent_diameter_{unit}", unit, diameter)
 
 
-def _places(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def place_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Centroid and bounding box."""
     centres = objects["box_min"] + objects["first"] / objects["count"][:, None]
     for k, axis in enumerate(spec.spatial_axes):
         yield Column(f"centroid_{axis}_px", "px", centres[:, k])
@@ -134,7 +128,8 @@ def _places(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
             yield Column(f"bbox_{end}_{axis}_px", "px", objects[f"box_{end}"][:, k])
 
 
-def _edges(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def edge_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Perimeter or surface."""
     counts, known = objects["edges"], spec.calibration
     if spec.n_spatial == 2:
         perimeter = counts @ np.array(CORNER_WEIGHTS)
@@ -147,7 +142,8 @@ def _edges(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
     yield Column("surface_um2", "um2", None if areas is None else counts @ areas * (2 / 3))
 
 
-def _ellipses(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def ellipse_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Axes and eccentricity of the ellipse or ellipsoid of the same second moments."""
     in_px = _variances(objects, (1.0,) * spec.n_spatial)
     in_um = None if spec.calibration is None else _variances(objects, spec.calibration.scale)
     for unit, variances in (("px", in_px), ("um", in_um)):
@@ -171,7 +167,8 @@ def _variances(objects: Arrays, scale: tuple[float, ...]) -> np.ndarray:
     return np.maximum(np.linalg.eigvalsh(matrices), 0.0)  # rounding takes those of a line just below 0
 
 
-def _intensities(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def intensity_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Mean, smallest, largest value and spread of each channel."""
     count = objects["count"]
     for k, name in enumerate(spec.channels):
         found: dict[str, Any] = {
@@ -184,13 +181,21 @@ def _intensities(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
             yield Column(f"intensity_{what}_{name}", "", values)
 
 
-def _scores(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+def score_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Mean probability of the object's own class."""
     if not spec.score_unit:
         return
     sums, value = objects["score_sum"], objects["class"]
     known = value < sums.shape[1]
     own = np.take_along_axis(sums, np.where(known, value, 0)[:, None].astype(np.int64), axis=1)[:, 0]
     yield Column("probability_mean", "", np.where(known, own / (objects["count"] * spec.score_unit), np.nan))
+
+
+def border_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
+    """Whether a side of the image cuts the object."""
+    sides = np.array(spec.shape[-spec.n_spatial :])
+    touches = (objects["box_min"] == 0).any(axis=1) | (objects["box_max"] == sides).any(axis=1)
+    yield Column("touches_image_border", "", touches)
 
 
 def channel_columns(names: tuple[str, ...], n_channels: int) -> tuple[str, ...]:

@@ -1,9 +1,7 @@
 """Objects out of fragments: the rows of all blocks that hold part of a range of ids, added up one block at a time.
 
-Memory is that of the range, however many blocks an object spans. Counts, boxes, faces and sums of coordinates are
-integers, and exact. Second moments and variances are merged by the formula of Chan, Golub & LeVeque (1983), each
-fragment's about its own mean, so neither a place far from the image's origin nor a bright background costs digits.
-Blocks come in raster order, whatever workers there were: equal bytes.
+Memory is that of the range, however many blocks an object spans. Blocks come in raster order, whatever workers there
+were: equal bytes. How two fragments are united is said by each row of `measurement.sums`.
 """
 
 from collections.abc import Iterable
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.measurement import sums
 from segment_slide.pipeline.storage.work_folder import Arrays
 
 
@@ -50,7 +49,8 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
 
     Examples
     --------
-    >>> from segment_slide.pipeline.measurement.block import BlockPixels, measure_block
+    >>> from segment_slide.pipeline.measurement.block import measure_block
+    >>> from segment_slide.pipeline.measurement.pixels import BlockPixels
     >>> classes = np.array([[1, 1]], np.uint8)
     >>> line = np.array([[7, 7, 7, 7]], np.uint32)
     >>> parts = [np.pad(line, 2)[:, start:start + 6] for start in (0, 2)]
@@ -75,57 +75,16 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
 
 
 def _empty(ids: IdRange, like: Arrays) -> Arrays:
-    """No fragment yet: sums of 0, boxes and extrema that any fragment replaces (count 0 says so)."""
-    merged = {name: np.zeros((ids.size, *values.shape[1:]), values.dtype) for name, values in like.items()}
-    merged["ids"] = np.arange(ids.first, ids.last + 1, dtype=np.uint64)
-    merged["second"] = merged["second"].astype(np.float64)
+    """No fragment yet: all 0, of which count 0 says that any fragment replaces it."""
+    merged = {"ids": np.arange(ids.first, ids.last + 1, dtype=np.uint64)}
+    for row in sums.SUMS:
+        values = like[row.name]
+        merged[row.name] = np.zeros((ids.size, *values.shape[1:]), row.dtype or values.dtype)
     return merged
 
 
 def _add(merged: Arrays, part: Arrays, at: np.ndarray) -> None:
     """Add the fragments of one block, at most one an object."""
     before = {name: values[at] for name, values in merged.items()}
-    new = before["count"] == 0
-    _check_planes(part, before, new)
-    _add_moments(merged, part, before, at)
-    _add_squares(merged, part, before, at)
-    for name in ("box_min", "value_min"):
-        merged[name][at] = np.where(new[:, None], part[name], np.minimum(before[name], part[name]))
-    for name in ("box_max", "value_max", "plane"):
-        merged[name][at] = np.where(new[:, None], part[name], np.maximum(before[name], part[name]))
-    merged["class"][at] = np.maximum(before["class"], part["class"])
-    for name in ("count", "edges", "value_sum", "score_sum"):
-        merged[name][at] = before[name] + part[name]
-
-
-def _check_planes(part: Arrays, before: Arrays, new: np.ndarray) -> None:
-    moved = ~new & (part["plane"] != before["plane"]).any(axis=1)
-    if moved.any():
-        raise BlockError(
-            f"object {part['ids'][moved][0]} lies in two planes, {before['plane'][moved][0].tolist()} and "
-            f"{part['plane'][moved][0].tolist()}: its ids were not made plane by plane"
-        )
-
-
-def _add_moments(merged: Arrays, part: Arrays, before: Arrays, at: np.ndarray) -> None:
-    """Sums of coordinates relative to the box of all fragments so far, and moments about the mean of all."""
-    d, n = part["box_min"].shape[1], part["count"]
-    old = before["count"]
-    corner = np.where((old == 0)[:, None], part["box_min"], np.minimum(before["box_min"], part["box_min"]))
-    held = before["first"] + old[:, None] * (before["box_min"] - corner)
-    added = part["first"] + n[:, None] * (part["box_min"] - corner)
-    merged["first"][at] = np.where((old == 0)[:, None], added, held + added)
-    apart = added / n[:, None] - held / np.maximum(old, 1)[:, None]
-    weight = n / (old + n) * old  # 0 where there was nothing
-    pairs = [(a, b) for a in range(d) for b in range(a, d)]
-    for column, (a, b) in enumerate(pairs):
-        own = part["second"][:, column] - part["first"][:, a] * (part["first"][:, b] / n)
-        merged["second"][at, column] = before["second"][:, column] + own + weight * apart[:, a] * apart[:, b]
-
-
-def _add_squares(merged: Arrays, part: Arrays, before: Arrays, at: np.ndarray) -> None:
-    """Squared differences of values, about the mean of all fragments so far."""
-    n, old = part["count"], before["count"]
-    apart = part["value_sum"] / n[:, None] - before["value_sum"] / np.maximum(old, 1)[:, None]
-    between = (n / (old + n) * old)[:, None] * apart * apart
-    merged["value_squares"][at] = before["value_squares"] + part["value_squares"] + between
+    for row in sums.SUMS:
+        merged[row.name][at] = row.merge(row.name, before, part)

@@ -9,8 +9,8 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.errors import NotFiniteError, UnreadableChunkError
-from segment_slide.pipeline.measurement.block import REACH, BlockPixels
 from segment_slide.pipeline.measurement.columns import TableSpec, channel_columns
+from segment_slide.pipeline.measurement.pixels import REACH, BlockPixels
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.image import StoredImage

@@ -23,6 +23,7 @@ from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import DEFAULT_ROWS
 from segment_slide.pipeline.measurement.standing import TABLES, read_records, table_path
+from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.identity import IDENTITY, identify_group
@@ -81,10 +82,10 @@ class MeasurePlan:
     @property
     def _row_bytes(self) -> int:
         """Of the sums of one object."""
-        source, d = self.source, self.source.n_spatial
+        source = self.source
         n_channels = 0 if source.source is None else len(source.source.channels)
         n_scores = 0 if source.scores is None else source.scores.size("c")
-        return 8 * (5 + 3 * d + d * (d + 1) // 2 + 2 + 4 * n_channels + n_scores)
+        return 8 * numbers_per_object(source.n_spatial, n_channels, n_scores)
 
     @property
     def block_bytes(self) -> int:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measurement.columns import Column, TableSpec, make_columns
+from segment_slide.pipeline.measurement import sums
+from segment_slide.pipeline.measurement.columns import Column, TableSpec
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import read_file, write_file
 from segment_slide.pipeline.storage.record import ATTRIBUTE
@@ -55,6 +56,19 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> 
             values.append(names)
     metadata = {ATTRIBUTE: json.dumps(provenance, sort_keys=True)}
     return pa.Table.from_arrays(values, schema=pa.schema(fields, metadata=metadata))
+
+
+def make_columns(spec: TableSpec, objects: Arrays) -> list[Column]:
+    """All columns of some objects, but for the names of classes: the id, and those of each row of `sums.SUMS`.
+
+    Parameters
+    ----------
+    spec : TableSpec
+        Which columns.
+    objects : Arrays
+        Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
+    """
+    return [Column("id", "", objects["ids"]), *(column for row in sums.SUMS for column in row.columns(spec, objects))]
 
 
 def _to_arrow(column: Column, n_rows: int) -> "pa.Array":
