@@ -65,14 +65,8 @@ class BioioReader:
 
 def _open_image(path: str, scene: int) -> tuple[Any, int]:
     """(bioio.BioImage, number of scenes)."""
-    try:
-        from bioio import BioImage
-    except ImportError as error:
-        raise InputError(
-            f"input={path} is neither TIFF (SVS, NDPI, OME-TIFF, BigTIFF) nor PNG. Other microscope formats (CZI, ND2, "
-            f"LIF, …) are read through bioio, which is not installed: pip install '.[bioio]' in the "
-            f"project's folder."
-        ) from error
+    from bioio import BioImage
+
     try:
         image = _with_plane_chunks(BioImage, path)
         n_scenes = len(image.scenes)

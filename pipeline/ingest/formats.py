@@ -1,17 +1,106 @@
-"""Which reader opens a file: by what its first bytes or its name say."""
+"""The table of file formats: how each is recognised, and what opens it. A new one is a row, and a reader."""
 
+import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.reader import Reader, SegmentCache
 from segment_slide.pipeline.storage.store import is_zarr
 
-PAGE_SUFFIXES = (".png", ".tif", ".tiff")  # what a folder is searched for
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_HEAD_BYTES = 512  # of a file, by which its format is recognised
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row.
+
+    Parameters
+    ----------
+    name : str
+        As messages say it.
+    suffixes : tuple of str
+        Ends of file names, in small letters, by which files of a watched folder are taken for images.
+    is_it : callable
+        Takes the first bytes of a file and its name in small letters, returns whether it has this format.
+    open : callable
+        Takes path, cache, series and axes (see `open_reader`), returns the reader, whose module it imports itself.
+    page_suffixes : tuple of str
+        Those of `suffixes` that a folder of pages is searched for.
+    plugin : str
+        Module without which files of this format cannot be read; "" if none is needed.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    is_it: Callable[[bytes, str], bool]
+    open: Callable[[str, SegmentCache, int | None, str | None], Reader]
+    page_suffixes: tuple[str, ...] = ()
+    plugin: str = ""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether this machine has what is needed."""
+        return not self.plugin or importlib.util.find_spec(self.plugin) is not None
+
+
+def _open_tiff(path: str, cache: SegmentCache, series: int | None, axes: str | None) -> Reader:
+    from segment_slide.pipeline.ingest.tiff import TiffReader
+
+    return TiffReader(path, cache, series=series, axes=axes)
+
+
+def _open_png(path: str, cache: SegmentCache, series: int | None, axes: str | None) -> Reader:
+    from segment_slide.pipeline.ingest.pages import PngReader
+
+    return PngReader(path, cache)
+
+
+def _open_by_bioio(path: str, cache: SegmentCache, series: int | None, axes: str | None) -> Reader:
+    from segment_slide.pipeline.ingest.bioio import BioioReader
+
+    if importlib.util.find_spec("bioio") is None:
+        own = " nor ".join(row.name for row in FORMATS if not row.plugin)
+        others = ", ".join(row.name for row in FORMATS if row.plugin)
+        raise InputError(
+            f"input={path} is neither {own}. Other microscope formats ({others}, …) are read through bioio, which is "
+            f"not installed: pip install '.[bioio]' in the project's folder."
+        )
+    return BioioReader(path, cache, series=series)
+
+
+# Whole slides and stacks. No JPEG: scanners lay overviews beside their slides.
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "TIFF (SVS, NDPI, OME-TIFF, BigTIFF)",
+        (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk"),
+        lambda head, _: head.startswith(_TIFF_MAGIC),
+        _open_tiff,
+        page_suffixes=(".tif", ".tiff"),
+    ),
+    Format("PNG", (".png",), lambda head, _: head.startswith(b"\x89PNG\r\n\x1a\n"), _open_png, page_suffixes=(".png",)),
+    Format("CZI", (".czi",), lambda _, name: name.endswith(".czi"), _open_by_bioio, plugin="bioio_czi"),
+    Format("ND2", (".nd2",), lambda _, name: name.endswith(".nd2"), _open_by_bioio, plugin="bioio_nd2"),
+    Format("LIF", (".lif",), lambda _, name: name.endswith(".lif"), _open_by_bioio, plugin="bioio_lif"),
+)
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Ends of names of files that this machine can read."""
+    return tuple(suffix for row in FORMATS if row.is_readable for suffix in row.suffixes)
+
+
+def page_suffixes() -> tuple[str, ...]:
+    """Ends of names that a folder of pages is searched for.
+
+    >>> page_suffixes()
+    ('.png', '.tif', '.tiff')
+    """
+    return tuple(sorted(suffix for row in FORMATS for suffix in row.page_suffixes))
 
 
 def natural_key(path: str | Path) -> list[tuple[int, int | str]]:
@@ -49,10 +138,10 @@ def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
 def _list_folder(folder: str) -> tuple[str, ...]:
     if is_zarr(folder):
         raise InputError(f"input={folder} is Zarr already: segment it as it is, it needs no ingest.")
-    names = [name for name in os.listdir(folder) if name.lower().endswith(PAGE_SUFFIXES) and name[0] != "."]
+    names = [name for name in os.listdir(folder) if name.lower().endswith(page_suffixes()) and name[0] != "."]
     if not names:
         raise InputError(
-            f"input={folder}: the folder has no image, expected files ending in {', '.join(PAGE_SUFFIXES)}."
+            f"input={folder}: the folder has no image, expected files ending in {', '.join(page_suffixes())}."
         )
     return tuple(os.path.join(folder, name) for name in sorted(names, key=natural_key))
 
@@ -94,19 +183,10 @@ def open_reader(
 
 
 def open_file(path: str, cache: SegmentCache, series: int | None = None, axes: str | None = None) -> Reader:
-    """A reader for one file, by what its first bytes say it is."""
+    """A reader for one file: of the first format in the table that it has, or else through bioio."""
     with open(path, "rb") as file:
-        head = file.read(8)
+        head = file.read(_HEAD_BYTES)
     if not head:
         raise InputError(f"input={path}: the file is empty (0 bytes).")
-    if head == _PNG_MAGIC:
-        from segment_slide.pipeline.ingest.pages import PngReader
-
-        return PngReader(path, cache)
-    if head[:4] in _TIFF_MAGIC:
-        from segment_slide.pipeline.ingest.tiff import TiffReader
-
-        return TiffReader(path, cache, series=series, axes=axes)
-    from segment_slide.pipeline.ingest.bioio import BioioReader
-
-    return BioioReader(path, cache, series=series)
+    found = (row.open for row in FORMATS if row.is_it(head, path.lower()))
+    return next(found, _open_by_bioio)(path, cache, series, axes)

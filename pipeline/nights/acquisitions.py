@@ -6,7 +6,6 @@ function; nothing is opened but directories. Whoever decides what to do with the
 
 import fnmatch
 import hashlib
-import importlib.util
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,15 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.ingest.formats import readable_suffixes
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-
-# Whole slides and stacks that `ingest.reader` opens by itself. No JPEG: scanners lay overviews beside their slides.
-FILE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".bif", ".qptiff", ".lsm", ".stk", ".png")
-_PLUGIN_SUFFIXES = {"bioio_czi": ".czi", "bioio_lif": ".lif", "bioio_nd2": ".nd2"}
 
 
 @dataclass(frozen=True)
@@ -146,12 +142,6 @@ def marker_path(acquisition: Acquisition, marker: str) -> str:
         raise InputError(f"marker={marker!r}: expected the name of a file, without '/'.")
     is_inside = file == marker and acquisition.is_zarr
     return store.join(acquisition.path if is_inside else folder, file)
-
-
-def readable_suffixes() -> tuple[str, ...]:
-    """Suffixes of files that `ingest` can read on this machine."""
-    plugins = {name: suffix for name, suffix in _PLUGIN_SUFFIXES.items() if importlib.util.find_spec(name)}
-    return (*FILE_SUFFIXES, *plugins.values())
 
 
 # -- cutting a list of files into acquisitions -------------------------------------------------------------------

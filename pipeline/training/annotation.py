@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.formats import PAGE_SUFFIXES, natural_key
+from segment_slide.pipeline.ingest.formats import natural_key, page_suffixes
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
 from segment_slide.pipeline.storage import store
@@ -157,9 +157,9 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
 
 def _list_folder(folder: str, what: str) -> list[str]:
     names = [name for name in sorted(os.listdir(folder), key=natural_key) if not name.startswith(".")]
-    paths = [os.path.join(folder, name) for name in names if name.lower().endswith((*PAGE_SUFFIXES, ".zarr"))]
+    paths = [os.path.join(folder, name) for name in names if name.lower().endswith((*page_suffixes(), ".zarr"))]
     if not paths:
-        raise InputError(f"{what} {folder}: the folder has none; expected {', '.join(PAGE_SUFFIXES)} or .zarr.")
+        raise InputError(f"{what} {folder}: the folder has none; expected {', '.join(page_suffixes())} or .zarr.")
     return paths
 
 
