@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from segment_slide.flows import browser
 from segment_slide.flows.progress import RichStages, format_bytes
-from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.viewer.export import Advance, export
 from segment_slide.pipeline.viewer.export_plan import ExportPlan
 from segment_slide.pipeline.viewer.server import ADDRESS, serve
@@ -23,27 +22,6 @@ _HOSTING = (
     "Host the folder with a web server that answers Range requests (nginx, Apache, Caddy; not Python's http.server), "
     "and open index.html there."
 )
-
-
-def describe(output: str, *, image: str | None = None, name: str | None = None) -> Site:
-    """As `describe_view`, its errors in terms of the command ``view``, which knows no axes but those of metadata.
-
-    Raises
-    ------
-    InputError
-        If nothing is there that can be shown.
-    """
-    from segment_slide.pipeline.viewer.describe import describe_view
-
-    try:
-        return describe_view(output, image=image, name=name)
-    except InputError as error:
-        what, _, advice = str(error).partition("; ")
-        if "--axes" not in advice:
-            raise
-        raise InputError(
-            f"{what}; expected OME-Zarr, whose metadata say its axes: an image, or an output of segment-slide."
-        ) from error
 
 
 def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = True) -> None:

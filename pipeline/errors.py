@@ -1,9 +1,13 @@
 """Errors of the pipeline; each sentence says what is wrong, what was expected and what to change.
 
+What to change is a parameter of a Python function or of an options dataclass. It stands in backquotes, alone or with a
+value: "choose fewer `workers`", "for example `channels=(0, 1)`". The command line shows its own options instead.
+
 ::
 
     PipelineError
     ├── InputError (ValueError)         the input cannot be read as the image that the model needs
+    │   └── UnknownAxesError                nothing says what its dimensions are
     ├── PlanError (ValueError)          sizes that do not fit the network, the image or the memory
     ├── OutputError (OSError)           the output cannot be created, or belongs to something else
     │   └── OutputMismatchError         it was begun with other parameters, another model or another input
@@ -21,6 +25,25 @@ class PipelineError(Exception):
 
 class InputError(PipelineError, ValueError):
     """The input is missing, not Zarr, or does not match the model."""
+
+
+class UnknownAxesError(InputError):
+    """Nothing says which axes an array has.
+
+    Parameters
+    ----------
+    what : str
+        What is there.
+    remedy : str
+        How to say its axes, where that is possible.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what = what
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
 
 class PlanError(PipelineError, ValueError):

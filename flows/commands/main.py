@@ -29,6 +29,7 @@ from segment_slide.flows.commands import (
     training,
     view,
 )
+from segment_slide.flows.show.wording import find_options, in_options, list_options, make_log_handler
 from segment_slide.pipeline.errors import IncompleteError, PipelineError
 from segment_slide.unet.errors import UnetError
 
@@ -65,16 +66,17 @@ def _options(
 
 def main() -> None:
     """Entry point: run a command, turn errors that a person can mend into a sentence and an exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
+    logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except IncompleteError as error:
-        _say(f"[bold red]Not complete:[/] {escape(str(error))}")
+        _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
         _say("Run the same command again to go on.")
         sys.exit(EXIT_INCOMPLETE)
     except (PipelineError, UnetError, ClusterError) as error:
-        _say(f"[bold red]Error:[/] {escape(str(error))}")
+        _say(f"[bold red]Error:[/] {escape(in_options(str(error)))}")
         sys.exit(EXIT_REFUSED)
     except SystemExit as error:
         if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):

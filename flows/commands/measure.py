@@ -24,7 +24,7 @@ def measure(
     Interrupted or killed? Run the same command again: it goes on where it stopped.
     """
     request = chosen.make(location=output)
-    if request.image.skip and (request.image.path is not None or request.image.level is not None):
+    if request.image.no_image and (request.image.image is not None or request.image.level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")
     measure_all(request)
 

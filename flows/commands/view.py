@@ -1,11 +1,13 @@
 """The command that shows a segmentation in the browser: view."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from segment_slide.flows.commands.console import console
+from segment_slide.flows.show.wording import in_options
 from segment_slide.pipeline.errors import InputError
 
 commands = typer.Typer()
@@ -39,13 +41,15 @@ def view(
 
     Only this machine can reach it. Over SSH the command says which tunnel to open.
     """
-    from segment_slide.flows.view import describe, export_view, show_view
+    from segment_slide.flows.view import export_view, show_view
+    from segment_slide.pipeline.viewer.describe import describe_view
 
     if hard_links and export is None:
         raise InputError("--hard-links was given without --export; expected both, or neither.")
     if export is not None and (port or no_browser):
         raise InputError("--export was given together with --port or --no-browser; expected one or the other.")
-    site = describe(output, image=image, name=name)
+    site = describe_view(output, image=image, name=name)
+    site = replace(site, notes=tuple(map(in_options, site.notes)))
     if export is None:
         show_view(console, site, port=port, browse=not no_browser)
     else:

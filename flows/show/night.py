@@ -9,6 +9,7 @@ from rich.table import Table
 from segment_slide.flows.nights.plan import Decision
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_bytes, format_seconds
+from segment_slide.flows.show.wording import in_options
 
 _COLOURS = {
     Outcome.SEGMENTED: "green",
@@ -25,7 +26,7 @@ def show_decisions(console: Console, decisions: Sequence[Decision]) -> None:
     for decision in decisions:
         acquisition = decision.acquisition
         size = f"{format_bytes(acquisition.size_bytes)}, {acquisition.n_files} file(s)"
-        table.add_row(escape(acquisition.name), size, str(decision.action), escape(decision.reason))
+        table.add_row(escape(acquisition.name), size, str(decision.action), escape(in_options(decision.reason)))
     if decisions:
         console.print(table)
     n_work = sum(decision.is_work for decision in decisions)
@@ -35,7 +36,9 @@ def show_decisions(console: Console, decisions: Sequence[Decision]) -> None:
 def show_begin(console: Console, decision: Decision) -> None:
     """Print which acquisition's turn it is."""
     console.print(
-        f"[bold]{escape(decision.acquisition.name)}[/]: {escape(decision.reason)}", highlight=False, soft_wrap=True
+        f"[bold]{escape(decision.acquisition.name)}[/]: {escape(in_options(decision.reason))}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -43,7 +46,9 @@ def show_failure(console: Console, row: NightRow) -> None:
     """Print why an acquisition failed; what went well is in the table at the end."""
     if row.outcome != Outcome.SEGMENTED:
         console.print(
-            f"[bold red]{escape(row.name)}[/]: {row.outcome}: {escape(row.reason)}", highlight=False, soft_wrap=True
+            f"[bold red]{escape(row.name)}[/]: {row.outcome}: {escape(in_options(row.reason))}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -55,7 +60,7 @@ def show_night(console: Console, report: NightReport) -> None:
     table = _table("Acquisition", "Action", "Why", "Result")
     for row in report.rows:
         colour = _COLOURS.get(row.outcome, "dim")
-        table.add_row(escape(row.name), str(row.action), escape(row.reason), f"[{colour}]{_result(row)}[/]")
+        table.add_row(escape(row.name), str(row.action), escape(in_options(row.reason)), f"[{colour}]{_result(row)}[/]")
     if report.rows:
         console.print(table)
     counts = f"{report.n_segmented} segmented, {report.n_failed} failed, of {len(report.rows)} acquisition(s)"

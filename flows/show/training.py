@@ -6,6 +6,7 @@ from rich.console import Console
 
 from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.show.tables import make_table
+from segment_slide.flows.show.wording import in_options
 
 if TYPE_CHECKING:
     from segment_slide.flows.train import TrainReport
@@ -30,7 +31,7 @@ def weight_maps_rows(report: "WeightMapsReport") -> dict[str, str]:
         "time": format_seconds(report.seconds),
         "written to": report.training_set.location,
     }
-    return rows | {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
+    return rows | {f"note {number}": in_options(note) for number, note in enumerate(report.notes, start=1)}
 
 
 def _describe_set(training_set: "TrainingSet") -> dict[str, str]:
@@ -58,7 +59,7 @@ def training_data_rows(report: "TrainingDataReport") -> dict[str, str]:
     }
     if report.preview is not None:
         rows["picture"] = str(report.preview)
-    return rows | {f"note {number}": note for number, note in enumerate(report.notes, start=1)}
+    return rows | {f"note {number}": in_options(note) for number, note in enumerate(report.notes, start=1)}
 
 
 def _describe_samples(samples: "SampleSet") -> dict[str, str]:

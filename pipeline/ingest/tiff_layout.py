@@ -90,7 +90,7 @@ def _name_axes(path: str, series: Any, axes: str | None) -> tuple[str, list[str]
     if not is_distinct or (axes.find("y"), axes.find("x")) != (given.find("Y"), given.find("X")):
         raise InputError(
             f"input={path}: dimensions {given!r} of shape {shape} cannot be read as axes={axes!r}; expected distinct "
-            f"letters of 'tczyx', one per dimension, y and x where the file has them. Say them with --axes."
+            f"letters of 'tczyx', one per dimension, y and x where the file has them. Say them with `axes`."
         )
     return axes, notes
 

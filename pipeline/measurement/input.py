@@ -125,7 +125,7 @@ class MeasureInput:
         except NotFiniteError as error:
             raise NotFiniteError(
                 f"{str(error).partition(';')[0]}: intensities of objects there have no mean. Replace such values, name "
-                f"another --image, or measure shapes only with --no-image."
+                f"another `image`, or measure shapes only with `no_image`."
             ) from error
         return np.moveaxis(pixels, len(self.source.plane_axes), 0)
 

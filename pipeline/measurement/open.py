@@ -45,13 +45,13 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     if not record:
         raise InputError(
             f"{store.join(location, group)}: no instances are there; make them first: segment-slide instances "
-            f"{location} --name {name}."
+            f"{location} `name={name!r}`."
         )
     n_spatial, n_objects = _read_facts(record, location, name)
     instances = describe_image(store.join(location, group))
     if np.dtype(instances.dtype).kind != "u" or len(instances.shape) < n_spatial:
         raise InputError(f"{store.join(location, group)}: dtype {instances.dtype}, expected unsigned ids.")
-    _check_complete(instances, f"segment-slide instances {location} --name {name}")
+    _check_complete(instances, f"segment-slide instances {location} `name={name!r}`")
     classes = _open_classes(location, name, record.get("input") or {}, instances)
     segmented = (store.read_attributes(classes.location) or {}).get(ATTRIBUTE) or {}
     return MeasureInput(
@@ -59,7 +59,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
         classes=classes,
         # probabilities are stored for the finest level; objects of a coarser one go without
         scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
-        source=None if choice.skip else _open_source(choice, segmented, instances),
+        source=None if choice.no_image else _open_source(choice, segmented, instances),
         n_spatial=n_spatial,
         n_objects=n_objects,
         class_names=tuple((segmented.get("model") or {}).get("classes") or ()),
@@ -72,7 +72,7 @@ def _read_facts(record: dict[str, Any], location: str, name: str) -> tuple[int, 
     if n_spatial not in (2, 3) or not isinstance(record.get("n_objects"), int):
         raise InputError(
             f"instances of {name} in {location} are not complete (their number is not recorded); go on with: "
-            f"segment-slide instances {location} --name {name}."
+            f"segment-slide instances {location} `name={name!r}`."
         )
     return n_spatial, record["n_objects"]
 
@@ -132,14 +132,14 @@ def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImag
 def _open_source(choice: ImageChoice, segmented: dict[str, Any], instances: StoredImage) -> ImageSource:
     """The image that was segmented, or the one that was named."""
     recorded: dict[str, Any] = segmented.get("input") or {}
-    path = choice.path or recorded.get("location")
+    path = choice.image or recorded.get("location")
     if path is None:
         raise InputError(
-            f"{instances.location}: no record says which image was segmented; name it with --image, or measure shapes "
-            f"only with --no-image."
+            f"{instances.location}: no record says which image was segmented; name it with `image`, or measure shapes "
+            f"only with `no_image`."
         )
     image = _describe(path, choice, recorded)
-    if choice.path is None and choice.level in (None, recorded.get("level", 0)):
+    if choice.image is None and choice.level in (None, recorded.get("level", 0)):
         _check_unchanged(image, recorded)
     ranges = recorded.get("ranges") or {}
     planes = [axis for axis in "tz" if axis in ranges] if recorded else [a for a in instances.axes if a == "t"]
@@ -149,8 +149,8 @@ def _open_source(choice: ImageChoice, segmented: dict[str, Any], instances: Stor
     if not inside or source.axes != instances.axes or source.shape != instances.shape:
         raise InputError(
             f"image={image.location} level {image.level}: shape {image.shape} ({image.axes}), planes {ranges or 'all'} "
-            f"do not fit the instances' {instances.shape} ({instances.axes}); choose another --image or --level, or "
-            f"--no-image."
+            f"do not fit the instances' {instances.shape} ({instances.axes}); choose another `image` or `level`, or "
+            f"`no_image`."
         )
     return source
 
@@ -161,11 +161,11 @@ def _describe(path: str, choice: ImageChoice, recorded: dict[str, Any]) -> Store
         is_group = store.read_attributes(store.resolve_location(path)) is not None
         return describe_image(path, level=level, axes=None if is_group else recorded.get("axes"))
     except InputError as error:
-        if choice.path is not None:
+        if choice.image is not None:
             raise
         raise InputError(
-            f"the image that was segmented cannot be opened ({error}). Say where it is now with --image PATH, or "
-            f"measure shapes only with --no-image."
+            f"the image that was segmented cannot be opened ({error}). Say where it is now with `image='PATH'`, or "
+            f"measure shapes only with `no_image`."
         ) from error
 
 
@@ -173,5 +173,5 @@ def _check_unchanged(image: StoredImage, recorded: dict[str, Any]) -> None:
     if fingerprint(image) != recorded.get("fingerprint"):
         raise InputError(
             f"image={image.location} has changed since it was segmented. If it is still the right one, name it: "
-            f"--image {image.location}; or measure shapes only with --no-image."
+            f"`image={image.location!r}`; or measure shapes only with `no_image`."
         )

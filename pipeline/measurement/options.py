@@ -14,18 +14,18 @@ class ImageChoice:
 
     Parameters
     ----------
-    path : str, optional
+    image : str, optional
         Where it is; by default where the segmentation's record says.
     level : int, optional
         Its resolution; by default the one that was segmented.
-    skip : bool
+    no_image : bool
         Measure shapes only.
     """
 
-    path: Annotated[
-        str | None, Option("Image to measure intensities in (by default the one that was segmented).", name="image")
-    ] = None
+    image: Annotated[str | None, Option("Image to measure intensities in (by default the one that was segmented).")] = (
+        None
+    )
     level: Annotated[
         int | None, Option("Resolution of the image (by default the one that was segmented).", at_least=0)
     ] = None
-    skip: Annotated[bool, Option("Measure shapes only.", name="no_image")] = False
+    no_image: Annotated[bool, Option("Measure shapes only.")] = False

@@ -128,7 +128,7 @@ class MeasurePlan:
             raise PlanError(
                 f"a worker with {tasks} tasks (a block {self.block_bytes / GiB:.2f} GiB, a part of the table "
                 f"{self.part_bytes / GiB:.2f} GiB) needs {needed / GiB:.2f} GiB but has {usable_bytes / GiB:.2f} GiB; "
-                f"choose fewer --workers, or --no-image."
+                f"choose fewer `workers`, or `no_image`."
             )
 
     @functools.cached_property

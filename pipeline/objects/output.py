@@ -53,7 +53,7 @@ def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = 
         _check_complete(location, name, image)
         return image, True
     if listed:
-        raise InputError(f"{location} has no label image {name!r}; choose with --name: {', '.join(map(str, listed))}.")
+        raise InputError(f"{location} has no label image {name!r}; choose with `name`: {', '.join(map(str, listed))}.")
     return describe_image(location, level=level, axes=axes), False
 
 

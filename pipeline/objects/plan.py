@@ -103,8 +103,8 @@ class InstancePlan:
         if needed > usable_bytes:
             raise PlanError(
                 f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
-                f"{usable_bytes / MiB:.0f} MiB; choose a smaller --block (now {max(self.grid.block)} px) or fewer "
-                f"--workers."
+                f"{usable_bytes / MiB:.0f} MiB; choose a smaller `block` (now {max(self.grid.block)} px) or fewer "
+                f"`workers`."
             )
 
     def arrays(self, dtype: str) -> list[ArraySpec]:

@@ -131,8 +131,8 @@ def find_class_map(
     same = location == source and _may_write_into(image, source, name, in_labels=in_labels, in_place=in_place)
     if not output_location and not same:
         raise InputError(
-            f"{location} was not made by segment-slide, and inputs are read-only: give --output OUT.ome.zarr"
-            f"{', or --in-place to write into its labels/' if in_labels else ''}."
+            f"{location} was not made by segment-slide, and inputs are read-only: give `output='OUT.ome.zarr'`"
+            f"{', or `in_place` to write into its labels/' if in_labels else ''}."
         )
     return ClassMap(image, location, name, source, same)
 

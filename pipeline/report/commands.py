@@ -35,6 +35,11 @@ def segment_command(facts: Facts) -> str | None:
     return command(*words)
 
 
+def begin_command(facts: Facts) -> str:
+    """What would make it, as far as nothing but the place is known."""
+    return command("segment-slide", "segment", "…", "--output", facts.location)
+
+
 def instances_command(facts: Facts) -> str:
     """What was run to number the objects, or would have to be."""
     words = ["segment-slide", "instances", facts.location, *_name(facts)]

@@ -111,7 +111,7 @@ def choose_name(location: str, name: str | None) -> str:
         if wanted in classes:
             return wanted
     if len(classes) != 1:
-        found = f"several ({', '.join(classes)}); choose one with --name" if classes else "none"
+        found = f"several ({', '.join(classes)}); choose one with `name`" if classes else "none"
         raise InputError(f"{where}: expected a segmentation in labels/, found {found}.")
     return classes[0]
 

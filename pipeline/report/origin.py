@@ -7,7 +7,7 @@ from typing import Any
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.standing import Standing
 from segment_slide.pipeline.report.commands import (
-    command,
+    begin_command,
     instances_command,
     is_in_place,
     measure_command,
@@ -31,7 +31,7 @@ _NO_TIME = "0.0 s"  # a stage that had nothing to do
 
 def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
     """What is not there yet, each with the command that makes it."""
-    again = segment_command(facts) or command("segment-slide", "segment", "…", "--output", facts.location)
+    again = segment_command(facts) or begin_command(facts)
     left = facts.n_blocks - facts.n_blocks_done
     if left:
         verb = "is" if left == 1 else "are"
@@ -256,7 +256,7 @@ def again(facts: Facts) -> Markup:
     lines = [segment_command(facts)] if facts.record else []
     lines += [instances_command(facts)] if facts.instance_record else []
     lines += [measure_command(facts)] if facts.has_table else []
-    where = "the image's own store" if is_in_place(facts) else "another --output"
+    where = "the image's own store" if is_in_place(facts) else "another output"
     text = (
         f"The same image, model and parameters give the same bytes, in {where} too." if not is_in_place(facts) else ""
     )

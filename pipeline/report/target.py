@@ -56,7 +56,7 @@ def check_target(path: str) -> None:
         raise OutputError(f"output={path} cannot be read: {error}") from error
     if not is_free:
         raise OutputError(
-            f"output={path} is there, but is not a report of segment-slide; it stays as it is. Choose another --output."
+            f"output={path} is there, but is not a report of segment-slide; it stays as it is. Choose another `output`."
         )
 
 

@@ -39,7 +39,7 @@ def coarse_source(source: ImageSource) -> ImageSource:
         best = coarser
     if math.prod(best.shape[planes:]) * best.pixel_bytes > _LOOK_BUDGET_BYTES:
         raise InputError(
-            f"--skip-background needs a low-resolution level of {image.location}, whose coarsest is "
+            f"`skip_background` needs a low-resolution level of {image.location}, whose coarsest is "
             f"{best.shape[planes:]} px; make a pyramid first: segment-slide ingest."
         )
     return best

@@ -213,7 +213,7 @@ class SegmentPlan:
         )
         raise PlanError(
             f"a worker needs {memory.total_bytes / GiB:.2f} GiB ({parts}) but has {available_bytes / GiB:.2f} GiB; "
-            f"choose fewer --workers, or a smaller --tile (now {max(self.tile_px)} px) or --block "
+            f"choose fewer `workers`, or a smaller `tile` (now {max(self.tile_px)} px) or `block` "
             f"(now {max(self.grid.block)} px)."
         )
 

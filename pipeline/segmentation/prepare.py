@@ -124,7 +124,7 @@ def _warn_about_pixel_size(checkpoint: Checkpoint, plan: SegmentPlan) -> None:
         size = level.scale[position] * factor
         if not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
             log.warning(
-                "pixel size along %s is %.3g um, the model was trained at %.3g um; another --level may fit better",
+                "pixel size along %s is %.3g um, the model was trained at %.3g um; another `level` may fit better",
                 axis,
                 size,
                 trained,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError, UnknownAxesError
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
 
@@ -97,11 +97,11 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
         return _describe_bare_array(location, node, axes)
     multiscale = ome.parse_multiscale(dict(node.attrs), location)
     if multiscale is None:
-        raise InputError(_explain_group(location, node))
+        raise _explain_group(location, node)
     if axes is not None:
         raise InputError(
-            f"--axes={axes!r} was given, but {location} is OME-Zarr and says axes={multiscale.axes!r} itself; "
-            f"leave --axes out."
+            f"`axes`={axes!r} was given, but {location} is OME-Zarr and says axes={multiscale.axes!r} itself; "
+            f"leave `axes` out."
         )
     if not 0 <= level < len(multiscale.levels):
         raise InputError(f"level={level}, expected 0 to {len(multiscale.levels) - 1}: {location} has no other.")
@@ -159,10 +159,9 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
 
 def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None) -> StoredImage:
     if axes is None:
-        raise InputError(
-            f"input={location} is a bare Zarr array of shape {array.shape} without axes; "
-            f"say them with --axes, one letter of 'tczyx' per dimension, for example "
-            f"{'tczyx'[-min(array.ndim, 5) :]}."
+        raise UnknownAxesError(
+            f"input={location} is a bare Zarr array of shape {array.shape} without axes",
+            f"say them with `axes`, one letter of 'tczyx' per dimension, for example {'tczyx'[-min(array.ndim, 5) :]}.",
         )
     ome.check_axes(axes, location)
     if len(axes) != array.ndim:
@@ -172,14 +171,14 @@ def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None
     return _stored_image(location, "", array, multiscale, is_ome=False)
 
 
-def _explain_group(location: str, group: zarr.Group) -> str:
+def _explain_group(location: str, group: zarr.Group) -> InputError:
     attributes: dict[str, Any] = dict(group.attrs)
     attributes |= attributes.get("ome", {})
     if "bioformats2raw.layout" in attributes:
-        return f"input={location} is a collection of images; name one of them, for example {location}/0."
+        return InputError(f"input={location} is a collection of images; name one of them, for example {location}/0.")
     if "plate" in attributes:
-        return f"input={location} is a plate; name one field of view, for example {location}/A/1/0."
-    return (
-        f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata; "
-        f"name the array inside it and its --axes."
+        return InputError(f"input={location} is a plate; name one field of view, for example {location}/A/1/0.")
+    return UnknownAxesError(
+        f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata",
+        "name the array inside it and its `axes`.",
     )

@@ -85,7 +85,7 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     if version not in READABLE_VERSIONS:
         raise InputError(
             f"{where}: OME-Zarr version {version}, expected one of {READABLE_VERSIONS}. Convert it, or name the "
-            f"level's array itself (for example {where}/0) and its --axes."
+            f"level's array itself (for example {where}/0) and its `axes`."
         )
     axes = "".join(str(axis["name"]) for axis in content["axes"])
     check_axes(axes, where)
@@ -124,7 +124,7 @@ def check_axes(axes: str, where: str) -> None:
     if set(axes) - set(AXIS_ORDER) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
         raise InputError(
             f"{where}: axes={axes!r}, expected distinct letters of 'tczyx' with y and x, one per dimension, "
-            f"for example --axes yx, cyx or zyx."
+            f"for example `axes='yx'`, cyx or zyx."
         )
 
 

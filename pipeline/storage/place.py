@@ -33,7 +33,7 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
     for group in (label_group(name), probability_group(name)):
         if _is_foreign(location, group):
             raise OutputError(
-                f"output={location} holds {group} that segment-slide did not write; choose another --name."
+                f"output={location} holds {group} that segment-slide did not write; choose another `name`."
             )
 
 
@@ -47,7 +47,7 @@ def check_in_place(image: StoredImage) -> None:
     """
     if not image.is_ome or image.zarr_format != 3:
         raise InputError(
-            f"--in-place needs an OME-Zarr 0.5 input (Zarr format 3); {image.location} has format {image.zarr_format}."
+            f"`in_place` needs an OME-Zarr 0.5 input (Zarr format 3); {image.location} has format {image.zarr_format}."
         )
 
 
@@ -55,7 +55,7 @@ def _check_place(location: str, image_location: str) -> None:
     if _is_inside(location, image_location) or _is_inside(image_location, location):
         raise OutputError(
             f"output={location} and input={image_location} lie in each other; inputs are read-only. Choose a path "
-            f"beside it, or ask for --in-place to write into the input's own labels/ group."
+            f"beside it, or ask for `in_place` to write into the input's own labels/ group."
         )
     if store.is_file(location):
         raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.ome.zarr.")

@@ -15,7 +15,7 @@ ATTRIBUTE = "segment_slide"
 _LOCATIONS = {("input", "location"), ("model", "path")}
 
 
-_REPAIR_HINT = " If only damaged chunks of the input were replaced, add --input-repaired: blocks that are done stay."
+_REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: blocks that are done stay."
 
 
 def code_version() -> str:

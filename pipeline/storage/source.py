@@ -208,13 +208,13 @@ def select_source(
         available = f" ({', '.join(names)})" if names else ""
         raise InputError(
             f"{image.location} has {image.size('c')} channel(s){available}, {len(chosen)} chosen, but the model takes "
-            f"{n_channels}; choose with --channels, for example --channels {','.join(map(str, range(n_channels)))}."
+            f"{n_channels}; choose with `channels`, for example `channels={tuple(range(n_channels))}`."
         )
     source = ImageSource(image, n_spatial, chosen, ())
     ranges = ranges or {}
     for axis in ranges:
         if axis not in source.plane_axes:
-            raise InputError(f"--{axis} was given, but {axis!r} is not a plane axis of {image.location}.")
+            raise InputError(f"`{axis}` was given, but {axis!r} is not a plane axis of {image.location}.")
     picked = []
     for axis in source.plane_axes:
         start, stop = ranges.get(axis, (0, image.size(axis)))

@@ -70,7 +70,7 @@ def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:
     shown = ", ".join(single[:_SHOWN]) + (" …" if len(single) > _SHOWN else "")
     note = (
         f"{len(single)} of {len(ids)} label images have one value beside 0, and so one object, and no border between "
-        f"objects: {shown}. If they are masks, make the set anew with --kind binary."
+        f"objects: {shown}. If they are masks, make the set anew with `kind='binary'`."
     )
     return (note,)
 

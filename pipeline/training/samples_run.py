@@ -164,7 +164,7 @@ def note_on_frames(training_names: Sequence[str], validation_names: Sequence[str
             return (
                 f"validation image {name} and training image {other} are neighbours by number; if they are frames of "
                 f"one movie they show the same cells, and the score flatters: keep other movies for validation with "
-                f"--validation-image."
+                f"`validation_images`."
             )
     return None
 

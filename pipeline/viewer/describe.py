@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError
 from segment_slide.pipeline.measurement.standing import Standing, find_objects
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
@@ -82,7 +82,12 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     InputError
         If nothing is there that can be shown.
     """
-    found = find_contents(str(location), None if image is None else str(image), name)
+    try:
+        found = find_contents(str(location), None if image is None else str(image), name)
+    except UnknownAxesError as error:
+        raise InputError(
+            f"{error.what}; expected OME-Zarr, whose metadata say its axes: an image, or an output of segment-slide."
+        ) from error
     others = [(item.image, found.places[item.name]) for item in found.labels]
     is_volume = _is_volume(found)
     world = make_world(found.base, others, is_volume=is_volume)

@@ -126,7 +126,7 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
     if needed > free:
         raise InputError(
             f"export={plan.folder} needs {needed / 1e9:,.3f} GB more on its disk, which has {free / 1e9:,.3f} GB free. "
-            f"Make room, name a folder on another disk, or use --hard-links on the disk where the stores lie."
+            f"Make room, name a folder on another disk, or use `hard_links` on the disk where the stores lie."
         )
     disk = os.statvfs(folder)
     if disk.f_files and len(sizes) > disk.f_favail:  # folders need some too: few, beside the files in them

@@ -110,7 +110,7 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
     if base is None:
         if not labels:
             raise InputError(f"{location} holds neither an image nor labels that can be shown. {' '.join(notes)}")
-        notes.append(f"The image that {location} was made from is not where it was; name it: --image PATH.")
+        notes.append(f"The image that {location} was made from is not where it was; name it: `image='PATH'`.")
     below = base or labels[0].image
     if image is not None and not sources and any(item.record for item in labels):
         notes.append(

@@ -57,7 +57,7 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
         version = importlib.metadata.version("neuroglancer")
         raise PipelineError(
             f"neuroglancer {version} has a page in which {_TITLE} is not there exactly once, so that the viewer cannot "
-            f"be built around it; install the version that segment-slide asks for: pip install --upgrade segment-slide."
+            f"be built around it; install the version that segment-slide asks for: pip install -U segment-slide."
         )
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

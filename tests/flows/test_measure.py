@@ -198,7 +198,7 @@ def test_a_begun_table_is_gone_on_with_as_it_was_begun(location, here):
     measure_objects(request_for(location))
     before = tables(location)
     with pytest.raises(OutputMismatchError, match="input.image"):
-        measure_objects(request_for(location, image=ImageChoice(skip=True)))
+        measure_objects(request_for(location, image=ImageChoice(no_image=True)))
     assert tables(location) == before
 
 

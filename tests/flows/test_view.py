@@ -292,12 +292,12 @@ def test_a_signal_that_another_thread_receives_ends_the_wait():
 _HANGING = """
 import sys, threading
 from pathlib import Path
-from segment_slide.flows import view
 from segment_slide.flows.commands import main
+from segment_slide.pipeline.viewer import describe as view
 from segment_slide.pipeline.viewer.local_files import LocalFiles
 
 marker, output = sys.argv[1:]
-describe = view.describe
+describe = view.describe_view
 
 def hang(self, key):
     Path(marker).touch()
@@ -308,7 +308,7 @@ def describe_then_hang(*arguments, **options):
     LocalFiles.open = hang
     return site
 
-view.describe = describe_then_hang
+view.describe_view = describe_then_hang
 sys.argv = ["segment-slide", "view", output, "--no-browser"]
 main.main()
 """

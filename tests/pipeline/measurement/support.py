@@ -22,7 +22,7 @@ from tests.flows.support import write_ome
 
 NAME = "cells"
 CLASSES = ("background", "nucleus", "debris")
-NO_IMAGE = ImageChoice(skip=True)
+NO_IMAGE = ImageChoice(no_image=True)
 
 
 def draw_objects(shape: Sequence[int], *, seed: int = 0, sigma: float = 2.0) -> np.ndarray:

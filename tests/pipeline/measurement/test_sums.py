@@ -1,4 +1,4 @@
-"""One more row in the table of sums is one more measurement: in the blocks' rows, in the table, in the planned memory."""
+"""One more row in the table of sums is one more measurement, in the table of objects and in the planned memory."""
 
 import numpy as np
 

@@ -44,7 +44,7 @@ def change(location: str, group: str, **changes: object) -> None:
 
 
 def test_a_store_without_instances_says_how_to_make_them(location):
-    with pytest.raises(InputError, match="no instances are there; .*segment-slide instances .* --name other"):
+    with pytest.raises(InputError, match="no instances are there; .*segment-slide instances .* `name='other'`"):
         open_input(location, "other", ImageChoice())
 
 
@@ -96,7 +96,7 @@ def test_probabilities_of_another_shape_are_refused(tmp_path):
 
 def test_a_moved_image_says_how_to_name_it(location, tmp_path):
     (tmp_path / "image.ome.zarr").rename(tmp_path / "moved")
-    refuse(location, "cannot be opened .*no such file.* --image PATH, or measure shapes only with --no-image")
+    refuse(location, "cannot be opened .*no such file.* `image='PATH'`, or measure shapes only with `no_image`")
     assert open_input(location, NAME, ImageChoice(str(tmp_path / "moved"))).source is not None
     assert open_input(location, NAME, NO_IMAGE).source is None
 
@@ -105,7 +105,7 @@ def test_an_image_that_changed_is_refused_unless_it_is_named(location, tmp_path)
     image = tmp_path / "image.ome.zarr"
     shard = image / "0/c/0/0"
     shard.write_bytes(shard.read_bytes())  # as a file system sees it
-    refuse(location, "has changed since it was segmented.*--image")
+    refuse(location, "has changed since it was segmented.*`image=")
     assert open_input(location, NAME, ImageChoice(str(image))).source is not None
 
 
@@ -158,7 +158,7 @@ def test_rows_and_memory_are_checked(location):
         plan_of(location, rows=0)
     plan = plan_of(location)
     plan.check_memory(plan.worker_bytes(3), 3)
-    with pytest.raises(PlanError, match=r"needs .* GiB but has .*; choose fewer --workers"):
+    with pytest.raises(PlanError, match=r"needs .* GiB but has .*; choose fewer `workers`"):
         plan.check_memory(plan.worker_bytes(3) - 1, 3)
 
 

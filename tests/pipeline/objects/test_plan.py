@@ -93,7 +93,7 @@ def test_files_of_several_planes_are_a_volume_and_files_of_one_are_planes(tmp_pa
 def test_a_block_that_does_not_fit_into_memory_is_refused_with_the_size_to_change(tmp_path: Path) -> None:
     plan = plan_instances(stored(tmp_path, (40000, 40000), "yx", chunks=(512, 512)), InstanceOptions(block=16384))
     plan.check_memory(64 << 30, tasks=1)
-    with pytest.raises(PlanError, match="choose a smaller --block \\(now 16384 px\\)"):
+    with pytest.raises(PlanError, match="choose a smaller `block` \\(now 16384 px\\)"):
         plan.check_memory(8 << 30, tasks=3)
 
 

@@ -460,7 +460,7 @@ def test_the_label_image_is_the_one_that_the_store_shows_or_the_one_that_is_name
     assert choose_name(location, None) == "nuclei"
     listed = {"ome": {"version": ome.VERSION, "labels": ["a", "a-instances", "b"]}}
     store.update_attributes(location, "labels", listed)
-    with pytest.raises(InputError, match=r"several \(a, b\); choose one with --name"):
+    with pytest.raises(InputError, match=r"several \(a, b\); choose one with `name`"):
         choose_name(location, None)
     assert choose_name(location, "b") == "b"
     with pytest.raises(InputError, match="no segmentation 'c'; there are a, a-instances, b"):

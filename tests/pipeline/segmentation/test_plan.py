@@ -319,7 +319,7 @@ def test_a_plan_that_fits_to_the_byte_is_accepted_and_one_byte_less_is_refused_w
     assert sum(parts) == pytest.approx(whole, abs=0.03)
     assert "1024 px" in message
     assert "2048 px" in message
-    assert "--workers" in message
+    assert "`workers`" in message
 
 
 # --- refusals --------------------------------------------------------------------------------------------------

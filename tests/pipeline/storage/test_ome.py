@@ -248,7 +248,7 @@ def test_the_undamaged_metadata_of_these_tests_are_accepted() -> None:
 
 @pytest.mark.parametrize("version", ["0.1", "0.3", "0.6", "1.0", 5])
 def test_other_versions_are_refused_with_a_way_out(version: Any) -> None:
-    with pytest.raises(InputError, match=rf"version {version}, expected one of .*'0\.5'.*--axes"):
+    with pytest.raises(InputError, match=rf"version {version}, expected one of .*'0\.5'.*`axes`"):
         parse_multiscale(damaged(["ome", "version"], version), "here")
 
 

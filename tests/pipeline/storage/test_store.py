@@ -139,7 +139,7 @@ def damage(location: Path, what: str) -> None:
         ("complex numbers", "dtype=complex64, expected integers or real numbers"),
         ("a collection", "is a collection of images; name one of them, for example .*/0"),
         ("a plate", "is a plate; name one field of view, for example .*/A/1/0"),
-        ("a plain group", "without OME-Zarr 'multiscales' metadata; name the array inside it and its --axes"),
+        ("a plain group", "without OME-Zarr 'multiscales' metadata; name the array inside it and its `axes`"),
     ],
 )
 def test_what_is_no_image_is_refused_with_what_it_is(tmp_path: Path, what: str, message: str) -> None:
@@ -169,7 +169,7 @@ def test_a_level_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path
 
 
 def test_axes_are_for_bare_arrays_only_and_needed_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--axes='cyx' was given, but .* says axes='cyx' itself"):
+    with pytest.raises(InputError, match="`axes`='cyx' was given, but .* says axes='cyx' itself"):
         describe_image(ome_slide(tmp_path / "slide.zarr"), axes="cyx")
     zarr.create_array(str(tmp_path / "bare"), shape=(4, 5, 6), dtype="uint8")
     with pytest.raises(InputError, match=r"bare Zarr array of shape \(4, 5, 6\) without axes; .* for example zyx"):

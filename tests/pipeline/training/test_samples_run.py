@@ -370,7 +370,7 @@ def test_neighbouring_frames_on_both_sides_of_the_split_are_told(training, valid
         assert note is None
     else:
         assert note.startswith(f"validation image {expected[0]} and training image {expected[1]} are neighbours")
-        assert "--validation-image" in note
+        assert "`validation_images`" in note
 
 
 def test_constants_are_the_mean_and_deviation_of_all_training_images(tmp_path):

@@ -358,7 +358,7 @@ def test_a_mask_under_the_kind_instances_is_noted(tmp_path, block):
     (note,) = run(plan_for(tmp_path, mask, block=block)).notes
     assert note.startswith("1 of 1 label images have one value beside 0")
     assert "image (255)" in note
-    assert "--kind binary" in note
+    assert "`kind='binary'`" in note
     mask[mask == 0] = 7
     assert run(plan_for(tmp_path, mask, block=block, ignore=7, kind="binary", name="b.zarr")).notes == ()
 

@@ -118,7 +118,7 @@ def test_labels_of_a_coarser_level_and_of_later_planes_lie_where_they_were_made(
 def test_without_its_image_an_output_is_shown_alone_and_that_is_told(tmp_path):
     site = describe_view(output(tmp_path, noise(40, 50) // 200, image=tmp_path / "gone"))
     assert list(layers(site)) == ["segmentation"]
-    assert "--image" in site.notes[0]
+    assert "`image='PATH'`" in site.notes[0]
     other = write_image(tmp_path / "b", noise(40, 50), "yx")
     assert list(layers(describe_view(tmp_path / "out.ome.zarr", image=other))) == ["image", "segmentation"]
 

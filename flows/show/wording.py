@@ -1,0 +1,89 @@
+"""Sentences of the pipeline in the words of the command line: an option where they name a parameter of Python.
+
+A parameter stands in backquotes, alone or with a value: "choose fewer `workers`", "for example `channels=(0, 1)`". It
+becomes an option where a command shows the sentence, and nowhere else: notebooks and Prefect keep the parameters.
+"""
+
+import ast
+import logging
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+_PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
+
+#: Finds the options of the command that runs, by the names of their parameters; outside of a command there are none.
+find_options: ContextVar[Callable[[], Mapping[str, str]]] = ContextVar("find_options", default=dict)
+
+
+def in_options(sentence: str) -> str:
+    """A sentence for whoever gave the command that runs; parameters for which it has no option stay as they are."""
+    return name_options(sentence, find_options.get()()) if "`" in sentence else sentence
+
+
+def list_options(command: Any, words: Sequence[str]) -> dict[str, str]:
+    """Options of the command that runs, by the names of their parameters.
+
+    Parameters
+    ----------
+    command : click's Group
+        The whole command line.
+    words : sequence of str
+        What was typed after its name: the names of groups and of the command come first.
+    """
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    spelled = {parameter.name: max(parameter.opts, key=len) for parameter in command.params}
+    return {name: option for name, option in spelled.items() if name and option.startswith("--")}
+
+
+def make_log_handler() -> logging.Handler:
+    """What prints warnings on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    return handler
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """See `in_options`."""
+        return in_options(super().format(record))
+
+
+def name_options(sentence: str, options: Mapping[str, str]) -> str:
+    """A sentence with options instead of parameters.
+
+    Parameters
+    ----------
+    sentence : str
+        Of an error or a note.
+    options : mapping of str to str
+        Options by the names of their parameters.
+
+    Examples
+    --------
+    >>> name_options("choose fewer `workers`, or `axes='yx'`", {"workers": "--workers", "axes": "--axes"})
+    'choose fewer --workers, or --axes yx'
+    >>> name_options("for example `channels=(0, 1)`; see `axes`", {"channels": "--channels"})
+    'for example --channels 0,1; see `axes`'
+    """
+
+    def put(found: "re.Match[str]") -> str:
+        name, value = found.groups()
+        option = options.get(name)
+        return found[0] if option is None else " ".join([option, *_as_argument(value)])
+
+    return _PARAMETER.sub(put, sentence)
+
+
+def _as_argument(value: str | None) -> list[str]:
+    """What follows an option: nothing, a word, or words between commas."""
+    if value is None:
+        return []
+    try:
+        given = ast.literal_eval(value)
+    except (SyntaxError, ValueError):  # no Python, so nothing to translate
+        return [value]
+    return [shlex.quote(",".join(map(str, given)) if isinstance(given, tuple) else str(given))]
