@@ -48,14 +48,14 @@ def predict(model: str, tile: int, precision: str) -> dict[str, float]:
     import torch
 
     from segment_slide.unet.checkpoint import open_checkpoint
+    from segment_slide.unet.network import InferenceSettings
     from segment_slide.unet.predict import Predictor
 
     torch.set_num_threads(1)
     checkpoint = open_checkpoint(model)
-    predictor = Predictor(
-        checkpoint.load_model(), offset=(128,), scale=(64,), tile_px=(tile, tile), precision=precision, device="cpu",
-        concurrency=len(os.sched_getaffinity(0)),
-    )  # fmt: skip
+    cores = len(os.sched_getaffinity(0))
+    settings = InferenceSettings((128.0,), (64.0,), (tile, tile), device="cpu", precision=precision, concurrency=cores)
+    predictor = Predictor(checkpoint, settings)
     halo = checkpoint.config.architecture.geometry.halo
     image = np.random.default_rng(0).integers(0, 255, (1, HEIGHT + 2 * halo, WIDTH + 2 * halo), dtype=np.uint8)
     predictor.predict(np.ascontiguousarray(image[:, : tile + 2 * halo, : 2 * tile + 2 * halo]))

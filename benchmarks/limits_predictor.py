@@ -13,6 +13,7 @@ from torch import Tensor
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import open_checkpoint
 from segment_slide.unet.model import UNet
+from segment_slide.unet.network import InferenceSettings
 from segment_slide.unet.predict import Predictor
 
 PAPER_S = 1.0  # "segmentation of a 512x512 image takes less than a second on a recent GPU" (abstract)
@@ -24,9 +25,8 @@ def make_predictor(
     """The product's own, of a copy of the network's weights."""
     copy = UNet(network.architecture)
     copy.load_state_dict(network.state_dict())
-    return Predictor(
-        copy, offset=(offset,), scale=(scale,), tile_px=(tile, tile), precision=precision, concurrency=concurrency
-    )
+    settings = InferenceSettings((offset,), (scale,), (tile, tile), precision=precision, concurrency=concurrency)
+    return Predictor(copy, settings)
 
 
 def show_edges(arguments: argparse.Namespace, report: Report, _: Products) -> None:

@@ -29,6 +29,7 @@ from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.device import resolve_device, resolve_precision
 from segment_slide.unet.model import UNet
+from segment_slide.unet.network import InferenceSettings, NetworkUse
 
 
 def make_image(folder: Path, size: int) -> str:
@@ -46,21 +47,9 @@ def make_job(plan: SegmentPlan, checkpoint: Checkpoint, location: str, precision
         plan, model_path=str(checkpoint.path), model_sha256=checkpoint.sha256, classes=("a", "b"), device_kind="cpu"
     )
     output.create_output(location, "labels", plan, made, in_place=False)
-    return BlockJob(
-        source=plan.source,
-        grid=plan.grid,
-        model_path=str(checkpoint.path),
-        model_sha256=checkpoint.sha256,
-        offset=(128.0,),
-        scale=(64.0,),
-        tile_px=plan.tile_px,
-        precision=precision,
-        tta="none",
-        device="auto",
-        concurrency=plan.concurrency,
-        location=location,
-        label_group="labels/labels",
-    )
+    settings = InferenceSettings((128.0,), (64.0,), plan.tile_px, precision=precision, concurrency=plan.concurrency)
+    network = NetworkUse(str(checkpoint.path), checkpoint.sha256, settings)
+    return BlockJob(plan.source, plan.grid, network, location, "labels/labels")
 
 
 def plan_run(folder: Path, arguments: argparse.Namespace, precision: str) -> tuple[SegmentPlan, Checkpoint]:
@@ -95,7 +84,7 @@ def time_forward(job: BlockJob, plan: SegmentPlan) -> Stopwatch:
 
     def forward() -> None:
         with torch.inference_mode():
-            predictor._model(tensor)
+            predictor._network(tensor)
 
     with torch.inference_mode():
         tensor = predictor._to_device(pixels)

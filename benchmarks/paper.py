@@ -27,6 +27,7 @@ from segment_slide.unet.array_samples import ArraySamples
 from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.device import describe_processor, resolve_device
 from segment_slide.unet.draw import SampleSettings
+from segment_slide.unet.network import InferenceSettings
 from segment_slide.unet.predict import Predictor
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.train import build_model, train
@@ -157,17 +158,15 @@ def predict(model: torch.nn.Module, image: np.ndarray, arguments: argparse.Names
         stride = model.architecture.geometry.stride
         surplus = [(-size) % stride for size in (height, width)]
         padded = np.pad(turned, [(0, 0), *((halo, halo + more) for more in surplus)], mode="reflect")
-        predictor = Predictor(
-            model,
+        settings = InferenceSettings(
             offset=(0.0,),
             scale=(1.0,),
             tile_px=tuple(size + more for size, more in zip((height, width), surplus, strict=True)),
             precision="float32",
             tta="flips",
             device=arguments.device,
-            concurrency=1,
         )
-        scores = predictor.predict(padded, "float32").probabilities[1, :height, :width]
+        scores = Predictor(model, settings).predict(padded, "float32").probabilities[1, :height, :width]
         total += np.rot90(scores, -quarters) / 2
     return np.clip(total, 0, 1)
 

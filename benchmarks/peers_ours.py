@@ -21,7 +21,7 @@ from segment_slide.unet.checkpoint import open_checkpoint
 
 def predict_whole(image: str, model: str, output: str) -> None:
     """Logits of the whole image in one pass (.npy), float32; in a process of its own, which gives the memory back."""
-    from segment_slide.unet.predict import whole_image_logits
+    from segment_slide.unet.model import whole_image_logits
 
     checkpoint = open_checkpoint(model)
     constants = checkpoint.config.normalisation

@@ -39,8 +39,7 @@ from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.array_samples import ArraySamples
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, open_checkpoint, save_checkpoint
 from segment_slide.unet.draw import SampleSettings
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.train import build_model, train
 from segment_slide.unet.train_settings import Training, TrainSettings

@@ -39,6 +39,7 @@ from segment_slide.pipeline.blocks.sizes import MAX_WINDOW_BLOCKS
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.segmentation.run import segment_blocks
 from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.network import InferenceSettings, NetworkUse
 
 BLOCK_PX = 32  # pixels are no part of this: what they cost is `overhead.py`'s
 WORKERS_PER_PROCESS = 16
@@ -50,10 +51,8 @@ def make_job(n_blocks: int, sleep_s: float) -> SleepingJob:
     side = math.isqrt(n_blocks)
     image = describe(side * BLOCK_PX)
     grid = BlockGrid(image.shape, (BLOCK_PX, BLOCK_PX), Geometry(1), 2)
-    return SleepingJob(
-        EmptySource(image, 2, (0,), ()), grid, "", "", (0.0,), (1.0,), grid.block, "float32", "none", "cpu", 1, "", "",
-        sleep_s=sleep_s,
-    )  # fmt: skip
+    network = NetworkUse("", "", InferenceSettings((0.0,), (1.0,), grid.block))
+    return SleepingJob(EmptySource(image, 2, (0,), ()), grid, network, "", "", sleep_s=sleep_s)
 
 
 # -- a cluster, and what it spends ---------------------------------------------------------------------------------

@@ -25,8 +25,7 @@ from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.synthetic.slide import CHANNELS, SyntheticSlide, draw_region
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import open_checkpoint
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
 
 WIDER_PX = 4
 N_TILES = 3

@@ -48,7 +48,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     UnetError, PipelineError, ClusterError
         What is wrong: here before anything is started, or with a worker.
     """
-    from segment_slide.unet.checkpoint import open_checkpoint
+    from segment_slide.unet.open_network import open_network
 
     spec = plan_cluster(request.workers)
     image = None if request.input is None else describe_image(request.input)
@@ -57,8 +57,8 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
         raise OutputError(f"output={folder} is no folder; make it, on storage that all workers share.")
     model = None
     if request.model is not None:
-        checkpoint = open_checkpoint(request.model)
-        model = (str(checkpoint.path), checkpoint.sha256)
+        network = open_network(request.model)
+        model = (str(network.path), network.sha256)
     checks = checks_of(reads=[] if image is None else [image], writes=folder, model=model)
     with connect(spec) as client:
         preflight(client, spec, checks)

@@ -41,8 +41,8 @@ def segment_image(request: SegmentRequest, progress: Stages | None = None) -> Se
 
 
 def _open_workers(prepared: PreparedSegmentation, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":
-    checkpoint, plan = prepared.checkpoint, prepared.plan
-    model = (str(checkpoint.path), checkpoint.sha256)
+    network, plan = prepared.network, prepared.plan
+    model = (str(network.path), network.sha256)
     checks = checks_of(reads=[plan.source.image], writes=prepared.destination.location, model=model)
     return open_cluster(cluster, checks, needed_bytes=plan.memory.total_bytes)
 

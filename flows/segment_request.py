@@ -14,7 +14,7 @@ from segment_slide.pipeline.storage import place, store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.record import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
-from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
+from segment_slide.unet.open_network import StoredNetwork, open_network
 
 if TYPE_CHECKING:
     from segment_slide.unet.device import DeviceFacts
@@ -33,7 +33,7 @@ def resolve_segment_request(
         Of the workers, if they are there; by default of this machine, where the workers will run on it. Else what
         depends on the device is left for later.
     """
-    checkpoint, source = open_request(request)
+    network, source = open_request(request)
     image, name = source.image, request.options.name
     location = _output_location(request, image)
     place.check_output(location, name, image.location, in_place=request.in_place)
@@ -42,9 +42,9 @@ def resolve_segment_request(
     cluster = plan_cluster(request.workers)
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)
-    plan, cluster = _plan(replace(request, options=options), checkpoint, source, cluster, facts)
+    plan, cluster = _plan(replace(request, options=options), network, source, cluster, facts)
     destination = Destination(location, name, request.in_place, request.input_repaired)
-    prepared = prepare_segmentation(plan, checkpoint, destination, facts, is_settled=is_settled)
+    prepared = prepare_segmentation(plan, network, destination, facts, is_settled=is_settled)
     return prepared, cluster
 
 
@@ -58,18 +58,17 @@ def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "
     return DeviceFacts(kind, "", options.precision or "float32")
 
 
-def open_request(request: SegmentRequest) -> tuple[Checkpoint, ImageSource]:
-    """Checkpoint and pixels that a request names, checked against each other."""
-    checkpoint = open_checkpoint(request.model)
-    architecture = checkpoint.config.architecture
+def open_request(request: SegmentRequest) -> tuple[StoredNetwork, ImageSource]:
+    """Network and pixels that a request names, checked against each other."""
+    network = open_network(request.model)
     source = select_source(
         describe_image(request.input, level=request.level, axes=request.axes),
-        n_spatial=architecture.ndim,
-        n_channels=architecture.in_channels,
+        n_spatial=len(network.description.axes),
+        n_channels=network.description.in_channels,
         channels=request.channels,
         ranges=request.ranges,
     )
-    return checkpoint, source
+    return network, source
 
 
 def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
@@ -79,12 +78,12 @@ def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
 
 
 def _plan(
-    request: SegmentRequest, checkpoint: Checkpoint, source: ImageSource, cluster: ClusterSpec, facts: "DeviceFacts"
+    request: SegmentRequest, network: StoredNetwork, source: ImageSource, cluster: ClusterSpec, facts: "DeviceFacts"
 ) -> tuple[SegmentPlan, ClusterSpec]:
     if facts.kind == "cuda":  # one forward pass at a time, and one task that reads or writes meanwhile
         cluster = replace(cluster, cores=1)
     options = replace(request.options, precision=facts.precision)
-    plan = plan_segmentation(source, checkpoint.config.architecture, options, concurrency=cluster.cores or 1)
+    plan = plan_segmentation(source, network.description, options, concurrency=cluster.cores or 1)
     plan.check_memory(cluster.usable_bytes)
     return plan, cluster
 

@@ -22,7 +22,7 @@ from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.stages import InstancesReport
 from segment_slide.pipeline.segmentation.stages import SegmentReport
 from segment_slide.pipeline.storage import store
-from segment_slide.unet.checkpoint import open_checkpoint
+from segment_slide.unet.open_network import open_network
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def check_request(request: SlideRequest) -> None:
     """
     if needs_conversion(request.segment.input):
         plan_ingest([Path(request.segment.input)], request.ingest)
-        open_checkpoint(request.segment.model)
+        open_network(request.segment.model)
         plan_cluster(request.segment.workers)
     else:
         resolve_segment_request(segment_request(request))

@@ -164,9 +164,9 @@ def check_model(path: str, sha256: str) -> None:
     InputError
         If it is another one.
     """
-    from segment_slide.unet.checkpoint import open_checkpoint
+    from segment_slide.unet.open_network import open_network
 
-    found = open_checkpoint(path).sha256
+    found = open_network(path).sha256
     if found != sha256:
         raise InputError(f"its sha256 is {found[:12]}… here and {sha256[:12]}… where the command runs; copy it again")
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from segment_slide.unet.errors import GeometryError
-from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.geometry import Geometry, Locality
+from segment_slide.unet.network import Output
 
 MAX_CLASSES = 255  # labels are uint8
 _SCORE_BYTES = 4  # scores are float32 whatever the precision of the features
@@ -69,6 +70,21 @@ class Architecture:
     def geometry(self) -> Geometry:
         """Stride, margin and halo of this network."""
         return Geometry(self.depth)
+
+    @property
+    def axes(self) -> tuple[Locality, ...]:
+        """Stride and halo of each spatial axis, all equal."""
+        return (self.geometry.locality,) * self.ndim
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """One head: the class scores."""
+        return (Output("classes", "scores", self.n_classes),)
+
+    @property
+    def summary(self) -> str:
+        """What kind of network it is, in a word or two."""
+        return f"depth {self.depth}"
 
     def channels(self, level: int) -> int:
         """Feature channels of a level, 0 at full resolution."""

@@ -19,7 +19,9 @@ from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.options import Option
 
 if TYPE_CHECKING:
-    from segment_slide.unet.model import UNet
+    import torch
+
+    from segment_slide.unet.model import UNet, UNetPass
 
 FORMAT = "segment-slide-checkpoint"
 FORMAT_VERSION = 1
@@ -168,6 +170,21 @@ class Checkpoint:
             while chunk := file.read(_HASH_CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest()
+
+    @property
+    def description(self) -> Architecture:
+        """The network in numbers, as `unet.network.Network` asks for it."""
+        return self.config.architecture
+
+    def load(self, device: "torch.device", precision: str) -> "UNetPass":
+        """The forward pass of the network, ready on a device: see `unet.network.Network`.
+
+        Raises
+        ------
+        CheckpointError
+            If tensors are missing, unexpected or of another shape.
+        """
+        return self.load_model().load(device, precision)
 
     def load_model(self) -> "UNet":
         """The network with its weights, float32, on the CPU, in evaluation mode.

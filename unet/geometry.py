@@ -30,6 +30,63 @@ def round_up(value_px: int, multiple_px: int) -> int:
 
 
 @dataclass(frozen=True)
+class Locality:
+    """How a network treats one spatial axis: all that decides where tiles may lie and what they read.
+
+    Parameters
+    ----------
+    stride : int
+        Tiles start at multiples of this and are multiples of it (px).
+    halo : int
+        Pixels per side that a tile reads beyond what it writes.
+
+    Examples
+    --------
+    >>> Locality(stride=16, halo=94).read_size(512)
+    700
+    """
+
+    stride: int
+    halo: int
+
+    def round_up(self, size_px: int) -> int:
+        """Smallest size (px) that a tile can have and that holds `size_px`: for what is left at the image's end.
+
+        >>> Locality(stride=16, halo=94).round_up(37)
+        48
+        """
+        return round_up(size_px, self.stride)
+
+    def read_size(self, write_px: int) -> int:
+        """Input size (px) that a tile of `write_px` owned pixels needs.
+
+        Raises
+        ------
+        GeometryError
+            If tiles cannot have this size.
+        """
+        self.check_multiple(write_px, "tile")
+        return write_px + 2 * self.halo
+
+    def check_multiple(self, size_px: int, what: str) -> None:
+        """Refuse a tile or block size that is not a positive multiple of the stride.
+
+        Raises
+        ------
+        GeometryError
+            With the two nearest sizes that are allowed.
+        """
+        if size_px > 0 and size_px % self.stride == 0:
+            return
+        below = max(size_px // self.stride * self.stride, self.stride)
+        raise GeometryError(
+            f"{what}={size_px} px is not a positive multiple of the network's stride {self.stride}; tiles "
+            f"would not line up and labels would depend on the tiling. "
+            f"Nearest: {below}, {below + self.stride}."
+        )
+
+
+@dataclass(frozen=True)
 class Geometry:
     """The integers that a depth fixes, the same on each spatial axis, in 2D and in 3D.
 
@@ -82,6 +139,11 @@ class Geometry:
         """Pixels per side that a tile reads beyond what it writes: margin + crop (94 at depth 4)."""
         return self.margin + self.crop
 
+    @property
+    def locality(self) -> Locality:
+        """Stride and halo, which are all that the rest of the program needs to know."""
+        return Locality(self.stride, self.halo)
+
     def is_valid_input_size(self, size_px: int) -> bool:
         """Whether all poolings divide evenly and at least one output pixel is left.
 
@@ -114,8 +176,7 @@ class Geometry:
         >>> Geometry(4).read_size(512)
         700
         """
-        self.check_multiple(write_px, "tile")
-        return write_px + 2 * self.halo
+        return self.locality.read_size(write_px)
 
     def check_multiple(self, size_px: int, what: str) -> None:
         """Refuse a tile or block size that is not a positive multiple of the stride.
@@ -125,11 +186,4 @@ class Geometry:
         GeometryError
             With the two nearest sizes that are allowed.
         """
-        if size_px > 0 and size_px % self.stride == 0:
-            return
-        below = max(size_px // self.stride * self.stride, self.stride)
-        raise GeometryError(
-            f"{what}={size_px} px is not a positive multiple of the network's stride {self.stride}; tiles "
-            f"would not line up and labels would depend on the tiling. "
-            f"Nearest: {below}, {below + self.stride}."
-        )
+        self.locality.check_multiple(size_px, what)

@@ -7,11 +7,14 @@ up-convolution, hence 31,030,658 parameters.
 """
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.device import CHANNELS_LAST, DTYPES
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP_CONVOLUTION = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -105,6 +108,68 @@ class UNet(nn.Module):
             features = self.merge[level](features)  # 56 -> 52
         with torch.autocast("cuda" if features.is_cuda else "cpu", enabled=False):  # mixed precision ends here
             return self.classify(features.to(self.classify.weight.dtype)).float()
+
+    @property
+    def description(self) -> Architecture:
+        """The network in numbers, as `unet.network.Network` asks for it."""
+        return self.architecture
+
+    def load(self, device: torch.device, precision: str) -> "UNetPass":
+        """Move this very network to a device, features in "float32" or "bfloat16", and hand out its forward pass."""
+        self.to(device, memory_format=CHANNELS_LAST[self.architecture.ndim]).eval()  # type: ignore[call-overload]
+        for part in (self.down, self.up, self.merge):  # but `classify`: scores in float32, see `forward`
+            part.to(DTYPES[precision])
+        return UNetPass(self)
+
+
+@dataclass(frozen=True)
+class UNetPass:
+    """Forward pass of a U-Net that keeps the tile's own scores.
+
+    Parameters
+    ----------
+    model : UNet
+        On its device, in its precision.
+    """
+
+    model: UNet
+
+    def __call__(self, batch: Tensor, /) -> Tensor:
+        """Scores (n, n_classes, *tile), float32, of tiles with their halos (n, in_channels, *spatial).
+
+        What valid convolutions leave is up to 4 px wider than the tile.
+        """
+        logits: Tensor = self.model(batch)
+        crop = self.model.architecture.geometry.crop
+        for axis in range(2, logits.ndim):
+            logits = logits.narrow(axis, crop, logits.shape[axis] - 2 * crop)
+        return logits
+
+
+def whole_image_logits(model: UNet, image: np.ndarray) -> np.ndarray:
+    """Scores of a whole image in one pass: what every tiling must reproduce.
+
+    Parameters
+    ----------
+    model : UNet
+        float32 network.
+    image : ndarray of float32, (c, *spatial)
+        Normalised intensities, without halo.
+
+    Returns
+    -------
+    ndarray of float32, (n_classes, *spatial)
+        Logits under mirroring without repeated edge pixel (numpy.pad "reflect").
+    """
+    geometry = model.architecture.geometry
+    pads = [(0, 0)]
+    for size in image.shape[1:]:
+        pads.append((geometry.halo, geometry.halo + -size % geometry.stride))
+    padded = np.pad(image, pads, mode="reflect")
+    with torch.inference_mode():
+        logits: np.ndarray = model(torch.from_numpy(np.ascontiguousarray(padded, np.float32))[None])[0].numpy()
+    crop = tuple(slice(geometry.crop, geometry.crop + size) for size in image.shape[1:])
+    return logits[(slice(None), *crop)]
 
 
 def _initialise(module: nn.Module) -> None:

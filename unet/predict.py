@@ -8,7 +8,7 @@ would give on the whole. It must not know where the array comes from: stores, bl
 import itertools
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,17 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segment_slide.unet.device import resolve_device, resolve_precision, use_exact_float32, use_one_core
+from segment_slide.unet.device import (
+    CHANNELS_LAST,
+    DTYPES,
+    resolve_device,
+    resolve_precision,
+    use_exact_float32,
+    use_one_core,
+)
 from segment_slide.unet.errors import GeometryError
-from segment_slide.unet.geometry import Geometry
-from segment_slide.unet.model import UNet
+from segment_slide.unet.network import InferenceSettings, Network
 
 log = logging.getLogger(__name__)
 
 TTA_MODES = ("none", "flips")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Convolutions are 1.1 to 1.6 times as fast in this layout as with channels first (benchmarks/limits.py).
-_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 # How torch and oneDNN say that memory ran out on the CPU; CUDA has an exception of its own.
 _OUT_OF_MEMORY_TEXTS = (
@@ -61,23 +64,10 @@ class Predictor:
 
     Parameters
     ----------
-    model : UNet
-        Network with weights; moved to the device, its precision changed in place.
-    offset, scale : sequence of float
-        Input is ``(x - offset) / scale``, one value per channel.
-    tile_px : tuple of int
-        Pixels a forward pass owns, per spatial axis, multiples of the stride.
-    device : str
-        "auto", "cpu" or "cuda".
-    precision : str
-        "auto", "float32" or "bfloat16".
-    tta : {"none", "flips"}
-        "flips": scores averaged over all flips of the spatial axes (4 in 2D, 8 in 3D), as the authors'
-        release does for PhC-U373.
-    concurrency : int
-        Forward passes at a time. On the CPU each runs on one core, because oneDNN's results depend on the
-        number of threads in the last bit: cores work on different tiles, so that labels are bit-identical
-        whatever the number of workers and cores. On a GPU it is 1.
+    network : Network
+        Network with weights; made ready for the device and precision (a `UNet` in place).
+    settings : InferenceSettings
+        Normalisation, tile, device, precision, flips, passes at a time.
 
     Raises
     ------
@@ -87,42 +77,26 @@ class Predictor:
         If the device or precision does not exist here.
     """
 
-    def __init__(
-        self,
-        model: UNet,
-        *,
-        offset: Sequence[float],
-        scale: Sequence[float],
-        tile_px: tuple[int, ...],
-        device: str = "auto",
-        precision: str = "auto",
-        tta: str = "none",
-        concurrency: int = 1,
-    ) -> None:
-        self.architecture = model.architecture
-        self.geometry: Geometry = model.architecture.geometry
-        self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
-        self.tile_px = tile_px
-        if len(tile_px) != self.architecture.ndim:
-            raise GeometryError(f"tile_px={tile_px}, expected {self.architecture.ndim} sizes.")
-        for size in tile_px:
-            self.geometry.check_multiple(size, "tile")
-        if tta not in TTA_MODES:
-            raise GeometryError(f"tta={tta!r}, expected one of {TTA_MODES}.")
-        self._flips = _all_flips(self.architecture.ndim) if tta == "flips" else [()]
-        self._dtype = _DTYPES[self.precision]
-        self._memory_format = _CHANNELS_LAST[self.architecture.ndim]
-        self._model = model.to(self.device, memory_format=self._memory_format).eval()  # type: ignore[call-overload]
-        for part in (model.down, model.up, model.merge):  # but `classify`: scores in float32, see UNet.forward
-            part.to(self._dtype)
-        channels = self.architecture.in_channels
+    def __init__(self, network: Network, settings: InferenceSettings) -> None:
+        self.description = network.description
+        self.device = resolve_device(settings.device)
+        self.precision = resolve_precision(settings.precision, self.device)
+        self.tile_px, self._axes = settings.tile_px, self.description.axes
+        if len(self.tile_px) != len(self._axes):
+            raise GeometryError(f"tile_px={self.tile_px}, expected {len(self._axes)} sizes.")
+        for axis, size in zip(self._axes, self.tile_px, strict=True):
+            axis.check_multiple(size, "tile")
+        if settings.tta not in TTA_MODES:
+            raise GeometryError(f"tta={settings.tta!r}, expected one of {TTA_MODES}.")
+        self._flips = _all_flips(len(self._axes)) if settings.tta == "flips" else [()]
+        offset, scale, channels = settings.offset, settings.scale, self.description.in_channels
         if len(offset) != channels or len(scale) != channels:
             raise GeometryError(f"offset={offset}, scale={scale}: expected {channels} values each, one per channel.")
-        shape = (1, channels, *[1] * self.architecture.ndim)
+        self._network = network.load(self.device, self.precision)
+        shape = (1, channels, *[1] * len(self._axes))
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self.device).reshape(shape)
         self._scale = torch.tensor(scale, dtype=torch.float32, device=self.device).reshape(shape)
-        workers = 1 if self.device.type == "cuda" else max(1, concurrency)
+        workers = 1 if self.device.type == "cuda" else max(1, settings.concurrency)
         hold_still = {"cpu": use_one_core, "cuda": use_exact_float32}[self.device.type]
         self._pool = ThreadPoolExecutor(workers, "forward", initializer=hold_still)
         self._warned = threading.Event()
@@ -152,16 +126,14 @@ class Predictor:
         """
         if probabilities not in (None, "uint8", "float32"):
             raise ValueError(f"probabilities={probabilities!r}, expected None, 'uint8' or 'float32'.")
-        ndim, halo = self.architecture.ndim, self.geometry.halo
-        if image.ndim != ndim + 1 or image.shape[0] != self.architecture.in_channels:
-            raise GeometryError(
-                f"image shape={image.shape}, expected ({self.architecture.in_channels}, ...) and {ndim} spatial axes."
-            )
-        inner = tuple(size - 2 * halo for size in image.shape[1:])
-        for size in inner:
-            self.geometry.check_multiple(size, "inner part of the array")
+        ndim, channels = len(self._axes), self.description.in_channels
+        if image.ndim != ndim + 1 or image.shape[0] != channels:
+            raise GeometryError(f"image shape={image.shape}, expected ({channels}, ...) and {ndim} spatial axes.")
+        inner = tuple(size - 2 * axis.halo for axis, size in zip(self._axes, image.shape[1:], strict=True))
+        for axis, size in zip(self._axes, inner, strict=True):
+            axis.check_multiple(size, "inner part of the array")
         labels = np.empty(inner, np.uint8)
-        scores = np.empty((self.architecture.n_classes, *inner), probabilities) if probabilities else None
+        scores = np.empty((self.description.outputs[0].n_channels, *inner), probabilities) if probabilities else None
         boxes = list(_tiles(inner, self.tile_px))
         runs = [self._pool.submit(self._predict_tile, image, box, labels, scores) for box in boxes]
         try:
@@ -200,8 +172,9 @@ class Predictor:
         self, image: np.ndarray, box: tuple[slice, ...], scores: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels and, if `scores` is given, probabilities of one tile in its dtype."""
-        halo = self.geometry.halo
-        read_box = tuple(slice(axis.start, axis.stop + 2 * halo) for axis in box)
+        read_box = tuple(
+            slice(owned.start, owned.stop + 2 * axis.halo) for axis, owned in zip(self._axes, box, strict=True)
+        )
         logits = self._logits(self._to_device(image[(slice(None), *read_box)]))
         labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         if scores is None:
@@ -217,26 +190,20 @@ class Predictor:
             tile = tile.astype(np.float32)
         tensor = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device)
         tensor = tensor.float().sub_(self._offset).div_(self._scale)
-        return tensor.to(self._dtype, memory_format=self._memory_format)
+        return tensor.to(DTYPES[self.precision], memory_format=CHANNELS_LAST[len(self._axes)])
 
     def _logits(self, tensor: Tensor) -> Tensor:
         """Scores (1, n_classes, *tile), float32, averaged over the flips."""
-        total = self._crop(self._model(tensor))
+        total = self._network(tensor)
         for axes in self._flips[1:]:
-            total += self._crop(self._model(tensor.flip(axes))).flip(axes)
+            total += self._network(tensor.flip(axes)).flip(axes)
         return total.div_(len(self._flips))
-
-    def _crop(self, logits: Tensor) -> Tensor:
-        """The tile's own scores: what valid convolutions leave is up to 4 px wider."""
-        for axis in range(2, logits.ndim):
-            logits = logits.narrow(axis, self.geometry.crop, logits.shape[axis] - 2 * self.geometry.crop)
-        return logits
 
     def _halves(self, box: tuple[slice, ...]) -> list[tuple[slice, ...]]:
         """The box cut in two across its longest axis at a multiple of the stride; empty if too small."""
         sizes = [axis.stop - axis.start for axis in box]
         longest = sizes.index(max(sizes))
-        stride = self.geometry.stride
+        stride = self._axes[longest].stride
         cut = box[longest].start + sizes[longest] // stride // 2 * stride
         if cut == box[longest].start:
             return []
@@ -263,29 +230,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
-
-
-def whole_image_logits(model: UNet, image: np.ndarray) -> np.ndarray:
-    """Scores of a whole image in one pass: what every tiling must reproduce.
-
-    Parameters
-    ----------
-    model : UNet
-        float32 network.
-    image : ndarray of float32, (c, *spatial)
-        Normalised intensities, without halo.
-
-    Returns
-    -------
-    ndarray of float32, (n_classes, *spatial)
-        Logits under mirroring without repeated edge pixel (numpy.pad "reflect").
-    """
-    geometry = model.architecture.geometry
-    pads = [(0, 0)]
-    for size in image.shape[1:]:
-        pads.append((geometry.halo, geometry.halo + -size % geometry.stride))
-    padded = np.pad(image, pads, mode="reflect")
-    with torch.inference_mode():
-        logits: np.ndarray = model(torch.from_numpy(np.ascontiguousarray(padded, np.float32))[None])[0].numpy()
-    crop = tuple(slice(geometry.crop, geometry.crop + size) for size in image.shape[1:])
-    return logits[(slice(None), *crop)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segment_slide.unet.device import use_exact_float32
+from segment_slide.unet.device import CHANNELS_LAST, use_exact_float32
 from segment_slide.unet.errors import DivergedError
 from segment_slide.unet.loss import crop_to, weighted_loss
 from segment_slide.unet.model import UNet
@@ -17,7 +17,6 @@ from segment_slide.unet.sample import IGNORE, Sample
 from segment_slide.unet.train_settings import Training, TrainSettings, sample_number, step_seed
 from segment_slide.unet.training_state import History, TrainingState, Validation, optimiser_tensors, restore_optimiser
 
-_MEMORY_FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 _READ_AHEAD = 2  # steps whose samples are read, or drawn, while the device computes
 
 
@@ -38,7 +37,7 @@ class TrainLoop:
         if ranks.device.type == "cuda":
             use_exact_float32()  # and repeatable, as far as a GPU's sums are
         self._training, self._settings, self._ranks = training, training.settings, ranks
-        self._format = _MEMORY_FORMAT[model.architecture.ndim]
+        self._format = CHANNELS_LAST[model.architecture.ndim]
         self._model = model.to(ranks.device, memory_format=self._format)  # type: ignore[call-overload]
         self._optimiser = _make_optimiser(model, training.settings)
         self._losses: list[float] = []

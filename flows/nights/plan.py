@@ -18,7 +18,7 @@ from segment_slide.pipeline.nights.notes import Done, Failure, begun_from, failu
 from segment_slide.pipeline.nights.outputs import IMAGES, Layout, missing_parts, output_name
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.names import check_name
-from segment_slide.unet.checkpoint import open_checkpoint
+from segment_slide.unet.open_network import open_network
 
 _ITEMSIZE = 4
 _DAY_S = 86400
@@ -101,13 +101,12 @@ def check_night(request: NightRequest) -> Layout:
     if segment.in_place:
         raise InputError("in_place: a night writes into its outputs folder; acquisitions are read-only.")
     check_name(segment.options.name)
-    checkpoint = open_checkpoint(segment.model)
-    options, architecture = segment.options, checkpoint.config.architecture
-    block = choose_block(options.block, architecture.geometry, architecture.ndim)
-    choose_tile(options.tile, block, architecture, _ITEMSIZE)
-    choose_chunk(options.chunk, block, architecture.ndim)
+    network, options = open_network(segment.model), segment.options
+    block = choose_block(options.block, network.description)
+    choose_tile(options.tile, block, network.description, _ITEMSIZE)
+    choose_chunk(options.chunk, block, len(network.description.axes))
     plan_cluster(segment.workers)
-    return Layout(outputs, str(checkpoint.path), checkpoint.sha256)
+    return Layout(outputs, str(network.path), network.sha256)
 
 
 def _check_numbers(request: NightRequest) -> None:

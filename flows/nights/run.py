@@ -27,7 +27,7 @@ from segment_slide.pipeline.nights.outputs import Layout
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.storage.names import label_group
-from segment_slide.unet.checkpoint import open_checkpoint
+from segment_slide.unet.open_network import open_network
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class _Night:
 
     def _check_model(self) -> None:
         """A model that is replaced in the night would write into the folder of the one before."""
-        if open_checkpoint(self.layout.model_path).sha256 != self.layout.model_sha256:
+        if open_network(self.layout.model_path).sha256 != self.layout.model_sha256:
             raise InputError(f"model={self.layout.model_path} was replaced during the night; begin again.")
 
     def _clear_the_way(self, decision: Decision) -> None:

@@ -31,8 +31,7 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> 
     rows = {
         "input": f"{image.location}, {_sizes(grid.shape)} px ({plan.source.axes}), {image.dtype}, "
         f"{len(plan.source.channels)} channel(s)",
-        "network": f"depth {plan.architecture.depth}, {plan.architecture.n_parameters:,} parameters, "
-        f"{plan.parameters['precision']}",
+        "network": f"{plan.network.summary}, {plan.network.n_parameters:,} parameters, {plan.parameters['precision']}",
         "halo": f"{grid.geometry.halo} px per side; tiles start at multiples of {grid.geometry.stride} px",
         "tile": f"{_sizes(plan.tile_px)} px, one pass of the network",
         "block": f"{_sizes(grid.block[spatial])} px, one task and one file; {grid.n_blocks:,} blocks",

@@ -26,7 +26,7 @@ Index = tuple[int, ...]
 
 
 class Context(Protocol):
-    """What blocks need to know of their work: `unet.geometry.Geometry` of a network, or stride 1 of what has none."""
+    """What blocks need to know of their work: `unet.geometry.Locality` of a network, or stride 1 of what has none."""
 
     @property
     def stride(self) -> int:

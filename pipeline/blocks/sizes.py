@@ -7,9 +7,9 @@ import math
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import GeometryError
-from segment_slide.unet.geometry import Geometry, round_up
+from segment_slide.unet.geometry import Locality
+from segment_slide.unet.network import NetworkDescription
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -29,18 +29,33 @@ BLOCKS_PER_THREAD = 2  # it drains when fewer blocks are left than this
 SCHEDULING_S = 0.016  # a block costs client and scheduler, on the one core that they share (benchmarks/scale.py)
 
 
-def choose_block(block: int | None, geometry: Geometry, ndim: int) -> int:
+def shared_locality(network: NetworkDescription) -> Locality:
+    """Stride and halo of all axes of a network: blocks, tiles and chunks have one size for all of them.
+
+    Raises
+    ------
+    PlanError
+        If axes differ.
+    """
+    first, *others = network.axes
+    if any(axis != first for axis in others):
+        raise PlanError(f"axes={network.axes} of the network differ, expected the same stride and halo on all of them.")
+    return first
+
+
+def choose_block(block: int | None, network: NetworkDescription) -> int:
     """The user's block, checked, or the default; at depth 6 the halo is wider than the default of volumes."""
-    smallest = round_up(geometry.halo, geometry.stride)
+    axis = shared_locality(network)
+    smallest = axis.round_up(axis.halo)
     if block is None:
-        return max(round_up(DEFAULT_BLOCK[ndim], geometry.stride), smallest)
+        return max(axis.round_up(DEFAULT_BLOCK[len(network.axes)]), smallest)
     try:
-        geometry.check_multiple(block, "block")
+        axis.check_multiple(block, "block")
     except GeometryError as error:
         raise PlanError(str(error)) from error
-    if block < geometry.halo:
+    if block < axis.halo:
         raise PlanError(
-            f"block={block} px is smaller than the halo of {geometry.halo} px: a block's context would lie beyond its "
+            f"block={block} px is smaller than the halo of {axis.halo} px: a block's context would lie beyond its "
             f"neighbour. Smallest at this depth: {smallest}."
         )
     return block
@@ -55,22 +70,20 @@ def choose_chunk(chunk: int | None, block: int, ndim: int) -> int:
     return chunk
 
 
-def choose_tile(tile: int | None, block: int, architecture: Architecture, itemsize: int) -> int:
+def choose_tile(tile: int | None, block: int, network: NetworkDescription, itemsize: int) -> int:
     """The user's tile, checked, or the largest divisor of the block whose feature maps fit the budget."""
-    stride = architecture.geometry.stride
+    axis, ndim = shared_locality(network), len(network.axes)
     if tile is not None:
         try:
-            architecture.geometry.check_multiple(tile, "tile")
+            axis.check_multiple(tile, "tile")
         except GeometryError as error:
             raise PlanError(str(error)) from error
         if block % tile:
             raise PlanError(f"tile={tile} px does not divide block={block} px; tiles would lie across block borders.")
         return tile
-    candidates = [size for size in range(stride, block + 1, stride) if block % size == 0]
+    candidates = [size for size in range(axis.stride, block + 1, axis.stride) if block % size == 0]
     fitting = [
-        size
-        for size in candidates
-        if architecture.activation_bytes((size,) * architecture.ndim, itemsize) <= TILE_BUDGET_BYTES[architecture.ndim]
+        size for size in candidates if network.activation_bytes((size,) * ndim, itemsize) <= TILE_BUDGET_BYTES[ndim]
     ]
     return max(fitting, default=candidates[0])
 

@@ -14,6 +14,7 @@ from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import open_array, write_box
+from segment_slide.unet.network import NetworkUse
 
 if TYPE_CHECKING:
     from segment_slide.unet.predict import Prediction, Predictor
@@ -29,16 +30,8 @@ class BlockJob:
         Pixels.
     grid : BlockGrid
         Boxes.
-    model_path, model_sha256 : str
-        Checkpoint, and the identity it must have.
-    offset, scale : tuple of float
-        Normalisation per channel.
-    tile_px : tuple of int
-        Pixels of one forward pass.
-    precision, tta, device : str
-        As `unet.predict.Predictor` takes them.
-    concurrency : int
-        Forward passes at a time in one process.
+    network : NetworkUse
+        Which network, and how it is run.
     location, label_group : str
         Output store, and the label image in it.
     probability_group : str or None
@@ -51,15 +44,7 @@ class BlockJob:
 
     source: ImageSource
     grid: BlockGrid
-    model_path: str
-    model_sha256: str
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
-    tile_px: tuple[int, ...]
-    precision: str
-    tta: str
-    device: str
-    concurrency: int
+    network: NetworkUse
     location: str
     label_group: str
     probability_group: str | None = None
@@ -79,52 +64,23 @@ _predictor_lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)
-def _load_predictor(
-    model_path: str,
-    model_sha256: str,
-    offset: tuple[float, ...],
-    scale: tuple[float, ...],
-    tile_px: tuple[int, ...],
-    precision: str,
-    tta: str,
-    device: str,
-    concurrency: int,
-) -> "Predictor":
-    from segment_slide.unet.checkpoint import open_checkpoint
+def _load_predictor(use: NetworkUse) -> "Predictor":
+    from segment_slide.unet.open_network import open_network
     from segment_slide.unet.predict import Predictor
 
-    checkpoint = open_checkpoint(model_path)
-    if checkpoint.sha256 != model_sha256:
+    network = open_network(use.path)
+    if network.sha256 != use.sha256:
         raise InputError(
-            f"model={model_path} has sha256 {checkpoint.sha256[:12]}…, the run was planned with {model_sha256[:12]}…; "
+            f"model={use.path} has sha256 {network.sha256[:12]}…, the run was planned with {use.sha256[:12]}…; "
             f"the file was replaced, or another one lies at this path on this machine."
         )
-    return Predictor(
-        checkpoint.load_model(),
-        offset=offset,
-        scale=scale,
-        tile_px=tile_px,
-        precision=precision,
-        tta=tta,
-        device=device,
-        concurrency=concurrency,
-    )
+    return Predictor(network, use.settings)
 
 
 def get_predictor(job: BlockJob) -> "Predictor":
     """The job's network, loaded once per process."""
     with _predictor_lock:
-        return _load_predictor(
-            job.model_path,
-            job.model_sha256,
-            job.offset,
-            job.scale,
-            job.tile_px,
-            job.precision,
-            job.tta,
-            job.device,
-            job.concurrency,
-        )
+        return _load_predictor(job.network)
 
 
 def segment_block(job: BlockJob, pixels: np.ndarray, index: Index) -> "Prediction":

@@ -22,14 +22,14 @@ from segment_slide.pipeline.blocks.sizes import (
     count_levels,
     largest_divisor,
     level_shapes,
+    shared_locality,
     window_bytes,
 )
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
-from segment_slide.unet.architecture import Architecture
-from segment_slide.unet.geometry import round_up
+from segment_slide.unet.network import NetworkDescription
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
@@ -62,8 +62,8 @@ class SegmentPlan:
     ----------
     source : ImageSource
         Which pixels.
-    architecture : Architecture
-        Which network shape.
+    network : NetworkDescription
+        Which network.
     grid : BlockGrid
         Where blocks lie.
     tile_px, chunk : tuple of int
@@ -79,7 +79,7 @@ class SegmentPlan:
     """
 
     source: ImageSource
-    architecture: Architecture
+    network: NetworkDescription
     grid: BlockGrid
     tile_px: tuple[int, ...]
     chunk: tuple[int, ...]
@@ -97,6 +97,11 @@ class SegmentPlan:
     def scheduling_s(self) -> float:
         """Seconds that client and scheduler spend on all blocks: no number of workers takes less."""
         return self.grid.n_blocks * SCHEDULING_S
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the labels, background included."""
+        return self.network.outputs[0].n_channels
 
     @property
     def probabilities(self) -> str | None:
@@ -122,11 +127,12 @@ class SegmentPlan:
     def flops(self) -> int:
         """Floating-point operations of all forward passes, flips included."""
         combinations: list[tuple[int, tuple[int, ...]]] = [(1, ())]
-        for size, tile in zip(self.grid.shape[self.grid.n_planes_axes :], self.tile_px, strict=True):
+        spatial = self.grid.shape[self.grid.n_planes_axes :]
+        for axis, size, tile in zip(self.network.axes, spatial, self.tile_px, strict=True):
             full, rest = divmod(size, tile)
-            parts = [(full, tile)] * bool(full) + [(1, round_up(rest, self.grid.geometry.stride))] * bool(rest)
+            parts = [(full, tile)] * bool(full) + [(1, axis.round_up(rest))] * bool(rest)
             combinations = [(n * m, (*sizes, part)) for n, sizes in combinations for m, part in parts]
-        per_plane = sum(n * self.architecture.forward_flops(sizes) for n, sizes in combinations)
+        per_plane = sum(n * self.network.forward_flops(sizes) for n, sizes in combinations)
         flips = 2**self.grid.n_spatial if self.parameters["tta"] == "flips" else 1
         return per_plane * math.prod(self.grid.shape[: self.grid.n_planes_axes]) * flips
 
@@ -134,11 +140,11 @@ class SegmentPlan:
     def memory(self) -> MemoryEstimate:
         """What one worker needs."""
         itemsize = ITEMSIZE[self.parameters["precision"]]
-        parameters = self.architecture.n_parameters
-        features = self.architecture.activation_bytes(self.tile_px, itemsize)
-        tile_px = math.prod(size + 2 * self.grid.geometry.halo for size in self.tile_px)
+        parameters = self.network.n_parameters
+        features = self.network.activation_bytes(self.tile_px, itemsize)
+        tile_px = math.prod(axis.read_size(size) for axis, size in zip(self.network.axes, self.tile_px, strict=True))
         # float32 input twice, logits, their softmax and 8-byte class indices, at the tile's size
-        edges = tile_px * (8 * self.architecture.in_channels + 8 * self.architecture.n_classes + 16)
+        edges = tile_px * (8 * self.network.in_channels + 8 * self.n_classes + 16)
         return MemoryEstimate(
             process_bytes=PROCESS_BYTES,
             model_bytes=parameters * (4 + itemsize),
@@ -160,7 +166,7 @@ class SegmentPlan:
             self.grid.widen(size, axis) + 2 * self.grid.halo(axis) for axis, size in enumerate(self.grid.block)
         )
         owned = math.prod(self.grid.block)
-        scores = {None: 0, "uint8": 1, "float32": 4}[self.probabilities] * self.architecture.n_classes
+        scores = {None: 0, "uint8": 1, "float32": 4}[self.probabilities] * self.n_classes
         stored = read * self.source.stored_pixel_bytes + self.source.image.decoding_bytes
         return stored + 2 * read * self.source.pixel_bytes + 3 * owned * (1 + scores)
 
@@ -179,7 +185,7 @@ class SegmentPlan:
         """Arrays of the probability image, empty if it is not stored; the channel axis is z's and y's left."""
         if self.probabilities is None:
             return []
-        n_classes, where = self.architecture.n_classes, self.channel_position
+        n_classes, where = self.n_classes, self.channel_position
         return [
             ArraySpec(
                 str(level),
@@ -219,7 +225,7 @@ class SegmentPlan:
 
 
 def plan_segmentation(
-    source: ImageSource, architecture: Architecture, options: SegmentOptions, *, concurrency: int = 1
+    source: ImageSource, network: NetworkDescription, options: SegmentOptions, *, concurrency: int = 1
 ) -> SegmentPlan:
     """Decide everything about a segmentation from shapes.
 
@@ -227,8 +233,8 @@ def plan_segmentation(
     ----------
     source : ImageSource
         The chosen pixels.
-    architecture : Architecture
-        The network's shape.
+    network : NetworkDescription
+        The network in numbers.
     options : SegmentOptions
         The user's choices; `precision` must be resolved ("float32" or "bfloat16").
     concurrency : int
@@ -239,20 +245,20 @@ def plan_segmentation(
     PlanError
         If block, tile and chunk do not fit each other or the network, or a choice does not exist.
     """
-    geometry, ndim = architecture.geometry, architecture.ndim
+    axis, ndim = shared_locality(network), len(network.axes)
     precision = options.precision or "float32"
     options.check()
-    block = choose_block(options.block, geometry, ndim)
-    tile = choose_tile(options.tile, block, architecture, ITEMSIZE[precision])
+    block = choose_block(options.block, network)
+    tile = choose_tile(options.tile, block, network, ITEMSIZE[precision])
     chunk = choose_chunk(options.chunk, block, ndim)
     planes = len(source.plane_axes)
     spatial = source.shape[planes:]
-    clipped = tuple(min(block, round_up(size, geometry.stride)) for size in spatial)
-    grid = BlockGrid(source.shape, (1,) * planes + clipped, geometry, ndim)
+    clipped = tuple(min(block, axis.round_up(size)) for size in spatial)
+    grid = BlockGrid(source.shape, (1,) * planes + clipped, axis, ndim)
     chunks = tuple(chunk if size == block else largest_divisor(size, chunk) for size in clipped)
     return SegmentPlan(
         source=source,
-        architecture=architecture,
+        network=network,
         grid=grid,
         tile_px=tuple(min(tile, size) for size in clipped),
         chunk=(1,) * planes + chunks,

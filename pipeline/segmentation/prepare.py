@@ -8,7 +8,7 @@ from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.record import compare_records, read_record
-from segment_slide.unet.checkpoint import Checkpoint
+from segment_slide.unet.open_network import StoredNetwork
 
 if TYPE_CHECKING:
     from segment_slide.unet.device import DeviceFacts
@@ -46,7 +46,7 @@ class PreparedSegmentation:
     ----------
     destination : Destination
         Where it goes.
-    checkpoint : Checkpoint
+    network : StoredNetwork
         The network.
     plan : SegmentPlan
         What is to be done.
@@ -59,7 +59,7 @@ class PreparedSegmentation:
     """
 
     destination: Destination
-    checkpoint: Checkpoint
+    network: StoredNetwork
     plan: SegmentPlan
     device_kind: str
     record: dict[str, Any]
@@ -68,7 +68,7 @@ class PreparedSegmentation:
 
 def prepare_segmentation(
     plan: SegmentPlan,
-    checkpoint: Checkpoint,
+    network: StoredNetwork,
     destination: Destination,
     facts: "DeviceFacts",
     *,
@@ -80,7 +80,7 @@ def prepare_segmentation(
     ----------
     plan : SegmentPlan
         What is to be done.
-    checkpoint : Checkpoint
+    network : StoredNetwork
         The network.
     destination : Destination
         Where it goes.
@@ -96,9 +96,9 @@ def prepare_segmentation(
     """
     record = make_record(
         plan,
-        model_path=str(checkpoint.path),
-        model_sha256=checkpoint.sha256,
-        classes=checkpoint.config.classes,
+        model_path=str(network.path),
+        model_sha256=network.sha256,
+        classes=network.config.classes,
         device_kind=facts.kind,
         processor=facts.processor,
     )
@@ -108,15 +108,15 @@ def prepare_segmentation(
             begun = accept_repair(begun, record)
         compare_records(begun, record, destination.location, can_repair=True)
         record = begun
-    _warn_about_pixel_size(checkpoint, plan)
-    return PreparedSegmentation(destination, checkpoint, plan, facts.kind, record, bool(begun))
+    _warn_about_pixel_size(network, plan)
+    return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun))
 
 
-def _warn_about_pixel_size(checkpoint: Checkpoint, plan: SegmentPlan) -> None:
+def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:
     """A network knows cells of one size in pixels; say so when the slide's pixels are much larger or smaller."""
     image = plan.source.image
     level = image.multiscale.levels[image.level]
-    for axis, trained in zip(plan.source.spatial_axes, checkpoint.config.pixel_size_um, strict=False):
+    for axis, trained in zip(plan.source.spatial_axes, network.config.pixel_size_um, strict=False):
         position = image.axes.index(axis)
         factor = MICROMETRES.get(image.multiscale.units[position] or "")
         if factor is None:

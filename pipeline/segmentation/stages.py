@@ -21,6 +21,7 @@ from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.storage import names, statistics, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
 from segment_slide.pipeline.storage.record import read_record
+from segment_slide.unet.network import InferenceSettings, NetworkUse
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -118,7 +119,7 @@ def normalise(prepared: PreparedSegmentation, client: "Client | None", progress:
     """The record with the constants of the normalisation: the model's, the whole image's, or as recorded."""
     if prepared.begun:
         return prepared.record
-    normalisation, source = prepared.checkpoint.config.normalisation, prepared.plan.source
+    normalisation, source = prepared.network.config.normalisation, prepared.plan.source
     total = statistics.count_boxes(source, normalisation)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
@@ -177,18 +178,19 @@ def _segment(
 def _make_job(prepared: PreparedSegmentation, record: dict[str, Any]) -> BlockJob:
     plan, destination = prepared.plan, prepared.destination
     wants_scores = plan.probabilities is not None
-    return BlockJob(
-        source=plan.source,
-        grid=plan.grid,
-        model_path=str(prepared.checkpoint.path),
-        model_sha256=prepared.checkpoint.sha256,
+    settings = InferenceSettings(
         offset=tuple(record["normalisation"]["offset"]),
         scale=tuple(record["normalisation"]["scale"]),
         tile_px=plan.tile_px,
+        device=prepared.device_kind,
         precision=plan.parameters["precision"],
         tta=plan.parameters["tta"],
-        device=prepared.device_kind,
         concurrency=plan.concurrency,
+    )
+    return BlockJob(
+        source=plan.source,
+        grid=plan.grid,
+        network=NetworkUse(str(prepared.network.path), prepared.network.sha256, settings),
         location=destination.location,
         label_group=names.label_group(destination.name),
         probability_group=names.probability_group(destination.name) if wants_scores else None,

@@ -14,8 +14,7 @@ from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
 from tests.docs.support import (
     PAGES,
     ROOT,

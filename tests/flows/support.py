@@ -30,8 +30,7 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
 
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 DISTURBING = Path(__file__).with_name("disturbing")  # for PYTHONPATH: see the file there

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import whole_image_logits
 from tests.flows.support import (
     DATA,
     OFFSET,

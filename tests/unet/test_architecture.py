@@ -123,6 +123,7 @@ from pathlib import Path
 import numpy as np
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.model import UNet
+from segment_slide.unet.network import InferenceSettings
 from segment_slide.unet.predict import Predictor
 
 def resident_bytes(key):
@@ -131,9 +132,8 @@ def resident_bytes(key):
 
 tile, precision, options = json.loads(sys.argv[1])
 architecture = Architecture(**options)
-predictor = Predictor(
-    UNet(architecture), offset=[0], scale=[1], tile_px=tuple(tile), device="cpu", precision=precision
-)
+settings = InferenceSettings((0.0,), (1.0,), tuple(tile), device="cpu", precision=precision)
+predictor = Predictor(UNet(architecture), settings)
 halo = 2 * architecture.geometry.halo
 predictor.predict(np.zeros((1, *[16 + halo] * len(tile)), np.float32))  # libraries load, pools start
 image = np.zeros((1, *[size + halo for size in tile]), np.float32)
@@ -190,6 +190,6 @@ def test_planning_does_not_import_torch():
         code = f"import sys, {modules}; sys.exit(int('torch' in sys.modules))"
         return bool(subprocess.run([sys.executable, "-c", code], check=False).returncode)
 
-    light = ("geometry", "architecture", "errors", "checkpoint")
+    light = ("geometry", "architecture", "errors", "checkpoint", "network", "open_network")
     assert not imports_torch(", ".join(f"segment_slide.unet.{name}" for name in light))
     assert imports_torch("segment_slide.unet.model")

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from segment_slide.unet.architecture import Architecture
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import Predictor, whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
+from segment_slide.unet.network import InferenceSettings
+from segment_slide.unet.predict import Predictor
 from segment_slide.unet.train import build_model, train
 from tests.unet.training_support import SMALL, training
 
@@ -20,8 +21,8 @@ def predictor(tile: int, precision: str, device: str) -> tuple[UNet, Predictor]:
     """The same random network each time, depth 4, base 16."""
     torch.manual_seed(0)
     model = UNet(Architecture(base_channels=16)).eval()
-    ready = Predictor(model, offset=[0], scale=[1], tile_px=(tile, tile), precision=precision, device=device)
-    return model, ready
+    settings = InferenceSettings((0.0,), (1.0,), (tile, tile), device=device, precision=precision)
+    return model, Predictor(model, settings)
 
 
 def haloed_noise(size: int, halo: int) -> np.ndarray:

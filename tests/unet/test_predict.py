@@ -15,7 +15,9 @@ from scipy import ndimage
 
 from segment_slide.unet.device import resolve_device, resolve_precision
 from segment_slide.unet.errors import DeviceError, GeometryError
-from segment_slide.unet.predict import Predictor, whole_image_logits
+from segment_slide.unet.model import whole_image_logits
+from segment_slide.unet.network import InferenceSettings
+from segment_slide.unet.predict import Predictor
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def make_predictor(model, tile, **options):
     channels = model.architecture.in_channels
     tile_px = tile if isinstance(tile, tuple) else (tile,) * model.architecture.ndim
     defaults = {"offset": [0] * channels, "scale": [1] * channels, "device": "cpu", "precision": "float32"}
-    return Predictor(copy.deepcopy(model), tile_px=tile_px, **{**defaults, **options})
+    return Predictor(copy.deepcopy(model), InferenceSettings(tile_px=tile_px, **{**defaults, **options}))
 
 
 def mirrored(size, before, after):
@@ -63,12 +65,11 @@ def mirrored(size, before, after):
     return [min(position % period, -position % period) for position in range(-before, size + after)]
 
 
-def with_halo(model, image, mirror=mirrored):
+def with_halo(network, image, mirror=mirrored):
     """The image with its halo and filled up to whole strides: what a block reads."""
-    geometry = model.architecture.geometry
-    for axis in range(1, image.ndim):
+    for axis, locality in enumerate(network.description.axes, start=1):
         size = image.shape[axis]
-        positions = mirror(size, geometry.halo, geometry.halo + -size % geometry.stride)
+        positions = mirror(size, locality.halo, locality.halo + -size % locality.stride)
         image = image.take(positions, axis)
     return image
 
@@ -167,7 +168,7 @@ def test_the_oracle_mirrors_as_numpy_and_scipy_do():
 def test_origins_off_the_grid_change_labels_and_origins_on_it_do_not(make_unet):
     model = make_unet(n_classes=3, base_channels=4, depth=3)
     predictor, image = make_predictor(model, 64), random_image(1, 64 + 16, 200)
-    halo = predictor.geometry.halo
+    halo = predictor.description.axes[0].halo
 
     def share_of_changed_labels(origin):
         whole = predictor.predict(with_halo(model, image)).labels
@@ -186,10 +187,11 @@ def test_a_halo_4_px_too_narrow_changes_labels(make_unet):
     predictor = make_predictor(model, 32)
     read = with_halo(model, random_image(1, 32, 32))
     blind = read.copy()
-    blind[:, : predictor.geometry.crop] = 0  # what is cropped is not looked at
+    crop = model.architecture.geometry.crop
+    blind[:, :crop] = 0  # what is cropped is not looked at
     assert np.array_equal(predictor.predict(blind).labels, predictor.predict(read).labels)
     probabilities = predictor.predict(read, "float32").probabilities
-    blind[:, : predictor.geometry.crop + 4] = 0
+    blind[:, : crop + 4] = 0
     assert not np.array_equal(predictor.predict(blind, "float32").probabilities, probabilities)
 
 
@@ -372,8 +374,8 @@ def test_bfloat16_agrees_with_float32_on_99_percent_of_a_smooth_image(make_unet)
 def test_in_bfloat16_the_last_convolution_keeps_its_float32_weights(make_unet):
     model = make_unet(base_channels=4, depth=2)
     predictor = make_predictor(model, 32, precision="bfloat16")
-    assert torch.equal(predictor._model.classify.weight, model.classify.weight)
-    assert predictor._model.down[0].first.weight.dtype == torch.bfloat16
+    assert torch.equal(predictor._network.model.classify.weight, model.classify.weight)
+    assert predictor._network.model.down[0].first.weight.dtype == torch.bfloat16
 
 
 # --- out of memory
@@ -408,7 +410,7 @@ def test_tiles_are_halved_until_they_fit_and_the_labels_stay(make_unet, caplog, 
     model = make_unet(n_classes=3, base_channels=4, depth=2)
     image = random_image(1, 120, 200)
     predictor = make_predictor(model, (128, 96), concurrency=concurrency)
-    limited = LimitedUNet(predictor._model, (32 + 40) ** 2, error)
+    limited = LimitedUNet(predictor._network.model, (32 + 40) ** 2, error)
     labels, probabilities = predict(predictor, image, "float32")
     logits = whole_image_logits(model, image)
     assert_labels_are_those_of(logits, labels)
@@ -422,14 +424,14 @@ def test_a_volume_is_halved_along_its_longest_axis(make_unet):
     model = make_unet(base_channels=2, depth=1, ndim=3)
     image = random_image(1, 6, 20, 30)
     predictor = make_predictor(model, (6, 20, 30))
-    limited = LimitedUNet(predictor._model, 22 * 36 * 32, MemoryError())
+    limited = LimitedUNet(predictor._network.model, 22 * 36 * 32, MemoryError())
     assert_labels_are_those_of(whole_image_logits(model, image), predict(predictor, image)[0])
     assert limited.read_px[:2] == [22 * 36 * 46, 22 * 36 * 30]  # 30 px in halves of 14 and 16
 
 
 def test_lack_of_memory_for_the_smallest_tile_is_raised(make_unet):
     predictor = make_predictor(make_unet(base_channels=2, depth=2), 64)
-    limited = LimitedUNet(predictor._model, 0, MemoryError("no memory at all"))
+    limited = LimitedUNet(predictor._network.model, 0, MemoryError("no memory at all"))
     with pytest.raises(MemoryError, match="no memory at all"):
         predict(predictor, random_image(1, 60, 60))
     assert min(limited.read_px) == (4 + 40) ** 2
@@ -437,7 +439,7 @@ def test_lack_of_memory_for_the_smallest_tile_is_raised(make_unet):
 
 def test_errors_that_are_not_about_memory_are_raised_at_once(make_unet):
     predictor = make_predictor(make_unet(base_channels=2, depth=2), 64)
-    limited = LimitedUNet(predictor._model, 0, RuntimeError("expected scalar type Float but found Half"))
+    limited = LimitedUNet(predictor._network.model, 0, RuntimeError("expected scalar type Float but found Half"))
     with pytest.raises(RuntimeError, match="expected scalar type"):
         predict(predictor, random_image(1, 60, 60))
     assert len(limited.read_px) == 1
@@ -449,6 +451,7 @@ from pathlib import Path
 import numpy as np, torch
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.model import UNet
+from segment_slide.unet.network import InferenceSettings
 from segment_slide.unet.predict import Predictor
 
 warnings = []
@@ -458,7 +461,8 @@ logging.getLogger("segment_slide.unet.predict").addHandler(handler)
 
 torch.manual_seed(0)
 model = UNet(Architecture(n_classes=3, base_channels=8, depth=2))
-predictor = Predictor(model, offset=[0], scale=[1], tile_px=(1024, 1024), device="cpu", precision="float32")
+settings = InferenceSettings((0.0,), (1.0,), (1024, 1024), device="cpu", precision="float32")
+predictor = Predictor(model, settings)
 image = np.random.default_rng(0).standard_normal((1, 1064, 1064)).astype(np.float32)
 predictor.predict(image[:, :168, :168])  # libraries load, the pool starts
 if len(sys.argv) > 1:
@@ -505,7 +509,7 @@ def test_when_the_operating_system_refuses_memory_the_labels_are_those_of_enough
 def test_predictors_that_cannot_work_are_refused(make_unet, options, message):
     settings = {"offset": [0, 0], "scale": [1, 1], "tile_px": (64, 64), "device": "cpu", "precision": "float32"}
     with pytest.raises(GeometryError, match=message):
-        Predictor(make_unet(in_channels=2, base_channels=2, depth=3), **{**settings, **options})
+        Predictor(make_unet(in_channels=2, base_channels=2, depth=3), InferenceSettings(**{**settings, **options}))
 
 
 @pytest.mark.parametrize(

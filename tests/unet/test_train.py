@@ -13,7 +13,7 @@ import torch
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import DivergedError, GeometryError, TrainingDataError
-from segment_slide.unet.predict import whole_image_logits
+from segment_slide.unet.model import whole_image_logits
 from segment_slide.unet.sample import IGNORE, Sample
 from segment_slide.unet.train import build_model, train
 from segment_slide.unet.train_settings import TrainSettings, sample_number, step_seed

@@ -35,6 +35,7 @@ from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.geometry import Geometry, round_up
+from segment_slide.unet.network import InferenceSettings, NetworkUse
 from segment_slide.unet.options import option_fields
 
 
@@ -69,15 +70,7 @@ def job_of(made: SegmentPlan, location: str = "/nowhere") -> BlockJob:
     return BlockJob(
         source=made.source,
         grid=made.grid,
-        model_path="model",
-        model_sha256="",
-        offset=(0.0,),
-        scale=(1.0,),
-        tile_px=made.tile_px,
-        precision="float32",
-        tta="none",
-        device="cpu",
-        concurrency=1,
+        network=NetworkUse("model", "", InferenceSettings((0.0,), (1.0,), made.tile_px)),
         location=location,
         label_group="labels/segmentation",
     )
@@ -252,7 +245,7 @@ def test_flops_are_the_sum_over_all_tiles(made: SegmentPlan, tta: str) -> None:
         tiles_of_axis(size, block, tile, made.grid.geometry.stride)
         for size, block, tile in zip(made.grid.shape[planes:], made.grid.block[planes:], made.tile_px, strict=True)
     ]
-    per_plane = sum(made.architecture.forward_flops(tile) for tile in itertools.product(*axes))
+    per_plane = sum(made.network.forward_flops(tile) for tile in itertools.product(*axes))
     passes = 2**ndim if tta == "flips" else 1
     assert made.flops == per_plane * math.prod(made.grid.shape[:planes]) * passes
 
@@ -393,7 +386,7 @@ def test_the_default_tile_is_the_largest_divisor_of_the_block_within_the_budget(
     assert block % tile == 0
 
     def fits(size: int) -> bool:
-        return made.architecture.activation_bytes((size, size), 4) <= TILE_BUDGET_BYTES[2]
+        return made.network.activation_bytes((size, size), 4) <= TILE_BUDGET_BYTES[2]
 
     assert fits(tile)
     assert not any(fits(size) for size in range(tile + 16, block + 1, 16) if block % size == 0)
@@ -455,9 +448,9 @@ def test_adopt_keeps_open_what_a_record_does_not_say() -> None:
 
 def test_a_plan_made_of_adopted_options_is_the_recorded_plan() -> None:
     begun = plan("yx", (5000, 5000), block=1024, tile=256, chunk=128, precision="bfloat16")
-    again = plan_segmentation(begun.source, begun.architecture, SegmentOptions().adopt(begun.parameters))
+    again = plan_segmentation(begun.source, begun.network, SegmentOptions().adopt(begun.parameters))
     assert again == begun
-    assert plan_segmentation(begun.source, begun.architecture, SegmentOptions()) != begun
+    assert plan_segmentation(begun.source, begun.network, SegmentOptions()) != begun
 
 
 def test_an_input_whose_chunks_do_not_fit_in_memory_is_refused():

@@ -27,8 +27,9 @@ from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import stored_shards
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
-from segment_slide.unet.model import UNet
-from segment_slide.unet.predict import Predictor, whole_image_logits
+from segment_slide.unet.model import UNet, whole_image_logits
+from segment_slide.unet.network import InferenceSettings, NetworkUse
+from segment_slide.unet.predict import Predictor
 
 OFFSET, SCALE = 100.0, 50.0
 
@@ -91,23 +92,20 @@ def make_job(plan: SegmentPlan, model_path: str, sha256: str, location: str, **c
         plan, model_path=model_path, model_sha256=sha256, classes=("background", "cell"), device_kind="cpu"
     )
     output.create_output(location, "cells", plan, made, in_place=False)
-    n_channels = plan.architecture.in_channels
-    settings = {
-        "source": plan.source,
-        "grid": plan.grid,
-        "model_path": model_path,
-        "model_sha256": sha256,
-        "offset": (OFFSET,) * n_channels,
-        "scale": (SCALE,) * n_channels,
-        "tile_px": plan.tile_px,
-        "precision": "float32",
-        "tta": "none",
-        "device": "cpu",
-        "concurrency": plan.concurrency,
-        "location": location,
-        "label_group": "labels/cells",
-    }
-    return BlockJob(**{**settings, **changes})
+    settings = inference_settings(plan.tile_px, plan.network.in_channels, plan.concurrency)
+    network = NetworkUse(model_path, sha256, settings)
+    return BlockJob(plan.source, plan.grid, network, location, "labels/cells", **changes)
+
+
+def inference_settings(tile_px: tuple[int, ...], n_channels: int = 1, concurrency: int = 1) -> InferenceSettings:
+    return InferenceSettings(
+        (OFFSET,) * n_channels,
+        (SCALE,) * n_channels,
+        tile_px,
+        device="cpu",
+        precision="float32",
+        concurrency=concurrency,
+    )
 
 
 def run(folder, source, model, options, *, client=None, window=None, concurrency=1, number=0) -> np.ndarray:
@@ -195,9 +193,7 @@ def test_scores_agree_across_tile_sizes_to_a_ten_thousandth_of_their_spread(dept
     haloed = np.pad(pixels[None], pads, mode="reflect")
     margin = np.abs(logits[0, 0] - logits[0, 1])
     for tile in (48, 96, 240):
-        predictor = Predictor(
-            network, offset=[OFFSET], scale=[SCALE], tile_px=(tile, tile), device="cpu", precision="float32"
-        )
+        predictor = Predictor(network, inference_settings((tile, tile)))
         scores = tiled_logits(predictor, haloed)[:, : pixels.shape[0], : pixels.shape[1]]
         assert np.abs(scores - logits[0]).max() < 1e-4 * logits.std()
         changed = scores.argmax(axis=0) != logits[0].argmax(axis=0)
@@ -206,7 +202,7 @@ def test_scores_agree_across_tile_sizes_to_a_ten_thousandth_of_their_spread(dept
 
 def tiled_logits(predictor: Predictor, haloed: np.ndarray) -> np.ndarray:
     """Scores tile by tile, put together; the predictor itself keeps only their argmax."""
-    halo, (step, _) = predictor.geometry.halo, predictor.tile_px
+    halo, (step, _) = predictor.description.axes[0].halo, predictor.tile_px
     height, width = (size - 2 * halo for size in haloed.shape[1:])
     rows = []
     for y in range(0, height, step):
@@ -223,7 +219,7 @@ def test_origins_off_by_4_px_change_labels(tmp_path):
     """Negative control: tiles that do not start at multiples of the stride give another segmentation."""
     pixels = np.random.default_rng(7).integers(0, 255, (1, 400, 400), dtype=np.uint8)
     network, _, _ = make_model(tmp_path, depth=4)
-    predictor = Predictor(network, offset=[OFFSET], scale=[SCALE], tile_px=(96, 96), precision="float32", device="cpu")
+    predictor = Predictor(network, inference_settings((96, 96)))
     halo = network.architecture.geometry.halo
     aligned = predictor.predict(pixels[:, : 96 + 2 * halo, : 96 + 2 * halo]).labels
     shifted = predictor.predict(pixels[:, 4 : 100 + 2 * halo, 4 : 100 + 2 * halo]).labels
@@ -238,7 +234,7 @@ def test_a_halo_with_the_edge_pixel_repeated_changes_labels(tmp_path):
     model = make_model(tmp_path, depth=3)
     ours = run(tmp_path, store_image(tmp_path, pixels, "yx", 64), model, SegmentOptions(block=64, tile=64))
     halo = model[0].architecture.geometry.halo
-    predictor = Predictor(model[0], offset=[OFFSET], scale=[SCALE], tile_px=(64, 64), precision="float32", device="cpu")
+    predictor = Predictor(model[0], inference_settings((64, 64)))
     reflected = predictor.predict(np.pad(pixels[None], [(0, 0), (halo, halo), (halo, halo)], mode="reflect")).labels
     repeated = predictor.predict(np.pad(pixels[None], [(0, 0), (halo, halo), (halo, halo)], mode="symmetric")).labels
     assert np.array_equal(ours, reflected)

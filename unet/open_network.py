@@ -1,0 +1,56 @@
+"""A network's file, of whichever kind; where another kind of file is added."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
+from segment_slide.unet.network import Network
+
+
+class NetworkConfig(Protocol):
+    """What a network expects of an image, and what its labels mean."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """One name per class; the first is background (label 0)."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How intensities become network input."""
+
+    @property
+    def pixel_size_um(self) -> tuple[float, ...]:
+        """Pixel size of the training images per spatial axis (um), empty if unknown."""
+
+
+class StoredNetwork(Network, Protocol):
+    """A network in a file whose header was read and checked; weights are loaded on demand."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal sha256 of the whole file: the network's identity in every output."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """What it expects of an image, and what its labels mean."""
+
+
+# By the end of the file's name. What is not here is read as a checkpoint, which says what it expected.
+OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint}
+
+
+def open_network(path: str | Path) -> StoredNetwork:
+    """Read and check a network's description; the weights stay on disk.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used.
+    """
+    path = Path(path)
+    return OPENERS.get(path.suffix, open_checkpoint)(path)
