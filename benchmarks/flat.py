@@ -52,7 +52,8 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     """Segment one slide in this process, by workers that have segmented a small one before; figures."""
     from memory import PeakWatch
 
-    from segment_slide.cluster.kinds.local import local_client, plan_local
+    from segment_slide.cluster.connect import connect
+    from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
     from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -69,7 +70,7 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
 
     watch = PeakWatch()
     watch.start()
-    with local_client(plan_local(arguments.workers)) as client:
+    with connect(ClusterSpec(workers=arguments.workers)) as client:
         address = client.scheduler.address
         segment_image(request("small.zarr", "small.ome.zarr", address))
         cpu_s = family_cpu_s()

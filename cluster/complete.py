@@ -1,57 +1,25 @@
 """Fill in what a description leaves open, before anything is started: a plan needs cores and memory of each worker."""
 
-from dataclasses import replace
-
-from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.kinds.local import plan_local
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import find_kind
 
 
-def complete_spec(spec: ClusterSpec) -> ClusterSpec:
+def complete_spec(spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
     """The same cluster with `workers`, `cores` and `memory_bytes` of each worker known.
 
     Parameters
     ----------
     spec : ClusterSpec
         As described; one that is complete comes back as it is.
+    short_tasks : bool
+        Tasks take milliseconds and hold Python's lock for much of them: on this machine one process per core, unless
+        chosen, instead of one per four.
 
     Raises
     ------
     ClusterError
         If this machine, the site's settings or the scheduler at the address cannot tell, or cannot hold it.
     """
-    if spec.kind in ("slurm", "address") and spec.memory_bytes is not None:
-        return spec
-    if spec.kind == "slurm":
-        from segment_slide.cluster.kinds.slurm_site import complete_slurm
-
-        return complete_slurm(spec)
-    if spec.kind == "cuda":
-        from segment_slide.cluster.kinds.cuda import complete_cuda
-
-        return complete_cuda(spec)
-    if spec.kind == "address":
-        from segment_slide.cluster.kinds.address import complete_address
-
-        return complete_address(spec)
-    return _complete_local(spec)
-
-
-def _complete_local(spec: ClusterSpec) -> ClusterSpec:
-    planned = plan_local(spec.workers)
-    if spec.cores is not None and spec.cores > planned.cores:
-        raise ClusterError(
-            f"cores={spec.cores} for each of {planned.workers} worker(s), expected at most {planned.cores}: this "
-            "machine lends no more."
-        )
-    if spec.memory_bytes is not None and spec.memory_bytes > planned.memory_bytes / 0.9:
-        raise ClusterError(
-            f"memory={spec.memory_bytes / 2**30:.1f} GiB for each of {planned.workers} worker(s), expected at most "
-            f"{planned.memory_bytes / 2**30:.1f} GiB: this machine has no more."
-        )
-    return replace(
-        spec,
-        workers=planned.workers,
-        cores=spec.cores or planned.cores,
-        memory_bytes=spec.memory_bytes or planned.memory_bytes,
-    )
+    kind = find_kind(spec.kind)
+    kind.check(spec)
+    return kind.complete(spec, short_tasks=short_tasks)

@@ -1,13 +1,14 @@
 """A description of a cluster, from a word of the command line or a YAML file."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.fields import FIELDS, WrongValueError
-from segment_slide.cluster.spec import KINDS, ClusterSpec, Kind
+from segment_slide.cluster.fields import WrongValueError
+from segment_slide.cluster.kind import Kind
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import STARTED, find_kind
 
-_STARTED: tuple[Kind, ...] = ("local", "cuda", "slurm")
 _SHOWN = 200
 
 
@@ -17,9 +18,10 @@ def describe_cluster(text: str, workers: int | None = None) -> ClusterSpec:
     Parameters
     ----------
     text : str
-        ``local``, ``cuda``, ``slurm``, an address as ``tcp://host:port``, or the path of a YAML file.
+        A word of `cluster.table.STARTED` (``local``, ``slurm`` …), an address as ``tcp://host:port``, or the path of a
+        YAML file.
     workers : int, optional
-        Workers (local, cuda) or jobs (slurm), whatever the file says.
+        Workers, or jobs of a batch system, whatever the file says.
 
     Returns
     -------
@@ -37,25 +39,27 @@ def describe_cluster(text: str, workers: int | None = None) -> ClusterSpec:
     4
     """
     content, origin = _read_content(text)
-    values = _read_values(content, origin)
-    if workers is not None:
-        values = _with_workers(values, workers)
     try:
-        return ClusterSpec(**values)
+        kind = find_kind(content.get("kind"))
+        values = _read_values(content, kind)
+        spec = ClusterSpec(**values if workers is None else _with_workers(values, kind, workers))
+        kind.check(spec)
+        return spec
     except ClusterError as error:
         raise ClusterError(f"{origin}{error}") from None
 
 
 def _read_content(text: str) -> tuple[dict[str, Any], str]:
     """The keys, and how messages begin."""
-    if text in _STARTED:
+    if text in STARTED:
         return {"kind": text}, ""
     if "://" in text:
         return {"kind": "address", "address": text}, ""
     path = Path(text).expanduser()
     if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
         raise ClusterError(
-            f"cluster={text!r}, expected local, cuda, slurm, an address as tcp://host:port, or the path of a YAML file."
+            f"cluster={text!r}, expected {', '.join(STARTED)}, an address as tcp://host:port, or the path of a YAML "
+            "file."
         )
     return _read_yaml(path), f"{path}: "
 
@@ -76,39 +80,35 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_values(content: dict[str, Any], origin: str) -> dict[str, Any]:
-    kind = content.get("kind")
-    if kind not in KINDS:
-        raise ClusterError(f"{origin}kind={kind!r}, expected one of {', '.join(KINDS)}.")
-    values: dict[str, Any] = {"kind": kind}
+def _read_values(content: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    name = content["kind"]
+    values: dict[str, Any] = {"kind": name}
+    own: dict[str, Any] = {}
     given = {key: value for key, value in content.items() if key != "kind" and value is not None}
     for key, value in given.items():
-        field = FIELDS.get(key)
-        if field is None or kind not in field.kinds:
-            raise ClusterError(f"{origin}{_describe_stranger(key, kind)}")
+        field = kind.fields.get(key)
+        if field is None:
+            raise ClusterError(_describe_stranger(key, name, kind))
         try:
-            values[field.name] = field.read(value)
+            (own if field.is_own else values)[field.name] = field.read(value)
         except WrongValueError as error:
-            raise ClusterError(f"{origin}{key}={str(value)[:_SHOWN]!r}, expected {error}.") from None
-    return values
+            raise ClusterError(f"{key}={str(value)[:_SHOWN]!r}, expected {error}.") from None
+    return {**values, "own": tuple(own.items())}
 
 
-def _describe_stranger(key: Any, kind: Kind) -> str:
+def _describe_stranger(key: Any, name: str, kind: Kind) -> str:
     """What to say of a key that the kind does not know."""
     import difflib
 
-    known = sorted(name for name, field in FIELDS.items() if kind in field.kinds)
+    known = sorted(kind.fields)
     near = difflib.get_close_matches(str(key), known, n=1)
     if near:
-        return f"{key} is no key of kind {kind}; did you mean {near[0]}?"
-    return f"{key} is no key of kind {kind}; expected one of {', '.join(known)}."
+        return f"{key} is no key of kind {name}; did you mean {near[0]}?"
+    return f"{key} is no key of kind {name}; expected one of {', '.join(known)}."
 
 
-def _with_workers(values: dict[str, Any], workers: int) -> dict[str, Any]:
-    kind = cast(Kind, values["kind"])
-    if kind == "address":
+def _with_workers(values: dict[str, Any], kind: Kind, workers: int) -> dict[str, Any]:
+    if kind.counted is None:
         raise ClusterError(f"workers={workers}: a scheduler that runs already has the workers that it has.")
-    if kind != "slurm":
-        return {**values, "workers": workers}
     kept = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
-    return {**kept, "jobs": workers}
+    return {**kept, kind.counted: workers}

@@ -1,12 +1,10 @@
-"""The keys of a description file: of which kinds each is, and how its value is read. Nothing here starts anything."""
+"""The keys of a description file and how the value of each is read. Which kind knows which keys is said by the kind."""
 
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from segment_slide.cluster.spec import Kind
 
 _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|d)")
@@ -24,16 +22,16 @@ class Field:
     Parameters
     ----------
     name : str
-        Attribute of `ClusterSpec`.
-    kinds : tuple of str
-        Kinds that know it.
+        Attribute of `ClusterSpec`, or a name in its `own` values.
     read : callable
         Value as YAML gives it to the attribute's; raises WrongValueError.
+    is_own : bool
+        Only one kind, or few, make sense of it: it is kept in `ClusterSpec.own`.
     """
 
     name: str
-    kinds: tuple[Kind, ...]
     read: Callable[[Any], Any]
+    is_own: bool = False
 
 
 def read_count(value: Any) -> int:
@@ -116,42 +114,50 @@ def read_flag(value: Any) -> bool:
     return value
 
 
-_HERE: tuple[Kind, ...] = ("local", "cuda")
-_JOBS: tuple[Kind, ...] = ("slurm",)
-_JOIN: tuple[Kind, ...] = ("address",)
-
+# What several kinds have in common; a kind may have keys of its own besides.
 FIELDS = {
-    "workers": Field("workers", _HERE, read_count),
-    "memory": Field("memory_bytes", _HERE, read_size),
-    "cores": Field("cores", (*_HERE, *_JOBS), read_count),
-    "jobs": Field("jobs", _JOBS, read_count),
-    "minimum": Field("minimum", _JOBS, read_count),
-    "maximum": Field("maximum", _JOBS, read_count),
-    "processes": Field("processes", _JOBS, read_count),
-    "job_cores": Field("job_cores", _JOBS, read_count),
-    "job_memory": Field("job_memory_bytes", _JOBS, read_size),
-    "gpus": Field("gpus", _JOBS, read_count),
-    "gres": Field("gres", _JOBS, read_text),
-    "dask_cuda": Field("dask_cuda", _JOBS, read_flag),
-    "partition": Field("partition", _JOBS, read_text),
-    "account": Field("account", _JOBS, read_text),
-    "walltime": Field("walltime_s", _JOBS, read_duration),
-    "directives": Field("directives", _JOBS, read_lines),
-    "omit_directives": Field("omit_directives", _JOBS, read_lines),
-    "interface": Field("interface", _JOBS, read_text),
-    "host": Field("host", _JOBS, read_text),
-    "lifetime": Field("lifetime_s", _JOBS, read_duration),
-    "stagger": Field("stagger_s", _JOBS, read_duration),
-    "wait": Field("wait_s", (*_JOBS, *_JOIN), read_duration),
-    "death_timeout": Field("death_timeout_s", _JOBS, read_duration),
-    "python": Field("python", _JOBS, read_text),
-    "prologue": Field("prologue", _JOBS, read_lines),
-    "shared_directory": Field("shared_directory", _JOBS, read_path),
-    "log_directory": Field("log_directory", _JOBS, read_path),
-    "local_directory": Field("local_directory", (*_HERE, *_JOBS), read_text),
-    "address": Field("address", _JOIN, read_text),
-    "tls_ca_file": Field("tls_ca_file", _JOIN, read_path),
-    "tls_cert": Field("tls_cert", _JOIN, read_path),
-    "tls_key": Field("tls_key", _JOIN, read_path),
-    "block_time_limit": Field("block_time_limit_s", (*_HERE, *_JOBS, *_JOIN), read_duration),
+    "workers": Field("workers", read_count),
+    "memory": Field("memory_bytes", read_size),
+    "cores": Field("cores", read_count),
+    "jobs": Field("jobs", read_count),
+    "minimum": Field("minimum", read_count),
+    "maximum": Field("maximum", read_count),
+    "processes": Field("processes", read_count),
+    "job_cores": Field("job_cores", read_count),
+    "job_memory": Field("job_memory_bytes", read_size),
+    "gpus": Field("gpus", read_count),
+    "gres": Field("gres", read_text),
+    "dask_cuda": Field("dask_cuda", read_flag),
+    "partition": Field("partition", read_text),
+    "account": Field("account", read_text),
+    "walltime": Field("walltime_s", read_duration),
+    "directives": Field("directives", read_lines),
+    "omit_directives": Field("omit_directives", read_lines),
+    "interface": Field("interface", read_text),
+    "host": Field("host", read_text),
+    "lifetime": Field("lifetime_s", read_duration),
+    "stagger": Field("stagger_s", read_duration),
+    "wait": Field("wait_s", read_duration),
+    "death_timeout": Field("death_timeout_s", read_duration),
+    "python": Field("python", read_text),
+    "prologue": Field("prologue", read_lines),
+    "shared_directory": Field("shared_directory", read_path),
+    "log_directory": Field("log_directory", read_path),
+    "local_directory": Field("local_directory", read_text),
+    "address": Field("address", read_text),
+    "tls_ca_file": Field("tls_ca_file", read_path),
+    "tls_cert": Field("tls_cert", read_path),
+    "tls_key": Field("tls_key", read_path),
+    "block_time_limit": Field("block_time_limit_s", read_duration),
 }
+
+
+def choose_fields(*keys: str) -> dict[str, Field]:
+    """Some of `FIELDS`.
+
+    Examples
+    --------
+    >>> list(choose_fields("workers", "memory"))
+    ['workers', 'memory']
+    """
+    return {key: FIELDS[key] for key in keys}

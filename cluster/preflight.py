@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import find_job, find_kind
 from segment_slide.cluster.versions import check_versions
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ def examine_worker(checks: Mapping[str, Check], dask_worker: Any = None) -> dict
 
 
 def _describe_worker(dask_worker: Any) -> str:
-    job = os.environ.get("SLURM_JOB_ID")
-    inside = f", SLURM job {job}" if job else ""
+    job = find_job(os.environ)
+    inside = f", {job.system} job {job.number}" if job else ""
     return f"worker {dask_worker.name} on {socket.gethostname()}{inside}"
 
 
@@ -99,15 +100,14 @@ def _sees_gpu() -> bool:
 
 def _judge(report: dict[str, Any], spec: ClusterSpec, needed_bytes: int) -> list[str]:
     """What is wrong with a worker, in words."""
+    remedies = find_kind(spec.kind).remedies(spec)
     problems = [f"{name}: {reason}" for name, reason in report["failures"].items()]
     memory = report["memory_bytes"]
     if memory and memory < needed_bytes:
-        remedy = "job_memory" if spec.kind == "slurm" else "memory"
         problems.append(
             f"memory: it has {memory / GiB:.2f} GiB, the plan needs {needed_bytes / GiB:.2f} GiB; give it more "
-            f"{remedy}, or choose a smaller --block"
+            f"{remedies.memory}, or choose a smaller --block"
         )
     if spec.has_gpus and not report["gpu"]:
-        remedy = "check gres and partition" if spec.kind == "slurm" else "check the driver"
-        problems.append(f"gpu: none is visible (CUDA_VISIBLE_DEVICES={report['gpu_variable']!r}); {remedy}")
+        problems.append(f"gpu: none is visible (CUDA_VISIBLE_DEVICES={report['gpu_variable']!r}); {remedies.gpu}")
     return problems

@@ -2,12 +2,9 @@
 
 import logging
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.kinds.slurm_queue import describe_queue, list_jobs
 from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
@@ -17,54 +14,17 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _TELL_EVERY_S = 60
-_LOG_LINES = 5
-_LOG_TAIL_BYTES = 4096
 
 
-@dataclass(frozen=True)
-class JobWatch:
-    """Where to look when the workers of SLURM jobs do not come.
-
-    Parameters
-    ----------
-    name : str
-        Of the jobs.
-    refusals : list of str
-        What sbatch said, filled in as it says it.
-    early_ends : list of str
-        Numbers of jobs that ended before their workers connected, filled in likewise.
-    log_directory : str
-        Where the jobs write.
-    """
-
-    name: str
-    refusals: list[str]
-    early_ends: list[str]
-    log_directory: str
+class Watch(Protocol):
+    """Who knows why workers do not come."""
 
     def check(self) -> None:
-        """Raise if waiting is of no use."""
-        if self.refusals:
-            raise ClusterError(f"SLURM refused the job: {self.refusals[0]}")
-        if self.early_ends:
-            number = self.early_ends[0]
-            raise ClusterError(f"SLURM job {number} ended before its worker connected. {self._last_words(number)}")
+        """Raise ClusterError if waiting is of no use."""
 
     def describe(self) -> str:
-        """What squeue says."""
-        try:
-            return describe_queue(list_jobs(self.name))
-        except ClusterError as error:
-            return str(error)
-
-    def _last_words(self, number: str) -> str:
-        path = Path(self.log_directory) / f"{self.name}-{number}.err"
-        try:
-            text = path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
-        except OSError:
-            return f"It wrote nothing to {path}: it was cancelled, or its node cannot see that folder."
-        lines = "\n".join(f"  {line}" for line in text.strip().splitlines()[-_LOG_LINES:])
-        return f"{path} ends with:\n{lines}" if lines else f"{path} is empty."
+        """What is in the way at this moment, as part of a sentence."""
+        ...
 
 
 def count_workers(client: "Client") -> int:
@@ -72,7 +32,7 @@ def count_workers(client: "Client") -> int:
     return len(client.nthreads())
 
 
-def wait_for_workers(client: "Client", spec: ClusterSpec, jobs: JobWatch | None = None) -> None:
+def wait_for_workers(client: "Client", spec: ClusterSpec, jobs: Watch | None = None) -> None:
     """Return when the workers are there that the work needs to begin.
 
     Parameters
@@ -81,8 +41,8 @@ def wait_for_workers(client: "Client", spec: ClusterSpec, jobs: JobWatch | None 
         Connected.
     spec : ClusterSpec
         Complete: how many, and how long to wait.
-    jobs : JobWatch, optional
-        For kind slurm.
+    jobs : Watch, optional
+        Where workers are started by somebody who can be asked.
 
     Raises
     ------
@@ -102,7 +62,7 @@ def wait_for_workers(client: "Client", spec: ClusterSpec, jobs: JobWatch | None 
         time.sleep(_POLL_S)
 
 
-def _describe_absence(arrived: int, spec: ClusterSpec, jobs: JobWatch | None) -> str:
+def _describe_absence(arrived: int, spec: ClusterSpec, jobs: Watch | None) -> str:
     absence = f"{arrived} of {spec.workers_needed} workers are there after wait={spec.wait_s} s"
     if jobs is None:
         return f"{absence}."

@@ -7,6 +7,7 @@ from typing import Any
 from segment_slide.cluster.connect import connect
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import find_job
 from segment_slide.flows.requests import Workers
 from segment_slide.flows.workers import checks_of, plan_cluster
 from segment_slide.pipeline.errors import OutputError
@@ -71,11 +72,11 @@ def describe_worker(dask_worker: Any) -> dict[str, Any]:
 
     from segment_slide.unet.device import describe_device
 
-    facts = describe_device()
+    facts, job = describe_device(), find_job(os.environ)
     return {
         "name": dask_worker.name,
         "host": socket.gethostname(),
-        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "job": job.number if job else "",
         "threads": dask_worker.state.nthreads,
         "memory_bytes": dask_worker.memory_manager.memory_limit or 0,
         "device": f"{facts.processor} ({facts.kind}, {facts.precision})",

@@ -111,12 +111,14 @@ def evaluate_locally(
     request: EvaluateRequest, workers: int | None = None, progress: Stages | None = None
 ) -> EvaluateReport:
     """`evaluate_request` on worker processes of this machine; here where one block is all there is."""
-    from segment_slide.cluster.kinds.local import local_client, plan_local
+    from segment_slide.cluster.complete import complete_spec
+    from segment_slide.cluster.connect import connect
+    from segment_slide.cluster.spec import ClusterSpec
 
-    cluster = plan_local(workers)
+    cluster = complete_spec(ClusterSpec(workers=workers))
     if resolve_evaluate_request(request)[-1] == 1:
         return evaluate_request(request, progress)
-    with local_client(cluster) as client:
+    with connect(cluster) as client:
         return evaluate_request(request, progress, client)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
+from segment_slide.cluster.table import STARTED
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.measurement.options import DEFAULT_ROWS, ImageChoice
 from segment_slide.pipeline.objects.options import InstanceOptions
@@ -24,8 +25,8 @@ class Workers:
     cluster: Annotated[
         str,
         Option(
-            "Where to work: local, cuda (all GPUs of this machine), slurm, a scheduler's address as tls://host:port, "
-            "or a YAML file that says more.",
+            f"Where to work: {', '.join(STARTED.values())}, a scheduler's address as tls://host:port, or a YAML file "
+            "that says more.",
             metavar="WHERE",
         ),
     ] = "local"

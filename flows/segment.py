@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import find_kind, is_elsewhere
 from segment_slide.flows.requests import SegmentRequest
 from segment_slide.flows.segment_request import resolve_segment_request
-from segment_slide.flows.workers import checks_of, is_elsewhere, open_cluster
+from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
 from segment_slide.pipeline.segmentation.stages import SegmentReport, run_segmentation
@@ -71,17 +72,10 @@ def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
 
 def _explain_deaths(cluster: ClusterSpec) -> str:
     """Where to look, and what to change, when workers died."""
+    remedy = find_kind(cluster.kind).remedies(cluster).deaths
     if cluster.block_time_limit_s is not None:
         return (
             f"block_time_limit={cluster.block_time_limit_s} s ends workers too: does the storage answer, and is the "
-            f"limit several times what a block needs? {_explain_memory(cluster)}"
+            f"limit several times what a block needs? {remedy}"
         )
-    return _explain_memory(cluster)
-
-
-def _explain_memory(cluster: ClusterSpec) -> str:
-    if cluster.kind == "slurm":
-        return f"If memory was short, ask for more job_memory; what the workers wrote is in {cluster.log_directory}."
-    if cluster.kind == "address":
-        return "If memory was short, give each worker more; what they wrote is where they run."
-    return "If memory was short, give each worker more of it: fewer --workers."
+    return remedy

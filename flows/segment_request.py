@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import is_elsewhere
 from segment_slide.flows.requests import SegmentRequest
-from segment_slide.flows.workers import is_elsewhere, plan_cluster
+from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation

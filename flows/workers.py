@@ -17,6 +17,7 @@ from segment_slide.cluster.connect import connect
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.preflight import Check, preflight
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import is_elsewhere
 from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.blocks.tasks import SCHEDULER_GONE
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
@@ -47,15 +48,7 @@ def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
     spec = describe_cluster(workers.cluster, workers.workers)
     if workers.block_time_limit_s is not None:
         spec = replace(spec, block_time_limit_s=workers.block_time_limit_s)
-    complete = complete_spec(spec)
-    if short_tasks and spec.kind == "local" and spec.workers is None:
-        return complete_spec(replace(spec, workers=(complete.workers or 1) * (complete.cores or 1)))
-    return complete
-
-
-def is_elsewhere(spec: ClusterSpec) -> bool:
-    """Whether workers may run on other machines, of which nothing is known before they are there."""
-    return spec.kind in ("slurm", "address")
+    return complete_spec(spec, short_tasks=short_tasks)
 
 
 @contextlib.contextmanager

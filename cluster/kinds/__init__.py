@@ -1,1 +1,1 @@
-"""One file for each kind of cluster: local processes, dask-cuda, SLURM, the address of a scheduler."""
+"""One file for each kind of cluster, named as `cluster.table` names it; what batch systems share is in ``batch``."""

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import Field, choose_fields
+from segment_slide.cluster.kind import Kind, Remedies
 from segment_slide.cluster.security import joining_security
 from segment_slide.cluster.settings import TERMINATE_FRACTION, quieten
 from segment_slide.cluster.spec import ClusterSpec
@@ -18,6 +20,42 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_S = 30
+_MAX_PORT = 65535
+
+
+class Address(Kind):
+    """A scheduler that runs already."""
+
+    fields: Mapping[str, Field] = choose_fields(
+        "address", "tls_ca_file", "tls_cert", "tls_key", "wait", "block_time_limit"
+    )
+    counted = None
+    is_elsewhere = True
+
+    def check(self, spec: ClusterSpec) -> None:
+        """An address, and all files of a certificate or none."""
+        scheme, _, rest = (spec.address or "").partition("://")
+        host, _, port = rest.rpartition(":")
+        if scheme not in ("tcp", "tls") or not host or not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:
+            raise ClusterError(f"address={spec.address!r}, expected tcp://host:port or tls://host:port.")
+        files = (spec.tls_ca_file, spec.tls_cert, spec.tls_key)
+        if scheme == "tcp" and any(files):
+            raise ClusterError(f"address={spec.address}: certificates are of no use with tcp://; expected tls://.")
+        if any(files) and not all(files):
+            raise ClusterError("tls_ca_file, tls_cert and tls_key: expected all three, or none (Dask's own settings).")
+
+    def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
+        """As its workers are."""
+        return complete_address(spec) if spec.memory_bytes is None else spec
+
+    def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
+        """Join it."""
+        return address_client(spec)
+
+    def remedies(self, spec: ClusterSpec) -> Remedies:
+        """Nothing of it is ours to change."""
+        deaths = "If memory was short, give each worker more; what they wrote is where they run."
+        return Remedies("memory", "check the driver", deaths)
 
 
 def complete_address(spec: ClusterSpec) -> ClusterSpec:
@@ -100,3 +138,6 @@ def _open(spec: ClusterSpec) -> "Client":
         except (OSError, TimeoutError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ClusterError(f"address={spec.address}: no Dask scheduler lets us in: {reason}") from None
+
+
+KIND = Address()

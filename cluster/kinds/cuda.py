@@ -2,11 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import Field, choose_fields
+from segment_slide.cluster.kind import Kind, Remedies
 from segment_slide.cluster.settings import PRELOAD, SETTINGS, quieten
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.waiting import wait_for_workers
@@ -15,6 +17,25 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _INSTALL = "pip install 'segment-slide[cuda]' (or [cuda12], to match the driver)"
+
+
+class Cuda(Kind):
+    """The GPUs of this machine."""
+
+    fields: Mapping[str, Field] = choose_fields("workers", "memory", "cores", "local_directory", "block_time_limit")
+
+    def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
+        """A worker per GPU, whatever the tasks."""
+        return complete_cuda(spec)
+
+    def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
+        """Start them."""
+        return cuda_client(spec)
+
+    def remedies(self, spec: ClusterSpec) -> Remedies:
+        """They share this machine's memory."""
+        deaths = "If memory was short, give each worker more of it: fewer --workers."
+        return Remedies("memory", "check the driver", deaths)
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -71,7 +92,7 @@ def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
             "one GPU would share its memory."
         )
     memory = spec.memory_bytes or int(MEMORY_LIMIT * 0.9) // workers
-    return replace(spec, workers=workers, cores=spec.cores or 1, memory_bytes=memory)
+    return replace(spec, workers=workers, cores=spec.cores or 1, memory_bytes=memory, gpus=1)
 
 
 @contextlib.contextmanager
@@ -116,3 +137,6 @@ def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
     ):
         wait_for_workers(client, spec)
         yield client
+
+
+KIND = Cuda()

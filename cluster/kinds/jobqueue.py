@@ -10,12 +10,17 @@ from segment_slide.cluster.errors import ClusterError
 _PACKAGE = "dask_jobqueue"
 
 
-def import_jobqueue() -> Any:
+def import_jobqueue(kind: str) -> Any:
     """The package dask-jobqueue; its import reads the site's ``jobqueue.yaml`` into Dask's configuration.
 
     dask-jobqueue 0.9 sets a handler for SIGINT when it is imported, by which Ctrl-C ends the process as if all had
     gone well (exit code 0, no KeyboardInterrupt), and which makes the import fail outside the main thread. So it is
     imported with `signal.signal` doing nothing.
+
+    Parameters
+    ----------
+    kind : str
+        For which it is needed.
 
     Raises
     ------
@@ -29,7 +34,7 @@ def import_jobqueue() -> Any:
     try:
         return importlib.import_module(_PACKAGE)
     except ImportError:
-        raise ClusterError("kind slurm needs the package dask-jobqueue: pip install dask-jobqueue") from None
+        raise ClusterError(f"kind {kind} needs the package dask-jobqueue: pip install dask-jobqueue") from None
     finally:
         signal.signal = original
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import Field, choose_fields
+from segment_slide.cluster.kind import Kind, Remedies
 from segment_slide.cluster.settings import SETTINGS, TERMINATE_FRACTION, quieten
+from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -15,6 +18,28 @@ if TYPE_CHECKING:
 # One process per so many cores: on two cores, one process of two forward passes took 0.58 of the memory of two of one,
 # and no more processor time (benchmarks/threads.py); with many cores Python's lock asks for more processes.
 CORES_PER_WORKER = 4
+
+
+class Local(Kind):
+    """Processes on this machine."""
+
+    fields: Mapping[str, Field] = choose_fields("workers", "memory", "cores", "local_directory", "block_time_limit")
+
+    def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
+        """A share of this machine for each worker; for short tasks a worker per core, unless chosen."""
+        complete = complete_local(spec)
+        if short_tasks and spec.workers is None:
+            return complete_local(replace(spec, workers=(complete.workers or 1) * (complete.cores or 1)))
+        return complete
+
+    def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
+        """Start them."""
+        return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1))
+
+    def remedies(self, spec: ClusterSpec) -> Remedies:
+        """They share this machine's memory."""
+        deaths = "If memory was short, give each worker more of it: fewer --workers."
+        return Remedies("memory", "check the driver", deaths)
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,33 @@ def plan_local(workers: int | None = None) -> LocalSpec:
     return LocalSpec(workers, cores // workers, int(MEMORY_LIMIT * 0.9) // workers)
 
 
+def complete_local(spec: ClusterSpec) -> ClusterSpec:
+    """Fill in each worker's share.
+
+    Raises
+    ------
+    ClusterError
+        If it is more than this machine has.
+    """
+    planned = plan_local(spec.workers)
+    if spec.cores is not None and spec.cores > planned.cores:
+        raise ClusterError(
+            f"cores={spec.cores} for each of {planned.workers} worker(s), expected at most {planned.cores}: this "
+            "machine lends no more."
+        )
+    if spec.memory_bytes is not None and spec.memory_bytes > planned.memory_bytes / 0.9:
+        raise ClusterError(
+            f"memory={spec.memory_bytes / 2**30:.1f} GiB for each of {planned.workers} worker(s), expected at most "
+            f"{planned.memory_bytes / 2**30:.1f} GiB: this machine has no more."
+        )
+    return replace(
+        spec,
+        workers=planned.workers,
+        cores=spec.cores or planned.cores,
+        memory_bytes=spec.memory_bytes or planned.memory_bytes,
+    )
+
+
 @contextlib.contextmanager
 def local_client(spec: LocalSpec) -> Iterator["Client"]:
     """Start the workers, yield a client, and end them however the body ends.
@@ -113,3 +165,6 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
         Client(cluster) as client,
     ):
         yield client
+
+
+KIND = Local()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from segment_slide.cluster.table import STARTED
 from segment_slide.flows.commands.console import console
 
 commands = typer.Typer(no_args_is_help=True, help="Where work runs.")
@@ -17,7 +18,8 @@ def _group() -> None:
 @commands.command()
 def check(
     cluster: Annotated[
-        str, typer.Argument(metavar="WHERE", help="local, cuda, slurm, an address as tls://host:port, or a YAML file.")
+        str,
+        typer.Argument(metavar="WHERE", help=f"{', '.join(STARTED)}, an address as tls://host:port, or a YAML file."),
     ],
     input: Annotated[str | None, typer.Option(help="An image that workers must be able to read.")] = None,
     output: Annotated[str | None, typer.Option(help="A folder that workers must be able to write into.")] = None,

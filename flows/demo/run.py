@@ -111,7 +111,9 @@ def _make_folder(output: Path) -> None:
 
 
 def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
-    from segment_slide.cluster.kinds.local import local_client, plan_local
+    from segment_slide.cluster.complete import complete_spec
+    from segment_slide.cluster.connect import connect
+    from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.pipeline.synthetic.stored import count_pending, store_slide
 
     pending = count_pending(slide, str(path))
@@ -119,8 +121,9 @@ def _draw(slide: SyntheticSlide, path: Path, console: Console) -> None:
         console.print("Slide: there already.")
         store_slide(slide, str(path))
         return
-    cores = plan_local().cores * plan_local().workers
-    with RichStages(console).stage("draw", total=pending) as advance, local_client(plan_local(min(cores, 4))) as client:
+    cores = complete_spec(ClusterSpec(), short_tasks=True).workers or 1
+    cluster = ClusterSpec(workers=min(cores, 4))
+    with RichStages(console).stage("draw", total=pending) as advance, connect(cluster) as client:
         store_slide(slide, str(path), client=client, on_shard=advance)
 
 

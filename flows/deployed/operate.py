@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.table import is_elsewhere
 from segment_slide.pipeline.errors import IncompleteError, InputError
 
 P = ParamSpec("P")
@@ -119,7 +120,7 @@ def having_the_machine(cluster: str = "local") -> Iterator[None]:
     A named slot of the server, which it frees when its holder is gone (after a minute). Flows inside a flow that
     has it need none; jobs and schedulers elsewhere have their own queues.
     """
-    if _has_the_machine.get() or describe_cluster(cluster).kind not in ("local", "cuda"):
+    if _has_the_machine.get() or is_elsewhere(describe_cluster(cluster)):
         yield
         return
     name = f"segment-slide on {socket.gethostname()}"

@@ -19,7 +19,7 @@ GiB = 1 << 30
 @pytest.fixture
 def site():
     """A site's jobqueue.yaml, as keywords."""
-    import_jobqueue()
+    import_jobqueue("slurm")
     with dask.config.set({"jobqueue.slurm.cores": 16, "jobqueue.slurm.memory": "64 GiB"}):
         yield lambda **values: dask.config.set({f"jobqueue.slurm.{name}": value for name, value in values.items()})
 
@@ -90,7 +90,7 @@ def test_workers_leave_before_their_wall_time_and_not_at_once(walltime_s, site):
 
 
 def test_a_site_that_does_not_say_what_a_job_asks_for_is_refused():
-    import_jobqueue()
+    import_jobqueue("slurm")
     with pytest.raises(ClusterError, match=r"job_cores=None, job_memory=None: kind slurm has to know"):
         complete_spec(ClusterSpec("slurm"))
 

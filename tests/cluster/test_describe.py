@@ -6,8 +6,8 @@ import pytest
 
 from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.fields import FIELDS
 from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.table import find_kind, kinds
 
 EVERYTHING = """\
 kind: slurm
@@ -86,7 +86,9 @@ def test_a_file_says_everything(tmp_path):
 
 def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
     attributes = {field.name for field in dataclasses.fields(ClusterSpec)}
-    assert {field.name for field in FIELDS.values()} == attributes - {"kind"}
+    known = [field for kind in kinds() for field in find_kind(kind).fields.values()]
+    assert {field.name for field in known if not field.is_own} == attributes - {"kind", "own"}
+    assert attributes.isdisjoint(field.name for field in known if field.is_own)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segment_slide.cluster.complete import complete_spec
-from segment_slide.cluster.kinds.slurm_queue import cancel_jobs, list_jobs
+from segment_slide.cluster.kinds.slurm import Slurm
 from segment_slide.cluster.spec import ClusterSpec
 from tests.slurm.support import HANGS_AFTER_S, all_jobs, wait_until
 
@@ -58,5 +58,5 @@ def empty_queue(slurm):
     wait_until(lambda: not all_jobs(), "an empty queue before the test")
     yield
     for name in {job.split()[2] for job in all_jobs().splitlines()}:
-        if list_jobs(name):
-            cancel_jobs(name)
+        if Slurm().list_jobs(name):
+            Slurm().cancel_jobs(name)

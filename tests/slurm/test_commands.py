@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segment_slide.cluster.kinds.slurm_queue import cancel_jobs
+from segment_slide.cluster.kinds.slurm import Slurm
 from tests.flows.support import noise, run_installed, tree, write_array, write_model
 from tests.slurm.support import all_jobs, segment_arguments, wait_until, write_cluster
 
@@ -54,4 +54,4 @@ def test_a_partition_that_takes_no_job_is_refused_before_anything_is_written(mod
     assert "Traceback" not in outcome.err
     assert not (tmp_path / "out.ome.zarr").exists()
     for job in all_jobs().splitlines():
-        cancel_jobs(job.split()[2])
+        Slurm().cancel_jobs(job.split()[2])

@@ -16,9 +16,10 @@ import pytest
 
 from segment_slide.cluster.complete import complete_spec
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.kinds.batch import job_script
+from segment_slide.cluster.kinds.batch_system import QueuedJob
 from segment_slide.cluster.kinds.jobqueue import import_jobqueue
-from segment_slide.cluster.kinds.slurm import job_script, slurm_client
-from segment_slide.cluster.kinds.slurm_queue import QueuedJob, list_jobs
+from segment_slide.cluster.kinds.slurm import KIND, Slurm
 from segment_slide.cluster.spec import ClusterSpec
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -59,11 +60,11 @@ def certificates():
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_script_of_a_job_is_the_golden_one(name, tmp_path):
-    import_jobqueue()
+    import_jobqueue("slurm")
     spec = ClusterSpec(
         "slurm", walltime_s=4 * 3600, python="/opt/seg/bin/python", log_directory=str(tmp_path), **SPECS[name]
     )
-    script = job_script(complete_spec(spec), "segment-slide-0a1b2c3d", "tls://10.0.0.1:8786", certificates())
+    script = job_script(complete_spec(spec), Slurm(), "segment-slide-0a1b2c3d", "tls://10.0.0.1:8786", certificates())
     script = script.replace(str(tmp_path), "/shared/me/logs")
     path = GOLDEN / f"{name}.sh"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -102,18 +103,18 @@ def test_importing_jobqueue_leaves_ctrl_c_alone():
         "before = signal.default_int_handler; "
         "signal.signal(signal.SIGINT, before); "  # a shell that starts us in the background has it ignored
     )
-    code += "i(); assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler"
+    code += "i('slurm'); assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_jobqueue_can_be_imported_in_a_thread():
     code = "import threading; from segment_slide.cluster.kinds.jobqueue import import_jobqueue as i; done = []; "
-    code += "t = threading.Thread(target=lambda: done.append(i())); t.start(); t.join(); assert done"
+    code += "t = threading.Thread(target=lambda: done.append(i('slurm'))); t.start(); t.join(); assert done"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_signals_can_be_handled_after_the_import():
-    import_jobqueue()
+    import_jobqueue("slurm")
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     assert signal.signal(signal.SIGUSR1, before) is signal.SIG_IGN
@@ -137,25 +138,28 @@ def fake_squeue(tmp_path, monkeypatch):
 
 def test_jobs_are_read_with_their_reason(fake_squeue):
     fake_squeue("echo '12|RUNNING|None'; echo '13|PENDING|Nodes down, or|odd'; echo '14|CANCELLED|None'; echo")
-    assert list_jobs("x") == [QueuedJob("12", "RUNNING", "None"), QueuedJob("13", "PENDING", "Nodes down, or|odd")]
+    assert Slurm().list_jobs("x") == [
+        QueuedJob("12", "RUNNING", "None"),
+        QueuedJob("13", "PENDING", "Nodes down, or|odd"),
+    ]
 
 
 def test_a_slurm_that_does_not_answer_is_said(fake_squeue):
     fake_squeue("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ClusterError, match="squeue failed: slurm_load_jobs error: Unable to contact slurm controller"):
-        list_jobs("x")
+        Slurm().list_jobs("x")
 
 
 def test_a_machine_without_slurm_is_said_before_anything_starts(monkeypatch, tmp_path):
-    import_jobqueue()
+    import_jobqueue("slurm")
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = str(tmp_path / "made")
     spec = complete_spec(ClusterSpec("slurm", **SPECS["cpu"], shared_directory=folder, log_directory=folder))
-    with pytest.raises(ClusterError, match="squeue is not installed here; kind slurm works where"), slurm_client(spec):
+    with pytest.raises(ClusterError, match="squeue is not installed here; kind slurm works where"), KIND.open(spec):
         pass
     assert not Path(folder).exists()
 
 
 def test_no_secret_is_in_a_script():
-    for path in GOLDEN.iterdir():
+    for path in GOLDEN.iterdir():  # those of other kinds too
         assert not re.search(r"BEGIN|PRIVATE", path.read_text())

@@ -8,11 +8,11 @@ from typing import Any
 from distributed.deploy.adaptive import Adaptive
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.kinds.slurm_queue import QueuedJob, describe_queue, list_jobs
+from segment_slide.cluster.kinds.batch_system import BatchSystem, QueuedJob
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 2  # squeue costs the whole site: it is asked only while a worker is missing
+_LOOK_EVERY_S = 2  # asking for the queue costs the whole site: it is asked only while a worker is missing
 _LONGEST_PAUSE_S = 300
 _MOST_EARLY_ENDS = 10
 _LAST_WAIT_S = 60
@@ -25,12 +25,14 @@ class HeldJobs(Adaptive):
     A job whose worker never connected is replaced too, after a pause that doubles; after ten such in a row there is
     something wrong that more jobs will not cure: no more are submitted, and tasks that have no worker fail.
 
-    While no worker is left, and jobs wait in the queue, that is said with what squeue says of them, ever more seldom.
+    While no worker is left, and jobs wait in the queue, that is said with what the queue says, ever more seldom.
 
     Parameters
     ----------
+    system : BatchSystem
+        Of whose jobs the cluster is.
     refusals : sequence of str
-        What sbatch said, filled in as it says it.
+        What the submitting command said, filled in as it says it.
 
     Attributes
     ----------
@@ -38,8 +40,9 @@ class HeldJobs(Adaptive):
         Jobs in a row that ended before their workers connected; empty again once one connects.
     """
 
-    def __init__(self, cluster: Any, refusals: Sequence[str] = (), **options: Any) -> None:
+    def __init__(self, cluster: Any, system: BatchSystem, refusals: Sequence[str] = (), **options: Any) -> None:
         self.cluster: Any  # a JobCluster
+        self._system = system
         self._refusals = refusals
         self._waits_since: float | None = None
         self._times_told = 0
@@ -57,7 +60,7 @@ class HeldJobs(Adaptive):
         await super().adapt()
 
     async def _forget_ended_jobs(self) -> None:
-        """Drop jobs from the cluster's books that SLURM no longer has: the number is then made up by new ones."""
+        """Drop jobs from the cluster's books that the queue no longer has: the number is then made up by new ones."""
         absent = self._jobs_without_workers()
         now = asyncio.get_running_loop().time()
         if self.cluster.scheduler_info["workers"]:
@@ -66,7 +69,7 @@ class HeldJobs(Adaptive):
             return
         self._next_look = now + min(_LOOK_EVERY_S * 2 ** len(self.early_ends), _LONGEST_PAUSE_S)
         try:
-            jobs = await asyncio.to_thread(list_jobs, self.cluster.name)
+            jobs = await asyncio.to_thread(self._system.list_jobs, self.cluster.name)
         except ClusterError as error:
             log.info("%s", error)
             return
@@ -86,12 +89,12 @@ class HeldJobs(Adaptive):
         if waited < _TELL_AFTER_S * 2**self._times_told:
             return
         self._times_told += 1
-        refusal = f"; sbatch said: {self._refusals[-1]}" if self._refusals and not jobs else ""
+        refusal = f"; {self._system.submit} said: {self._refusals[-1]}" if self._refusals and not jobs else ""
         log.warning(
             "no worker has been there for %.0f s; %s%s. The run waits for new jobs; Ctrl-C ends it, and the same "
             "command goes on later.",
             waited,
-            describe_queue(jobs),
+            self._system.describe_queue(jobs),
             refusal,
         )
 

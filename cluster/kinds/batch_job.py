@@ -1,27 +1,29 @@
-"""One SLURM job and a cluster of them: dask-jobqueue's classes, with what they lack.
+"""One job of a batch system and a cluster of them: dask-jobqueue's classes, with what they lack.
 
 Imports dask-jobqueue, which reads the site's ``jobqueue.yaml``; import this where it is needed only.
 """
 
 import itertools
+import shlex
 from collections.abc import Callable
 from typing import Any
 
 from distributed.core import Status
 
+from segment_slide.cluster.kinds.batch_system import BatchSystem
 from segment_slide.cluster.kinds.jobqueue import import_jobqueue
 
-_jobqueue = import_jobqueue()
-from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: E402, not before the line above
+_jobqueue = import_jobqueue("slurm")
+from dask_jobqueue.core import Job, JobQueueCluster  # noqa: E402, not before the line above
 
 
-class WorkerJob(SLURMJob):
-    """A job that says when SLURM refused it, with its memory exact.
+class WorkerJob(Job):
+    """A job that says when the batch system refused it, with its memory exact.
 
     Parameters
     ----------
     on_refused : callable
-        Gets what sbatch said.
+        Gets jobqueue's message, which holds command, exit code and both outputs.
     """
 
     def __init__(self, *args: Any, on_refused: Callable[[str], None] | None = None, **options: Any) -> None:
@@ -39,8 +41,15 @@ class WorkerJob(SLURMJob):
             await super().start()
         except (RuntimeError, OSError, ValueError) as error:
             if self._on_refused is not None:
-                self._on_refused(_sbatch_words(str(error)))
+                self._on_refused(str(error))
             self.status = Status.running
+
+    async def _submit_job(self, script_filename: str) -> Any:
+        """Submit a script; what bsub says when it refuses one is not thrown away, as jobqueue does."""
+        if getattr(self, "use_stdin", False):
+            command = f"{self.submit_command} < {shlex.quote(script_filename)}"
+            return await self._call([command], shell=True)  # noqa: S604, the file is ours
+        return await super()._submit_job(script_filename)
 
     async def close(self) -> None:
         """Cancel, and say so: jobqueue leaves the status at running, which the cluster takes for a fault."""
@@ -49,14 +58,12 @@ class WorkerJob(SLURMJob):
         self._event_finished.set()
 
 
-class JobCluster(SLURMCluster):
+class JobCluster(JobQueueCluster):
     """Jobs whose workers' names are never used twice.
 
     Dask gives a new job the name of one that ended, and its check on lost workers, seconds later, then cancels the
     new one, which has not connected yet.
     """
-
-    job_cls = WorkerJob
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._numbers = itertools.count()
@@ -66,7 +73,8 @@ class JobCluster(SLURMCluster):
         return f"{self._name}-{next(self._numbers)}"
 
 
-def _sbatch_words(message: str) -> str:
-    """What sbatch said, out of jobqueue's message, which holds command, exit code and both outputs too."""
-    errors = [line.partition("sbatch: error: ")[2] for line in message.splitlines() if "sbatch: error: " in line]
-    return "; ".join(errors) or " ".join(message.split())
+def make_classes(system: BatchSystem) -> tuple[type[Any], type[Any]]:
+    """Job and cluster of a batch system: jobqueue's classes for it with what these two add."""
+    theirs = getattr(_jobqueue, system.cluster_class)
+    job = type("SystemJob", (WorkerJob, theirs.job_cls), {})
+    return job, type("SystemCluster", (JobCluster, theirs), {"job_cls": job})

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.kinds.slurm_hold import HeldJobs
-from segment_slide.cluster.kinds.slurm_queue import QueuedJob
+from segment_slide.cluster.kinds.batch_hold import HeldJobs
+from segment_slide.cluster.kinds.batch_system import QueuedJob
+from segment_slide.cluster.kinds.slurm import Slurm
 
 
 class Job:
@@ -21,12 +22,11 @@ class Job:
 class Books:
     """What HeldJobs reads of a cluster, and a queue."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self):
         self.name, self.workers, self.worker_spec = "run", {}, {}
         self.scheduler_info, self.scheduler = {"workers": {}}, SimpleNamespace(no_workers_timeout=None)
         self.queue: list[str] | None = []
         self.asked = 0
-        monkeypatch.setattr("segment_slide.cluster.kinds.slurm_hold.list_jobs", self.list_jobs)
 
     def list_jobs(self, name):
         self.asked += 1
@@ -44,14 +44,19 @@ class Books:
         self.scheduler_info["workers"] = {f"tls://{name}": {"name": name} for name in names}
 
 
+class StandIn(Slurm):
+    def __init__(self, books):
+        self.list_jobs = books.list_jobs
+
+
 @pytest.fixture
-def books(monkeypatch):
-    return Books(monkeypatch)
+def books():
+    return Books()
 
 
 @pytest.fixture
 def held(books):
-    return HeldJobs(books, interval=0, minimum=1, maximum=1)
+    return HeldJobs(books, StandIn(books), interval=0, minimum=1, maximum=1)
 
 
 def look(held):
@@ -170,7 +175,7 @@ def test_why_no_worker_is_left_is_said_ever_more_seldom(books, held, monkeypatch
 
 
 def test_what_sbatch_said_is_told_while_no_worker_is_left(books, monkeypatch, caplog):
-    held = HeldJobs(books, refusals=["invalid account"], interval=0, minimum=1, maximum=1)
+    held = HeldJobs(books, StandIn(books), refusals=["invalid account"], interval=0, minimum=1, maximum=1)
     books.submit("a", "1")
     books.connect("a")
     look_at(held, monkeypatch, 100)

@@ -1,5 +1,6 @@
-"""What the site says of its SLURM: defaults from Dask's ``jobqueue.yaml``, and what follows from them."""
+"""What the site says of its batch system: defaults from Dask's ``jobqueue.yaml``, and what follows from them."""
 
+import functools
 import os
 import sys
 from dataclasses import replace
@@ -7,11 +8,12 @@ from typing import Any
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import FIELDS, WrongValueError
+from segment_slide.cluster.kinds.batch_system import BatchSystem
 from segment_slide.cluster.kinds.jobqueue import import_jobqueue
 from segment_slide.cluster.kinds.local import CORES_PER_WORKER
 from segment_slide.cluster.spec import ClusterSpec
 
-_HOME_FOLDER = "~/.segment-slide/slurm"
+_HOME_FOLDER = "~/.segment-slide"
 _DEFAULT_WALLTIME_S = 1800
 
 # Of a job's memory, what its workers do not get: the nanny process, and what the kernel counts as the job's.
@@ -25,8 +27,8 @@ _MARGIN_S = 300
 _STAGGER_S = 600
 
 
-def site_value(name: str) -> Any:
-    """A setting of the site's ``jobqueue.slurm`` section; None if there is none.
+def site_value(kind: str, name: str) -> Any:
+    """A setting of the site's section for that kind, as ``jobqueue.slurm``; None if there is none.
 
     Raises
     ------
@@ -35,27 +37,29 @@ def site_value(name: str) -> Any:
     """
     import dask
 
-    import_jobqueue()
-    return dask.config.get(f"jobqueue.slurm.{name}", None)
+    import_jobqueue(kind)
+    return dask.config.get(f"jobqueue.{kind}.{name}", None)
 
 
-def complete_slurm(spec: ClusterSpec) -> ClusterSpec:
+def complete_jobs(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
     """Fill in from the site's settings, then divide each job among its workers.
 
     Raises
     ------
     ClusterError
-        If neither says how much a job asks for, or it is too little.
+        If neither says how much a job asks for, or it is too little, or not what the batch system needs.
     """
-    spec = _adopt_site(spec)
+    spec = _adopt_site(spec, system)
+    kind = system.kind
     job_cores, job_memory = spec.job_cores, spec.job_memory_bytes
     if job_cores is None or job_memory is None:
         raise ClusterError(
-            f"job_cores={job_cores}, job_memory={job_memory}: kind slurm has to know what each job asks for; expected "
-            "them in a YAML file, or cores and memory under jobqueue.slurm in ~/.config/dask/jobqueue.yaml."
+            f"job_cores={job_cores}, job_memory={job_memory}: kind {kind} has to know what each job asks for; "
+            f"expected them in a YAML file, or cores and memory under jobqueue.{kind} in ~/.config/dask/jobqueue.yaml."
         )
     if job_memory < LEAST_JOB_BYTES:
         raise ClusterError(f"job_memory={job_memory / 2**20:.0f} MiB, expected 1 GiB or more.")
+    system.check(spec)
     for key in ("python", "shared_directory", "log_directory"):
         if any(letter.isspace() for letter in getattr(spec, key)):
             raise ClusterError(
@@ -78,38 +82,40 @@ def complete_slurm(spec: ClusterSpec) -> ClusterSpec:
     )
 
 
-def _adopt_site(spec: ClusterSpec) -> ClusterSpec:
+def _adopt_site(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
     """What the description leaves open and the site says."""
-    folder = os.path.expanduser(_HOME_FOLDER)
+    folder = os.path.join(os.path.expanduser(_HOME_FOLDER), system.kind)
+    read = functools.partial(_read_site, system)
+    lines = functools.partial(site_value, system.kind)
     return replace(
         spec,
-        job_cores=spec.job_cores or _read_site("cores", "job_cores"),
-        job_memory_bytes=spec.job_memory_bytes or _read_site("memory", "job_memory"),
-        processes=spec.processes or (None if spec.gpus else _read_site("processes", "processes")),
-        walltime_s=spec.walltime_s or _read_site("walltime", "walltime") or _DEFAULT_WALLTIME_S,
-        partition=spec.partition or _read_site("queue", "partition"),
-        account=spec.account or _read_site("account", "account"),
-        interface=spec.interface or (None if spec.host else _read_site("interface", "interface")),
-        python=spec.python or _read_site("python", "python") or sys.executable,
-        shared_directory=spec.shared_directory or _read_site("shared-temp-directory", "shared_directory") or folder,
-        log_directory=spec.log_directory
-        or _read_site("log-directory", "log_directory")
-        or os.path.join(folder, "logs"),
-        local_directory=spec.local_directory or _read_site("local-directory", "local_directory"),
-        directives=(*(site_value("job-extra-directives") or ()), *spec.directives),
-        omit_directives=(*(site_value("job-directives-skip") or ()), *spec.omit_directives),
-        prologue=(*(site_value("job-script-prologue") or ()), *spec.prologue),
+        job_cores=spec.job_cores or read("cores", "job_cores"),
+        job_memory_bytes=spec.job_memory_bytes or read("memory", "job_memory"),
+        processes=spec.processes or (None if spec.gpus else read("processes", "processes")),
+        walltime_s=spec.walltime_s or read("walltime", "walltime") or _DEFAULT_WALLTIME_S,
+        partition=spec.partition or read("queue", "partition"),
+        account=spec.account or read(system.account_setting, "account"),
+        interface=spec.interface or (None if spec.host else read("interface", "interface")),
+        python=spec.python or read("python", "python") or sys.executable,
+        shared_directory=spec.shared_directory or read("shared-temp-directory", "shared_directory") or folder,
+        log_directory=spec.log_directory or read("log-directory", "log_directory") or os.path.join(folder, "logs"),
+        local_directory=spec.local_directory or read("local-directory", "local_directory"),
+        directives=(*(lines("job-extra-directives") or ()), *spec.directives),
+        omit_directives=(*(lines("job-directives-skip") or ()), *spec.omit_directives),
+        prologue=(*(lines("job-script-prologue") or ()), *spec.prologue),
     )
 
 
-def _read_site(name: str, key: str) -> Any:
-    value = site_value(name)
+def _read_site(system: BatchSystem, name: str, key: str) -> Any:
+    value = site_value(system.kind, name)
     if value is None:
         return None
     try:
-        return FIELDS[key].read(value)
+        return system.read_walltime(value) if key == "walltime" else FIELDS[key].read(value)
     except WrongValueError as error:
-        raise ClusterError(f"jobqueue.slurm.{name}={value!r} in Dask's configuration, expected {error}.") from None
+        raise ClusterError(
+            f"jobqueue.{system.kind}.{name}={value!r} in Dask's configuration, expected {error}."
+        ) from None
 
 
 def _with_lifetime(spec: ClusterSpec) -> ClusterSpec:

@@ -1,0 +1,250 @@
+"""Workers in jobs of a batch system: what each is told, and a client while they run. No job is left in the queue."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.fields import Field, choose_fields
+from segment_slide.cluster.kind import Job, Kind, Remedies
+from segment_slide.cluster.kinds.batch_check import check_jobs
+from segment_slide.cluster.kinds.batch_site import complete_jobs, site_value
+from segment_slide.cluster.kinds.batch_system import BatchSystem
+from segment_slide.cluster.kinds.batch_watch import JobWatch
+from segment_slide.cluster.security import new_security, private_folder
+from segment_slide.cluster.settings import PRELOAD, SETTINGS, job_exports, quieten
+from segment_slide.cluster.spec import ClusterSpec
+from segment_slide.cluster.waiting import wait_for_workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from distributed.security import Security
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1:0"
+
+# A worker that is lost while its job runs may be one that its nanny starts again: importing takes a while on a busy
+# file system. Jobs that ended are replaced sooner, by what the queue says.
+_LOST_WORKER_S = 60
+
+# With limits that differ, a job is given back after so many seconds without work for it.
+_IDLE_S = 60
+
+
+class BatchKind(Kind):
+    """Jobs of a batch system, whichever it is.
+
+    Parameters
+    ----------
+    system : BatchSystem
+        What is said to it, and understood of it.
+    """
+
+    counted = "jobs"
+    is_elsewhere = True
+
+    def __init__(self, system: BatchSystem) -> None:
+        self.system = system
+        self.fields: Mapping[str, Field] = {
+            **choose_fields("jobs", "minimum", "maximum", "processes", "job_cores", "job_memory", "cores"),
+            **choose_fields("gpus", "dask_cuda", "walltime", "lifetime", "stagger", "wait", "death_timeout"),
+            **choose_fields("directives", "omit_directives", "prologue", "python", "interface", "host"),
+            **choose_fields("shared_directory", "log_directory", "local_directory", "block_time_limit"),
+            **system.fields,
+        }
+
+    def check(self, spec: ClusterSpec) -> None:
+        """Numbers of jobs, GPUs and times that do not contradict each other."""
+        check_jobs(spec, self.system.title)
+
+    def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
+        """By the site's settings; a job's cores are shared out in the same way whatever the tasks."""
+        if spec.memory_bytes is not None:
+            return spec
+        complete = complete_jobs(spec, self.system)
+        self.check(complete)
+        return complete
+
+    def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
+        """Submit the jobs."""
+        return batch_client(spec, self.system)
+
+    def remedies(self, spec: ClusterSpec) -> Remedies:
+        """A job can ask for more."""
+        deaths = f"If memory was short, ask for more job_memory; what the workers wrote is in {spec.log_directory}."
+        return Remedies("job_memory", self.system.gpu_remedy, deaths)
+
+    def find_job(self, environment: Mapping[str, str]) -> Job | None:
+        """By the variable that holds a job's number."""
+        return self.system.find_job(environment)
+
+
+def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, Any]:
+    """What dask-jobqueue is told of each job.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Complete.
+    system : BatchSystem
+        Which takes the job.
+    name : str
+        Of the run's jobs.
+    """
+    processes, own = spec.processes or 1, system.job_options(spec, name)
+    lifetime = {
+        "distributed.worker.lifetime.duration": f"{spec.lifetime_s}s",
+        "distributed.worker.lifetime.stagger": f"{spec.stagger_s}s",
+    }
+    return {
+        **own,
+        "job_name": name,
+        "processes": processes,
+        # Dask's threads, of which there is one more than the job's cores; the batch system gets its own numbers
+        "cores": processes * spec.tasks_per_worker,
+        "memory": f"{processes * (spec.memory_bytes or 0)}B",
+        "job_extra_directives": [*own.get("job_extra_directives", ()), *spec.directives],
+        "job_directives_skip": [*own.get("job_directives_skip", ()), *spec.omit_directives],
+        "interface": spec.interface,
+        "death_timeout": spec.death_timeout_s,
+        "local_directory": spec.local_directory,
+        "log_directory": spec.log_directory,
+        "python": spec.python,
+        # dask-cuda's command knows no --lifetime and would take it for an argument of the preload: so the environment
+        "job_script_prologue": [
+            *own.get("job_script_prologue", ()),
+            *job_exports(lifetime),
+            *spec.prologue,
+        ],
+        "worker_command": "dask_cuda.cli" if spec.dask_cuda else "distributed.cli.dask_worker",
+        "worker_extra_args": [
+            *(site_value(system.kind, "worker-extra-args") or ()),
+            *("--preload", PRELOAD),
+            *("--dashboard-address", LOOPBACK, "--no-dashboard"),
+            *(("--device-memory-limit", "0") if spec.dask_cuda else ()),
+        ],
+    }
+
+
+def job_script(
+    spec: ClusterSpec, system: BatchSystem, name: str, scheduler: str, security: "Security | None" = None
+) -> str:
+    """The batch script of one job, as it would be submitted; to be looked at.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Complete.
+    system : BatchSystem
+        Which would take it.
+    name, scheduler : str
+        Of the run's jobs, and the address that its workers join.
+    security : Security, optional
+        With certificates in files.
+    """
+    from segment_slide.cluster.kinds.batch_job import make_classes
+
+    protocol = None if security is None else "tls://"
+    options = job_options(spec, system, name)
+    job, _ = make_classes(system)
+    return str(job(scheduler, name=f"{name}-0", protocol=protocol, security=security, **options).job_script())
+
+
+@contextlib.contextmanager
+def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
+    """Submit the jobs, yield a client once their workers are there, and cancel them however the body ends.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        Complete.
+    system : BatchSystem
+        Which takes the jobs.
+
+    Raises
+    ------
+    ClusterError
+        If it refuses the jobs, or their workers do not come in time, with what the queue says.
+    """
+    import dask
+    from distributed import Client
+
+    from segment_slide.cluster.kinds.batch_hold import HeldJobs
+    from segment_slide.cluster.kinds.batch_job import make_classes
+
+    name = system.make_name()
+    system.list_jobs(name)  # is there one at all?
+    quieten()
+    for gap in system.find_gaps(spec):
+        log.warning("%s", gap)
+    _, cluster_class = make_classes(system)
+    refusals: list[str] = []
+    settings = {
+        **SETTINGS,
+        "distributed.deploy.lost-worker-timeout": _LOST_WORKER_S,
+        "distributed.scheduler.no-workers-timeout": None,  # jobs may be in the queue for days
+    }
+    with (
+        dask.config.set(settings),
+        _folders(spec, name) as shared,
+        _no_job_left(system, name),
+        cluster_class(
+            name=name,
+            security=new_security(shared),
+            scheduler_options=_scheduler_options(spec, system),
+            on_refused=lambda message: refusals.append(system.read_refusal(message)),
+            **job_options(spec, system, name),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        held = cluster.adapt(
+            Adaptive=HeldJobs,
+            system=system,
+            refusals=refusals,
+            minimum_jobs=spec.jobs_needed,
+            maximum_jobs=spec.jobs_most,
+            interval="1s",
+            wait_count=_IDLE_S,
+        )
+        wait_for_workers(client, spec, JobWatch(system, name, refusals, held.early_ends, spec.log_directory or ""))
+        yield client
+
+
+def _scheduler_options(spec: ClusterSpec, system: BatchSystem) -> dict[str, Any]:
+    """The site's, and where the scheduler listens: for workers with TLS, for browsers on loopback, no dashboard."""
+    options = {
+        **(site_value(system.kind, "scheduler-options") or {}),
+        "dashboard_address": LOOPBACK,
+        "dashboard": False,
+    }
+    if spec.host:
+        options["host"] = spec.host
+    return options
+
+
+@contextlib.contextmanager
+def _folders(spec: ClusterSpec, name: str) -> Iterator[str]:
+    """The jobs' log folder, which stays, and one for certificates."""
+    log_directory = spec.log_directory or ""
+    try:
+        os.makedirs(log_directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ClusterError(f"log_directory={log_directory}: cannot be made: {error.strerror}.") from None
+    with private_folder(spec.shared_directory or "", f"{name}-") as shared:
+        yield shared
+
+
+@contextlib.contextmanager
+def _no_job_left(system: BatchSystem, name: str) -> Iterator[None]:
+    """Cancel by name what the cluster, whose end can itself be interrupted, did not."""
+    try:
+        yield
+    finally:
+        try:
+            if system.list_jobs(name):
+                system.cancel_jobs(name)
+        except ClusterError as error:  # what ended the body matters more; workers end without a scheduler
+            log.warning("jobs %s may be left in the queue: %s", name, error)

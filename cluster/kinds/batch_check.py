@@ -1,0 +1,61 @@
+"""Values of a description of jobs that contradict each other."""
+
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.spec import ClusterSpec
+
+
+def check_jobs(spec: ClusterSpec, title: str) -> None:
+    """Refuse numbers of jobs, GPUs and times that contradict each other.
+
+    Parameters
+    ----------
+    spec : ClusterSpec
+        As described, or complete.
+    title : str
+        Of the batch system.
+
+    Raises
+    ------
+    ClusterError
+        Naming the values.
+    """
+    _check_counts(spec)
+    _check_gpus(spec)
+    if spec.host is not None and spec.interface is not None:
+        raise ClusterError(f"host={spec.host} with interface={spec.interface}: expected one of them.")
+    _check_lifetime(spec, title)
+
+
+def _check_counts(spec: ClusterSpec) -> None:
+    least, most = spec.minimum, spec.maximum
+    if least is None and most is None:
+        return
+    if least is None or most is None:
+        raise ClusterError(f"minimum={least}, maximum={most}: expected both or neither.")
+    if spec.jobs is not None:
+        raise ClusterError(f"jobs={spec.jobs} with minimum={least}: expected either a fixed number or both limits.")
+    if least > most:
+        raise ClusterError(f"minimum={least}, expected at most maximum={most}.")
+
+
+def _check_gpus(spec: ClusterSpec) -> None:
+    if spec.dask_cuda and not spec.gpus:
+        raise ClusterError("dask_cuda=true with gpus=0: expected gpus of 1 or more.")
+    if spec.gpus > 1 and not spec.dask_cuda:
+        raise ClusterError(
+            f"gpus={spec.gpus} with dask_cuda=false: a worker uses one GPU, the others would idle; expected gpus=1 "
+            "or dask_cuda=true."
+        )
+    if spec.gpus and spec.processes not in (None, spec.gpus):
+        raise ClusterError(f"processes={spec.processes}, expected gpus={spec.gpus}: one worker per GPU.")
+
+
+def _check_lifetime(spec: ClusterSpec, title: str) -> None:
+    lifetime, stagger = spec.lifetime_s, spec.stagger_s or 0
+    if lifetime is not None and stagger >= lifetime:
+        raise ClusterError(f"stagger={stagger} s, expected less than lifetime={lifetime} s.")
+    if lifetime is not None and spec.walltime_s is not None and lifetime + stagger >= spec.walltime_s:
+        raise ClusterError(
+            f"lifetime={lifetime} s ± {stagger} s, expected to end before walltime={spec.walltime_s} s: {title} "
+            "would kill the workers first."
+        )

@@ -1,0 +1,61 @@
+"""Why the workers of jobs do not come: what was refused, what ended early, what the queue says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.kinds.batch_system import BatchSystem
+
+_LOG_LINES = 5
+_LOG_TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class JobWatch:
+    """Where to look when the workers of jobs do not come.
+
+    Parameters
+    ----------
+    system : BatchSystem
+        Of whose jobs it is.
+    name : str
+        Of the jobs.
+    refusals : list of str
+        What the submitting command said, filled in as it says it.
+    early_ends : list of str
+        Numbers of jobs that ended before their workers connected, filled in likewise.
+    log_directory : str
+        Where the jobs write.
+    """
+
+    system: BatchSystem
+    name: str
+    refusals: list[str]
+    early_ends: list[str]
+    log_directory: str
+
+    def check(self) -> None:
+        """Raise if waiting is of no use."""
+        if self.refusals:
+            raise ClusterError(f"{self.system.title} refused the job: {self.refusals[0]}")
+        if self.early_ends:
+            number = self.early_ends[0]
+            raise ClusterError(
+                f"{self.system.title} job {number} ended before its worker connected. {self._last_words(number)}"
+            )
+
+    def describe(self) -> str:
+        """What the queue says."""
+        try:
+            return self.system.describe_queue(self.system.list_jobs(self.name))
+        except ClusterError as error:
+            return str(error)
+
+    def _last_words(self, number: str) -> str:
+        path = Path(self.log_directory) / f"{self.name}-{number}.err"
+        try:
+            text = path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+        except OSError:
+            return f"It wrote nothing to {path}: it was cancelled, or its node cannot see that folder."
+        lines = "\n".join(f"  {line}" for line in text.strip().splitlines()[-_LOG_LINES:])
+        return f"{path} ends with:\n{lines}" if lines else f"{path} is empty."
