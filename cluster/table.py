@@ -19,6 +19,9 @@ STARTED = {
     "local": "local",
     "cuda": "cuda (all GPUs of this machine)",
     "slurm": "slurm",
+    "pbs": "pbs",
+    "lsf": "lsf",
+    "sge": "sge",
 }
 
 # Told by more than a name.

@@ -49,6 +49,9 @@ def write(tmp_path, text):
         ("local", ClusterSpec("local")),
         ("cuda", ClusterSpec("cuda")),
         ("slurm", ClusterSpec("slurm")),
+        ("pbs", ClusterSpec("pbs")),
+        ("lsf", ClusterSpec("lsf")),
+        ("sge", ClusterSpec("sge")),
         ("tcp://node7:8786", ClusterSpec("address", address="tcp://node7:8786")),
         ("tls://[fd00::2]:8786", ClusterSpec("address", address="tls://[fd00::2]:8786")),
     ],
@@ -84,6 +87,13 @@ def test_a_file_says_everything(tmp_path):
     )
 
 
+def test_what_only_a_kind_knows_is_kept_apart(tmp_path):
+    spec = describe_cluster(write(tmp_path, "kind: sge\nqueue: all.q\nproject: p\nparallel_environment: smp\n"))
+    assert spec == ClusterSpec("sge", partition="all.q", account="p", own=(("parallel_environment", "smp"),))
+    assert spec.own_value("parallel_environment") == "smp"
+    assert spec.own_value("resource_spec") is None
+
+
 def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
     attributes = {field.name for field in dataclasses.fields(ClusterSpec)}
     known = [field for kind in kinds() for field in find_kind(kind).fields.values()]
@@ -94,7 +104,7 @@ def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("kind: slrum\n", "kind='slrum', expected one of local, cuda, slurm, address"),
+        ("kind: slrum\n", "kind='slrum', expected one of local, cuda, slurm, pbs, lsf, sge, address"),
         ("jobs: 3\n", "kind=None, expected one of"),
         ("kind: slurm\nnodes: 3\n", "nodes is no key of kind slurm; did you mean cores?"),
         ("kind: slurm\nqqq: 3\n", "qqq is no key of kind slurm; expected one of account, block_time_limit, cores, "),
@@ -133,6 +143,10 @@ def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
         ("", "expected lines as `kind: slurm`"),
         ("kind: !!python/object/apply:os.system [id]\n", "is not YAML"),
         ("kind: slurm\n3: 4\n", "3 is no key of kind slurm"),
+        ("kind: pbs\npartition: a\n", "partition is no key of kind pbs; expected one of account, block_time_limit"),
+        ("kind: lsf\nqueues: a\n", "queues is no key of kind lsf; did you mean queue?"),
+        ("kind: sge\nresource_spec: [a]\n", "resource_spec=.*expected a text of one line"),
+        ("kind: sge\nwalltime: 1h\nlifetime: 1h\n", "walltime=3600 s: Grid Engine would kill the workers first"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_with_file_key_and_value(text, words, tmp_path):
@@ -149,7 +163,7 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
 
 @pytest.mark.parametrize("word", ["slrum", "", "8786", "/tmp"])
 def test_a_word_that_is_no_kind_is_said(word):
-    with pytest.raises(ClusterError, match=r"expected local, cuda, slurm, an address as tcp://host:port, or the path"):
+    with pytest.raises(ClusterError, match=r"expected local, cuda, slurm, pbs, lsf, sge, an address as tcp"):
         describe_cluster(word)
 
 

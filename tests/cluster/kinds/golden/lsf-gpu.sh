@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+
+#BSUB -J segment-slide-0a1b2c3d
+#BSUB -n 8
+#BSUB -R "span[hosts=1]"
+#BSUB -W 04:00
+#BSUB -e /shared/me/logs/segment-slide-0a1b2c3d-%J.err
+#BSUB -o /shared/me/logs/segment-slide-0a1b2c3d-%J.out
+#BSUB -gpu "num=1"
+#BSUB -R "rusage[mem=32GB]"
+export OMP_NUM_THREADS=1
+export MKL_NUM_THREADS=1
+export OPENBLAS_NUM_THREADS=1
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+export THP_MEM_ALLOC_ENABLE=1
+export MALLOC_ARENA_MAX=1
+export MALLOC_MMAP_THRESHOLD_=33554432
+export MALLOC_TRIM_THRESHOLD_=134217728
+export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=0.98
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
+export DASK_LOGGING='{"distributed": "info"}'
+export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=13500s
+export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER=600s
+module load cuda/12.4
+/opt/seg/bin/python -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 30923764532 --nanny --death-timeout 60 --preload segment_slide.cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem

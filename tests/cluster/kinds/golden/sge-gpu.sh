@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+
+#$ -N segment-slide-0a1b2c3d
+#$ -l h_rt=04:00:00
+#$ -cwd
+#$ -S /bin/bash
+#$ -e /shared/me/logs/$JOB_NAME-$JOB_ID.err
+#$ -o /shared/me/logs/$JOB_NAME-$JOB_ID.out
+#$ -pe smp 8
+#$ -l gpu=1
+export OMP_NUM_THREADS=1
+export MKL_NUM_THREADS=1
+export OPENBLAS_NUM_THREADS=1
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+export THP_MEM_ALLOC_ENABLE=1
+export MALLOC_ARENA_MAX=1
+export MALLOC_MMAP_THRESHOLD_=33554432
+export MALLOC_TRIM_THRESHOLD_=134217728
+export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False
+export DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=0.98
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
+export DASK_LOGGING='{"distributed": "info"}'
+export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=13500s
+export DASK_DISTRIBUTED__WORKER__LIFETIME__STAGGER=600s
+module load cuda/12.4
+/opt/seg/bin/python -m distributed.cli.dask_worker tls://10.0.0.1:8786 --name segment-slide-0a1b2c3d-0 --nthreads 2 --memory-limit 30923764532 --nanny --death-timeout 60 --local-directory $TMPDIR --preload segment_slide.cluster.preload --dashboard-address 127.0.0.1:0 --no-dashboard --protocol tls:// --tls-ca-file /shared/me/ca_file.pem --tls-cert /shared/me/cert.pem --tls-key /shared/me/key.pem
