@@ -1,5 +1,6 @@
 """Jobs of Grid Engine (SGE, Son of Grid Engine, Univa): the words of ``qsub``, ``qstat`` and ``qdel``."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -77,14 +78,20 @@ class Sge(BatchSystem):
         self.call("qdel", "-u", user(), name, accepted=_NONE)
 
     def find_gaps(self, spec: ClusterSpec) -> tuple[str, ...]:
-        """Memory, which cannot be asked for without the site's name of it."""
-        if _find_resources(spec) is not None:
-            return ()
-        gap = (
-            "kind sge: jobs do not ask for job_memory, as each site names memory in its own way; say how in "
-            "resource_spec, e.g. mem_free=4G, or a node may get more jobs than it has memory for."
-        )
-        return (gap,)
+        """Memory, which cannot be asked for without the site's name of it, and reasons that the site does not tell."""
+        gaps = []
+        if _find_resources(spec) is None:
+            gaps.append(
+                "kind sge: jobs do not ask for job_memory, as each site names memory in its own way; say how in "
+                "resource_spec, e.g. mem_free=4G, or a node may get more jobs than it has memory for."
+            )
+        with contextlib.suppress(ClusterError):
+            if re.search(r"^schedd_job_info +false", self.call("qconf", "-ssconf"), re.MULTILINE):
+                gaps.append(
+                    "kind sge: while a job waits, the reason cannot be shown: this site does not collect it "
+                    "(schedd_job_info is false)."
+                )
+        return tuple(gaps)
 
     def find_job(self, environment: Mapping[str, str]) -> Job | None:
         """JOB_ID alone may be anybody's."""

@@ -127,10 +127,6 @@ def test_a_guarantee_that_does_not_hold_is_warned_of_at_start(kind, tmp_path, ca
     assert find_kind("slurm").system.find_gaps(ClusterSpec("slurm")) == ()
 
 
-def test_memory_that_is_asked_for_is_not_warned_of(tmp_path):
-    assert Sge().find_gaps(complete("sge", tmp_path, own=(SMP, ("resource_spec", "mem_free=4G")))) == ()
-
-
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +142,20 @@ def fake(tmp_path, monkeypatch):
 
     install.calls = lambda: (tmp_path / "calls").read_text().splitlines()
     return install
+
+
+@pytest.mark.parametrize(
+    ("settings", "gaps"),
+    [
+        ("schedd_job_info                   true", 0),
+        ("schedd_job_info                   false", 1),
+    ],
+)
+def test_grid_engine_without_reasons_is_warned_of_and_memory_that_is_asked_for_is_not(settings, gaps, fake, tmp_path):
+    fake(qconf=f"echo '{settings}'")
+    found = Sge().find_gaps(complete("sge", tmp_path, own=(SMP, ("resource_spec", "mem_free=4G"))))
+    assert len(found) == gaps
+    assert all("the reason cannot be shown" in gap for gap in found)
 
 
 PBS_JOBS = r"""printf 'Job Id: 12.server\n    Job_Name = x\n    job_state = R\n    comment = Job run at Mon\n'
