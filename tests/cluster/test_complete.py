@@ -31,6 +31,12 @@ def test_locally_the_machine_is_shared_as_ever():
     assert spec.workers_needed == planned.workers
 
 
+def test_short_tasks_get_a_worker_per_core_of_this_machine_unless_chosen():
+    cores = len(os.sched_getaffinity(0))
+    assert complete_spec(ClusterSpec(), short_tasks=True).workers == cores
+    assert complete_spec(ClusterSpec(workers=1), short_tasks=True).workers == 1
+
+
 @pytest.mark.parametrize("kind", ["local", "slurm"])
 def test_a_complete_description_stays_as_it_is(kind, site):
     spec = complete_spec(ClusterSpec(kind, directives=("-x",) if kind == "slurm" else ()))
