@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         OutputMismatchError,
         PipelineError,
         PlanError,
+        UnknownAxesError,
         UnreadableChunkError,
         WorkerDiedError,
     )
@@ -61,6 +62,7 @@ __all__ = [
     "RankError",
     "TrainingDataError",
     "UnetError",
+    "UnknownAxesError",
     "UnreadableChunkError",
     "WorkerDiedError",
     "__version__",
@@ -77,6 +79,7 @@ _ERRORS = {
         "OutputMismatchError",
         "PipelineError",
         "PlanError",
+        "UnknownAxesError",
         "UnreadableChunkError",
         "WorkerDiedError",
     ),
