@@ -111,3 +111,13 @@ def test_nobody_compares_a_kind_with_a_name():
         'kind in ("slurm"',
         'kind == "pbs"',
     ]
+
+
+def test_kinds_are_loaded_by_the_table_alone():
+    sources = [path for folder in ("cluster", "flows") for path in (ROOT / folder).rglob("*.py")]
+    named = [
+        path
+        for path in sources
+        if re.search(r"(from|import\w*\(?f?\"?) ?segment_slide\.cluster\.kinds", path.read_text())
+    ]
+    assert [path.name for path in named if path.parent.name != "kinds"] == ["table.py"]

@@ -48,9 +48,10 @@ CONF
     hostname >"$common/act_qmaster"
     # the machine's name and localhost may share an address
     echo "$(hostname) localhost" >"$common/host_aliases"
-    # jobs of root are allowed, and a test rig answers at once
+    # jobs of root are allowed; a test rig answers at once; no job reads the user's profile, for a job that is cancelled
+    # in the middle of it may leave a lock there
     sed -e "s|^execd_spool_dir .*|execd_spool_dir $spool/execd|" -e 's|^min_\([ug]\)id .*|min_\1id 0|' \
-        -e 's|^administrator_mail .*|administrator_mail none|' -e 's|^load_report_time .*|load_report_time 00:00:01|' \
+        -e 's|^administrator_mail .*|administrator_mail none|' -e 's|^login_shells .*|login_shells ksh|' -e 's|^load_report_time .*|load_report_time 00:00:01|' \
         "$shared/default-configuration" >"$lab/configuration"
     "$tools/spoolinit" classic libspoolc "$common;$spool/qmaster" init
     "$tools/spooldefaults" configuration "$lab/configuration"
