@@ -20,9 +20,10 @@ from distributed import Worker, get_worker
 
 import segment_slide.pipeline.segmentation.run
 from segment_slide.cluster.settings import SETTINGS, quieten
-from segment_slide.pipeline.blocks.grid import Box, Index
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.segmentation.block import BlockJob, BlockReport
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box
 
 # As on a GPU: one forward pass at a time on a worker, and a second thread that reads and cuts meanwhile.
 THREADS_PER_WORKER = 2

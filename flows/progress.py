@@ -58,18 +58,6 @@ def format_rate(pixels_per_s: float) -> str:
     return f"{pixels_per_s / 1e6:.2f} Mpx/s"
 
 
-def format_bytes(n_bytes: float) -> str:
-    """Bytes for people.
-
-    >>> format_bytes(3 << 30), format_bytes(1500)
-    ('3.00 GiB', '1.5 KiB')
-    """
-    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.2f} {unit}"
-    return f"{n_bytes / 1024:.1f} KiB"
-
-
 def format_seconds(seconds: float) -> str:
     """A duration for people.
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from segment_slide.cluster.spec import ClusterSpec
-from segment_slide.flows.progress import format_bytes
 from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline.errors import InputError, PlanError
+from segment_slide.pipeline.blocks.memory import check_fits
+from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import code_version
 from segment_slide.pipeline.training.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
@@ -140,10 +140,9 @@ def _check_constants(samples: SampleSet) -> None:
 
 
 def _check_memory(samples: SampleSet, settings: SampleSettings, cluster: ClusterSpec) -> None:
-    needed = plan_task_bytes(samples, settings) * cluster.tasks_per_worker
-    if needed > cluster.usable_bytes:
-        raise PlanError(
-            f"making samples of {samples.read_px} px takes up to {format_bytes(needed)} per worker "
-            f"({cluster.tasks_per_worker} tasks), each has {format_bytes(cluster.usable_bytes)}; choose a smaller "
-            f"--tile (now {samples.tile_px}) or --depth (now {samples.depth})."
-        )
+    tasks = cluster.tasks_per_worker
+    needed = plan_task_bytes(samples, settings) * tasks
+    remedy = f"choose a smaller `tile` (now {samples.tile_px}) or `depth` (now {samples.depth})"
+    check_fits(
+        needed, cluster.usable_bytes, remedy, doing=f"that makes {tasks} samples of {samples.read_px} px at a time"
+    )

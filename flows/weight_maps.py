@@ -124,7 +124,7 @@ def _find_objects(
     if not any(pending.values()):
         return weights_inputs.object_jobs(plan, found)
     with progress.stage("objects", total=sum(map(len, pending.values())), unit="planes") as advance:
-        weights_inputs.find_objects(found, pending, client, advance)
+        weights_inputs.find_annotated_objects(found, pending, client, advance)
     return weights_inputs.object_jobs(plan, found)
 
 

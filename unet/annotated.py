@@ -9,10 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from segment_slide.unet.boxes import Box, clip_box
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.sample import IGNORE
-
-Box = tuple[slice, ...]
 
 
 class AnnotatedPixels(Protocol):
@@ -96,18 +95,6 @@ def read_padded(pixels: np.ndarray, box: Box, fill: int) -> np.ndarray:
     """
     inside = clip_box(box, pixels.shape)
     return fill_around(pixels[inside], inside, box, fill)
-
-
-def clip_box(box: Box, shape: tuple[int, ...]) -> Box:
-    """The part of a box inside an array; empty where there is none.
-
-    >>> clip_box((slice(-3, 2), slice(7, 9)), (5, 5))
-    (slice(0, 2, None), slice(5, 5, None))
-    """
-    return tuple(
-        slice(min(max(part.start, 0), size), min(max(part.stop, 0), size))
-        for part, size in zip(box, shape, strict=True)
-    )
 
 
 def fill_around(pixels: np.ndarray, inside: Box, box: Box, fill: int) -> np.ndarray:

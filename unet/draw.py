@@ -13,9 +13,10 @@ from itertools import product
 
 import numpy as np
 
-from segment_slide.unet.annotated import AnnotatedPixels, Box, is_drawn
+from segment_slide.unet.annotated import AnnotatedPixels, is_drawn
 from segment_slide.unet.augment import draw_deformation
 from segment_slide.unet.augment_settings import AugmentSettings
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.geometry import Geometry
 from segment_slide.unet.resample import REACH_PX, find_ends, interpolate, pick_nearest

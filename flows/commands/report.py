@@ -26,7 +26,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML file about a segmentation: pictures, counts, histograms, times, and what made it."""
-    from segment_slide.flows.progress import format_bytes
+    from segment_slide.pipeline.blocks.memory import format_bytes
     from segment_slide.pipeline.report.run import write_report
 
     made = write_report(output, name, page)

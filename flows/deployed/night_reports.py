@@ -7,7 +7,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from segment_slide.flows.deployed.reports import artifact_key, at_best, code, plain
 from segment_slide.flows.nights.plan import UNDECIDED, Action, Decision
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
-from segment_slide.flows.progress import format_bytes, format_seconds
+from segment_slide.flows.progress import format_seconds
+from segment_slide.pipeline.blocks.memory import format_bytes
 
 _NAMES, _ROWS, _REASON_LETTERS = 5, 100, 500  # a page is for people; everything is in the table
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from segment_slide.flows.progress import format_bytes, format_rate, format_seconds
+from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.show.tables import _sizes, _sizes_um, make_table, show_how_to_look
 from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.pipeline.blocks.memory import format_bytes
 
 if TYPE_CHECKING:
     from segment_slide.cluster.spec import ClusterSpec

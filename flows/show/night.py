@@ -8,8 +8,9 @@ from rich.table import Table
 
 from segment_slide.flows.nights.plan import Decision
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
-from segment_slide.flows.progress import format_bytes, format_seconds
+from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.show.wording import in_options
+from segment_slide.pipeline.blocks.memory import format_bytes
 
 _COLOURS = {
     Outcome.SEGMENTED: "green",

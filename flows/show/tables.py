@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segment_slide.flows.progress import format_bytes
+from segment_slide.pipeline.blocks.memory import format_bytes
 
 if TYPE_CHECKING:
     from segment_slide.flows.check_cluster import ClusterReport

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.geometry import round_up
 
-Box = tuple[slice, ...]
 Index = tuple[int, ...]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
+from segment_slide.unet.boxes import Box
 
 
 class BioioReader:

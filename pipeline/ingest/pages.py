@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, SegmentCache, plausible_pixel_size
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
+from segment_slide.unet.boxes import Box
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette (3) is decoded to RGB
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, ceil_divide
+from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.unet.boxes import Box
 
 PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's
 

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from segment_slide.pipeline.blocks.grid import Box, ceil_divide
+from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableChunkError
 from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache, indices_of, overlapping_segments
 from segment_slide.pipeline.ingest.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
 from segment_slide.pipeline.ingest.tiff_metadata import read_calibration
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
+from segment_slide.unet.boxes import Box
 
 
 class TiffReader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.errors import NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.measurement.columns import TableSpec, channel_columns
 from segment_slide.pipeline.measurement.pixels import REACH, BlockPixels
@@ -15,6 +15,7 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box, clip_box
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,7 @@ class MeasureInput:
     def _read_ids(self, index: Index) -> np.ndarray:
         """Ids of the read box, background beyond the image."""
         wanted = self.grid.read_box(index)
-        inside = tuple(
-            slice(max(part.start, 0), min(part.stop, size))
-            for part, size in zip(wanted, self.instances.shape, strict=True)
-        )
+        inside = clip_box(wanted, self.instances.shape)
         around = [(i.start - w.start, w.stop - i.stop) for i, w in zip(inside, wanted, strict=True)]
         return np.pad(_read(self.instances, inside), around)
 

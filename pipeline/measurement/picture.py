@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.measurement.summary import OTHERS, SizeCounts, Summary, gather_rare
+from segment_slide.pipeline.storage.colours import hex_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# As `storage.ome` colours label values, from 1 on: Okabe & Ito's palette, which colour-blind readers tell apart.
-_COLOURS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#0072b2")
 INK, FAINT = "#222222", "#999999"
 _DPI = 120
 _MAX_BINS = 36
@@ -27,7 +26,7 @@ def colour_of(value: int) -> str:
     >>> colour_of(1), colour_of(8)
     ('#e69f00', '#e69f00')
     """
-    return FAINT if value == OTHERS else _COLOURS[(value - 1) % len(_COLOURS)]
+    return FAINT if value == OTHERS else hex_colour(value)
 
 
 def draw_summary(summary: Summary, title: str) -> bytes:

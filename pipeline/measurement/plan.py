@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
-from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
-from segment_slide.pipeline.blocks.sizes import GiB
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits, format_bytes
 from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
@@ -123,13 +122,9 @@ class MeasurePlan:
         PlanError
             With the amounts and what to change.
         """
-        needed = self.worker_bytes(tasks)
-        if needed > usable_bytes:
-            raise PlanError(
-                f"a worker with {tasks} tasks (a block {self.block_bytes / GiB:.2f} GiB, a part of the table "
-                f"{self.part_bytes / GiB:.2f} GiB) needs {needed / GiB:.2f} GiB but has {usable_bytes / GiB:.2f} GiB; "
-                f"choose fewer `workers`, or `no_image`."
-            )
+        parts = f"a block {format_bytes(self.block_bytes)}, a part of the table {format_bytes(self.part_bytes)}"
+        remedy, doing = "choose fewer `workers`, or `no_image`", f"with {tasks} tasks"
+        check_fits(self.worker_bytes(tasks), usable_bytes, remedy, doing=doing, made_of=parts)
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:

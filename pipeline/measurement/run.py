@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 Place = tuple[int, Index]  # number of a block in raster order, and its index
 
 
-def run_block(plan: MeasurePlan, place: Place) -> list[int]:
+def measure_place(plan: MeasurePlan, place: Place) -> list[int]:
     """Measure one block and store its rows; parts of the table that these belong to.
 
     Raises
@@ -96,7 +96,7 @@ def measure_blocks(
             on_block(_count_pixels(plan, place[1]))
 
     recalled, pending = ([p for p in places if (p[1] in done) == there] for there in (True, False))
-    for function, some in ((recall_block, recalled), (run_block, pending)):
+    for function, some in ((recall_block, recalled), (measure_place, pending)):
         batch = choose_batch(client, len(some))
         for place, parts in run_all(client, functools.partial(function, plan), some, _name_block, batch=batch):
             note(place, parts)

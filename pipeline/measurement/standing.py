@@ -70,7 +70,7 @@ class ObjectsState:
     notes: tuple[str, ...] = ()
 
 
-def find_objects(location: str, name: str) -> ObjectsState:
+def judge_objects(location: str, name: str) -> ObjectsState:
     """What lies in an output, from metadata and listings.
 
     Parameters

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index, ceil_divide
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index, ceil_divide
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
@@ -20,6 +20,7 @@ from segment_slide.pipeline.objects.ranks import number_objects, rank_row
 from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.unet.boxes import Box, clip_box, widen_box
 
 BASES = "bases"
 REGROW_REACH_PX = 2  # the ridge that training cuts is two pixels wide where it runs along y (`pipeline.objects.regrow`)
@@ -133,10 +134,7 @@ def _split(job: ObjectsJob, index: Index) -> BlockObjects:
 
     grid = job.join.grid
     planes, owned = grid.n_planes_axes, grid.write_box(index)
-    read = tuple(
-        slice(max(part.start, 0), min(part.stop, size))
-        for part, size in zip(grid.read_box(index), grid.shape, strict=True)
-    )
+    read = clip_box(grid.read_box(index), grid.shape)
     classes = job.source.read(read)
     spatial = read[planes:]
     pieces = split_touching(
@@ -191,10 +189,7 @@ def regrow_objects(job: RegrowJob, index: Index) -> int:
 
     grid, planes = job.grid, job.grid.n_planes_axes
     owned = grid.write_box(index)
-    near = tuple(
-        part if axis < planes else slice(max(0, part.start - REGROW_REACH_PX), min(size, part.stop + REGROW_REACH_PX))
-        for axis, (part, size) in enumerate(zip(owned, grid.shape, strict=True))
-    )
+    near = clip_box(widen_box(owned, REGROW_REACH_PX, n_planes=planes), grid.shape)
     beyond = [
         (REGROW_REACH_PX - o.start + n.start, REGROW_REACH_PX - n.stop + o.stop)
         for o, n in zip(owned[planes:], near[planes:], strict=True)

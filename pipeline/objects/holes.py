@@ -22,6 +22,7 @@ from segment_slide.pipeline.objects.components import Components, label_componen
 from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.unet.boxes import clip_box, widen_box
 from segment_slide.unet.compiled import compiled
 
 _NO_CLASS = 255  # lowest class so far of what touches none
@@ -71,10 +72,7 @@ def find_holes(job: HolesJob, index: Index) -> None:
     """Find a block's background components, with the classes that touch them."""
     grid, join = job.join.grid, job.join
     planes, owned = grid.n_planes_axes, grid.write_box(index)
-    near = tuple(
-        part if axis < planes else slice(max(0, part.start - 1), min(size, part.stop + 1))
-        for axis, (part, size) in enumerate(zip(owned, grid.shape, strict=True))
-    )
+    near = clip_box(widen_box(owned, 1, n_planes=planes), grid.shape)
     around = [(n.start - o.start + 1, o.stop + 1 - n.stop) for n, o in zip(near, owned, strict=True)]
     classes = np.pad(job.source.read(near), [(0, 0)] * planes + around[planes:])
     inside = (slice(None),) * planes + (slice(1, -1),) * grid.n_spatial

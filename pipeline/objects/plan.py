@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, PixelGrid
-from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits, format_bytes
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_BLOCK,
     DEFAULT_CHUNK,
-    MiB,
     choose_chunk,
     count_levels,
     largest_divisor,
@@ -99,13 +98,9 @@ class InstancePlan:
         PlanError
             With the amounts and what to change.
         """
-        needed = self.worker_bytes(tasks)
-        if needed > usable_bytes:
-            raise PlanError(
-                f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
-                f"{usable_bytes / MiB:.0f} MiB; choose a smaller `block` (now {max(self.grid.block)} px) or fewer "
-                f"`workers`."
-            )
+        remedy = f"choose a smaller `block` (now {max(self.grid.block)} px) or fewer `workers`"
+        doing = f"with {tasks} tasks of {format_bytes(self.task_bytes)}"
+        check_fits(self.worker_bytes(tasks), usable_bytes, remedy, doing=doing)
 
     def arrays(self, dtype: str) -> list[ArraySpec]:
         """Arrays of the instance image, finest first."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.measurement.standing import ObjectsState, Standing, find_objects
+from segment_slide.pipeline.measurement.standing import ObjectsState, Standing, judge_objects
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import missing_shards
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -127,7 +127,7 @@ def gather(location: str, name: str) -> Facts:
     location = store.resolve_location(location)
     labels = describe_image(store.join(location, label_group(name)))
     record = read_record(location, name) or {}
-    objects = find_objects(location, name)
+    objects = judge_objects(location, name)
     if not record and not objects.record:
         raise InputError(
             f"{location}: labels/{name} was not made by segment-slide, and no objects are numbered in it; expected the "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.mask_files import Source
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box
 
 MAX_PLANE_PX = 2**28  # what is labelled, or scored as membranes, in one piece: some 4 GiB
 

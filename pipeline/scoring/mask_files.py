@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files, open_reader
 from segment_slide.pipeline.ingest.reader import ImageInfo
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import is_zarr, resolve_location
+from segment_slide.unet.boxes import Box
 
 MAX_PIXELS = 2**30  # 1 to 8 GiB in memory
 

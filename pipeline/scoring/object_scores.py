@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 from scipy import ndimage
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.contingency import Areas, Contingency, count_common, count_pairs
 from segment_slide.pipeline.scoring.options import IOU_THRESHOLDS
+from segment_slide.unet.boxes import Box
 
 TOUCHING_PX = 2  # a ridge of one pixel parts touching objects
 _EXACT_IN_FLOAT64 = 2**53

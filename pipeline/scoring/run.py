@@ -34,6 +34,7 @@ from segment_slide.pipeline.scoring.object_scores import TOUCHING_PX, as_areas, 
 from segment_slide.pipeline.scoring.options import EvaluateOptions, Kind
 from segment_slide.pipeline.scoring.pixel_scores import IGNORE, Confusion, count_confusion
 from segment_slide.pipeline.scoring.rand_scores import label_components
+from segment_slide.unet.boxes import clip_box, widen_box
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -196,10 +197,7 @@ def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Con
 
 def _count_objects(pair: LabelPair, options: EvaluateOptions, part: Part) -> ObjectCounts:
     predicted = _objects(read_part(pair.predicted, part), "predicted", options.predicted_class)
-    wide = tuple(
-        slice(max(0, side.start - TOUCHING_PX), min(size, side.stop + TOUCHING_PX))
-        for side, size in zip(part.box, pair.spatial_shape, strict=True)
-    )
+    wide = clip_box(widen_box(part.box, TOUCHING_PX), pair.spatial_shape)
     own = tuple(slice(side.start - w.start, side.stop - w.start) for side, w in zip(part.box, wide, strict=True))
     labels = read_part(pair.truth, Part(part.frame, wide))
     ignore = options.ignored("instances")

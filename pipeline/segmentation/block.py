@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, Box, Index
+from segment_slide.pipeline.blocks.grid import BlockGrid, Index
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import open_array, write_box
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.network import NetworkUse
 
 if TYPE_CHECKING:

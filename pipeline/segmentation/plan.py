@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
-from segment_slide.pipeline.blocks.memory import PROCESS_BYTES
+from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits
 from segment_slide.pipeline.blocks.sizes import (
     BLOCKS_PER_THREAD,
     DEFAULT_CHUNK,
@@ -25,7 +25,6 @@ from segment_slide.pipeline.blocks.sizes import (
     shared_locality,
     window_bytes,
 )
-from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
@@ -212,16 +211,14 @@ class SegmentPlan:
             With the amounts and what to change.
         """
         memory = self.memory
-        if memory.total_bytes <= available_bytes:
-            return
         parts = ", ".join(
             f"{item.name.removesuffix('_bytes')} {getattr(memory, item.name) / GiB:.2f}" for item in fields(memory)
         )
-        raise PlanError(
-            f"a worker needs {memory.total_bytes / GiB:.2f} GiB ({parts}) but has {available_bytes / GiB:.2f} GiB; "
+        remedy = (
             f"choose fewer `workers`, or a smaller `tile` (now {max(self.tile_px)} px) or `block` "
-            f"(now {max(self.grid.block)} px)."
+            f"(now {max(self.grid.block)} px)"
         )
+        check_fits(memory.total_bytes, available_bytes, remedy, made_of=parts)
 
 
 def plan_segmentation(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, Index, Window
+from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
@@ -26,6 +26,7 @@ from segment_slide.pipeline.segmentation.block import (
     run_block_alone,
 )
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box, clip_box
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class LabelPixels:
         UnreadableChunkError
             If a chunk cannot be read, naming it.
         """
-        inside = [
-            slice(max(part.start, 0), max(min(part.stop, size), 0)) for part, size in zip(box, self.shape, strict=True)
-        ]
+        inside = clip_box(box, self.shape)
         around = [(have.start - part.start, part.stop - have.stop) for part, have in zip(box, inside, strict=True)]
         if any(part.start >= part.stop for part in inside):
             return np.zeros([part.stop - part.start for part in box], self.dtype)

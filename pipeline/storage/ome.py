@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.storage.colours import class_colour
 
 VERSION = "0.5"
 READABLE_VERSIONS = ("0.4", "0.5")
@@ -164,22 +165,10 @@ def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dic
     if classes:
         label["properties"] = [{"label-value": value, "class": name} for value, name in enumerate(classes)]
         label["colors"] = [
-            {"label-value": value, "rgba": list(_CLASS_COLOURS[value % len(_CLASS_COLOURS)] if value else (0, 0, 0, 0))}
+            {"label-value": value, "rgba": [*class_colour(value), 255] if value else [0, 0, 0, 0]}
             for value in range(len(classes))
         ]
     return {**multiscale_attributes(multiscale), "image-label": label}
-
-
-# Okabe & Ito's palette, which colour-blind readers tell apart; value 0 (background) is transparent.
-_CLASS_COLOURS = (
-    (0, 114, 178, 255),
-    (230, 159, 0, 255),
-    (0, 158, 115, 255),
-    (204, 121, 167, 255),
-    (86, 180, 233, 255),
-    (213, 94, 0, 255),
-    (240, 228, 66, 255),
-)
 
 
 def _transform(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, Index, ceil_divide
+from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.store import ArraySpec, join, open_array, stored_shards, write_box
+from segment_slide.unet.boxes import Box
 
 if TYPE_CHECKING:
     import zarr

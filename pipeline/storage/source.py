@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, ceil_divide, reflect
+from segment_slide.pipeline.blocks.grid import ceil_divide, reflect
 from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import join
+from segment_slide.unet.boxes import Box
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import InputError, NotFiniteError
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.checkpoint import Normalisation
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.synthetic.noise import generator, smooth_noise
+from segment_slide.unet.boxes import Box
 
 # Sizes in px at 0.5 um: cells of 12 to 17 um.
 PITCH_PX = 27  # squares of the grid, one cell at most in each

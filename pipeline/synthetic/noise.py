@@ -5,7 +5,7 @@ Positions are pixels of the whole picture and may be negative.
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box
+from segment_slide.unet.boxes import Box
 
 _FAR = 1 << 32  # makes negative places positive
 _NOISE_TILE_PX = 256

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from segment_slide.pipeline.blocks.grid import Box
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.synthetic.cells import REACH_PX, Cells, count_ids, draw_cells, tissue
 from segment_slide.pipeline.synthetic.noise import smooth_noise, white_noise
+from segment_slide.unet.boxes import Box
 
 CLASSES = ("background", "cell")
 CHANNELS = ("red", "green", "blue")

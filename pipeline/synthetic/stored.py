@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from segment_slide.pipeline.blocks.grid import Box, Index, ceil_divide
+from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.sizes import count_levels, level_shapes
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
@@ -22,6 +22,7 @@ from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibr
 from segment_slide.pipeline.storage.record import code_version
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.synthetic.slide import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
+from segment_slide.unet.boxes import Box
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segment_slide.pipeline.storage.colours import class_colour
 from segment_slide.unet.sample import IGNORE, Sample
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ _GAP_PX, _GUTTER_PX = 4, 28
 _CAPTION_PX, _HEAD_PX, _MARGIN_PX = 20, 64, 24
 _COLUMNS = 3  # samples in a row
 _INK, _FAINT, _FRAME = (32, 32, 36), (120, 120, 126), (255, 196, 0)
-# Background, then classes: the colour-blind safe set of Okabe and Ito.
 _BACKGROUND = (38, 38, 44)
-_COLOURS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (0, 114, 178), (213, 94, 0), (240, 228, 66))
 _IGNORED = ((236, 236, 238), (214, 214, 218))  # stripes: nothing was annotated there
 
 
@@ -116,7 +115,7 @@ def _paint_classes(classes: np.ndarray) -> np.ndarray:
 
 
 def _colour(value: int) -> tuple[int, int, int]:
-    return _COLOURS[(value - 1) % len(_COLOURS)] if value else _BACKGROUND
+    return class_colour(value) if value else _BACKGROUND
 
 
 def _stripes(shape: tuple[int, ...]) -> np.ndarray:

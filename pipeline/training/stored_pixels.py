@@ -20,7 +20,8 @@ from segment_slide.pipeline.training.training_set import (
     TrainingSet,
     fingerprint_pixels,
 )
-from segment_slide.unet.annotated import Box, clip_box, fill_around, is_drawn
+from segment_slide.unet.annotated import fill_around, is_drawn
+from segment_slide.unet.boxes import Box, clip_box
 from segment_slide.unet.sample import IGNORE
 
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, Index, LabelGrid
+from segment_slide.pipeline.blocks.grid import Index, LabelGrid
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.training.label_values import LabelRule, code_objects
 from segment_slide.pipeline.training.training_set import CLASSES, WEIGHTS
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_map import WeightMap, cut_ridges, weight_map
 from segment_slide.unet.weight_settings import WeightSettings, ridge_halo
@@ -142,7 +143,7 @@ def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
     return WeightMap(found.classes[inner].reshape(shape), found.weights[inner].reshape(shape))
 
 
-def run_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
+def weigh_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
     """Make and store one block; returns its pixels. Weights come last, but a block is done when both are there.
 
     Raises
@@ -157,9 +158,9 @@ def run_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
     return found.classes.size
 
 
-def run_block_alone(job: WeightJob, index: Index) -> int:
+def weigh_block_alone(job: WeightJob, index: Index) -> int:
     """Read a block's own read box and run it: the serial path, and the second try of a failed block."""
-    return run_block(job, job.labels.read(job.grid.read_box(index)), index)
+    return weigh_block(job, job.labels.read(job.grid.read_box(index)), index)
 
 
 def write_objects(job: WeightJob, path: str, plane: Index) -> int:

@@ -144,7 +144,7 @@ def pending_planes(plan: WeightPlan, found: Sequence[AnnotatedPixels]) -> dict[s
     return {pixels.job.name: _pending_planes(plan, pixels.job) for pixels in found}
 
 
-def find_objects(
+def find_annotated_objects(
     found: Sequence[AnnotatedPixels],
     pending: Mapping[str, Sequence[Index]],
     client: "Client | None",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import LabelGrid, PixelGrid
-from segment_slide.pipeline.blocks.sizes import WINDOWS_IN_FLIGHT, MiB, choose_window, largest_divisor, window_bytes
+from segment_slide.pipeline.blocks.memory import check_fits, format_bytes
+from segment_slide.pipeline.blocks.sizes import WINDOWS_IN_FLIGHT, choose_window, largest_divisor, window_bytes
 from segment_slide.pipeline.errors import InputError, OutputError, PlanError
 from segment_slide.pipeline.ingest.plan import STORED_DTYPE
 from segment_slide.pipeline.storage import store
@@ -117,20 +118,15 @@ class WeightPlan:
         PlanError
             With the amounts and what to change.
         """
-        needed = self.worker_bytes(tasks)
-        if needed <= usable_bytes:
-            return
-        remedy = f"choose a smaller block (now {self.block} px), a smaller sigma, or fewer workers."
+        remedy = f"choose a smaller block (now {self.block} px), a smaller sigma, or fewer workers"
         plane_bytes, labels = self._largest_plane()
         if plane_bytes > self.block_bytes:  # a smaller block would not help
             remedy = (
                 f"so much takes finding the objects of one plane of {labels}. Annotate with one id per object (kind "
-                f"'instances'), leave both the border term (w0=0) and ridges (ridge=0) out, or choose fewer workers."
+                f"'instances'), leave both the border term (w0=0) and ridges (ridge=0) out, or choose fewer workers"
             )
-        raise PlanError(
-            f"a worker with {tasks} tasks of {self.task_bytes / MiB:.0f} MiB needs {needed / MiB:.0f} MiB, but has "
-            f"{usable_bytes / MiB:.0f} MiB; {remedy}"
-        )
+        doing = f"with {tasks} tasks of {format_bytes(self.task_bytes)}"
+        check_fits(self.worker_bytes(tasks), usable_bytes, remedy, doing=doing)
 
 
 def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: str) -> WeightPlan:

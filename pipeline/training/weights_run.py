@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import Box, Index, Window
+from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.sizes import choose_window
 from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
-from segment_slide.pipeline.training.weights_block import WeightJob, run_block, run_block_alone
+from segment_slide.pipeline.training.weights_block import WeightJob, weigh_block, weigh_block_alone
 from segment_slide.pipeline.training.weights_inputs import OnBlock
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def window_array(job: WeightJob, window: Window) -> "dask.array.Array":
 
 
 def run_chunk(values: np.ndarray, *, job: WeightJob, window: Window, block_id: Index) -> np.ndarray:
-    """`run_block` as `map_overlap` calls it: the widened chunk is cut to the block's read box."""
+    """`weigh_block` as `map_overlap` calls it: the widened chunk is cut to the block's read box."""
     index = window.index_of(block_id)
     inner = tuple(slice(part.stop - part.start) for part in window.grid.read_box(index))
-    return np.full((1,) * values.ndim, run_block(job, values[inner], index), np.int64)
+    return np.full((1,) * values.ndim, weigh_block(job, values[inner], index), np.int64)
 
 
 def make_weights(
@@ -146,7 +147,7 @@ def _run_alone(client: "Client | None", jobs: Sequence[WeightJob], places: Seque
 
 
 def _run_item(item: tuple[int, WeightJob, Index]) -> int:
-    return run_block_alone(*item[1:])
+    return weigh_block_alone(*item[1:])
 
 
 def _run_windows(client: "Client", jobs: Sequence[WeightJob], pending: Sequence[Sequence[Index]]) -> Results:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError
-from segment_slide.pipeline.measurement.standing import Standing, find_objects
+from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.names import COUNT, instances_name
@@ -223,7 +223,7 @@ class _Builder:
         if instances_name(name) != item.name or not has_listing(self._found.location):
             return None
         try:
-            state = find_objects(self._found.location, name)
+            state = judge_objects(self._found.location, name)
         except PipelineError as error:
             self.notes.append(f"The measurements of labels/{item.name} are left out: {error}")
             return None

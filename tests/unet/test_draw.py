@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segment_slide.unet.annotated import ArrayPixels, clip_box, mirror, read_mirrored, read_padded
+from segment_slide.unet.annotated import ArrayPixels, mirror, read_mirrored, read_padded
 from segment_slide.unet.array_samples import ArraySamples, PlainSamples
 from segment_slide.unet.augment import draw_deformation
 from segment_slide.unet.augment_settings import AugmentSettings
+from segment_slide.unet.boxes import clip_box
 from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample, plain_places
 from segment_slide.unet.errors import GeometryError, TrainingDataError
 from segment_slide.unet.sample import IGNORE

@@ -337,7 +337,7 @@ def test_what_is_missing_is_made_again_with_equal_bytes(tmp_path):
 
 def test_a_block_that_fails_once_is_measured_at_the_second_attempt(tmp_path, monkeypatch):
     location = write_store(tmp_path, draw_objects(SHAPE), (16, 16))
-    calls, real = [], passes.run_block
+    calls, real = [], passes.measure_place
 
     def fail_once(plan, place):
         calls.append(place[1])
@@ -345,7 +345,7 @@ def test_a_block_that_fails_once_is_measured_at_the_second_attempt(tmp_path, mon
             raise BlockError("a bad moment")
         return real(plan, place)
 
-    monkeypatch.setattr(passes, "run_block", fail_once)
+    monkeypatch.setattr(passes, "measure_place", fail_once)
     assert len(measure(location, NO_IMAGE)["id"]) == draw_objects(SHAPE).max()
     assert calls.count((1, 2)) == 2
 

@@ -13,7 +13,7 @@ from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.picture import colour_of, draw_summary
 from segment_slide.pipeline.measurement.plan import begin
-from segment_slide.pipeline.measurement.run import measure_blocks, run_block, run_part, write_table
+from segment_slide.pipeline.measurement.run import measure_blocks, measure_place, run_part, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, merge_counts, summarise
 from segment_slide.pipeline.measurement.table import read_part, stored_parts
 from segment_slide.pipeline.storage import ome, store
@@ -169,11 +169,11 @@ def test_tasks_stay_below_the_planned_memory(tmp_path, sigma):
     scores = np.zeros((2, *shape), np.float32)
     image = np.stack([noise(*shape)] * 2).astype(np.uint16)
     plan = plan_of(write_store(tmp_path, ids, (512, 512), image=image, image_axes="cyx", scores=scores))
-    run_block(plan, (3, (1, 1)))  # compile, import
+    measure_place(plan, (3, (1, 1)))  # compile, import
     needed = measure_blocks(plan)
     run_part(plan, {}, (0, needed[0]))
     for task, planned in (
-        (lambda: run_block(plan, (0, (0, 0))), plan.block_bytes),
+        (lambda: measure_place(plan, (0, (0, 0))), plan.block_bytes),
         (lambda: run_part(plan, {}, (0, needed[0])), plan.part_bytes),
     ):
         tracemalloc.start()

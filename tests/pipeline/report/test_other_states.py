@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.measurement.plan import plan_measurement
-from segment_slide.pipeline.measurement.standing import Standing, find_objects, read_records
+from segment_slide.pipeline.measurement.standing import Standing, judge_objects, read_records
 from segment_slide.pipeline.report.run import make_report
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.identity import IDENTITY, identify_group, identify_record
@@ -47,21 +47,21 @@ def touch(location, group):
 
 
 def test_a_finished_output_is_good(measured):
-    found = find_objects(measured, NAME)
+    found = judge_objects(measured, NAME)
     assert (found.instances, found.table, found.notes) == (Standing.GOOD, Standing.GOOD, ())
 
 
 def test_of_nothing_nothing_is_said(tmp_path):
     location = write_store(tmp_path, draw_objects((20, 20)), (32, 32))
-    assert find_objects(location, NAME).table == Standing.NONE
+    assert judge_objects(location, NAME).table == Standing.NONE
     shutil.rmtree(Path(location, IDS))
-    found = find_objects(location, NAME)
+    found = judge_objects(location, NAME)
     assert (found.instances, found.table, found.image) == (Standing.NONE, Standing.NONE, None)
 
 
 def test_a_table_of_an_earlier_numbering_with_as_many_objects_is_not_shown(measured):
     change(measured, IDS, parameters={"ndim": 2, "fill_holes_px": 9})
-    assert find_objects(measured, NAME).table == Standing.OTHER
+    assert judge_objects(measured, NAME).table == Standing.OTHER
     report = parse(make_report(measured, NAME))
     assert "The table is of other objects than are there now" in report.text
     assert "median area" not in report.text
@@ -69,15 +69,15 @@ def test_a_table_of_an_earlier_numbering_with_as_many_objects_is_not_shown(measu
 
 def test_a_copy_whose_files_have_other_times_keeps_its_table_without_a_word(measured, tmp_path):
     copy = str(shutil.copytree(measured, tmp_path / "copy.ome.zarr", copy_function=shutil.copyfile))
-    found = find_objects(copy, NAME)
+    found = judge_objects(copy, NAME)
     assert (found.instances, found.table, found.notes) == (Standing.GOOD, Standing.GOOD, ())
 
 
 def test_an_older_table_is_compared_by_its_files_and_kept_with_a_word(measured):
     forget_identity(measured)
-    assert find_objects(measured, NAME).notes == ()
+    assert judge_objects(measured, NAME).notes == ()
     touch(measured, f"{IDS}/0")
-    found = find_objects(measured, NAME)
+    found = judge_objects(measured, NAME)
     assert found.table == Standing.GOOD
     report = parse(make_report(measured, NAME))
     assert COPIED in report.text
@@ -94,7 +94,7 @@ def test_parts_that_are_missing_are_counted(tmp_path):
     location = write_store(tmp_path, draw_objects((40, 50)), (32, 32))
     measure(location, NO_IMAGE, rows=5)
     Path(location, f"tables/{NAME}-instances.parquet/part-00001.parquet").unlink()
-    found = find_objects(location, NAME)
+    found = judge_objects(location, NAME)
     assert (found.table, found.n_parts - found.n_parts_done) == (Standing.INCOMPLETE, 1)
 
 
@@ -103,7 +103,7 @@ def test_the_record_of_a_table_that_was_deleted_is_void(measured):
         if folder.is_dir():
             shutil.rmtree(folder)
     assert read_records(measured)
-    assert find_objects(measured, NAME).table == Standing.NONE
+    assert judge_objects(measured, NAME).table == Standing.NONE
 
 
 @pytest.fixture
@@ -118,10 +118,10 @@ def numbered(tmp_path):
 
 @pytest.mark.slow
 def test_objects_of_an_earlier_segmentation_are_not_shown(numbered):
-    assert find_objects(numbered, "segmentation").instances == Standing.GOOD
+    assert judge_objects(numbered, "segmentation").instances == Standing.GOOD
     model = {"path": "cells.safetensors", "sha256": "1" * 64, "classes": ["background", "cell"]}
     change(numbered, "labels/segmentation", model=model)
-    found = find_objects(numbered, "segmentation")
+    found = judge_objects(numbered, "segmentation")
     assert (found.instances, found.image) == (Standing.OTHER, None)
     report = parse(make_report(numbered, "segmentation"))
     assert "Objects were numbered in other classes than are there now" in report.text
@@ -132,10 +132,10 @@ def test_objects_of_an_earlier_segmentation_are_not_shown(numbered):
 def test_objects_of_a_copy_or_of_a_repaired_segmentation_are_shown(numbered):
     touch(numbered, "labels/segmentation/0")
     recorded = store.read_attributes(numbered, "labels/segmentation")[ATTRIBUTE]["input"]
-    assert find_objects(numbered, "segmentation").notes == ()
+    assert judge_objects(numbered, "segmentation").notes == ()
     change(numbered, "labels/segmentation", model={"path": "elsewhere", "sha256": "0" * 64,
                                                    "classes": ["background", "cell"]})  # fmt: skip
-    assert find_objects(numbered, "segmentation").instances == Standing.GOOD
+    assert judge_objects(numbered, "segmentation").instances == Standing.GOOD
     repaired = {**recorded, "fingerprint": "b", "repaired_from": ["a"]}
     assert identify_record({"input": repaired}) == identify_record({"input": {**recorded, "fingerprint": "a"}})
     assert identify_record({"input": repaired}) != identify_record({"input": {**recorded, "fingerprint": "b"}})
@@ -144,9 +144,9 @@ def test_objects_of_a_copy_or_of_a_repaired_segmentation_are_shown(numbered):
 @pytest.mark.slow
 def test_older_objects_are_compared_by_files(numbered):
     change(numbered, "labels/segmentation-instances", identity={})
-    assert find_objects(numbered, "segmentation").notes == ()
+    assert judge_objects(numbered, "segmentation").notes == ()
     touch(numbered, "labels/segmentation/0")
-    (note,) = find_objects(numbered, "segmentation").notes
+    (note,) = judge_objects(numbered, "segmentation").notes
     assert "segmented again, or copied" in note
     assert note in parse(make_report(numbered, "segmentation")).text
 

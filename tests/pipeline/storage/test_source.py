@@ -15,11 +15,12 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore, WrapperStore
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, Box, ceil_divide
+from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
 from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.ome import Level, Multiscale, multiscale_attributes
 from segment_slide.pipeline.storage.source import ImageSource, select_source
+from segment_slide.unet.boxes import Box
 from segment_slide.unet.geometry import Geometry
 
 AXIS_SIZES = {"t": 3, "c": 4, "z": 5, "y": 13, "x": 17}

@@ -58,7 +58,9 @@ def run(plan, client=None, on_block=lambda n_pixels: None):
     for location, planned in weights_inputs.inputs_to_ingest(plan):
         weights_inputs.ingest(location, planned)
     found = weights_inputs.open_pixels(plan)
-    weights_inputs.find_objects(found, weights_inputs.pending_planes(plan, found), client, lambda n_pixels: None)
+    weights_inputs.find_annotated_objects(
+        found, weights_inputs.pending_planes(plan, found), client, lambda n_pixels: None
+    )
     jobs = weights_inputs.object_jobs(plan, found)
     if not is_counted(plan):
         counts, notes = count_classes(plan, jobs, client, lambda n_pixels: None)
@@ -536,7 +538,7 @@ def test_a_task_stays_within_its_planned_memory(tmp_path, kind):
     run(plan)
     job = weights_inputs.object_jobs(plan, weights_inputs.open_pixels(plan))[0]
     job = weights_block.replace_weights(job, (1.0,) * 5)
-    for task in (weights_block.run_block_alone, weights_block.count_block):
+    for task in (weights_block.weigh_block_alone, weights_block.count_block):
         tracemalloc.start()
         task(job, (0, 0))
         peak = tracemalloc.get_traced_memory()[1]
@@ -550,7 +552,7 @@ def test_finding_objects_stays_within_its_planned_memory(tmp_path):
     weights_inputs.begin(plan)
     pending = weights_inputs.pending_planes(plan, found)
     tracemalloc.start()
-    weights_inputs.find_objects(found, pending, None, lambda n_pixels: None)
+    weights_inputs.find_annotated_objects(found, pending, None, lambda n_pixels: None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.3 * plan.task_bytes < peak <= plan.task_bytes
