@@ -1,6 +1,7 @@
 """The flow from annotated images to a training set, whole: real data, real workers, a real kill."""
 
 import contextlib
+import contextvars
 import io
 import os
 import shutil
@@ -19,6 +20,7 @@ import segment_slide.flows.weight_maps
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.requests import Workers
 from segment_slide.flows.show.training import show_weight_maps
+from segment_slide.flows.show.wording import find_options
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.flows.training_requests import TrainingDataRequest, WeightMapsRequest
 from segment_slide.flows.weight_maps import make_weight_maps, plan_request
@@ -201,7 +203,9 @@ def test_a_note_on_masks_is_told_by_every_run(tmp_path, here):
 def test_notes_are_shown(tmp_path, here):
     report = make_weight_maps(request_for(tmp_path, np.where(draw_cells(0) > 0, np.uint8(255), np.uint8(0))))
     console = Console(record=True, width=400, file=io.StringIO())
-    show_weight_maps(console, report)
+    command = contextvars.copy_context()
+    command.run(find_options.set, lambda: {"kind": "--kind"})
+    command.run(show_weight_maps, console, report)
     shown = console.export_text()
     assert "note 1" in shown
     assert "--kind binary" in shown
