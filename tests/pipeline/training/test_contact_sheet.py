@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segment_slide.pipeline.storage.colours import class_colour
 from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
 from segment_slide.unet.sample import IGNORE, Sample
 
-BACKGROUND, FIRST, SECOND = (38, 38, 44), (86, 180, 233), (230, 159, 0)
+BACKGROUND, FIRST, SECOND = (38, 38, 44), class_colour(1), class_colour(2)
 
 
 def make_sample(n_channels=1, shape=(32, 32), halo=8, value=1):
