@@ -97,7 +97,7 @@ def main() -> None:
         peaks = sorted(watch.stop().values(), reverse=True)[: cluster.workers]
     planned = plan.memory.total_bytes
     print(
-        f"{arguments.size}^2 px, base {arguments.base}, tile {plan.tile_px[0]}, {plan.parameters['precision']}, "
+        f"{arguments.size}^2 px, base {arguments.base}, tile {plan.tile_px[0]}, {plan.parameters.precision}, "
         f"{cluster.workers} worker(s) of {cluster.cores} core(s): {report.seconds:.1f} s"
     )
     print(f"planned {planned / MiB:.0f} MiB per worker: {plan.memory}")

@@ -13,8 +13,8 @@ from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
-from segment_slide.pipeline.measurement.standing import TABLES
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store

@@ -1,6 +1,5 @@
 """A request for training samples checked against its training set and output: nothing measured, nothing created."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -10,7 +9,8 @@ from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.blocks.memory import check_fits
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.record import Results, code_version
+from segment_slide.pipeline.training.records import AugmentChoices, SampleChoices, SetReference
 from segment_slide.pipeline.training.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
 from segment_slide.pipeline.training.samples_run import fingerprint_set, plan_task_bytes, split_images
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation, open_annotation
@@ -103,13 +103,18 @@ def _describe(
 ) -> SampleSet:
     """The sample set as far as it is known before anything is read."""
     axes = max((item.source.axes for item in (*training, *validation)), key=len)
-    settings_record = {
-        **asdict(settings),
-        "place_axes": axes,
-        "normalisation": asdict(request.normalisation),
-        "validation_tiles": request.validation_tiles,
-        "version": code_version(),
-    }
+    choices = SampleChoices(
+        tile_px=settings.tile_px,
+        depth=settings.depth,
+        seed=settings.seed,
+        foreground_share=settings.foreground_share,
+        augment=AugmentChoices(**asdict(settings.augment)),
+        place_axes=axes,
+        normalisation=request.normalisation,
+        validation_tiles=request.validation_tiles,
+        version=code_version(),
+        results=Results.TRAINING_DATA,
+    )
     return SampleSet(
         location=store.resolve_location(request.output),
         n_spatial=training_set.n_spatial,
@@ -124,8 +129,8 @@ def _describe(
         normalisation=request.normalisation,
         training_images=tuple(item.image.name for item in training),
         validation_images=tuple(item.image.name for item in validation),
-        settings=json.loads(json.dumps(settings_record)),  # as it will be read again
-        training_set={"location": training_set.location, "fingerprint": fingerprint_set(training_set)},
+        settings=choices,
+        training_set=SetReference(training_set.location, fingerprint_set(training_set)),
     )
 
 

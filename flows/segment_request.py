@@ -13,7 +13,7 @@ from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentat
 from segment_slide.pipeline.segmentation.prepare import Destination, PreparedSegmentation, prepare_segmentation
 from segment_slide.pipeline.storage import place, store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.record import read_record
+from segment_slide.pipeline.storage.label_records import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.open_network import StoredNetwork, open_network
 
@@ -39,7 +39,7 @@ def resolve_segment_request(
     location = _output_location(request, image)
     place.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)
-    options = request.options.adopt(begun["parameters"]) if begun else request.options
+    options = request.options.adopt(begun.parameters) if begun else request.options
     cluster = plan_cluster(request.workers)
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)

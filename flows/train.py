@@ -1,10 +1,9 @@
 """Train a network on stored samples: open, check, train, save, in this order, visible below."""
 
 import contextlib
-import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
-from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.record import Results, code_version
+from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.training.curves import write_picture, write_tables
 from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
@@ -69,12 +69,13 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         If the disk is full or a process ended; the same command goes on from the last state.
     """
     from segment_slide.unet.train import build_model, train
-    from segment_slide.unet.training_state import count_steps
+    from segment_slide.unet.training_state import count_steps, read_identity
 
     began = time.perf_counter()
     path, samples = _output_path(request.output), read_sample_set(request.samples)
     folder, settings = path.with_suffix(".training"), request.settings
-    config = _describe(request, samples)
+    code = str(read_identity(folder / STATE_NAME).get("code") or code_version())  # a begun training keeps its own
+    config = _describe(request, samples, code)
     training = Training(
         StoredSamples(samples, "training"),
         settings,
@@ -82,7 +83,8 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         request.device,
         request.processes,
         folder / STATE_NAME,
-        {"samples": _identify(samples), "code": code_version()},
+        {"samples": _identify(samples), "code": code, "results": Results.TRAIN},
+        compared_identity,
     )
     _check_place(path, folder, samples.location)
     with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
@@ -107,9 +109,24 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
 
 def _identify(samples: SampleSet) -> dict[str, Any]:
     """What the samples are, wherever they and their training set lie."""
-    record: dict[str, Any] = json.loads(json.dumps(samples.record()))
-    del record["training_set"]["location"]
+    record = samples.record()
+    record.get("training_set", {}).pop("location", None)
     return record
+
+
+def compared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a training's identity decides its weights: versions are noted, numbers of results are compared.
+
+    Parameters
+    ----------
+    identity : mapping
+        As a state holds it; one of version 0.1.0 has no numbers of results, which were 1 then.
+    """
+    samples = identity.get("samples", {})
+    drawn = {"results": 1, **samples.get("settings", {})}
+    drawn.pop("version", None)
+    kept = {name: value for name, value in identity.items() if name != "code"}
+    return {"results": 1, **kept, "samples": {**samples, "settings": drawn}}
 
 
 def _output_path(output: str) -> Path:
@@ -150,8 +167,8 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
         raise IncompleteError(f"{folder} cannot be written: {error}. The last state is kept.") from error
 
 
-def _describe(request: TrainRequest, samples: SampleSet) -> ModelConfig:
-    """Everything about the network but its weights and what training will tell."""
+def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConfig:
+    """Everything about the network but its weights and what training will tell; `code` is the version that began it."""
     architecture = Architecture(
         samples.n_channels,
         len(samples.class_names),
@@ -161,6 +178,7 @@ def _describe(request: TrainRequest, samples: SampleSet) -> ModelConfig:
         dropout=request.dropout,
     )
     names = {"training": samples.training_images, "validation": samples.validation_images}
+    drawn = write_section(samples.settings)
     return ModelConfig(
         architecture,
         classes=samples.class_names,
@@ -168,9 +186,9 @@ def _describe(request: TrainRequest, samples: SampleSet) -> ModelConfig:
         channel_names=samples.channel_names,
         pixel_size_um=samples.pixel_size_um,
         training={
-            "code": code_version(),
+            "code": code,
             "images": {part: list(listed) for part, listed in names.items()},
-            "samples": {"count": samples.n_training, "tile_px": list(samples.tile_px), **samples.settings},
+            "samples": {"count": samples.n_training, "tile_px": list(samples.tile_px), **drawn},
             "settings": asdict(request.settings),
         },
     )
@@ -187,7 +205,7 @@ def _add_results(config: ModelConfig, history: "History") -> ModelConfig:
 def _locate(error: DivergedError, samples: SampleSet) -> str:
     """The message, with the image and place that the sample was cut from."""
     number, *centre = StoredSamples(samples, "training").place(error.sample)
-    where = ", ".join(f"{axis}={place:.0f}" for axis, place in zip(samples.settings["place_axes"], centre, strict=True))
+    where = ", ".join(f"{axis}={place:.0f}" for axis, place in zip(samples.settings.place_axes, centre, strict=True))
     return f"{error} It was cut from image {samples.training_images[int(number)]} around {where}."
 
 

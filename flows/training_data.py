@@ -112,7 +112,8 @@ def _measure(prepared: PreparedSamples, request: TrainingDataRequest, client: "C
     total = count_boxes(training, validation, wanted)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         normalisation, scales = find_normalisation(training, validation, wanted, client, on_box=advance)
-    return replace(prepared.samples, normalisation=normalisation, image_scales=scales)
+    image_scales = {name: tuple(map(tuple, ends)) for name, ends in scales.items()}
+    return replace(prepared.samples, normalisation=normalisation, image_scales=image_scales)
 
 
 def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[StoredAnnotation]:
@@ -129,7 +130,7 @@ def _write_preview(samples: SampleSet) -> Path | None:
     captions = []
     for number in shown:
         image, *place = stored.place(number)
-        where = ", ".join(f"{a} {p:.0f}" for a, p in zip(samples.settings["place_axes"], place, strict=True))
+        where = ", ".join(f"{a} {p:.0f}" for a, p in zip(samples.settings.place_axes, place, strict=True))
         captions.append(f"{number}: {samples.training_images[int(image)]}, {where}")
     path = Path(samples.location, PREVIEW_NAME)
     title = f"{Path(samples.location).name}: the first {len(shown)} of {len(stored)} training samples"

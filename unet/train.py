@@ -95,7 +95,7 @@ def _run(
 ) -> History:
     """One process of those that train together; only rank 0 keeps the state."""
     loop, path = TrainLoop(model, training, ranks), training.state_path
-    if path is not None and (begun := load_state(path, training.identity or {})) is not None:
+    if path is not None and (begun := load_state(path, training.identity or {}, training.compared)) is not None:
         loop.restore(begun)
     ranks.sum(np.zeros(1))  # all have read the state before rank 0 replaces it
     for step, loss in loop.steps():

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,6 +149,8 @@ class Training:
         File that a killed training goes on from; None keeps nothing.
     identity : dict
         What the samples are, as JSON: a state of other samples is refused.
+    compared : callable
+        From an identity to what of it is compared: others of its values are only noted. By default all are.
 
     Raises
     ------
@@ -163,6 +165,7 @@ class Training:
     processes: int | None = None
     state_path: Path | None = None
     identity: Mapping[str, Any] | None = None
+    compared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
     def __post_init__(self) -> None:
         if self.processes is not None and self.processes < 1:

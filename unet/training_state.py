@@ -7,7 +7,7 @@ function of the step, so nothing else is needed for the same weights as of a tra
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,19 @@ def save_state(path: Path, state: TrainingState) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
+def load_state(
+    path: Path, identity: Mapping[str, Any], compared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> TrainingState | None:
     """The state of a training that was interrupted, or None if it has none.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    identity : mapping
+        Of this training, as JSON.
+    compared : callable
+        From an identity to what of it is compared.
 
     Raises
     ------
@@ -160,7 +171,7 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
-    _compare(header["identity"], json.loads(json.dumps(identity)), path)
+    _compare(compared(header["identity"]), compared(json.loads(json.dumps(identity))), path)
     history = History(
         tuple(np.asarray(tensors.pop("losses")).tolist()),
         tuple(Validation(**content) for content in header["validations"]),
@@ -172,6 +183,25 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
         prefix, _, rest = name.partition("/")
         groups[prefix][rest] = tensor
     return TrainingState(header["identity"], history, groups["weights"], groups["best"], groups["optimiser"])
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """The identity of the training that a state is of; empty if there is no state.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(json.loads((file.metadata() or {})[_KEY])["identity"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def count_steps(path: Path) -> int:

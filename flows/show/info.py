@@ -2,14 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.show.tables import _sizes, _sizes_um, make_table, show_how_to_look
-from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.blocks.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
     from segment_slide.pipeline.segmentation.stages import SegmentReport
     from segment_slide.pipeline.storage.image import StoredImage
+    from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
     from segment_slide.unet.checkpoint import Checkpoint
 
 
@@ -32,7 +32,7 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> 
     rows = {
         "input": f"{image.location}, {_sizes(grid.shape)} px ({plan.source.axes}), {image.dtype}, "
         f"{len(plan.source.channels)} channel(s)",
-        "network": f"{plan.network.summary}, {plan.network.n_parameters:,} parameters, {plan.parameters['precision']}",
+        "network": f"{plan.network.summary}, {plan.network.n_parameters:,} parameters, {plan.parameters.precision}",
         "halo": f"{grid.geometry.halo} px per side; tiles start at multiples of {grid.geometry.stride} px",
         "tile": f"{_sizes(plan.tile_px)} px, one pass of the network",
         "block": f"{_sizes(grid.block[spatial])} px, one task and one file; {grid.n_blocks:,} blocks",
@@ -92,7 +92,7 @@ def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
     from segment_slide.flows.show.training import show_training_info
     from segment_slide.pipeline.storage.image import describe_image
-    from segment_slide.pipeline.storage.record import ATTRIBUTE
+    from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_remote, read_attributes, resolve_location
 
     location = resolve_location(path)
@@ -105,7 +105,7 @@ def show_info(console: Console, path: str) -> None:
     attributes = read_attributes(location) if is_remote(location) or os.path.isdir(location) else None
     if attributes is None:
         axes = _guess_axes(location)
-    elif show_training_info(console, location, (attributes.get(ATTRIBUTE) or {}).get("kind", "")):
+    elif show_training_info(console, location, read_mark(location).kind):
         return
     _show_image(console, describe_image(location, axes=axes))
     for name in ((read_attributes(location, "labels") or {}).get("ome") or {}).get("labels", []):
@@ -157,41 +157,43 @@ def _show_image(console: Console, image: "StoredImage") -> None:
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
+    from segment_slide.pipeline.errors import OutputError
+    from segment_slide.pipeline.storage.complete import count_files
     from segment_slide.pipeline.storage.image import describe_image
-    from segment_slide.pipeline.storage.record import read_record
-    from segment_slide.pipeline.storage.store import join, stored_shards
+    from segment_slide.pipeline.storage.label_records import read_label_record
+    from segment_slide.pipeline.storage.sections import write_section
+    from segment_slide.pipeline.storage.store import join
 
     image = describe_image(join(location, "labels", name))
-    record: dict[str, Any] | None = _record_or_none(read_record, location, name)
     rows = {"shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}"}
+    try:
+        record = read_label_record(image.location)
+    except OutputError as error:
+        record, rows["record"] = None, str(error)
     if record is not None:
-        total = _volume(tuple(map(ceil_divide, image.shape, image.chunks)))
-        done = len(stored_shards(location, f"labels/{name}/0"))
+        blocks = count_files(image)
+        go_on = "; run the same command again to go on" if blocks.n_missing else ""
         rows |= {
-            "blocks": f"{done} of {total} done" + ("" if done == total else "; run the same command again to go on"),
+            "blocks": f"{blocks.n_done} of {blocks.n_files} done{go_on}",
             **_describe_record(record),
-            "parameters": ", ".join(f"{key} {value}" for key, value in record["parameters"].items()),
-            "code": f"{record['code']['name']} {record['code']['version']}",
+            "parameters": ", ".join(f"{key} {value}" for key, value in write_section(record.parameters).items()),
         }
+        if record.code is not None:
+            rows["code"] = f"{record.code.name} {record.code.version}"
     console.print(make_table(f"Labels {name}", rows))
 
 
-def _describe_record(record: dict[str, Any]) -> dict[str, str]:
+def _describe_record(record: "SegmentationRecord | InstancesRecord") -> dict[str, str]:
     """What classes were segmented with, or what objects were found in."""
-    if "model" in record:
-        return {
-            "input": f"{record['input']['location']} level {record['input']['level']}",
-            "model": f"{record['model']['path']} (sha256 {record['model']['sha256'][:12]}…)",
-        }
-    count = record.get("n_objects")
-    found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
-    return {"objects": found, "input": f"{record['input']['location']}/{record['input']['array']}"}
+    from segment_slide.pipeline.storage.label_records import InstancesRecord
 
-
-def _record_or_none(read: Any, location: str, name: str) -> dict[str, Any] | None:
-    from segment_slide.pipeline.errors import OutputError
-
-    try:
-        return read(location, name)
-    except OutputError:
-        return None
+    if isinstance(record, InstancesRecord):
+        count = record.n_objects
+        found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
+        return {"objects": found, "input": f"{record.input.location}/{record.input.array or ''}"}
+    rows = {}
+    if record.input is not None:
+        rows["input"] = f"{record.input.location} level {record.input.level or 0}"
+    if record.model is not None:
+        rows["model"] = f"{record.model.path} (sha256 {record.model.sha256[:12]}…)"
+    return rows

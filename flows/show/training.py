@@ -86,18 +86,20 @@ def _describe_normalisation(samples: "SampleSet") -> str:
 
 def show_training_info(console: Console, location: str, kind: str) -> bool:
     """Print what is known of a training set or of training samples; False if the kind is another."""
+    from segment_slide.pipeline.storage.sections import write_section
     from segment_slide.pipeline.training import sample_set, training_set
 
     if kind == training_set.KIND:
         found = training_set.read_training_set(location)
         pending = sum(len(training_set.pending_blocks(found, image)) for image in found.images)
-        rows = _describe_set(found) | {"settings": str(found.settings), "blocks": _pending(pending)}
+        rows = _describe_set(found) | {"settings": str(write_section(found.settings)), "blocks": _pending(pending)}
         rows["names"] = ", ".join(image.name for image in found.images)
         console.print(make_table(f"Training set {location}", rows))
     elif kind == sample_set.KIND:
         samples = sample_set.read_sample_set(location)
         pending = sum(len(sample_set.pending_shards(samples, part)) for part in sample_set.PARTS)
-        rows = _describe_samples(samples) | {"settings": str(samples.settings), "files": _pending(pending)}
+        settings = str(write_section(samples.settings))
+        rows = _describe_samples(samples) | {"settings": settings, "files": _pending(pending)}
         console.print(make_table(f"Training samples {location}", rows))
     return kind in (training_set.KIND, sample_set.KIND)
 

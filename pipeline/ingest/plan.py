@@ -3,11 +3,10 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +15,10 @@ from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.ingest.formats import list_files, open_reader
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.reader import ImageInfo, Reader
+from segment_slide.pipeline.ingest.record import IngestedFrom, IngestParameters, IngestRecord
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import calibrate
-from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.record import Results, code_version
 
 MiB = 1 << 20
 MAX_CACHE_BYTES = 1024 * MiB  # a row of strips of a slide 100,000 px wide, RGB, is 600 MiB
@@ -49,8 +49,8 @@ class IngestPlan:
         Arrays to write, finest first.
     multiscale : Multiscale
         Axes, units, scales and translations of the levels.
-    record : dict
-        The output's provenance: input, parameters, code version.
+    record : IngestRecord
+        The output's provenance: input, parameters, code.
     """
 
     files: tuple[str, ...]
@@ -58,7 +58,7 @@ class IngestPlan:
     image: ImageInfo
     levels: tuple[store.ArraySpec, ...]
     multiscale: ome.Multiscale
-    record: Mapping[str, Any]
+    record: IngestRecord
 
     @property
     def axes(self) -> str:
@@ -143,7 +143,7 @@ def plan_ingest(
     pixel_size = _choose_pixel_size(image, options)
     levels = _plan_levels(image, options)
     record = _make_record(files, paths, image, options, pixel_size)
-    name = options.name or Path(record["ingested_from"]["name"]).stem.removesuffix(".ome")
+    name = options.name or Path(record.ingested_from.name).stem.removesuffix(".ome")
     plan = IngestPlan(files, options, image, levels, _calibrate(name, image, pixel_size, len(levels)), record)
     needed = plan.peak_bytes()
     if memory_bytes is not None and needed > memory_bytes:
@@ -212,28 +212,26 @@ def _make_record(
     image: ImageInfo,
     options: IngestOptions,
     pixel_size: tuple[float | None, ...],
-) -> dict[str, Any]:
+) -> IngestRecord:
     """What determines the bytes of the output: which input, which choices, which code."""
     name = os.path.basename(os.path.abspath(paths[0]) if len(paths) == 1 else os.path.dirname(files[0]))
-    return {
-        "ingested_from": {
-            "name": name,
-            "n_files": len(image.files),
-            "size_bytes": sum(os.path.getsize(path) for path in image.files),
-            "fingerprint": fingerprint_files(image.files),
-        },
-        "parameters": {
-            "series": options.series,
-            "name": options.name,
-            "axes": image.axes,
-            "shape": list(image.shape),
-            "dtype": STORED_DTYPE[image.dtype],
-            "pixel_size": list(pixel_size),
-            "chunk": options.chunk,
-            "shard": options.shard,
-        },
-        "code_version": code_version(),
-    }
+    ingested_from = IngestedFrom(
+        name=name,
+        n_files=len(image.files),
+        size_bytes=sum(os.path.getsize(path) for path in image.files),
+        fingerprint=fingerprint_files(image.files),
+    )
+    parameters = IngestParameters(
+        series=options.series,
+        name=options.name,
+        axes=image.axes,
+        shape=tuple(image.shape),
+        dtype=STORED_DTYPE[image.dtype],
+        pixel_size=pixel_size,
+        chunk=options.chunk,
+        shard=options.shard,
+    )
+    return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST)
 
 
 def fingerprint_files(files: Iterable[str]) -> str:

@@ -6,11 +6,12 @@ ingest goes on where it was; equal inputs give equal bytes.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,18 +19,19 @@ from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.errors import (
     InputError,
     OutputError,
-    OutputMismatchError,
     PipelineError,
     UnreadableChunkError,
 )
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.reader import Reader
+from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_record
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.sections import write_section
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
 
@@ -83,13 +85,13 @@ def run_ingest(
 
 
 def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, int], None]) -> int:
-    attributes = _find(plan, location)  # again: what another process did before this one had the lock counts
-    if attributes is None:
-        attributes = {"ome": ome.multiscale_attributes(plan.multiscale), ATTRIBUTE: dict(plan.record)}
+    begun = _find(plan, location)  # again: what another process did before this one had the lock counts
+    if begun is None:
+        attributes = {"ome": ome.multiscale_attributes(plan.multiscale), ATTRIBUTE: write_section(plan.record)}
         store.create_group(location, "", plan.levels, attributes)
     store.remove_leftovers(location, "")
-    if attributes[ATTRIBUTE]["code_version"] != plan.record["code_version"]:
-        raise OutputMismatchError(_explain_difference(location, _differences(attributes[ATTRIBUTE], plan.record)))
+    if begun is not None:
+        compare_records(begun, plan.record, location, what="an ingest")
     n_done, written = _count_stored(plan, location), 0
     report(n_done, plan.n_shards)
     if n_done < plan.n_shards:
@@ -103,8 +105,8 @@ def _say_nothing(_done: int, _total: int) -> None:
     """What is called where no progress is asked for."""
 
 
-def _find(plan: IngestPlan, location: str) -> dict[str, Any] | None:
-    """Attributes of the output if this plan (or the same by other code) has begun it; None if nothing is there."""
+def _find(plan: IngestPlan, location: str) -> IngestRecord | None:
+    """Record of the output if this plan (or the same with other results) has begun it; None if nothing is there."""
     if not store.is_remote(location) and store.is_file(location):
         raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.ome.zarr.")
     try:
@@ -115,18 +117,23 @@ def _find(plan: IngestPlan, location: str) -> dict[str, Any] | None:
         if store.is_occupied(location) and not _is_half_created(plan, location):
             raise OutputError(f"output={location} holds something else; expected a new directory. Choose another.")
         return None
-    if "ingested_from" not in found.get(ATTRIBUTE, {}):
+    record = read_ingest_record(location)
+    if record is None:
         raise OutputError(f"output={location} is a Zarr group that ingest did not write; choose another.")
-    differences = _differences(found[ATTRIBUTE], plan.record)
-    if any(not text.startswith("code_version") for text in differences):
-        raise OutputMismatchError(_explain_difference(location, differences))
-    return found
+    compare_records(record, replace(plan.record, results=record.results), location, what="an ingest")
+    return record
 
 
-def _is_complete(plan: IngestPlan, location: str, attributes: Mapping[str, Any] | None) -> bool:
-    if attributes is None or ("c" in plan.axes and "omero" not in attributes["ome"]):
+def _is_complete(plan: IngestPlan, location: str, begun: IngestRecord | None) -> bool:
+    """Whether nothing is left to do; then the number of its results does not matter."""
+    if begun is None or ("c" in plan.axes and not _has_channels(location)):
         return False
     return _count_stored(plan, location) == plan.n_shards
+
+
+def _has_channels(location: str) -> bool:
+    """Whether what is written last is there."""
+    return "omero" in ((store.read_attributes(location) or {}).get("ome") or {})
 
 
 def _count_stored(plan: IngestPlan, location: str) -> int:
@@ -140,33 +147,6 @@ def _is_half_created(plan: IngestPlan, location: str) -> bool:
     ours = {LOCK_NAME, *(f"{level.path}/zarr.json" for level in plan.levels)}
     files = (file for file in Path(location).rglob("*") if file.is_file())
     return all(str(f.relative_to(location)) in ours or f.suffix == ".partial" for f in files)
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One text per field that differs, sections flattened to ``section.field``."""
-
-    def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-        flat = {}
-        for name, value in record.items():
-            fields = (
-                {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
-            )
-            flat.update(fields)
-        return flat
-
-    begun, now = flatten(found), flatten(wanted)
-    return [
-        f"{name}: begun with {begun.get(name)!r}, now {value!r}"
-        for name, value in now.items()
-        if begun.get(name) != value
-    ]
-
-
-def _explain_difference(location: str, differences: Sequence[str]) -> str:
-    return (
-        f"output={location} was begun by an ingest that differs: {'; '.join(differences)}. "
-        f"Run it as it was begun, choose another output, or delete it."
-    )
 
 
 def _write_levels(plan: IngestPlan, location: str, threads: int) -> Iterator[None]:

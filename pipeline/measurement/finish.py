@@ -5,7 +5,7 @@ from typing import Any
 from segment_slide.pipeline.measurement.page import make_page
 from segment_slide.pipeline.measurement.picture import draw_summary
 from segment_slide.pipeline.measurement.plan import MeasurePlan
-from segment_slide.pipeline.measurement.standing import TABLES
+from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary, summarise, summary_columns
 from segment_slide.pipeline.measurement.table import read_part, read_schema
 from segment_slide.pipeline.storage import store

@@ -7,19 +7,25 @@
                 /probability/<name>        probabilities, if they are stored
 """
 
-import math
-from typing import Any
-
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import label_group, probability_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.label_records import (
+    InstancesRecord,
+    LabelledInput,
+    SegmentationRecord,
+    SegmentedInput,
+    read_instances_record,
+    read_segmentation_record,
+)
+from segment_slide.pipeline.storage.names import instance_group, label_group, probability_group
+from segment_slide.pipeline.storage.record import has_mark
 from segment_slide.pipeline.storage.source import ImageSource
 
 
@@ -40,9 +46,9 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     InputError
         If there are no instances, they are not complete, or image, classes and instances do not fit each other.
     """
-    group = label_group(f"{name}-instances")
-    record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE) or {}
-    if not record:
+    group = instance_group(name)
+    record = read_instances_record(location, name)
+    if record is None:
         raise InputError(
             f"{store.join(location, group)}: no instances are there; make them first: segment-slide instances "
             f"{location} `name={name!r}`."
@@ -52,8 +58,8 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     if np.dtype(instances.dtype).kind != "u" or len(instances.shape) < n_spatial:
         raise InputError(f"{store.join(location, group)}: dtype {instances.dtype}, expected unsigned ids.")
     _check_complete(instances, f"segment-slide instances {location} `name={name!r}`")
-    classes = _open_classes(location, name, record.get("input") or {}, instances)
-    segmented = (store.read_attributes(classes.location) or {}).get(ATTRIBUTE) or {}
+    classes = _open_classes(location, name, record.input, instances)
+    segmented = read_segmentation_record(classes.location) or SegmentationRecord()
     return MeasureInput(
         instances=instances,
         classes=classes,
@@ -62,40 +68,39 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
         source=None if choice.no_image else _open_source(choice, segmented, instances),
         n_spatial=n_spatial,
         n_objects=n_objects,
-        class_names=tuple((segmented.get("model") or {}).get("classes") or ()),
+        class_names=segmented.classes,
     )
 
 
-def _read_facts(record: dict[str, Any], location: str, name: str) -> tuple[int, int]:
+def _read_facts(record: InstancesRecord, location: str, name: str) -> tuple[int, int]:
     """Dimension of the objects and their number, which is recorded when they are complete."""
-    n_spatial = (record.get("parameters") or {}).get("ndim")
-    if n_spatial not in (2, 3) or not isinstance(record.get("n_objects"), int):
+    n_spatial = record.parameters.ndim
+    if n_spatial not in (2, 3) or record.n_objects is None:
         raise InputError(
             f"instances of {name} in {location} are not complete (their number is not recorded); go on with: "
             f"segment-slide instances {location} `name={name!r}`."
         )
-    return n_spatial, record["n_objects"]
+    return n_spatial, record.n_objects
 
 
 def _check_complete(image: StoredImage, command: str) -> None:
-    expected = math.prod(-(-size // shard) for size, shard in zip(image.shape, image.chunks, strict=True))
-    found = len(store.stored_shards(image.location, image.array_path))
-    if found != expected:
+    found = count_files(image)
+    if found.n_missing:
         raise InputError(
-            f"{store.join(image.location, image.array_path)}: {expected - found} of {expected} files are missing, and "
-            f"would be read as background; make them again: {command}."
+            f"{store.join(image.location, image.array_path)}: {found.n_missing} of {found.n_files} files are missing, "
+            f"and would be read as background; make them again: {command}."
         )
 
 
-def _open_classes(location: str, name: str, made_of: dict[str, Any], instances: StoredImage) -> StoredImage:
+def _open_classes(location: str, name: str, made_of: LabelledInput, instances: StoredImage) -> StoredImage:
     """The class map: of the same store, or where the instances' record says if they were put into another one."""
     beside = store.join(location, label_group(name))
-    place = beside if store.read_attributes(beside) is not None else str(made_of.get("location") or beside)
+    place = beside if store.read_attributes(beside) is not None else made_of.location or beside
     is_group = store.read_attributes(place) is not None
     image = describe_image(place, axes=None if is_group else instances.axes)
     paths = [level.path for level in image.multiscale.levels]
-    if made_of.get("array", image.array_path) != image.array_path and made_of["array"] in paths:
-        image = describe_image(place, level=paths.index(made_of["array"]))
+    if made_of.array not in (None, image.array_path) and made_of.array in paths:
+        image = describe_image(place, level=paths.index(made_of.array))
     sizes = {axis: image.size(axis) for axis in image.axes if axis != "c"}
     fits = sizes == dict(zip(instances.axes, instances.shape, strict=True)) and image.size("c") == 1
     if not fits or np.dtype(image.dtype).kind not in "bui":
@@ -103,7 +108,7 @@ def _open_classes(location: str, name: str, made_of: dict[str, Any], instances: 
             f"{image.location}: shape {image.shape} ({image.axes}) and dtype {image.dtype}, expected classes of the "
             f"shape {instances.shape} ({instances.axes}) of {instances.location}."
         )
-    if ATTRIBUTE in (store.read_attributes(place) or {}):
+    if has_mark(place):
         _check_complete(image, "segment-slide segment, as it was begun")
     return image
 
@@ -129,37 +134,38 @@ def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImag
     return scores
 
 
-def _open_source(choice: ImageChoice, segmented: dict[str, Any], instances: StoredImage) -> ImageSource:
+def _open_source(choice: ImageChoice, segmented: SegmentationRecord, instances: StoredImage) -> ImageSource:
     """The image that was segmented, or the one that was named."""
-    recorded: dict[str, Any] = segmented.get("input") or {}
-    path = choice.image or recorded.get("location")
-    if path is None:
+    recorded = segmented.input or SegmentedInput()
+    path = choice.image or recorded.location
+    if not path:
         raise InputError(
             f"{instances.location}: no record says which image was segmented; name it with `image`, or measure shapes "
             f"only with `no_image`."
         )
     image = _describe(path, choice, recorded)
-    if choice.image is None and choice.level in (None, recorded.get("level", 0)):
+    if choice.image is None and choice.level in (None, recorded.level or 0):
         _check_unchanged(image, recorded)
-    ranges = recorded.get("ranges") or {}
-    planes = [axis for axis in "tz" if axis in ranges] if recorded else [a for a in instances.axes if a == "t"]
-    chosen = tuple((int(start), int(stop)) for start, stop in (ranges.get(a, (0, image.size(a))) for a in planes))
+    ranges = recorded.planes
+    planes = [axis for axis in "tz" if axis in ranges] if segmented.input else [a for a in instances.axes if a == "t"]
+    chosen = tuple(ranges.get(axis, (0, image.size(axis))) for axis in planes)
     source = ImageSource(image, len(instances.axes) - len(planes), tuple(range(image.size("c"))), chosen)
     inside = all(stop <= image.size(axis) for axis, (_, stop) in zip(planes, chosen, strict=True))
     if not inside or source.axes != instances.axes or source.shape != instances.shape:
+        shown = {axis: list(ends) for axis, ends in ranges.items()}
         raise InputError(
-            f"image={image.location} level {image.level}: shape {image.shape} ({image.axes}), planes {ranges or 'all'} "
+            f"image={image.location} level {image.level}: shape {image.shape} ({image.axes}), planes {shown or 'all'} "
             f"do not fit the instances' {instances.shape} ({instances.axes}); choose another `image` or `level`, or "
             f"`no_image`."
         )
     return source
 
 
-def _describe(path: str, choice: ImageChoice, recorded: dict[str, Any]) -> StoredImage:
-    level = choice.level if choice.level is not None else int(recorded.get("level", 0))
+def _describe(path: str, choice: ImageChoice, recorded: SegmentedInput) -> StoredImage:
+    level = choice.level if choice.level is not None else recorded.level or 0
     try:
         is_group = store.read_attributes(store.resolve_location(path)) is not None
-        return describe_image(path, level=level, axes=None if is_group else recorded.get("axes"))
+        return describe_image(path, level=level, axes=None if is_group else recorded.axes or None)
     except InputError as error:
         if choice.image is not None:
             raise
@@ -169,8 +175,8 @@ def _describe(path: str, choice: ImageChoice, recorded: dict[str, Any]) -> Store
         ) from error
 
 
-def _check_unchanged(image: StoredImage, recorded: dict[str, Any]) -> None:
-    if fingerprint(image) != recorded.get("fingerprint"):
+def _check_unchanged(image: StoredImage, recorded: SegmentedInput) -> None:
+    if fingerprint(image) != recorded.fingerprint:
         raise InputError(
             f"image={image.location} has changed since it was segmented. If it is still the right one, name it: "
             f"`image={image.location!r}`; or measure shapes only with `no_image`."

@@ -10,8 +10,7 @@
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +20,20 @@ from segment_slide.pipeline.errors import OutputError, PlanError
 from segment_slide.pipeline.measurement.fragments import IdRange
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import DEFAULT_ROWS
-from segment_slide.pipeline.measurement.standing import TABLES, read_records, table_path
+from segment_slide.pipeline.measurement.record import (
+    TABLES,
+    InstancesIdentity,
+    MeasuredInput,
+    TableParameters,
+    TableRecord,
+    read_table_record,
+    write_table_record,
+)
+from segment_slide.pipeline.measurement.standing import table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
-from segment_slide.pipeline.storage.identity import IDENTITY, identify_group
-from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 _PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds
@@ -127,30 +133,27 @@ class MeasurePlan:
         check_fits(self.worker_bytes(tasks), usable_bytes, remedy, doing=doing, made_of=parts)
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> TableRecord:
         """What decides the table's bytes."""
-        source = self.source
-        image = None if source.source is None else source.source.image
-        return {
-            "code": {"name": "segment-slide", "version": code_version()},
-            "input": {
-                "instances": _mark(source.instances),
-                "n_objects": source.n_objects,
-                "ndim": source.n_spatial,
-                "classes": _mark(source.classes),
-                "class_names": list(source.class_names),
-                "probability": source.scores and _mark(source.scores),
-                "image": image and _mark(image),
-                "image_level": image and image.level,
-                "ranges": source.source and [list(ends) for ends in source.source.ranges],
-                "channels": list(source.spec.channels),
-            },
-            "parameters": {"rows": self.rows, "block": list(source.grid.block)},
-        }
+        source, pixels = self.source, self.source.source
+        measured = MeasuredInput(
+            instances=fingerprint(source.instances),
+            n_objects=source.n_objects,
+            ndim=source.n_spatial,
+            classes=fingerprint(source.classes),
+            class_names=tuple(source.class_names),
+            probability=None if source.scores is None else fingerprint(source.scores),
+            image=None if pixels is None else fingerprint(pixels.image),
+            image_level=None if pixels is None else pixels.image.level,
+            ranges=None if pixels is None else tuple(pixels.ranges),
+            channels=tuple(source.spec.channels),
+        )
+        return TableRecord(this_code(Results.MEASURE), measured, TableParameters(self.rows, tuple(source.grid.block)))
 
-
-def _mark(image: StoredImage) -> str:
-    return fingerprint(image)
+    @property
+    def provenance(self) -> TableRecord:
+        """What each part of the table says of itself: the record as the table was begun, so that all parts agree."""
+        return replace(read_table_record(self.location, self.table_name) or self.record, identity=None)
 
 
 def plan_measurement(location: str, name: str, source: MeasureInput, rows: int = DEFAULT_ROWS) -> MeasurePlan:
@@ -176,7 +179,7 @@ def _compare(plan: MeasurePlan) -> bool:
     """Whether anything of this table is there, which must be of the same record; one of a deleted table is void."""
     folders = [store.join(plan.location, folder) for folder in (plan.table, plan.work.path)]
     there = [folder for folder in folders if store.list_names(folder)]
-    recorded = read_records(plan.location).get(plan.table_name)
+    recorded = read_table_record(plan.location, plan.table_name)
     if there and recorded is None:
         raise OutputError(f"{there[0]} is there, but segment-slide did not make it; move or delete it.")
     if there and recorded is not None:
@@ -196,7 +199,5 @@ def begin(plan: MeasurePlan) -> None:
         If the store cannot be written.
     """
     if not _compare(plan):
-        group = plan.source.instances.location
-        noted = {**plan.record, IDENTITY: {"instances": identify_group(group)}}
-        records = {**read_records(plan.location), plan.table_name: noted}
-        store.create_group(plan.location, TABLES, [], {ATTRIBUTE: records})
+        identity = InstancesIdentity(identify_group(plan.source.instances.location))
+        write_table_record(plan.location, plan.table_name, replace(plan.record, identity=identity))

@@ -7,7 +7,7 @@ order of blocks within a part is fixed, so the bytes do not depend on who did wh
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.measurement.block import measure_block
 from segment_slide.pipeline.measurement.fragments import merge_fragments
 from segment_slide.pipeline.measurement.plan import MeasurePlan
+from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.measurement.summary import SizeCounts, count_sizes, merge_counts, summary_columns
 from segment_slide.pipeline.measurement.table import make_table, read_part, stored_parts, write_part
 
@@ -107,7 +108,7 @@ def _count_pixels(plan: MeasurePlan, index: Index) -> int:
     return int(np.prod([part.stop - part.start for part in plan.source.grid.write_box(index)]))
 
 
-def run_part(plan: MeasurePlan, provenance: dict[str, Any], item: tuple[int, Sequence[Index]]) -> SizeCounts:
+def run_part(plan: MeasurePlan, provenance: TableRecord, item: tuple[int, Sequence[Index]]) -> SizeCounts:
     """Make and store one part of the table out of the rows of some blocks.
 
     Raises
@@ -170,7 +171,7 @@ def write_table(
     for _, counts in run_all(client, functools.partial(recall_part, plan), sorted(done), _name_part):
         keep(counts)
     pending = [(number, needed[number]) for number in range(plan.n_parts) if number not in done]
-    make = functools.partial(run_part, plan, plan.record)
+    make = functools.partial(run_part, plan, plan.provenance)
     for _, counts in run_all(client, make, pending, lambda item: _name_part(item[0])):
         keep(counts)
         if on_part is not None:

@@ -10,22 +10,21 @@ before there were such notes is compared by fingerprint, and if that differs is 
     labels/<name>  ◄── identity.classes ──  labels/<name>-instances  ◄── identity.instances ──  tables/<name>-instances
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_table_record
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.fingerprint import fingerprint
-from segment_slide.pipeline.storage.identity import IDENTITY, identify_group, identify_record
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, instance_group, instances_name, label_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE
-
-TABLES = "tables"  # folder of an output
+from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
+from segment_slide.pipeline.storage.names import instance_group, instances_name, label_group
+from segment_slide.pipeline.storage.record import identify_group, identify_record
+from segment_slide.pipeline.storage.sections import write_section
 
 
 class Standing(StrEnum):
@@ -47,14 +46,14 @@ class ObjectsState:
         Of the ids and of the table.
     image : StoredImage or None
         Ids, finest level, if they are good.
-    record : dict
-        What made them, whatever they are; empty if there are none.
+    record : InstancesRecord or None
+        What made them, whatever they are; None if there are none.
     path : str
         Folder of the table's parts in the store, whether or not it is there.
     n_parts, n_parts_done : int
         Files that the table should have and has; 0 unless it is good or not complete.
-    table_record : dict
-        What made the table; empty if there is none.
+    table_record : TableRecord or None
+        What made the table; None if there is none.
     notes : tuple of str
         Sentences to be shown beside what is good but cannot be proved to be.
     """
@@ -63,10 +62,10 @@ class ObjectsState:
     table: Standing
     path: str
     image: StoredImage | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: InstancesRecord | None = None
     n_parts: int = 0
     n_parts_done: int = 0
-    table_record: dict[str, Any] = field(default_factory=dict)
+    table_record: TableRecord | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -82,20 +81,20 @@ def judge_objects(location: str, name: str) -> ObjectsState:
     """
     location = store.resolve_location(location)
     path = table_path(name)
-    record = (store.read_attributes(location, instance_group(name)) or {}).get(ATTRIBUTE) or {}
+    record = read_instances_record(location, name)
     notes: list[str] = []
     instances, image = _judge_instances(location, name, record, notes)
-    table_record = read_records(location).get(instances_name(name)) or {}
+    table_record = read_table_record(location, instances_name(name))
+    if table_record is not None and not _has_files(location, name):  # the record of a table that was deleted is void
+        table_record = None
     table = Standing.NONE
     n_parts = n_done = 0
-    if table_record and _has_files(location, name):
+    if table_record is not None:
         table = _judge_table(table_record, record, image, notes)
         if table == Standing.GOOD:
-            n_parts = max(1, ceil_divide(int(record[COUNT]), int(table_record["parameters"]["rows"])))
+            n_parts = max(1, ceil_divide(table_record.input.n_objects, table_record.parameters.rows))
             n_done = len(stored_parts(location, path) & set(range(n_parts)))
             table = Standing.GOOD if n_done == n_parts else Standing.INCOMPLETE
-    else:
-        table_record = {}
     return ObjectsState(instances, table, path, image, record, n_parts, n_done, table_record, tuple(notes))
 
 
@@ -104,24 +103,18 @@ def table_path(name: str) -> str:
     return f"{TABLES}/{instances_name(name)}.parquet"
 
 
-def read_records(location: str) -> dict[str, Any]:
-    """What the tables of a store are made of, by name."""
-    return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}
-
-
 def _judge_instances(
-    location: str, name: str, record: dict[str, Any], notes: list[str]
+    location: str, name: str, record: InstancesRecord | None, notes: list[str]
 ) -> tuple[Standing, StoredImage | None]:
-    if not record:
+    if record is None:
         return Standing.NONE, None
-    if not isinstance(record.get(COUNT), int):
+    if record.n_objects is None:
         return Standing.INCOMPLETE, None
     try:
         image = describe_image(store.join(location, instance_group(name)))
     except PipelineError:
         return Standing.INCOMPLETE, None
-    sizes = zip(image.shape, image.chunks, strict=True)
-    if len(store.stored_shards(image.location, image.array_path)) < math.prod(ceil_divide(*pair) for pair in sizes):
+    if count_files(image).n_missing:
         return Standing.INCOMPLETE, None
     is_same = _is_of_classes(location, name, record)
     if is_same is False:
@@ -131,44 +124,46 @@ def _judge_instances(
     return Standing.GOOD, image
 
 
-def _is_of_classes(location: str, name: str, record: dict[str, Any]) -> bool | None:
+def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | None:
     """Whether ids were made from the classes that are there now; None if nobody can tell."""
-    made_of = record.get("input") or {}
+    made_of = record.input
     if store.read_attributes(location, label_group(name)) is None:
         return True  # classes lie in another store
     try:
         classes = describe_image(store.join(location, label_group(name)))
         paths = [level.path for level in classes.multiscale.levels]
-        if made_of.get("array") in paths:
-            classes = describe_image(classes.location, level=paths.index(made_of["array"]))
+        if made_of.array in paths:
+            classes = describe_image(classes.location, level=paths.index(made_of.array))
     except PipelineError:
         return True  # damaged classes are not other ones; who reads them says so
-    now = {"array": classes.array_path, "shape": list(classes.shape), "dtype": classes.dtype}
-    if any(made_of.get(key, value) != value for key, value in now.items()):
+    if (
+        made_of.array not in (None, classes.array_path)
+        or made_of.shape not in ((), classes.shape)
+        or made_of.dtype not in ("", classes.dtype)
+    ):
         return False
-    noted, found = (record.get(IDENTITY) or {}).get("classes"), identify_group(location, label_group(name))
+    noted, found = record.identity and record.identity.classes, identify_group(location, label_group(name))
     if noted and found:
-        return bool(noted == found)
-    return True if made_of.get("fingerprint") in (None, fingerprint(classes)) else None
+        return noted == found
+    return True if made_of.fingerprint in ("", fingerprint(classes)) else None
 
 
 def _has_files(location: str, name: str) -> bool:
-    """Whether anything of a table is there: the record of one that was deleted is void."""
+    """Whether anything of a table is there."""
     folders = (table_path(name), f"{TABLES}/{instances_name(name)}.work")
     return any(store.list_names(store.join(location, folder)) for folder in folders)
 
 
 def _judge_table(
-    table_record: dict[str, Any], record: dict[str, Any], image: StoredImage | None, notes: list[str]
+    table_record: TableRecord, record: InstancesRecord | None, image: StoredImage | None, notes: list[str]
 ) -> Standing:
     """Whether its rows are of the ids that are there now; not, whether all are there."""
-    measured = table_record.get("input") or {}
-    rows = (table_record.get("parameters") or {}).get("rows")
-    if image is None or not rows or measured.get(COUNT) != record[COUNT]:
+    measured = table_record.input
+    if image is None or record is None or not table_record.parameters.rows or measured.n_objects != record.n_objects:
         return Standing.OTHER
-    noted = (table_record.get(IDENTITY) or {}).get("instances")
+    noted = table_record.identity and table_record.identity.instances
     if noted:
-        return Standing.GOOD if noted == identify_record(record) else Standing.OTHER
-    if measured.get("instances") not in (None, fingerprint(image)):
+        return Standing.GOOD if noted == identify_record(write_section(record)) else Standing.OTHER
+    if measured.instances not in ("", fingerprint(image)):
         notes.append("Measured from other files of these objects (numbered again, or copied).")
     return Standing.GOOD

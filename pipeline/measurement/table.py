@@ -13,16 +13,18 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.measurement import sums
 from segment_slide.pipeline.measurement.columns import Column, TableSpec
+from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import read_file, write_file
 from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import Arrays
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
-def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> "pa.Table":
+def make_table(spec: TableSpec, objects: Arrays, provenance: TableRecord) -> "pa.Table":
     """Objects as an Arrow table.
 
     Parameters
@@ -40,7 +42,7 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> 
         Which columns.
     objects : Arrays
         Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
-    provenance : dict
+    provenance : TableRecord
         What the objects were measured in, kept in the schema's metadata.
     """
     import pyarrow as pa
@@ -54,7 +56,7 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: dict[str, Any]) -> 
             names = _name_classes(spec, objects["class"])
             fields.append(pa.field("class_name", names.type))
             values.append(names)
-    metadata = {ATTRIBUTE: json.dumps(provenance, sort_keys=True)}
+    metadata = {ATTRIBUTE: json.dumps(write_section(provenance), sort_keys=True)}
     return pa.Table.from_arrays(values, schema=pa.schema(fields, metadata=metadata))
 
 

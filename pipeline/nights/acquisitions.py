@@ -18,7 +18,7 @@ from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, l
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import read_mark
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _make(path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool) ->
 def _is_made_by_us(location: str) -> bool:
     """Whether a Zarr is a segmentation or training data of ours; what `ingest` converted is an image like any other."""
     try:
-        record = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+        mark = read_mark(location)
     except PipelineError:  # damaged metadata: its own turn says so
         return False
-    return "shows" in record or "kind" in record
+    return bool(mark.shows or mark.kind)

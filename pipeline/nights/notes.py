@@ -6,7 +6,7 @@ Each note is a small file of JSON, there whole or not at all; one that is damage
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from segment_slide.pipeline.errors import OutputError
@@ -14,8 +14,9 @@ from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import delete, read_file, write_file
 from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.sections import Section, read_section, write_section
 
-Note = TypeVar("Note")
+Note = TypeVar("Note", bound=Section)
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ BEGUN_SUFFIX, FAILED_SUFFIX, QUESTIONS_SUFFIX = ".begun.json", ".failed.json", "
 
 
 @dataclass(frozen=True)
-class Done:
+class Done(Section):
     """What the last file of an output says.
 
     Attributes
@@ -55,14 +56,14 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Begun:
+class Begun(Section):
     """The note beside an output that is being made: of what content of the acquisition."""
 
     fingerprint: str
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(Section):
     """The note beside the output of an acquisition that failed.
 
     Attributes
@@ -107,7 +108,7 @@ def write_done(
         stage_seconds={stage: round(value, 3) for stage, value in seconds.items()},
         code_version=code_version(),
     )
-    _write_json(store.join(output, DONE_FILE), asdict(done))
+    _write_json(store.join(output, DONE_FILE), write_section(done))
     return done
 
 
@@ -126,12 +127,12 @@ def read_failure(output: str) -> Failure | None:
 
 def write_failure(output: str, failure: Failure) -> None:
     """Leave a note of a failure beside an output."""
-    _write_json(failure_path(output), asdict(failure))
+    _write_json(failure_path(output), write_section(failure))
 
 
 def write_begun(output: str, fingerprint: str) -> None:
     """Say of which content an output is being made, before anything is written of it: a kill leaves no other note."""
-    _write_json(f"{output}{BEGUN_SUFFIX}", asdict(Begun(fingerprint)))
+    _write_json(f"{output}{BEGUN_SUFFIX}", write_section(Begun(fingerprint)))
 
 
 def begun_from(output: str) -> str | None:
@@ -171,8 +172,9 @@ def write_question(output: str, name: str, question: str) -> None:
 def _read_note(kind: type[Note], path: str) -> Note | None:
     content = _read_json(path)
     try:
-        return None if content is None else kind(**content)
-    except TypeError:  # of another version of this package, or edited
+        return None if content is None else read_section(kind, content, path)
+    except OutputError as error:
+        log.warning("%s", error)
         return None
 
 

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segment_slide.pipeline.ingest.plan import fingerprint_files
-from segment_slide.pipeline.measurement.standing import TABLES
+from segment_slide.pipeline.ingest.record import read_ingest_record
+from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.nights.notes import DONE_FILE, read_done
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.files import delete, exists, write_file
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.storage.names import label_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import read_mark
 
 IMAGES = "images"
 _PROBE_BYTES = 1 << 20  # a disk that is full for a shard may still take a note
@@ -122,8 +123,7 @@ def check_free(output: str) -> None:
 
 def delete_unfinished(output: str) -> None:
     """Delete an output that was begun from a content that the acquisition no longer has; nobody else's files."""
-    record = (store.read_attributes(output) or {}).get(ATTRIBUTE) or {}
-    if "shows" in record and read_done(output) is None:
+    if read_mark(output).shows and read_done(output) is None:
         delete(output)
 
 
@@ -148,11 +148,12 @@ def reopen(output: str, name: str) -> None:
 def delete_stale_image(layout: Layout, acquisition: Acquisition) -> None:
     """Delete the conversion of an earlier content of a file, unless a finished output of some model shows it."""
     image = layout.image_of(acquisition.name)
-    record = ((store.read_attributes(image) or {}).get(ATTRIBUTE) or {}).get("ingested_from")
-    if acquisition.is_zarr or record is None or record["n_files"] != 1:  # of several, the file alone cannot tell
+    record = read_ingest_record(image)
+    if acquisition.is_zarr or record is None:
         return
-    if record["fingerprint"] == fingerprint_files([acquisition.path]):
-        return
+    made_from = record.ingested_from
+    if made_from.n_files != 1 or made_from.fingerprint == fingerprint_files([acquisition.path]):
+        return  # of several files, the one alone cannot tell
     models = store.list_names(layout.outputs) - {IMAGES}
     if not any(read_done(store.join(layout.outputs, model, output_name(acquisition.name))) for model in models):
         delete(image)

@@ -6,21 +6,22 @@
                                          work       intermediate files, until the ids are written
 """
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.storage import ome, store
-from segment_slide.pipeline.storage.complete import missing_shards
-from segment_slide.pipeline.storage.identity import IDENTITY, identify_group
+from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.label_records import ClassesIdentity, InstancesRecord, read_instances_record
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.place import check_output, list_label
 from segment_slide.pipeline.storage.pyramid import calibrate
-from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, has_mark, identify_group
+from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
@@ -61,7 +62,7 @@ def _check_complete(location: str, name: str, image: StoredImage) -> None:
     """Refuse a segmentation that is not finished: what is missing would pass for background."""
     if not is_ours(location, name):
         return
-    missing = missing_shards(image)
+    missing = count_files(image).n_missing
     if missing:
         raise InputError(
             f"{image.location} is not complete: {missing} of its blocks are missing. Finish the segmentation first: "
@@ -71,10 +72,10 @@ def _check_complete(location: str, name: str, image: StoredImage) -> None:
 
 def is_ours(location: str, name: str) -> bool:
     """Whether a label image was made by this package."""
-    return ATTRIBUTE in (store.read_attributes(location, label_group(name)) or {})
+    return has_mark(location, label_group(name))
 
 
-def check_place(location: str, name: str, input_location: str, wanted: dict[str, Any], *, in_place: bool) -> bool:
+def check_place(location: str, name: str, input_location: str, wanted: InstancesRecord, *, in_place: bool) -> bool:
     """Refuse a place that cannot or must not take instances; whether they were begun there before.
 
     Parameters
@@ -83,7 +84,7 @@ def check_place(location: str, name: str, input_location: str, wanted: dict[str,
         Store for the ids, and the class map's name.
     input_location : str
         The store that classes are read from.
-    wanted : dict
+    wanted : InstancesRecord
         The record of this run.
     in_place : bool
         Both are the same store.
@@ -96,15 +97,10 @@ def check_place(location: str, name: str, input_location: str, wanted: dict[str,
         If other instances were begun there, naming what differs.
     """
     check_output(location, instances_name(name), input_location, in_place=in_place)
-    begun = read_instance_record(location, name)
+    begun = read_instances_record(location, name)
     if begun:
         compare_records(begun, wanted, store.join(location, instance_group(name)))
-    return bool(begun)
-
-
-def read_instance_record(location: str, name: str) -> dict[str, Any]:
-    """What made the instances that lie there; empty if there are none."""
-    return (store.read_attributes(location, instance_group(name)) or {}).get(ATTRIBUTE) or {}
+    return begun is not None
 
 
 def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> None:
@@ -113,11 +109,11 @@ def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> No
     Each group bears our mark from the start, so that a run that is killed at any moment is known when it goes on.
     """
     group = instance_group(name)
-    if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
+    if not in_place and not has_mark(location):
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
-    noted = {**plan.record(), IDENTITY: {"classes": identify_group(plan.image.location)}}
-    store.create_group(location, group, [], {ATTRIBUTE: noted})
+    noted = replace(plan.record(), identity=ClassesIdentity(identify_group(plan.image.location)))
+    store.create_group(location, group, [], {ATTRIBUTE: write_section(noted)})
 
 
 def what_a_run_would_create(location: str, name: str) -> str:
@@ -133,9 +129,9 @@ def what_a_run_would_create(location: str, name: str) -> str:
 
 def create_work(location: str, name: str, plan: InstancePlan) -> None:
     """Create the arrays that are needed on the way only, unless they are there."""
-    if ATTRIBUTE in (store.read_attributes(location, work_path(name)) or {}):
+    if has_mark(location, work_path(name)):
         return
-    wanted = {FILLED: ("uint8", plan.parameters["fill_holes_px"]), UNGROWN: ("uint64", plan.parameters["regrow"])}
+    wanted = {FILLED: ("uint8", plan.parameters.fill_holes_px), UNGROWN: ("uint64", plan.parameters.regrow)}
     arrays = [
         store.ArraySpec(array, plan.grid.shape, plan.grid.block, plan.chunk, dtype, plan.axes)
         for array, (dtype, is_wanted) in wanted.items()
@@ -165,20 +161,21 @@ def ids_dtype(count: int) -> str:
     return "uint32" if count <= np.iinfo(np.uint32).max else "uint64"
 
 
-def finish(location: str, name: str, summary: dict[str, int]) -> None:
+def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) -> None:
     """Say that all ids are there.
 
     Parameters
     ----------
     location, name : str
         Store and class map.
-    summary : dict
+    n_objects, n_larger_than_halo : int
         What the record gains: how many objects there are, and how many of them were larger than the halo.
     """
-    record = read_instance_record(location, name)
-    if not record:
+    record = read_instances_record(location, name)
+    if record is None:
         raise OutputError(f"{store.join(location, instance_group(name))} was deleted while it was written.")
-    store.update_attributes(location, instance_group(name), {ATTRIBUTE: {**record, **summary}})
+    done = replace(record, n_objects=n_objects, n_larger_than_halo=n_larger_than_halo)
+    store.update_attributes(location, instance_group(name), {ATTRIBUTE: write_section(done)})
 
 
 def remove_work(location: str, name: str) -> None:

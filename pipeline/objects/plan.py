@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.label_records import InstanceParameters, InstancesRecord, LabelledInput
 from segment_slide.pipeline.storage.labels import LabelSource
-from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.record import Results, this_code
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.geometry import round_up
@@ -53,7 +54,7 @@ class InstancePlan:
         Levels of the output's pyramid.
     spacing : tuple of float
         Pixel size per spatial axis, relative to the last one's.
-    parameters : dict
+    parameters : InstanceParameters
         What determines the output's bytes, as recorded in it.
     """
 
@@ -62,7 +63,7 @@ class InstancePlan:
     chunk: tuple[int, ...]
     n_levels: int
     spacing: tuple[float, ...]
-    parameters: dict[str, Any]
+    parameters: InstanceParameters
 
     @property
     def image(self) -> StoredImage:
@@ -83,7 +84,7 @@ class InstancePlan:
     def task_bytes(self) -> int:
         """Memory of one task at most."""
         read = math.prod(part.stop - part.start for part in self.grid.read_box((0,) * len(self.grid.shape)))
-        per_pixel = _LABEL_BYTES if self.parameters["split"] is None else _SPLIT_BYTES
+        per_pixel = _LABEL_BYTES if self.parameters.split is None else _SPLIT_BYTES
         return read * per_pixel + self.image.decoding_bytes
 
     def worker_bytes(self, tasks: int) -> int:
@@ -110,20 +111,11 @@ class InstancePlan:
             for level, shape in enumerate(shapes)
         ]
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> InstancesRecord:
         """What the output is compared with when a run goes on."""
         image = self.image
-        return {
-            "code": {"name": "segment-slide", "version": code_version()},
-            "input": {
-                "location": image.location,
-                "array": image.array_path,
-                "shape": list(image.shape),
-                "dtype": image.dtype,
-                "fingerprint": fingerprint(image),
-            },
-            "parameters": self.parameters,
-        }
+        made_of = LabelledInput(image.location, image.array_path, tuple(image.shape), image.dtype, fingerprint(image))
+        return InstancesRecord(this_code(Results.INSTANCES), made_of, self.parameters)
 
 
 def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan:
@@ -165,16 +157,16 @@ def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan
         chunk=(1,) * planes + chunks,
         n_levels=count_levels(spatial, DEFAULT_CHUNK[ndim]),
         spacing=_relative(image, ndim),
-        parameters={
-            "ndim": ndim,
-            "connectivity": options.connectivity,
-            "fill_holes_px": _pixels(options.fill_holes, pixel_um, ndim, "fill_holes"),
-            "min_size_px": _pixels(options.min_size, pixel_um, ndim, "min_size"),
-            "split": options.split,
-            "split_halo": halo,
-            "regrow": options.regrow,
-            "block": block,
-        },
+        parameters=InstanceParameters(
+            ndim=ndim,
+            connectivity=options.connectivity,
+            fill_holes_px=_pixels(options.fill_holes, pixel_um, ndim, "fill_holes"),
+            min_size_px=_pixels(options.min_size, pixel_um, ndim, "min_size"),
+            split=options.split,
+            split_halo=halo,
+            regrow=options.regrow,
+            block=block,
+        ),
     )
 
 

@@ -49,10 +49,10 @@ class PreparedInstances:
         """What tasks need to fill holes."""
         plan, location = self.plan, self.location
         work = output.work_folder(location, self.name, "holes")
-        connectivity = complement(plan.parameters["connectivity"], plan.grid.n_spatial)
+        connectivity = complement(plan.parameters.connectivity, plan.grid.n_spatial)
         array = f"{output.work_path(self.name)}/{output.FILLED}"
         join = JoinJob(plan.grid, work, connectivity)
-        return HolesJob(plan.source, join, plan.parameters["fill_holes_px"], location, array)
+        return HolesJob(plan.source, join, plan.parameters.fill_holes_px, location, array)
 
     def objects_job(self, source: LabelSource) -> ObjectsJob:
         """What tasks need to find objects in classes from a source, and to write them."""
@@ -60,12 +60,12 @@ class PreparedInstances:
         work = output.work_folder(self.location, self.name, "objects")
         return ObjectsJob(
             source=source,
-            join=JoinJob(plan.grid, work, parameters["connectivity"]),
-            min_size_px=parameters["min_size_px"],
-            split_depth_px=parameters["split"],
+            join=JoinJob(plan.grid, work, parameters.connectivity),
+            min_size_px=parameters.min_size_px,
+            split_depth_px=parameters.split,
             spacing=plan.spacing,
             location=self.location,
-            array_path=self._ungrown_path if parameters["regrow"] else self.ids_path,
+            array_path=self._ungrown_path if parameters.regrow else self.ids_path,
         )
 
     def regrow_job(self) -> RegrowJob:

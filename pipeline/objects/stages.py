@@ -17,6 +17,7 @@ from segment_slide.pipeline.objects.block import ObjectsJob
 from segment_slide.pipeline.objects.prepare import PreparedInstances
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
 from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 
@@ -72,7 +73,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         Blocks were left undone; what is done is kept, and the same call goes on.
     """
     location, name, plan = prepared.location, prepared.name, prepared.plan
-    if bool(_record(prepared)) != prepared.begun:
+    if (read_instances_record(location, name) is not None) != prepared.begun:
         raise OutputError(f"output={location} was begun by another run in the meantime; run the same command again.")
     clock: dict[str, float] = {}
     taken = output.what_a_run_would_create(location, name)
@@ -80,14 +81,13 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         output.begin(location, name, plan, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
-        if len(done) < plan.grid.n_blocks or names.COUNT not in _record(prepared):
+        if len(done) < plan.grid.n_blocks or _record(prepared).n_objects is None:
             output.create_work(location, name, plan)
             job = prepared.objects_job(_fill(prepared, client, progress, clock))
             numbering = _find(job, client, progress, clock)
             output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
-            summary = {names.COUNT: numbering.count, "n_larger_than_halo": numbering.n_larger_than_halo}
-            output.finish(location, name, summary)
+            output.finish(location, name, numbering.count, numbering.n_larger_than_halo)
         output.remove_work(location, name)
         with timed(clock, "pyramid"):
             _pyramid(prepared, client, progress)
@@ -95,8 +95,8 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
     return InstancesReport(
         location=location,
         name=names.instances_name(name),
-        n_objects=record[names.COUNT],
-        n_larger_than_halo=record["n_larger_than_halo"],
+        n_objects=record.n_objects or 0,
+        n_larger_than_halo=record.n_larger_than_halo or 0,
         n_blocks=plan.grid.n_blocks,
         n_done_before=len(done),
         n_pixels=math.prod(plan.grid.shape),
@@ -109,7 +109,7 @@ def _fill(
 ) -> LabelSource:
     """Classes with their holes filled, in the work folder; or the classes themselves, if nothing is to be filled."""
     plan = prepared.plan
-    if not plan.parameters["fill_holes_px"]:
+    if not plan.parameters.fill_holes_px:
         return plan.source
     job = prepared.holes_job()
     done = store.stored_shards(prepared.location, job.array_path)
@@ -146,7 +146,7 @@ def _write(
     done = store.stored_shards(prepared.location, job.array_path)
     with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
         run.write_all_objects(job, numbering, done, client, advance)
-    if prepared.plan.parameters["regrow"]:
+    if prepared.plan.parameters.regrow:
         regrow = prepared.regrow_job()
         done = store.stored_shards(prepared.location, regrow.target_path)
         with timed(clock, "regrow"), progress.stage("regrow", total=n_blocks, done=len(done)) as advance:
@@ -157,15 +157,16 @@ def _pyramid(prepared: PreparedInstances, client: "Client | None", progress: Sta
     """Coarser levels of the ids."""
     plan, location = prepared.plan, prepared.location
     group = names.instance_group(prepared.name)
-    arrays = plan.arrays(output.ids_dtype(_record(prepared)[names.COUNT]))
+    arrays = plan.arrays(output.ids_dtype(_record(prepared).n_objects or 0))
     total = sum(spec.n_shards for spec in arrays[1:])
     done = sum(len(store.stored_shards(location, f"{group}/{spec.path}")) for spec in arrays[1:])
     with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
         build_pyramid(location, group, arrays, plan.spatial_axes, "nearest", client=client, on_shard=lambda: advance(0))
 
 
-def _record(prepared: PreparedInstances) -> dict[str, int]:
-    return output.read_instance_record(prepared.location, prepared.name)
+def _record(prepared: PreparedInstances) -> InstancesRecord:
+    """What is recorded by now; of a store that was deleted meanwhile nothing, which whoever writes next says."""
+    return read_instances_record(prepared.location, prepared.name) or InstancesRecord()
 
 
 @contextlib.contextmanager

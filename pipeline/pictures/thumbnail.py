@@ -13,7 +13,6 @@ Here is decided what is shown; `pipeline.pictures.layer` reads it, `pipeline.pic
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,9 @@ from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
 from segment_slide.pipeline.storage.names import label_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE, read_record
+from segment_slide.pipeline.storage.place import holds_image
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16
@@ -76,11 +76,11 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
         raise InputError(f"side_px={side_px}, expected at least {_SMALLEST_SIDE_PX}; less shows nothing.")
     location = store.resolve_location(location)
     record = read_record(location, name)
-    if not record:
+    if record is None:
         raise InputError(f"{location} holds no segmentation labels/{name}; make one first: segment-slide segment.")
     base = describe_image(store.join(location, label_group(name)))
     labels = Layer(base, {"t": 0, "z": base.size("z") // 2})
-    image = find_image(location, record.get("input") or {}, labels)
+    image = find_image(location, record.input or SegmentedInput(), labels)
     layers = [labels] if image is None else [image, labels]
     frame: Frame = {axis: (0.0, float(base.size(axis))) for axis in "yx"}
     for layer in layers:
@@ -103,24 +103,22 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
     return draw_page(page)
 
 
-def find_image(location: str, recorded: Mapping[str, Any], labels: Layer) -> Layer | None:
+def find_image(location: str, recorded: SegmentedInput, labels: Layer) -> Layer | None:
     """The image that was segmented, or None if it is not there any more; in place it is the store itself."""
-    root = store.read_attributes(location) or {}
-    is_in_place = "multiscales" in root.get("ome", root) and "shows" not in (root.get(ATTRIBUTE) or {})
-    path = location if is_in_place else str(recorded.get("location", ""))
+    path = location if holds_image(location) else recorded.location
     try:
         is_group = path and store.read_attributes(store.resolve_location(path)) is not None
-        axes = None if is_group else recorded.get("axes")
-        image = describe_image(path, level=int(recorded.get("level", 0)), axes=axes)
+        axes = None if is_group else recorded.axes or None
+        image = describe_image(path, level=recorded.level or 0, axes=axes)
     except PipelineError:
         return None
-    first = {axis: int(ends[0]) for axis, ends in (recorded.get("ranges") or {}).items()}
+    first = {axis: start for axis, (start, _) in recorded.planes.items()}
     plane = {axis: first.get(axis, 0) + labels.plane[axis] for axis in "tz"}
     fits = all(image.size(axis) == labels.base.size(axis) for axis in "yx")
     if not fits or any(plane[axis] >= image.size(axis) for axis in "tz"):
         return None
     n_channels = image.size("c")
-    chosen = [int(c) for c in recorded.get("channels") or range(n_channels) if int(c) < n_channels]
+    chosen = [c for c in recorded.channels or range(n_channels) if c < n_channels]
     return Layer(image, plane, tuple(chosen[:_SHOWN_CHANNELS]) or (0,))
 
 
@@ -205,10 +203,10 @@ def _stored_colours(image: Layer) -> list[Colour]:
 
 
 def read_key(
-    base: StoredImage, record: Mapping[str, Any], classes: np.ndarray
+    base: StoredImage, record: SegmentationRecord | None, classes: np.ndarray
 ) -> tuple[dict[int, Colour], dict[int, str]]:
     """Colours of the label values that are shown or named, and names: the record's, else those of a few values."""
-    names = dict(enumerate((record.get("model") or {}).get("classes") or ()))
+    names = dict(enumerate(record.classes if record else ()))
     names.pop(0, None)
     values = [int(value) for value in np.unique(classes) if value]
     if len(values) <= _MAX_NAMED:

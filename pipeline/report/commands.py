@@ -1,11 +1,11 @@
 """Commands that make an output again, go on with it, and open it, written out from its records."""
 
 import shlex
-from typing import Any
 
 from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.label_records import InstanceParameters, SegmentedInput
+from segment_slide.pipeline.storage.place import holds_image
 
 
 def command(*words: object) -> str:
@@ -20,18 +20,22 @@ def command(*words: object) -> str:
 def segment_command(facts: Facts) -> str | None:
     """What was run to make the classes; None if nothing says so."""
     record = facts.record
-    image, model, chosen = (record.get(key) or {} for key in ("input", "model", "parameters"))
-    if not (image.get("location") and model.get("path")):
+    if record is None or record.input is None or record.model is None:
+        return None
+    image, model, chosen = record.input, record.model, record.parameters
+    if not (image.location and model.path):
         return None
     place = ["--in-place"] if is_in_place(facts) else ["--output", facts.location]
-    words = ["segment-slide", "segment", image["location"], "--model", model["path"], *place, *_name(facts)]
-    words += [f"--{key}={chosen[key]}" for key in ("block", "tile", "precision", "device") if chosen.get(key)]
-    words += [f"--{key}={chosen[key]}" for key in ("tta", "probabilities") if chosen.get(key, "none") != "none"]
-    words += ["--skip-background"] if chosen.get("skip_background") else []
-    words += [f"--level={image['level']}"] if image.get("level") else []
-    words += [f"--axes={image['axes']}"] if _is_bare(image) else []
+    words = ["segment-slide", "segment", image.location, "--model", model.path, *place, *_name(facts)]
+    sizes = {"block": chosen.block, "tile": chosen.tile, "precision": chosen.precision, "device": chosen.device}
+    words += [f"--{key}={value}" for key, value in sizes.items() if value]
+    kinds = {"tta": chosen.tta, "probabilities": chosen.probabilities}
+    words += [f"--{key}={value}" for key, value in kinds.items() if value != "none"]
+    words += ["--skip-background"] if chosen.skip_background else []
+    words += [f"--level={image.level}"] if image.level else []
+    words += [f"--axes={image.axes}"] if _is_bare(image) else []
     words += _channels(image)
-    words += [f"--{axis}={start}:{stop}" for axis, (start, stop) in (image.get("ranges") or {}).items()]
+    words += [f"--{axis}={start}:{stop}" for axis, (start, stop) in image.planes.items()]
     return command(*words)
 
 
@@ -43,19 +47,19 @@ def begin_command(facts: Facts) -> str:
 def instances_command(facts: Facts) -> str:
     """What was run to number the objects, or would have to be."""
     words = ["segment-slide", "instances", facts.location, *_name(facts)]
-    chosen = facts.instance_record.get("parameters") or {}
-    sizes = {"fill-holes": chosen.get("fill_holes_px"), "min-size": chosen.get("min_size_px")}
+    chosen = facts.instance_record.parameters if facts.instance_record else InstanceParameters()
+    sizes = {"fill-holes": chosen.fill_holes_px, "min-size": chosen.min_size_px}
     words += [f"--{key}={value}px" for key, value in sizes.items() if value]
-    words += [f"--split={chosen['split']}", f"--split-halo={chosen['split_halo']}"] if chosen.get("split") else []
-    words += ["--regrow"] if chosen.get("regrow") else []
-    words += [f"--connectivity={chosen['connectivity']}"] if chosen.get("connectivity", 1) != 1 else []
-    words += [f"--{key}={chosen[key]}" for key in ("ndim", "block") if chosen.get(key)]
+    words += [f"--split={chosen.split}", f"--split-halo={chosen.split_halo}"] if chosen.split else []
+    words += ["--regrow"] if chosen.regrow else []
+    words += [f"--connectivity={chosen.connectivity}"] if chosen.connectivity != 1 else []
+    words += [f"--{key}={value}" for key, value in (("ndim", chosen.ndim), ("block", chosen.block)) if value]
     return command(*words)
 
 
 def measure_command(facts: Facts, *, shapes_only: bool = False) -> str:
     """What measures the objects; shapes alone if that is asked for, or the table has nothing else."""
-    measured = facts.table is None or (facts.table.record.get("input") or {}).get("image")
+    measured = facts.table is None or facts.table.record.input.image
     words = ["--no-image"] if shapes_only or not measured else []
     return command("segment-slide", "measure", facts.location, *_name(facts), *words)
 
@@ -67,7 +71,7 @@ def view_command(facts: Facts) -> str:
 
 def napari_command(facts: Facts) -> str:
     """What opens napari."""
-    image = (facts.record.get("input") or {}).get("location")
+    image = facts.record and facts.record.input and facts.record.input.location
     others = [image] if image and not is_in_place(facts) else []
     return command("napari", "--plugin", "napari-ome-zarr", *others, facts.location)
 
@@ -86,20 +90,19 @@ def python_lines(facts: Facts) -> str:
 
 def is_in_place(facts: Facts) -> bool:
     """Whether the labels lie in the image's own store."""
-    root: dict[str, Any] = store.read_attributes(facts.location) or {}
-    return "multiscales" in root.get("ome", root) and "shows" not in (root.get(ATTRIBUTE) or {})
+    return holds_image(facts.location)
 
 
 def _name(facts: Facts) -> list[str]:
     return [] if facts.name == DEFAULT_NAME else ["--name", facts.name]
 
 
-def _is_bare(image: dict[str, Any]) -> bool:
+def _is_bare(image: SegmentedInput) -> bool:
     """Whether the input was a bare array, which does not say its axes."""
-    return not image.get("array") and bool(image.get("axes"))
+    return not image.array and bool(image.axes)
 
 
-def _channels(image: dict[str, Any]) -> list[str]:
-    axes, shape, chosen = image.get("axes") or "", image.get("shape") or (), image.get("channels") or ()
+def _channels(image: SegmentedInput) -> list[str]:
+    axes, shape, chosen = image.axes, image.shape, image.channels
     n_channels = shape[axes.index("c")] if "c" in axes and len(shape) == len(axes) else 1
     return [] if list(chosen) == list(range(n_channels)) else [f"--channels={','.join(map(str, chosen))}"]

@@ -1,16 +1,16 @@
 """What a report can tell of an output before a pixel is read: what is there, what is missing, what to run next."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.measurement.standing import ObjectsState, Standing, judge_objects
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import missing_shards
+from segment_slide.pipeline.storage.complete import FileCount, count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, check_name, instances_name, label_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE, read_record
+from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, read_record
+from segment_slide.pipeline.storage.names import check_name, instances_name, label_group
+from segment_slide.pipeline.storage.record import read_mark
 
 DEFAULT_NAME = "segmentation"
 
@@ -23,7 +23,7 @@ class TableState:
     n_parts: int
     n_parts_done: int
     n_objects: int
-    record: dict[str, Any]
+    record: TableRecord
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Facts:
         Store and label image.
     labels : StoredImage
         The class map, finest level.
-    record : dict
-        What made it; empty if this package did not.
+    record : SegmentationRecord or None
+        What made it; None if this package did not.
     n_blocks, n_blocks_done : int
         Files of the finest level, and those that are there; 0 of 0 where nobody can tell.
     n_coarse_missing : int
         Files of the coarser levels that are not there yet.
     instances : StoredImage or None
         Ids, if all of them are written and are of these classes.
-    instance_record : dict
-        What made them, also of those that are not complete; empty if there are none.
+    instance_record : InstancesRecord or None
+        What made them, also of those that are not complete; None if there are none.
     table : TableState or None
         None if none was begun, or of other objects than are there now.
     objects : ObjectsState
@@ -55,12 +55,12 @@ class Facts:
     location: str
     name: str
     labels: StoredImage
-    record: dict[str, Any]
+    record: SegmentationRecord | None
     n_blocks: int
     n_blocks_done: int
     n_coarse_missing: int
     instances: StoredImage | None
-    instance_record: dict[str, Any]
+    instance_record: InstancesRecord | None
     table: TableState | None
     objects: ObjectsState
 
@@ -72,7 +72,7 @@ class Facts:
     @property
     def n_objects(self) -> int | None:
         """How many objects were numbered; None if they were not, or not all."""
-        return None if self.instances is None else int(self.instance_record[COUNT])
+        return None if self.instances is None or self.instance_record is None else self.instance_record.n_objects
 
     @property
     def has_table(self) -> bool:
@@ -82,7 +82,7 @@ class Facts:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of label values from 0, empty if nobody recorded them."""
-        return tuple(map(str, (self.record.get("model") or {}).get("classes") or ()))
+        return self.record.classes if self.record else ()
 
 
 def choose_name(location: str, name: str | None) -> str:
@@ -106,7 +106,7 @@ def choose_name(location: str, name: str | None) -> str:
             raise InputError(f"{where} holds no segmentation {name!r}; {there}.")
         return name
     classes = [found for found in names if found not in map(instances_name, names)]
-    shown = str((attributes.get(ATTRIBUTE) or {}).get("shows", "")).removeprefix("labels/")
+    shown = read_mark(where).shows.removeprefix("labels/")
     for wanted in (shown, DEFAULT_NAME):
         if wanted in classes:
             return wanted
@@ -126,23 +126,22 @@ def gather(location: str, name: str) -> Facts:
     """
     location = store.resolve_location(location)
     labels = describe_image(store.join(location, label_group(name)))
-    record = read_record(location, name) or {}
+    record = read_record(location, name)
     objects = judge_objects(location, name)
-    if not record and not objects.record:
+    if record is None and objects.record is None:
         raise InputError(
             f"{location}: labels/{name} was not made by segment-slide, and no objects are numbered in it; expected the "
             f"output of segment-slide segment or segment-slide instances."
         )
-    n_blocks = _count_files(labels) if record else 0
-    n_missing = missing_shards(labels) if record else 0
+    blocks = count_files(labels) if record else FileCount(0, 0)
     return Facts(
         location=location,
         name=name,
         labels=labels,
         record=record,
-        n_blocks=n_blocks,
-        n_blocks_done=n_blocks - n_missing,
-        n_coarse_missing=0 if n_missing or not record else _count_missing_coarse(labels),
+        n_blocks=blocks.n_files,
+        n_blocks_done=blocks.n_done,
+        n_coarse_missing=0 if blocks.n_missing or not record else _count_missing_coarse(labels),
         instances=objects.image,
         instance_record=objects.record,
         table=_table_of(objects),
@@ -150,20 +149,14 @@ def gather(location: str, name: str) -> Facts:
     )
 
 
-def _count_files(image: StoredImage) -> int:
-    total = 1
-    for size, chunk in zip(image.shape, image.chunks, strict=True):
-        total *= ceil_divide(size, chunk)
-    return total
-
-
 def _count_missing_coarse(labels: StoredImage) -> int:
     levels = range(labels.level + 1, len(labels.multiscale.levels))
-    return sum(missing_shards(describe_image(labels.location, level=level)) for level in levels)
+    return sum(count_files(describe_image(labels.location, level=level)).n_missing for level in levels)
 
 
 def _table_of(found: ObjectsState) -> TableState | None:
     """The table, if it is of the objects that are there."""
-    if found.table not in (Standing.GOOD, Standing.INCOMPLETE):
+    record = found.table_record
+    if record is None or found.table not in (Standing.GOOD, Standing.INCOMPLETE):
         return None
-    return TableState(found.path, found.n_parts, found.n_parts_done, int(found.record[COUNT]), found.table_record)
+    return TableState(found.path, found.n_parts, found.n_parts_done, record.input.n_objects, record)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.standing import Standing
@@ -22,7 +21,10 @@ from segment_slide.pipeline.report.html import facts as list_facts
 from segment_slide.pipeline.report.times import Span, show_time
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.label_records import Model, SegmentedInput
 from segment_slide.pipeline.storage.names import instance_group
+from segment_slide.pipeline.storage.record import Code
+from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
 from segment_slide.unet.errors import UnetError
 
@@ -121,32 +123,30 @@ def show_seconds(seconds: float) -> str:
 def origin(facts: Facts) -> Markup:
     """Input, model, parameters, code."""
     record = facts.record
-    if not record:
+    if record is None:
         return tag("p", "The classes were not made by segment-slide; nothing tells where they come from.")
     sections: dict[str, list[tuple[object, object]]] = {
-        "Image": _image_rows(facts),
-        "Model": _model_rows(record.get("model") or {}),
+        "Image": _image_rows(facts, record.input or SegmentedInput()),
+        "Model": _model_rows(record.model or Model()),
         "Parameters": _parameter_rows(facts),
-        "Code": [(name, code(str(value))) for name, value in (record.get("code") or {}).items()],
+        "Code": [(name, code(str(value))) for name, value in write_section(record.code or Code(read_from={})).items()],
     }
     return join(*(join(tag("h3", title), list_facts(rows)) for title, rows in sections.items() if rows))
 
 
-def _image_rows(facts: Facts) -> list[tuple[object, object]]:
-    found = facts.record.get("input") or {}
-    rows: list[tuple[object, object]] = [("path", code(str(found.get("location", "unknown"))))]
-    shape, axes = found.get("shape"), found.get("axes")
-    if shape and axes:
-        rows.append(("shape", f"{' × '.join(f'{size:,}' for size in shape)} ({axes}), {found.get('dtype', '')}"))
+def _image_rows(facts: Facts, found: SegmentedInput) -> list[tuple[object, object]]:
+    rows: list[tuple[object, object]] = [("path", code(found.location or "unknown"))]
+    if found.shape and found.axes:
+        rows.append(("shape", f"{' × '.join(f'{size:,}' for size in found.shape)} ({found.axes}), {found.dtype}"))
     steps = _pixel_size(facts)
     rows.append(("pixel size", steps or "unknown"))
-    if "level" in found:
-        rows.append(("level", f"{found['level']}" + (" (the finest)" if found["level"] == 0 else "")))
-    if found.get("channels"):
+    if found.level is not None:
+        rows.append(("level", f"{found.level}" + (" (the finest)" if found.level == 0 else "")))
+    if found.channels:
         rows.append(("channels", _channels(found)))
-    rows += [(axis, f"{start} to {stop - 1}") for axis, (start, stop) in (found.get("ranges") or {}).items()]
-    rows += [("fingerprint", code(found["fingerprint"]))] if found.get("fingerprint") else []
-    repaired = found.get("repaired_from") or []
+    rows += [(axis, f"{start} to {stop - 1}") for axis, (start, stop) in found.planes.items()]
+    rows += [("fingerprint", code(found.fingerprint))] if found.fingerprint else []
+    repaired = found.repaired_from
     rows += (
         [("repaired", f"{count(len(repaired), 'time')}: damaged chunks were replaced while it was segmented")]
         if repaired
@@ -163,22 +163,19 @@ def _pixel_size(facts: Facts) -> str:
     return ", ".join(shown)
 
 
-def _channels(found: Mapping[str, Any]) -> str:
+def _channels(found: SegmentedInput) -> str:
     """Numbers, with their names if the image is still there."""
-    numbers = [int(channel) for channel in found["channels"]]
     try:
-        names = describe_image(
-            str(found.get("location", "")), level=int(found.get("level", 0))
-        ).multiscale.channel_names
+        names = describe_image(found.location, level=found.level or 0).multiscale.channel_names
     except PipelineError:
         names = ()
-    return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in numbers)
+    return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in found.channels)
 
 
-def _model_rows(model: Mapping[str, Any]) -> list[tuple[object, object]]:
-    rows: list[tuple[object, object]] = [("file", code(str(model.get("path", "unknown"))))]
-    rows += [("sha256", code(model["sha256"]))] if model.get("sha256") else []
-    classes = model.get("classes") or ()
+def _model_rows(model: Model) -> list[tuple[object, object]]:
+    rows: list[tuple[object, object]] = [("file", code(model.path or "unknown"))]
+    rows += [("sha256", code(model.sha256))] if model.sha256 else []
+    classes = model.classes
     rows += [("classes", ", ".join(f"{value} {name}" for value, name in enumerate(classes)))] if classes else []
     checkpoint = _find_checkpoint(model)
     if checkpoint is None:
@@ -200,13 +197,13 @@ def _shorten(text: str, most: int = 240) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
 
 
-def _find_checkpoint(model: Mapping[str, Any]) -> Checkpoint | None:
-    path = str(model.get("path", ""))
+def _find_checkpoint(model: Model) -> Checkpoint | None:
+    path = model.path
     if not path or store.is_remote(path) or not Path(path).is_file():
         return None
     try:
         checkpoint = open_checkpoint(path)
-        return checkpoint if checkpoint.sha256 == model.get("sha256") else None
+        return checkpoint if checkpoint.sha256 == model.sha256 else None
     except (UnetError, OSError):
         return None
 
@@ -214,16 +211,14 @@ def _find_checkpoint(model: Mapping[str, Any]) -> Checkpoint | None:
 def _parameter_rows(facts: Facts) -> list[tuple[object, object]]:
     rows: list[tuple[object, object]] = []
     for title, record in (("segment", facts.record), ("instances", facts.instance_record)):
-        chosen = record.get("parameters") or {}
+        chosen = write_section(record.parameters) if record else {}
         text = ", ".join(f"{key} {_plain(value)}" for key, value in chosen.items() if value not in ("", None))
         rows += [(title, text)] if text else []
-    normalisation = facts.record.get("normalisation") or {}
+    normalisation = facts.record and facts.record.normalisation
     if normalisation:
-        ends = "; ".join(
-            f"{key} {', '.join(f'{value:.4g}' for value in normalisation.get(key) or ())}"
-            for key in ("offset", "scale")
-        )
-        rows.append(("normalisation", f"{normalisation.get('kind', '')}: {ends}"))
+        constants = {"offset": normalisation.offset, "scale": normalisation.scale}
+        ends = "; ".join(f"{key} {', '.join(f'{value:.4g}' for value in some)}" for key, some in constants.items())
+        rows.append(("normalisation", f"{normalisation.kind}: {ends}"))
     return rows
 
 

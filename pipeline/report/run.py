@@ -116,7 +116,7 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
 
 def _notes_on_image(facts: Facts, sight: Sight) -> list[str]:
     """Whether the image is still the one that was segmented, as far as its files tell."""
-    recorded = (facts.record.get("input") or {}).get("fingerprint")
+    recorded = facts.record and facts.record.input and facts.record.input.fingerprint
     if sight.image is None or not recorded:
         return []
     try:
@@ -181,7 +181,7 @@ def _section(title: str, content: Markup) -> Markup:
 
 def slide_name(facts: Facts) -> str:
     """What people call the slide: the file name of the image, or of the output where nothing tells of one."""
-    path = str((facts.record.get("input") or {}).get("location") or facts.location)
+    path = (facts.record and facts.record.input and facts.record.input.location) or facts.location
     return path.rstrip("/").rpartition("/")[2].removesuffix(".zarr").removesuffix(".ome") or path
 
 

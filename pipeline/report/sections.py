@@ -67,7 +67,8 @@ class Content:
     def extent(self) -> Extent:
         """How much was segmented."""
         labels = self.facts.labels
-        ndim = (self.facts.instance_record.get("parameters") or {}).get("ndim") or len(labels.axes.lstrip("t"))
+        record = self.facts.instance_record
+        ndim = (record.parameters.ndim if record else 0) or len(labels.axes.lstrip("t"))
         ndim = min(max(int(ndim), 2), 3)
         planes = [axis for axis in labels.axes if axis == "t" or (axis == "z" and ndim == 2)]
         n_planes = math.prod(labels.size(axis) for axis in planes)
@@ -124,7 +125,7 @@ def _lead_areas(content: Content, within: str) -> str:
 
 def _glass(facts: Facts, extent: Extent) -> str:
     """What else counts as area."""
-    if (facts.record.get("parameters") or {}).get("skip_background"):
+    if facts.record and facts.record.parameters.skip_background:
         return ", glass included, and the blocks of it that were left out"
     return "" if extent.unit.endswith("³") else ", glass included"
 

@@ -107,7 +107,7 @@ def describe_table(facts: Facts, plane: Mapping[str, int], window_px: int) -> Ta
     ids, table = facts.instances, facts.table
     if ids is None or table is None or not facts.has_table:
         return None
-    n_spatial = int(facts.instance_record["parameters"]["ndim"])
+    n_spatial = facts.instance_record.parameters.ndim if facts.instance_record else 0
     spec = TableSpec(ids.axes, ids.shape, n_spatial, facts.class_names, calibration=calibrate_um(ids, n_spatial))
     schema = read_schema(facts.location, table.path, 0)
     channels = [name.removeprefix(_MEAN) for name in schema.names if name.startswith(_MEAN)]

@@ -9,7 +9,7 @@ import time
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import delete, exists, write_file
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import read_mark
 
 MARK = '<meta name="generator" content="segment-slide report">'
 _HEAD_BYTES = 2000  # of a report, its mark among them
@@ -27,7 +27,7 @@ def report_path(location: str, name: str) -> str:
     the file's.
     """
     stem = location.removesuffix(".zarr").removesuffix(".ome")
-    shown = ((store.read_attributes(location) or {}).get(ATTRIBUTE) or {}).get("shows", "")
+    shown = read_mark(location).shows
     is_main = str(shown).removeprefix("labels/").removesuffix("-instances") == name
     return f"{stem}.report.html" if is_main else f"{stem}.{name}.report.html"
 

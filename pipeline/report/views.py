@@ -12,7 +12,6 @@
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -102,7 +101,7 @@ def look(facts: Facts) -> Sight:
     colours, names = read_key(labels, facts.record, seen)
     ids = facts.instances
     fits = ids is not None and ids.axes == labels.axes and ids.shape == labels.shape
-    recorded: dict[str, Any] = facts.record.get("input") or {}
+    recorded = facts.record.input if facts.record else None
     return Sight(
         image=find_image(facts.location, recorded, classes) if recorded else None,
         classes=classes,

@@ -1,9 +1,11 @@
 """What a user may choose about a segmentation."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.storage.label_records import SegmentParameters
+from segment_slide.pipeline.storage.sections import read_section, write_section
 from segment_slide.unet.options import Option, option_fields
 
 
@@ -52,10 +54,11 @@ class SegmentOptions:
     ] = "none"
     skip_background: Annotated[bool, Option("Leave out blocks that hold only glass.")] = False
 
-    def adopt(self, recorded: dict[str, Any]) -> "SegmentOptions":
-        """These options with what was left open taken from a begun run's record."""
+    def adopt(self, recorded: SegmentParameters) -> "SegmentOptions":
+        """These options with what was left open taken from a begun run's record, as far as that says it."""
         open_fields = [item.name for item in fields(self) if getattr(self, item.name) is None]
-        return replace(self, **{name: recorded[name] for name in open_fields if name in recorded})
+        said = write_section(recorded)
+        return replace(self, **{name: said[name] for name in open_fields if name in said})
 
     def check(self) -> None:
         """Refuse a word that is none of an option's choices.
@@ -71,6 +74,7 @@ class SegmentOptions:
             if allowed and value is not None and value not in allowed:
                 raise PlanError(f"{field.name}={value!r}, expected one of {allowed}.")
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> SegmentParameters:
         """What an output says of them: all that decides its bytes, once nothing is left open."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
+        chosen = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
+        return read_section(SegmentParameters, chosen, "options")

@@ -4,13 +4,15 @@ from typing import Any
 
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.label_records import SegmentationRecord
 from segment_slide.pipeline.storage.names import label_group, probability_group
 from segment_slide.pipeline.storage.place import list_label
 from segment_slide.pipeline.storage.pyramid import calibrate
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import ATTRIBUTE, has_mark
+from segment_slide.pipeline.storage.sections import write_section
 
 
-def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str, Any], *, in_place: bool) -> None:
+def create_output(location: str, name: str, plan: SegmentPlan, record: SegmentationRecord, *, in_place: bool) -> None:
     """Create all groups and arrays of an output, without any pixel.
 
     The record comes last: it says that everything else is there, and an interrupted creation is done again with
@@ -22,7 +24,7 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str,
         Store, and the label image's name.
     plan : SegmentPlan
         Shapes and calibration.
-    record : dict
+    record : SegmentationRecord
         Provenance, kept in the label group's attributes.
     in_place : bool
         The location is the input image, whose root metadata stay as they are.
@@ -33,7 +35,7 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str,
         If the location cannot be written.
     """
     labels = _calibrated(name, plan, "nearest", plan.source.axes)
-    if not in_place and ATTRIBUTE not in (store.read_attributes(location) or {}):
+    if not in_place and not has_mark(location):
         shown = ome.multiscale_attributes(ome.within(labels, label_group(name)))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": label_group(name)}})
     list_label(location, name)
@@ -42,16 +44,16 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: dict[str,
         scores = ome.multiscale_attributes(_calibrated(name, plan, "local_mean", arrays[0].axes))
         store.create_group(location, "probability", [], {})
         _create_image(location, probability_group(name), arrays, scores, record)
-    shown = ome.label_attributes(labels, tuple(record["model"]["classes"]))
+    shown = ome.label_attributes(labels, record.classes)
     _create_image(location, label_group(name), plan.label_arrays(), shown, record)
 
 
 def _create_image(
-    location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: dict[str, Any]
+    location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: SegmentationRecord
 ) -> None:
     """Our mark, then the arrays, then what they are."""
     store.create_group(location, group, [], {ATTRIBUTE: {}})
-    store.create_group(location, group, arrays, {"ome": shown, ATTRIBUTE: record})
+    store.create_group(location, group, arrays, {"ome": shown, ATTRIBUTE: write_section(record)})
 
 
 def _calibrated(name: str, plan: SegmentPlan, method: Any, axes: str) -> ome.Multiscale:

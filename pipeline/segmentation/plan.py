@@ -5,7 +5,6 @@ A plan can be printed, counted and refused before a pixel is touched; running it
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
 from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits
@@ -26,6 +25,7 @@ from segment_slide.pipeline.blocks.sizes import (
     window_bytes,
 )
 from segment_slide.pipeline.segmentation.options import SegmentOptions
+from segment_slide.pipeline.storage.label_records import SegmentParameters
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.network import NetworkDescription
@@ -71,7 +71,7 @@ class SegmentPlan:
         Blocks per axis in one Dask graph.
     n_levels : int
         Levels of the output pyramid.
-    parameters : dict
+    parameters : SegmentParameters
         What determines the output's bytes, as recorded in it.
     concurrency : int
         Forward passes at a time per worker.
@@ -84,7 +84,7 @@ class SegmentPlan:
     chunk: tuple[int, ...]
     window_blocks: tuple[int, ...]
     n_levels: int
-    parameters: dict[str, Any]
+    parameters: SegmentParameters
     concurrency: int
 
     @property
@@ -105,7 +105,7 @@ class SegmentPlan:
     @property
     def probabilities(self) -> str | None:
         """Stored dtype of the probabilities, None if they are not stored."""
-        dtype = str(self.parameters["probabilities"])
+        dtype = self.parameters.probabilities
         return None if dtype == "none" else dtype
 
     @property
@@ -132,13 +132,13 @@ class SegmentPlan:
             parts = [(full, tile)] * bool(full) + [(1, axis.round_up(rest))] * bool(rest)
             combinations = [(n * m, (*sizes, part)) for n, sizes in combinations for m, part in parts]
         per_plane = sum(n * self.network.forward_flops(sizes) for n, sizes in combinations)
-        flips = 2**self.grid.n_spatial if self.parameters["tta"] == "flips" else 1
+        flips = 2**self.grid.n_spatial if self.parameters.tta == "flips" else 1
         return per_plane * math.prod(self.grid.shape[: self.grid.n_planes_axes]) * flips
 
     @property
     def memory(self) -> MemoryEstimate:
         """What one worker needs."""
-        itemsize = ITEMSIZE[self.parameters["precision"]]
+        itemsize = ITEMSIZE[self.parameters.precision]
         parameters = self.network.n_parameters
         features = self.network.activation_bytes(self.tile_px, itemsize)
         tile_px = math.prod(axis.read_size(size) for axis, size in zip(self.network.axes, self.tile_px, strict=True))

@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record
 from segment_slide.pipeline.storage.calibration import MICROMETRES
-from segment_slide.pipeline.storage.record import compare_records, read_record
+from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_record
+from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.unet.open_network import StoredNetwork
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class PreparedSegmentation:
         What is to be done.
     device_kind : str
         "cpu" or "cuda".
-    record : dict
+    record : SegmentationRecord
         What makes it; of a begun one, as it was begun.
     begun : bool
         Whether the output is there already.
@@ -62,7 +63,7 @@ class PreparedSegmentation:
     network: StoredNetwork
     plan: SegmentPlan
     device_kind: str
-    record: dict[str, Any]
+    record: SegmentationRecord
     begun: bool
 
 

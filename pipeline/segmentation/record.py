@@ -1,39 +1,41 @@
 """What made a segmentation: its record, made and kept."""
 
 import importlib.metadata
-from typing import Any
+from dataclasses import replace
 
 from segment_slide.pipeline.segmentation.background import coarse_source
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
-from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version
+from segment_slide.pipeline.storage.label_records import Model, SegmentationRecord, SegmentedInput
+from segment_slide.pipeline.storage.record import ATTRIBUTE, Results, has_mark, this_code
+from segment_slide.pipeline.storage.sections import write_section
 
 
 def _torch_version() -> str:
     return importlib.metadata.version("torch").partition("+")[0]
 
 
-def describe_input(plan: SegmentPlan) -> dict[str, Any]:
+def describe_input(plan: SegmentPlan) -> SegmentedInput:
     """Which pixels of which image."""
     image = plan.source.image
-    return {
-        "location": image.location,
-        "array": image.array_path,
-        "level": image.level,
-        "axes": image.axes,
-        "shape": list(image.shape),
-        "dtype": image.dtype,
-        "channels": list(plan.source.channels),
-        "ranges": {axis: list(ends) for axis, ends in zip(plan.source.plane_axes, plan.source.ranges, strict=True)},
-        "fingerprint": fingerprint(image),
-        "mask_fingerprint": _mask_fingerprint(plan),
-    }
+    return SegmentedInput(
+        location=image.location,
+        array=image.array_path,
+        level=image.level,
+        axes=image.axes,
+        shape=tuple(image.shape),
+        dtype=image.dtype,
+        channels=tuple(plan.source.channels),
+        ranges=dict(zip(plan.source.plane_axes, plan.source.ranges, strict=True)),
+        fingerprint=fingerprint(image),
+        mask_fingerprint=_mask_fingerprint(plan),
+    )
 
 
 def _mask_fingerprint(plan: SegmentPlan) -> str | None:
     """Of the level that tells glass from tissue, where that is asked for."""
-    return fingerprint(coarse_source(plan.source).image) if plan.parameters["skip_background"] else None
+    return fingerprint(coarse_source(plan.source).image) if plan.parameters.skip_background else None
 
 
 def make_record(
@@ -44,7 +46,7 @@ def make_record(
     classes: tuple[str, ...],
     device_kind: str,
     processor: str = "",
-) -> dict[str, Any]:
+) -> SegmentationRecord:
     """The record of a run, but for statistics of the image, which are measured after it is compared.
 
     Parameters
@@ -60,25 +62,24 @@ def make_record(
     processor : str
         Which one, as far as last bits depend on it (`unet.device.describe_processor`).
     """
-    return {
-        "code": {"name": "segment-slide", "version": code_version(), "torch": _torch_version()},
-        "input": describe_input(plan),
-        "model": {"path": model_path, "sha256": model_sha256, "classes": list(classes)},
-        "parameters": {**plan.parameters, "device": device_kind, "processor": processor},
-    }
+    return SegmentationRecord(
+        code=this_code(Results.SEGMENT, torch=_torch_version()),
+        input=describe_input(plan),
+        model=Model(model_path, model_sha256, classes),
+        parameters=replace(plan.parameters, device=device_kind, processor=processor),
+    )
 
 
-def accept_repair(begun: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def accept_repair(begun: SegmentationRecord, wanted: SegmentationRecord) -> SegmentationRecord:
     """A begun record whose input was repaired: the fingerprint of now, and those that earlier blocks were made from."""
-    earlier, now = begun["input"]["fingerprint"], wanted["input"]["fingerprint"]
-    if earlier == now:
+    if begun.input is None or wanted.input is None or begun.input.fingerprint == wanted.input.fingerprint:
         return begun
-    history = [*begun["input"].get("repaired_from", []), earlier]
-    return {**begun, "input": {**begun["input"], "fingerprint": now, "repaired_from": history}}
+    history = (*begun.input.repaired_from, begun.input.fingerprint)
+    return replace(begun, input=replace(begun.input, fingerprint=wanted.input.fingerprint, repaired_from=history))
 
 
-def update_record(location: str, name: str, record: dict[str, Any]) -> None:
+def update_record(location: str, name: str, record: SegmentationRecord) -> None:
     """Replace the record of a begun output: its input was repaired and has another fingerprint now."""
     for group in (f"probability/{name}", f"labels/{name}"):
-        if ATTRIBUTE in (store.read_attributes(location, group) or {}):
-            store.update_attributes(location, group, {ATTRIBUTE: record})
+        if has_mark(location, group):
+            store.update_attributes(location, group, {ATTRIBUTE: write_section(record)})

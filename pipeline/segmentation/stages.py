@@ -5,7 +5,7 @@ Nothing here knows who starts the workers: a Dask client comes in, or None to wo
 
 import contextlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.pipeline.blocks.grid import Index
@@ -19,8 +19,8 @@ from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
 from segment_slide.pipeline.segmentation.record import update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.storage import names, statistics, store
+from segment_slide.pipeline.storage.label_records import SegmentationRecord, UsedNormalisation, read_record
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
-from segment_slide.pipeline.storage.record import read_record
 from segment_slide.unet.network import InferenceSettings, NetworkUse
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run_segmentation(
     return report
 
 
-def normalise(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> dict[str, Any]:
+def normalise(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> SegmentationRecord:
     """The record with the constants of the normalisation: the model's, the whole image's, or as recorded."""
     if prepared.begun:
         return prepared.record
@@ -123,13 +123,13 @@ def normalise(prepared: PreparedSegmentation, client: "Client | None", progress:
     total = statistics.count_boxes(source, normalisation)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
-    content = {"kind": normalisation.kind, "offset": list(offset), "scale": list(scale)}
-    return {**prepared.record, "normalisation": content}
+    used = UsedNormalisation(normalisation.kind, tuple(offset), tuple(scale))
+    return replace(prepared.record, normalisation=used)
 
 
 def find_background(plan: SegmentPlan) -> set[Index]:
     """Blocks of bare glass, if they are to be left out."""
-    return set(background_blocks(plan.source, plan.grid)) if plan.parameters["skip_background"] else set()
+    return set(background_blocks(plan.source, plan.grid)) if plan.parameters.skip_background else set()
 
 
 def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
@@ -144,7 +144,7 @@ def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
 
 def _segment(
     prepared: PreparedSegmentation,
-    record: dict[str, Any],
+    record: SegmentationRecord,
     background: Collection[Index],
     client: "Client | None",
     progress: Stages,
@@ -175,16 +175,17 @@ def _segment(
     return report, failures
 
 
-def _make_job(prepared: PreparedSegmentation, record: dict[str, Any]) -> BlockJob:
+def _make_job(prepared: PreparedSegmentation, record: SegmentationRecord) -> BlockJob:
     plan, destination = prepared.plan, prepared.destination
     wants_scores = plan.probabilities is not None
+    normalisation = record.normalisation or UsedNormalisation()
     settings = InferenceSettings(
-        offset=tuple(record["normalisation"]["offset"]),
-        scale=tuple(record["normalisation"]["scale"]),
+        offset=normalisation.offset,
+        scale=normalisation.scale,
         tile_px=plan.tile_px,
         device=prepared.device_kind,
-        precision=plan.parameters["precision"],
-        tta=plan.parameters["tta"],
+        precision=plan.parameters.precision,
+        tta=plan.parameters.tta,
         concurrency=plan.concurrency,
     )
     return BlockJob(

@@ -1,11 +1,6 @@
-"""What the instance image of a class map is called, and how one knows that it is complete.
-
-Apart from `instance_output`, so that who only looks at objects imports none of what finds them.
-"""
+"""What label images, instances and probabilities are called in an output."""
 
 from segment_slide.pipeline.errors import OutputError
-
-COUNT = "n_objects"  # in the record: written last, so that its presence says that all ids are there
 
 
 def instances_name(name: str) -> str:

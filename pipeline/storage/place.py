@@ -51,6 +51,13 @@ def check_in_place(image: StoredImage) -> None:
         )
 
 
+def holds_image(location: str) -> bool:
+    """Whether the root of a store is an image, and not a segmentation that shows itself as one."""
+    root = store.read_attributes(location) or {}
+    shown, mark = root.get("ome", root), root.get(ATTRIBUTE)
+    return isinstance(shown, dict) and "multiscales" in shown and not (isinstance(mark, dict) and "shows" in mark)
+
+
 def _check_place(location: str, image_location: str) -> None:
     if _is_inside(location, image_location) or _is_inside(image_location, location):
         raise OutputError(

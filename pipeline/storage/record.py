@@ -4,36 +4,119 @@ The record is the only thing that decides whether an output may be continued, so
 the bytes and nothing that does not (no times, no worker counts).
 """
 
+import hashlib
 import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from segment_slide.pipeline.errors import OutputMismatchError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section, write_section
 
 ATTRIBUTE = "segment_slide"
+PACKAGE = "segment-slide"
+
+
+class Results:
+    """Which bytes each stage makes of the same input and parameters, as a number per stage.
+
+    Raise a stage's number when, and only when, a change of the code changes the bytes that it stores. A run that was
+    begun with another number is not gone on with. The package's version is noted beside it and not compared.
+    """
+
+    SEGMENT = 1
+    INSTANCES = 1
+    MEASURE = 1
+    INGEST = 1
+    WEIGHT_MAPS = 1
+    TRAINING_DATA = 1
+    TRAIN = 1
+    SYNTHETIC = 1
+
+
 # Where a file lies does not change what is in it; a fingerprint or sha256 stands beside each.
-_LOCATIONS = {("input", "location"), ("model", "path")}
+_LOCATIONS = {"input.location", "model.path", "training_set.location"}
+_VERSIONS = {"code.version", "settings.version", "code_version"}
+_RESULTS = {"code.results": "code.version", "settings.results": "settings.version", "results": "code_version"}
+_FIRST_RESULTS = 1  # of a record that has no number: the version 0.1.0 wrote none
 
-
+_RESULTS_HINT = " Another number of results stands for other bytes: go on with the version that began it."
 _REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: blocks that are done stay."
 
 
 def code_version() -> str:
     """Version of this package, as installed."""
-    return importlib.metadata.version("segment-slide")
+    return importlib.metadata.version(PACKAGE)
 
 
-def read_record(location: str, name: str) -> dict[str, Any] | None:
-    """The record of a begun output, or None if there is none (or its creation was interrupted)."""
-    attributes = store.read_attributes(location, f"labels/{name}") or {}
-    return attributes.get(ATTRIBUTE) or None
+def has_mark(location: str, path: str = "") -> bool:
+    """Whether this package made a group, or began to: it marks each before anything else is in it."""
+    return ATTRIBUTE in (store.read_attributes(location, path) or {})
+
+
+@dataclass(frozen=True)
+class RootMark(Section):
+    """What the root of a store of ours says of itself.
+
+    Attributes
+    ----------
+    shows : str
+        Path of the label image that it shows as its own; "" if it is no output of a segmentation.
+    kind : str
+        Of training data; "" for everything else.
+    """
+
+    shows: str = field(default="", metadata=OPTIONAL)
+    kind: str = field(default="", metadata=OPTIONAL)
+
+
+def read_mark(location: str) -> RootMark:
+    """The mark of a store; empty if it bears none.
+
+    Raises
+    ------
+    OutputError
+        If it is damaged, naming file and key.
+    """
+    content = (store.read_attributes(location) or {}).get(ATTRIBUTE)
+    return read_section(RootMark, content or {}, store.join(location, "zarr.json"))
+
+
+@dataclass(frozen=True)
+class Code(Section):
+    """Which code made something.
+
+    Attributes
+    ----------
+    name : str
+        Of the package; not everywhere recorded.
+    version : str
+        Of the package, for information.
+    torch : str
+        Version of torch, where it decides the last bits.
+    results : int
+        The stage's number in `Results`.
+    """
+
+    name: str = field(default="", metadata=OPTIONAL)
+    version: str = ""
+    torch: str = field(default="", metadata=OPTIONAL)
+    results: int = _FIRST_RESULTS
+
+
+def this_code(results: int, *, torch: str = "") -> Code:
+    """The code that runs now."""
+    return Code(PACKAGE, code_version(), torch, results)
 
 
 def compare_records(
-    recorded: dict[str, Any],
-    wanted: dict[str, Any],
+    recorded: Section | Mapping[str, Any] | None,
+    wanted: Section | Mapping[str, Any],
     location: str,
     *,
+    what: str = "a run",
     can_repair: bool = False,
     remedy: str = "Run it as it was begun, choose another output, or delete it.",
 ) -> None:
@@ -41,10 +124,12 @@ def compare_records(
 
     Parameters
     ----------
-    recorded, wanted : dict
-        Fields by section; what is only recorded is not compared.
+    recorded, wanted : Section or mapping
+        Records, or their JSON; what is only recorded is not compared.
     location : str
         The output, for the message.
+    what : str
+        What began it, for the message.
     can_repair : bool
         Whether the command can go on after damaged chunks of its input were replaced.
     remedy : str
@@ -55,15 +140,65 @@ def compare_records(
     OutputMismatchError
         Naming each field that differs, with both values.
     """
-    differences = [
-        f"{section}.{field}: begun with {recorded.get(section, {}).get(field)!r}, now {value!r}"
-        for section, content in wanted.items()
-        for field, value in content.items()
-        if (section, field) not in _LOCATIONS and recorded.get(section, {}).get(field) != value
-    ]
+    differences = list_differences(recorded or {}, wanted)
     if differences:
+        named = {text.partition(":")[0] for text in differences}
+        repair = _REPAIR_HINT if can_repair and "input.fingerprint" in named else ""
+        results = _RESULTS_HINT if named & set(_RESULTS) else ""
         raise OutputMismatchError(
-            f"output={location} was begun by a run that differs: {'; '.join(differences)}. "
-            f"{remedy}"
-            f"{_REPAIR_HINT if can_repair and any(t.startswith('input.fingerprint') for t in differences) else ''}"
+            f"output={location} was begun by {what} that differs: {'; '.join(differences)}. {remedy}{repair}{results}"
         )
+
+
+def list_differences(recorded: Section | Mapping[str, Any], wanted: Section | Mapping[str, Any]) -> list[str]:
+    """One text per field of the second record that the first has otherwise; places and versions are not compared."""
+    begun, now = _flatten(recorded), _flatten(wanted)
+    found = []
+    for name, value in now.items():
+        before = begun.get(name)
+        if name in _RESULTS:
+            if (before or _FIRST_RESULTS) != value:
+                found.append(_explain_results(name, begun, now))
+        elif before != value and name not in _LOCATIONS | _VERSIONS:
+            found.append(f"{name}: begun with {before!r}, now {value!r}")
+    return found
+
+
+def _explain_results(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Numbers of results that differ, with the versions that gave them."""
+    older, newer = (record.get(_RESULTS[name]) or "unknown" for record in (begun, now))
+    return (
+        f"{name}: begun with {begun.get(name) or _FIRST_RESULTS} ({PACKAGE} {older}), now {now[name]} "
+        f"({PACKAGE} {newer})"
+    )
+
+
+def _flatten(record: Section | Mapping[str, Any]) -> dict[str, Any]:
+    """Values by ``field`` or ``section.field``."""
+    flat: dict[str, Any] = {}
+    content = write_section(record) if isinstance(record, Section) else record
+    for name, value in content.items():
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def identify_record(record: Mapping[str, Any]) -> str:
+    """What identifies what a record made: the same in every copy, another for everything that decides the bytes.
+
+    Left out is where things lie. Of an input that was repaired the fingerprint is the one that it was begun with: what
+    had been made until then stayed.
+    """
+    kept = {key: dict(part) if isinstance(part, Mapping) else part for key, part in record.items()}
+    for section, place in (("input", "location"), ("model", "path")):
+        if isinstance(kept.get(section), dict):
+            kept[section].pop(place, None)
+    made_of = kept.get("input")
+    if isinstance(made_of, dict) and (earlier := made_of.pop("repaired_from", None)):
+        made_of["fingerprint"] = earlier[0]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def identify_group(location: str, group: str = "") -> str | None:
+    """The same of the record of a label image; None if it has none: another tool made it."""
+    record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE)
+    return identify_record(record) if record else None

@@ -11,7 +11,8 @@ Drawn shard by shard, so a slide may be larger than memory; an interrupted drawi
 import functools
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.sizes import count_levels, level_shapes
@@ -19,7 +20,8 @@ from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
-from segment_slide.pipeline.storage.record import code_version
+from segment_slide.pipeline.storage.record import Results, code_version, list_differences
+from segment_slide.pipeline.storage.sections import Section, read_section, write_section
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.synthetic.slide import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
 from segment_slide.unet.boxes import Box
@@ -27,10 +29,20 @@ from segment_slide.unet.boxes import Box
 if TYPE_CHECKING:
     from distributed import Client
 
-ATTRIBUTE = "segment_slide_synthetic"
+ATTRIBUTE = "segment_slide_synthetic"  # of the root, beside what shows the image
 TRUTH_GROUP = "labels/truth"
 _CHUNK_PX, _SHARD_PX = 512, 1024  # drawing a shard takes about 300 MB
 _COLOURS = ("FF0000", "00FF00", "0000FF")
+
+
+@dataclass(frozen=True)
+class SlideRecord(Section):
+    """What a synthetic slide was drawn from: its shape (y, x) and seed, and by which code."""
+
+    shape: tuple[int, ...] = ()
+    seed: int = 0
+    code_version: str = ""
+    results: int = 1
 
 
 def image_arrays(slide: SyntheticSlide) -> list[ArraySpec]:
@@ -110,21 +122,23 @@ def store_slide(
 
 def _begin(slide: SyntheticSlide, location: str) -> None:
     """Create groups and arrays, or recognise them as this slide's; the root's attributes come last."""
-    record = {"shape": list(slide.shape), "seed": slide.seed, "code_version": code_version()}
+    record = SlideRecord(tuple(slide.shape), slide.seed, code_version(), Results.SYNTHETIC)
     attributes = store.read_attributes(location) if store.is_occupied(location) else {}
     found = (attributes or {}).get(ATTRIBUTE)
     if found is None:
         if store.list_names(location) - {"zarr.json", "labels"} or store.is_file(location):
             raise OutputError(f"output={location} holds something else; expected a new directory. Choose another.")
         _create(slide, location, record)
-    elif found != record:
+        return
+    begun = read_section(SlideRecord, found, store.join(location, "zarr.json"))
+    if list_differences(begun, record):
         raise OutputMismatchError(
-            f"output={location} holds another synthetic slide: {found}, expected {record}. "
+            f"output={location} holds another synthetic slide: {found}, expected {write_section(record)}. "
             f"Choose another place, or delete it."
         )
 
 
-def _create(slide: SyntheticSlide, location: str, record: dict[str, Any]) -> None:
+def _create(slide: SyntheticSlide, location: str, record: SlideRecord) -> None:
     truths = truth_arrays(slide)
     truth = _calibrated("truth", "yx", len(truths), "nearest")
     store.create_group(location, TRUTH_GROUP, truths, {"ome": ome.label_attributes(truth)})
@@ -135,7 +149,7 @@ def _create(slide: SyntheticSlide, location: str, record: dict[str, Any]) -> Non
         for name, colour in zip(CHANNELS, _COLOURS, strict=True)
     ]
     image = ome.multiscale_attributes(_calibrated("synthetic slide", "cyx", len(truths), "local_mean"))
-    attributes = {"ome": {**image, "omero": {"channels": channels}}, ATTRIBUTE: record}
+    attributes = {"ome": {**image, "omero": {"channels": channels}}, ATTRIBUTE: write_section(record)}
     store.create_group(location, "", image_arrays(slide), attributes)
 
 

@@ -51,7 +51,7 @@ class FoundPixels:
     def fingerprint(self) -> str:
         """Of the input as it is now."""
         if isinstance(self.content, IngestPlan):
-            return str(self.content.record["ingested_from"]["fingerprint"])
+            return self.content.record.ingested_from.fingerprint
         return fingerprint(self.content)
 
     @property

@@ -13,6 +13,7 @@ from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
 from segment_slide.pipeline.training.weights_block import BlockCount, WeightJob, count_block
 from segment_slide.pipeline.training.weights_inputs import AnnotatedPixels, OnBlock, expect
@@ -127,7 +128,7 @@ def describe_set(
             )
         )
     totals = np.sum([image.class_counts for image in images], axis=0)
-    first, settings = found[0].image, asdict(plan.options.settings)
+    first, options = found[0].image, plan.options
     names = first.image.multiscale.channel_names
     return TrainingSet(
         plan.location,
@@ -135,7 +136,7 @@ def describe_set(
         plan.options.class_names or _default_names(len(totals)),
         count_class_weights(totals, balance=plan.options.settings.balance),
         tuple(images),
-        {**settings, "kind": plan.options.kind, "ignore": plan.options.ignore, "chunk": plan.chunk},
+        WeightChoices(**asdict(options.settings), kind=options.kind, ignore=options.ignore, chunk=plan.chunk),
         tuple(names[channel] for channel in first.channels) if names else (),
         _pixel_size_um(first),
         notes,

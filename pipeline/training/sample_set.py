@@ -12,11 +12,10 @@
         └── places                float64, (n, 1 + axes): number of the image, its plane, the tile's centre (px)
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,8 @@ from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.sections import NOT_STORED, Section, read_section, write_section
+from segment_slide.pipeline.training.records import SampleChoices, SetReference
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.geometry import Geometry
 
@@ -41,7 +42,7 @@ PARTS: tuple[Part, ...] = ("training", "validation")
 
 
 @dataclass(frozen=True)
-class SampleSet:
+class SampleSet(Section):
     """All that is known of stored samples without reading one.
 
     Parameters
@@ -62,15 +63,15 @@ class SampleSet:
         What was done to the intensities: the trained network's.
     training_images, validation_images : tuple of str
         Names of the images that either part is drawn from.
-    settings : dict
+    settings : SampleChoices
         How samples were drawn and deformed, seed included.
-    training_set : dict
-        Location and fingerprint of the training set.
+    training_set : SetReference
+        What they were drawn from.
     image_scales : dict
         By image name: the [offset, scale] (each one value per channel) that its intensities were normalised with.
     """
 
-    location: str
+    location: str = field(metadata=NOT_STORED)
     n_spatial: int
     n_channels: int
     depth: int
@@ -83,9 +84,9 @@ class SampleSet:
     normalisation: Normalisation
     training_images: tuple[str, ...]
     validation_images: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    training_set: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    image_scales: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    settings: SampleChoices = SampleChoices()
+    training_set: SetReference = SetReference()
+    image_scales: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict, hash=False)
 
     @property
     def read_px(self) -> tuple[int, ...]:
@@ -123,7 +124,7 @@ class SampleSet:
 
     @property
     def _place_length(self) -> int:
-        return 1 + len(self.settings["place_axes"])
+        return 1 + len(self.settings.place_axes)
 
     def array(self, part: Part, name: str, *, writable: bool = False) -> zarr.Array[Any]:
         """One of the arrays."""
@@ -131,9 +132,7 @@ class SampleSet:
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON, without where the store itself lies."""
-        content = asdict(self)
-        del content["location"]
-        return {"kind": KIND, **content}
+        return {"kind": KIND, **write_section(self)}
 
 
 def create_sample_set(samples: SampleSet) -> None:
@@ -203,10 +202,9 @@ def compare_sample_sets(begun: SampleSet, wanted: SampleSet) -> None:
 
 
 def _sections(samples: SampleSet) -> dict[str, Any]:
-    """A record as sections of fields, as JSON gives it back."""
-    record = json.loads(json.dumps(samples.record()))
-    sections = {name: record.pop(name) for name in ("settings", "training_set")}
-    del sections["training_set"]["location"]
+    """A record's JSON as sections of fields."""
+    record = samples.record()
+    sections = {name: record.pop(name, {}) for name in ("settings", "training_set")}
     return {"samples": {key: value for key, value in record.items() if key not in _MEASURED}, **sections}
 
 
@@ -217,14 +215,14 @@ def read_sample_set(location: str | Path) -> SampleSet:
     ------
     InputError
         If there are none, or their creation was interrupted.
+    OutputError
+        If the record is damaged, naming file and key.
     """
     location = store.resolve_location(location)
-    record = dict((store.read_attributes(location) or {}).get(ATTRIBUTE) or {})
-    if record.pop("kind", None) != KIND or "n_training" not in record:
+    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    if content.get("kind") != KIND or "n_training" not in content:
         raise InputError(f"{location} holds no training samples; make some with `segment-slide training-data`.")
-    content: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    content["normalisation"] = Normalisation(**content["normalisation"])
-    return SampleSet(**{**content, "location": location})
+    return read_section(SampleSet, content, store.join(location, "zarr.json"), location=location)
 
 
 def pending_shards(samples: SampleSet, part: Part) -> list[int]:

@@ -178,7 +178,7 @@ def _frame(name: str) -> tuple[str, int] | None:
 def fingerprint_set(training_set: TrainingSet) -> str:
     """sha256 of what a training set was made from and how, wherever it and its images lie."""
     record = training_set.record()
-    del record["notes"]
+    record.pop("notes", None)
     for image in record["images"]:
         for pixels in (image["image"], image["labels"]):
             del pixels["location"]
@@ -258,7 +258,7 @@ def write_shard(job: SampleJob, item: ShardItem) -> int:
 
 def _place_row(place: Place, samples: SampleSet) -> list[float]:
     found = (*place.plane, *place.centre_px)
-    missing = len(samples.settings["place_axes"]) - len(found)  # images without the planes that others have
+    missing = len(samples.settings.place_axes) - len(found)  # images without the planes that others have
     return [place.image, *(0,) * missing, *found]
 
 

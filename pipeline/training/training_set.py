@@ -13,7 +13,7 @@ the set moves with it, and its fingerprint is that of the files it was made from
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,21 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.sections import NOT_STORED, Section, read_section, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
+from segment_slide.pipeline.training.records import WeightChoices
 
 KIND = "training-set"
 CLASSES, WEIGHTS, COUNTS = "classes", "weights", "counts"
 
 
 @dataclass(frozen=True)
-class StoredPixels:
+class StoredPixels(Section):
     """Where the pixels of an image or of its annotation lie: enough to open them again, as JSON.
 
     Parameters
@@ -94,14 +97,14 @@ def fingerprint_pixels(image: StoredImage, set_location: str) -> str:
         The set as it lies now.
     """
     if set_location and image.location.startswith(set_location.rstrip("/") + "/"):
-        record = (store.read_attributes(image.location) or {}).get(ATTRIBUTE) or {}
-        if found := (record.get("ingested_from") or {}).get("fingerprint"):
-            return str(found)
+        record = read_ingest_record(image.location)
+        if record is not None and record.ingested_from.fingerprint:
+            return record.ingested_from.fingerprint
     return fingerprint(image)
 
 
 @dataclass(frozen=True)
-class AnnotatedImage:
+class AnnotatedImage(Section):
     """One image of a training set.
 
     Parameters
@@ -135,7 +138,7 @@ class AnnotatedImage:
 
 
 @dataclass(frozen=True)
-class TrainingSet:
+class TrainingSet(Section):
     """All that is known of a training set without reading a pixel.
 
     Parameters
@@ -150,8 +153,8 @@ class TrainingSet:
         w_c of each class; their mean over all annotated pixels is 1.
     images : tuple of AnnotatedImage
         In the order of their names.
-    settings : dict
-        How weights were made: `unet.weight_settings.WeightSettings` and the kind of annotation.
+    settings : WeightChoices
+        How weights were made.
     channel_names : tuple of str
         Of the images; empty if unknown.
     pixel_size_um : tuple of float
@@ -160,12 +163,12 @@ class TrainingSet:
         What a person should know of the annotation.
     """
 
-    location: str
+    location: str = field(metadata=NOT_STORED)
     n_spatial: int
     class_names: tuple[str, ...]
     class_weights: tuple[float, ...]
     images: tuple[AnnotatedImage, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    settings: WeightChoices = WeightChoices()
     channel_names: tuple[str, ...] = ()
     pixel_size_um: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
@@ -181,8 +184,7 @@ class TrainingSet:
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON, without where the store itself lies: what was ingested into it moves with it."""
-        content = asdict(self)
-        del content["location"]
+        content = write_section(self)
         for image in content["images"]:
             for pixels in (image["image"], image["labels"]):
                 pixels["location"] = pixels["location"].removeprefix(self.location + "/")
@@ -232,41 +234,25 @@ def read_training_set(location: str | Path) -> TrainingSet:
     ------
     InputError
         If there is none, or its creation was interrupted.
+    OutputError
+        If its record is damaged, naming file and key.
     """
     location = store.resolve_location(location)
-    record = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
-    if record.get("kind") != KIND or "images" not in record:
+    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    if content.get("kind") != KIND or "images" not in content:
         raise InputError(f"{location} is not a training set; make one with `segment-slide weight-maps`.")
-    images = tuple(_image(content, location) for content in record["images"])
-    return TrainingSet(
-        location,
-        record["n_spatial"],
-        tuple(record["class_names"]),
-        tuple(record["class_weights"]),
-        images,
-        record["settings"],
-        tuple(record["channel_names"]),
-        tuple(record["pixel_size_um"]),
-        tuple(record.get("notes", ())),
-    )
+    found = read_section(TrainingSet, content, store.join(location, "zarr.json"), location=location)
+    return replace(found, images=tuple(_found_in(image, location) for image in found.images))
 
 
-def _image(content: Mapping[str, Any], set_location: str) -> AnnotatedImage:
-    def pixels(part: Mapping[str, Any]) -> StoredPixels:
-        where = part["location"]
-        if not (store.is_remote(where) or where.startswith("/")):  # in the set, wherever that lies now
-            where = store.join(set_location, where)
-        return StoredPixels(**{**part, "location": where, "channels": tuple(part["channels"])})
+def _found_in(image: AnnotatedImage, set_location: str) -> AnnotatedImage:
+    """An image whose pixels may lie in the set, with where they are now, wherever the set lies."""
 
-    return AnnotatedImage(
-        content["name"],
-        content["group"],
-        tuple(content["shape"]),
-        tuple(content["block"]),
-        tuple(content["class_counts"]),
-        pixels(content["image"]),
-        pixels(content["labels"]),
-    )
+    def find(pixels: StoredPixels) -> StoredPixels:
+        is_inside = not (store.is_remote(pixels.location) or pixels.location.startswith("/"))
+        return replace(pixels, location=store.join(set_location, pixels.location)) if is_inside else pixels
+
+    return replace(image, image=find(image.image), labels=find(image.labels))
 
 
 def pending_blocks(training_set: TrainingSet, image: AnnotatedImage) -> list[tuple[int, ...]]:

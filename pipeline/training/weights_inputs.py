@@ -19,7 +19,8 @@ from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.labels import LabelPixels
-from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, list_differences
+from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.annotation import FoundPixels
 from segment_slide.pipeline.training.training_set import KIND
@@ -55,13 +56,15 @@ def begin(plan: WeightPlan) -> None:
     """
     begun = read_request(plan.location)
     if is_counted(plan):
-        compare_records(begun or {}, plan.request, plan.location)
+        compare_records(begun, plan.request, plan.location)
     elif begun is None:
-        store.create_group(plan.location, "", [], {ATTRIBUTE: {"kind": KIND}, REQUEST_ATTRIBUTE: plan.request})
-    elif begun != plan.request:
+        store.create_group(
+            plan.location, "", [], {ATTRIBUTE: {"kind": KIND}, REQUEST_ATTRIBUTE: write_section(plan.request)}
+        )
+    elif list_differences(begun, plan.request):
         for name in (_SOURCES, _OBJECTS):
             store.remove(plan.location, name)
-        store.update_attributes(plan.location, "", {REQUEST_ATTRIBUTE: plan.request})
+        store.update_attributes(plan.location, "", {REQUEST_ATTRIBUTE: write_section(plan.request)})
 
 
 @contextlib.contextmanager

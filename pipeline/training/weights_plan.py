@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from segment_slide.pipeline.errors import InputError, OutputError, PlanError
 from segment_slide.pipeline.ingest.plan import STORED_DTYPE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.record import ATTRIBUTE, code_version, compare_records
+from segment_slide.pipeline.storage.record import ATTRIBUTE, Code, Results, code_version, compare_records
+from segment_slide.pipeline.storage.sections import read_section
 from segment_slide.pipeline.training.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
 from segment_slide.pipeline.training.label_values import check_plane
 from segment_slide.pipeline.training.options import WeightOptions
+from segment_slide.pipeline.training.records import AnnotationChoices, WeightRequest, WeightSizes
 from segment_slide.pipeline.training.training_set import KIND
 from segment_slide.pipeline.training.weights_block import task_bytes_per_pixel
 from segment_slide.unet.geometry import round_up
@@ -44,7 +46,7 @@ class WeightPlan:
         As chosen.
     block, chunk : int
         Pixels per spatial axis.
-    request : dict
+    request : WeightRequest
         What determines the set's bytes, compared when a run goes on.
     """
 
@@ -53,7 +55,7 @@ class WeightPlan:
     options: WeightOptions
     block: int
     chunk: int
-    request: dict[str, Any]
+    request: WeightRequest
 
     @property
     def n_spatial(self) -> int:
@@ -158,14 +160,20 @@ def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: s
     _check_place(location, annotation)
     plan = WeightPlan(location, annotation, options, block, chunk, request)
     if is_counted(plan):  # before that nothing is made that other settings could not make anew
-        compare_records(read_request(location) or {}, request, location)
+        compare_records(read_request(location), request, location)
     return plan
 
 
-def read_request(location: str) -> dict[str, Any] | None:
-    """What a begun set was asked for, or None if there is none."""
-    attributes = store.read_attributes(location) or {}
-    return attributes.get(REQUEST_ATTRIBUTE) or None
+def read_request(location: str) -> WeightRequest | None:
+    """What a begun set was asked for, or None if there is none.
+
+    Raises
+    ------
+    OutputError
+        If it is damaged, naming file and key.
+    """
+    content = (store.read_attributes(location) or {}).get(REQUEST_ATTRIBUTE)
+    return read_section(WeightRequest, content, store.join(location, "zarr.json")) if content else None
 
 
 def is_counted(plan: WeightPlan) -> bool:
@@ -220,26 +228,22 @@ def _stored_dtype(labels: FoundPixels) -> "np.dtype[Any]":
     return np.dtype(STORED_DTYPE.get(labels.dtype, labels.dtype))
 
 
-def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> dict[str, Any]:
-    """What determines the bytes, as JSON gives it back."""
-    wanted, settings = annotation.wanted, asdict(options.settings)
+def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> WeightRequest:
+    """What determines the bytes."""
+    wanted = annotation.wanted
     inputs = {f"{pair.name} (image)": pair.image.fingerprint for pair in annotation.pairs}
     inputs |= {f"{pair.name} (labels)": pair.labels.fingerprint for pair in annotation.pairs}
-    return {
-        "annotation": {
-            "kind": options.kind,
-            "ignore": options.ignore,
-            "class_names": list(options.class_names),
-            "n_spatial": wanted.n_spatial,
-            "channels": list(wanted.channels),
-            "level": wanted.level,
-            "names": [pair.name for pair in annotation.pairs],
-        },
-        "weights": {**settings, "spacing": list(settings["spacing"])},
-        "sizes": {"block": block, "chunk": chunk},
-        "code": {"version": code_version()},
-        "inputs": inputs,
-    }
+    choices = AnnotationChoices(
+        kind=options.kind,
+        ignore=options.ignore,
+        class_names=tuple(options.class_names),
+        n_spatial=wanted.n_spatial,
+        channels=tuple(wanted.channels),
+        level=wanted.level,
+        names=tuple(pair.name for pair in annotation.pairs),
+    )
+    code = Code(version=code_version(), results=Results.WEIGHT_MAPS)
+    return WeightRequest(choices, options.settings, WeightSizes(block, chunk), code, inputs)
 
 
 def _check_place(location: str, annotation: Annotation) -> None:

@@ -21,7 +21,7 @@ from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxes
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.storage.names import COUNT, instances_name
+from segment_slide.pipeline.storage.names import instances_name
 from segment_slide.pipeline.viewer.channels import Look, look_at
 from segment_slide.pipeline.viewer.find import Found, Labels, find_contents, find_probabilities
 from segment_slide.pipeline.viewer.layers import (
@@ -34,7 +34,7 @@ from segment_slide.pipeline.viewer.layers import (
     rgb_layer,
     unsupported_codecs,
 )
-from segment_slide.pipeline.viewer.metadata import as_mapping, read_colours, read_label
+from segment_slide.pipeline.viewer.metadata import read_colours, read_label
 from segment_slide.pipeline.viewer.object_list import (
     MOST_OBJECTS,
     ObjectTable,
@@ -195,7 +195,7 @@ class _Builder:
     def add_probabilities(self) -> None:
         """Of each class but the background."""
         for item in self._found.labels:
-            if "model" not in item.record:
+            if item.segmentation is None:
                 continue
             what = f"probability/{item.name}"
             try:
@@ -206,9 +206,9 @@ class _Builder:
             if scores is None or not self._can_show(what, scores, ("uint8", "float32")):
                 continue
             source = self._source(scores, self._found.places[item.name], is_ours=True)
-            classes = as_mapping(item.record.get("model")).get("classes") or ()
+            classes = item.segmentation.classes
             for index in range(1, scores.size("c")):
-                label = str(classes[index]) if index < len(classes) else f"class {index}"
+                label = classes[index] if index < len(classes) else f"class {index}"
                 self._add(probability_layer(source, f"probability of {label}", index, scores.dtype))
 
     def _read_table(self, item: Labels) -> ObjectTable | None:
@@ -241,8 +241,9 @@ class _Builder:
             )
         if state.table != Standing.GOOD:
             return None
-        if int(item.record[COUNT]) > MOST_OBJECTS:
-            self.notes.append(too_many(int(item.record[COUNT])))
+        n_objects = (state.record and state.record.n_objects) or 0
+        if n_objects > MOST_OBJECTS:
+            self.notes.append(too_many(n_objects))
             return None
         return read_objects(self._found.location, state.path, state.n_parts, self.notes)
 

@@ -1,18 +1,18 @@
 """What there is to look at: the image and the label images of an output, of an image with labels, or of both in one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import count_missing
+from segment_slide.pipeline.storage.complete import FileCount, count_known_missing
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.names import COUNT, instances_name, label_group, probability_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.viewer.metadata import as_mapping, read_content, read_names, read_own_record
+from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, SegmentedInput
+from segment_slide.pipeline.storage.names import instances_name, label_group, probability_group
+from segment_slide.pipeline.storage.place import holds_image
+from segment_slide.pipeline.viewer.metadata import read_names, read_own_record
 from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded
 
 Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
@@ -28,27 +28,33 @@ class Labels:
         In ``labels/``.
     image : StoredImage
         Its finest level.
-    record : mapping
-        What we noted of it; empty if another tool wrote it.
+    record : SegmentationRecord or InstancesRecord or None
+        What we noted of it; None if another tool wrote it.
     """
 
     name: str
     image: StoredImage
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: SegmentationRecord | InstancesRecord | None = None
 
     @property
     def are_instances(self) -> bool:
         """Whether the values are objects that we numbered."""
-        return bool(self.record) and "model" not in self.record
+        return isinstance(self.record, InstancesRecord)
+
+    @property
+    def segmentation(self) -> SegmentationRecord | None:
+        """The record of a map of classes, if it is one of ours."""
+        return self.record if isinstance(self.record, SegmentationRecord) else None
 
     @property
     def n_spatial(self) -> int | None:
         """Along how many axes objects extend, or None if nobody noted it."""
-        recorded = (self.record.get("parameters") or {}).get("ndim")
-        if recorded is not None:
-            return int(recorded)
-        ranges = (self.record.get("input") or {}).get("ranges")
-        return None if ranges is None else 3 if self.image.size("z") > 1 and "z" not in ranges else 2
+        if isinstance(self.record, InstancesRecord):
+            return self.record.parameters.ndim or None
+        if self.record is None or self.record.input is None or self.record.input.ranges is None:
+            return None
+        ranges = self.record.input.ranges
+        return 3 if self.image.size("z") > 1 and "z" not in ranges else 2
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ def _open_labels(location: str, name: str, notes: list[str], is_wanted: bool) ->
 
 
 def _is_numbered(location: str, item: Labels, notes: list[str]) -> bool:
-    if not item.are_instances or isinstance(item.record.get(COUNT), int):
+    if not isinstance(item.record, InstancesRecord) or item.record.n_objects is not None:
         return True
     notes.append(
         f"labels/{item.name} is left out: its objects are not all numbered yet; go on with: "
@@ -158,12 +164,12 @@ def _is_numbered(location: str, item: Labels, notes: list[str]) -> bool:
 def _describe_state(location: str, item: Labels) -> list[str]:
     """What is missing of labels that we write, and what is not shown of others."""
     notes = []
-    n_missing, n_files = count_missing(item.image) if item.record else (0, 0)
-    if n_missing:
+    blocks = count_known_missing(item.image) if item.record else FileCount(0, 0)
+    if blocks.n_missing:
         command = f"instances {location}" if item.are_instances else "segment …, as it was begun"
         notes.append(
-            f"labels/{item.name}: {n_missing:,} of {n_files:,} blocks are not done and look like background; "
-            f"go on with: segment-slide {command}"
+            f"labels/{item.name}: {blocks.n_missing:,} of {blocks.n_files:,} blocks are not done and look like "
+            f"background; go on with: segment-slide {command}"
         )
     if item.image.size("c") > 1:
         notes.append(f"labels/{item.name} has {item.image.size('c')} channels, of which the first is shown.")
@@ -174,16 +180,16 @@ def _find_sources(location: str, image: str | None, there: list[Labels], shown: 
     """From which level of which image labels were made, as records know it, by the name of the labels."""
     chosen = None if image is None else describe_image(image)
     found: dict[str, Segmented] = {}
-    classes = {item.name: item for item in there if "model" in item.record}
+    classes = {item.name: item for item in there if item.segmentation}
     order = [item for item in shown if item.record] + [item for item in there if item not in shown and item.record]
     for item in order:
         owner = next((other for name, other in classes.items() if instances_name(name) == item.name), None)
         source, where = (item if item.name in classes else owner), location
         if source is None and item.are_instances:
             source, where = _follow(item)
-        if source is None:
+        if source is None or source.segmentation is None:
             continue
-        segmented = source.record.get("input") or {}
+        segmented = source.segmentation.input or SegmentedInput()
         if chosen is not None:
             level = _match(chosen, segmented, source)
         else:
@@ -196,7 +202,7 @@ def _find_sources(location: str, image: str | None, there: list[Labels], shown: 
 
 def _follow(item: Labels) -> tuple[Labels | None, str]:
     """The map of classes in another store that objects were made of, and that store."""
-    group = str((item.record.get("input") or {}).get("location", ""))
+    group = item.record.input.location if isinstance(item.record, InstancesRecord) else ""
     where, between, name = group.rpartition("/labels/")
     if not between:
         return None, where
@@ -204,22 +210,20 @@ def _follow(item: Labels) -> tuple[Labels | None, str]:
         source = Labels(name, describe_image(group), read_own_record(group, []))
     except PipelineError:  # it is not there any more: who only looks needs it for the image's address
         return None, where
-    return (source if "model" in source.record else None), where
+    return (source if source.segmentation else None), where
 
 
-def _match(image: StoredImage, segmented: Mapping[str, Any], labels: Labels) -> Segmented | None:
+def _match(image: StoredImage, segmented: SegmentedInput, labels: Labels) -> Segmented | None:
     """The level of a given image that is as large as the one that was segmented, if the recorded one is."""
-    number = int(segmented.get("level", 0))
     try:
-        level = describe_image(image.location, level=number) if image.is_ome else image
+        level = describe_image(image.location, level=segmented.level or 0) if image.is_ome else image
     except InputError:  # it has fewer levels
         return None
-    axes, shape = str(segmented.get("axes") or ""), segmented.get("shape") or ()
-    wanted = {axis: size for axis, size in zip(axes, shape, strict=False) if axis != "c"}
+    wanted = {axis: size for axis, size in zip(segmented.axes, segmented.shape, strict=False) if axis != "c"}
     wanted = wanted or {axis: labels.image.size(axis) for axis in "yx"}
     if any(level.size(axis) != size for axis, size in wanted.items()):
         return None
-    first = {axis: int(ends[0]) for axis, ends in (segmented.get("ranges") or {}).items()}
+    first = {axis: start for axis, (start, _) in segmented.planes.items()}
     return level, {axis: first.get(axis, 0) for axis in "tz"}
 
 
@@ -232,13 +236,7 @@ def _find_base(
     first = next((sources[item.name] for item in labels if item.name in sources), next(iter(sources.values()), None))
     if first is not None:
         return describe_image(first[0].location) if first[0].is_ome else first[0]
-    return describe_image(location) if not labels or _holds_image(location) else None
-
-
-def _holds_image(location: str) -> bool:
-    """Whether the root is an image, and not a segmentation that shows itself as one."""
-    ours = as_mapping((store.read_attributes(location) or {}).get(ATTRIBUTE))
-    return "multiscales" in read_content(location) and "shows" not in ours
+    return describe_image(location) if not labels or holds_image(location) else None
 
 
 def _place(item: Labels, base: StoredImage, source: Segmented | None, notes: list[str]) -> Placement | None:

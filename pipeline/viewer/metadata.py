@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, read_label_record
 
 MOST_COLOURS = 1000  # of label values: they are kept in the page's address
 LARGEST_ID = (1 << 64) - 1
@@ -59,39 +60,13 @@ def read_names(location: str, notes: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def read_own_record(group: str, notes: list[str]) -> dict[str, Any]:
-    """What we noted of a label image; empty if another tool wrote it, or if what stands there is damaged."""
-    record = (store.read_attributes(group) or {}).get(ATTRIBUTE) or {}
-    if _is_sound(record):
-        return as_mapping(record)
-    notes.append(f"The record of {group} is damaged; the labels are shown as those of another program.")
-    return {}
-
-
-def _is_sound(record: Any) -> bool:
-    """Whether those fields that the viewer reads are what they should be."""
-    if not isinstance(record, dict):
-        return False
-    sections = [record.get(name, {}) for name in ("input", "parameters")] + [record.get("model", {})]
-    if not all(isinstance(section, dict) for section in sections):
-        return False
-    source, parameters, model = sections
-    ranges, shape = source.get("ranges") or {}, source.get("shape") or []
-    return (
-        isinstance(ranges, dict)
-        and all(isinstance(ends, list) and len(ends) == 2 and _are_whole(ends) for ends in ranges.values())
-        and isinstance(shape, list)
-        and _are_whole([*shape, source.get("level", 0), parameters.get("ndim") or 2])
-        and isinstance(source.get("channels") or [], list)
-        and _are_whole(source.get("channels") or [])
-        and isinstance(source.get("axes") or "", str)
-        and isinstance(source.get("location") or "", str)
-        and isinstance(model.get("classes") or [], list)
-    )
-
-
-def _are_whole(values: list[Any]) -> bool:
-    return all(isinstance(value, int) and abs(value) < 1 << 63 for value in values)
+def read_own_record(group: str, notes: list[str]) -> SegmentationRecord | InstancesRecord | None:
+    """What we noted of a label image; None if another tool wrote it, or if what stands there is damaged."""
+    try:
+        return read_label_record(group)
+    except OutputError:
+        notes.append(f"The record of {group} is damaged; the labels are shown as those of another program.")
+        return None
 
 
 def read_label(location: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from segment_slide.flows.train import STATE_NAME, train_network
 from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.training.curves import smooth
+from segment_slide.pipeline.training.records import SampleChoices, SetReference
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
 from segment_slide.unet.errors import DivergedError
@@ -51,8 +52,8 @@ def write_samples(location, *, bad=-1, missing=False):
         normalisation=Normalisation(offset=(10.0,), scale=(2.0,)),
         training_images=("first", "second"),
         validation_images=("third",),
-        settings={"place_axes": "yx", "seed": 3},
-        training_set={"location": f"{location}-set", "fingerprint": "abc"},
+        settings=SampleChoices(place_axes="yx", seed=3),
+        training_set=SetReference(f"{location}-set", "abc"),
     )
     create_sample_set(samples)
     for part, drawn in (("training", RoughSamples(20, bad=bad)), ("validation", RoughSamples(4, seed=7))):

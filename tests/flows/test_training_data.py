@@ -128,9 +128,9 @@ def test_a_volume_has_samples_with_displacements_after_its_voxels(tmp_path, here
         tmp_path, 2, (20, 30, 40), axes="czyx", block_px=16, chunk_px=8, pixel_size_um=(2.0, 0.5, 0.5)
     )
     report = make_training_data(request_for(training_set, tmp_path, n=5, tile_px=(8, 8, 16)))
-    assert report.samples.settings["augment"]["anisotropy"] == 4
+    assert report.samples.settings.augment.anisotropy == 4
     assert StoredSamples(report.samples, "training")[0].image.shape == (1, 24, 24, 32)
-    assert report.samples.settings["place_axes"] == "zyx"
+    assert report.samples.settings.place_axes == "zyx"
     assert report.preview.is_file()
 
 

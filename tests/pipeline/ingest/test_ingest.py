@@ -35,6 +35,8 @@ from segment_slide.pipeline.ingest.reader import SegmentCache
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.record import Results
+from segment_slide.pipeline.storage.sections import write_section
 
 REPOSITORY = Path(__file__).parents[3]
 DATA = Path(os.environ.get("SEGMENT_SLIDE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -211,7 +213,7 @@ def test_an_ome_tiff_of_several_files_is_one_image_and_refused_when_one_is_missi
     image = rng.integers(0, 65535, (3, 90, 80), dtype=np.uint16)
     paths = write_ome_set(tmp_path, image, **kwargs)
     plan = ingest(paths[0], tmp_path / "out.zarr")
-    assert plan.record["ingested_from"]["n_files"] == 3
+    assert plan.record.ingested_from.n_files == 3
     np.testing.assert_array_equal(level(tmp_path / "out.zarr"), image)
     paths[2].unlink()
     with pytest.raises(InputError, match="1 of 3 planes are missing"):
@@ -496,7 +498,7 @@ def test_the_record_says_where_the_pixels_came_from_and_no_time(tmp_path: Path) 
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
     ingest(tmp_path / "a.tif", tmp_path / "out.zarr")
     record = store.read_attributes(str(tmp_path / "out.zarr"))["segment_slide"]
-    assert set(record) == {"ingested_from", "parameters", "code_version"}
+    assert set(record) == {"ingested_from", "parameters", "code_version", "results"}
     assert record["ingested_from"]["name"] == "a.tif"
     assert record["ingested_from"]["size_bytes"] == (tmp_path / "a.tif").stat().st_size
     ingest(tmp_path / "a.tif", tmp_path / "again.zarr", threads=1)
@@ -703,15 +705,28 @@ def test_an_output_of_another_input_or_other_choices_is_refused_naming_what_diff
     assert contents(tmp_path / "out.zarr") == before
 
 
-def test_other_code_may_find_an_output_complete_but_not_go_on_with_it(
+def test_another_version_goes_on_and_leaves_the_record_as_it_was(
     tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest(slide, tmp_path / "out.zarr")
+    before = contents(tmp_path / "out.zarr")
+    (tmp_path / "out.zarr/0/c/0/0/0").unlink()
     monkeypatch.setattr("segment_slide.pipeline.ingest.plan.code_version", lambda: "99")
+    assert run_ingest(plan_ingest(slide, SMALL), tmp_path / "out.zarr") == 1
+    assert contents(tmp_path / "out.zarr") == before
+
+
+def test_code_with_other_results_may_find_an_output_complete_but_not_go_on_with_it(
+    tmp_path: Path, slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(slide, tmp_path / "out.zarr")
+    monkeypatch.setattr(Results, "INGEST", 2)
     plan = plan_ingest(slide, SMALL)
     assert run_ingest(plan, tmp_path / "out.zarr") == 0
     (tmp_path / "out.zarr/0/c/0/0/0").unlink()
-    with pytest.raises(OutputMismatchError, match="code_version"):
+    with pytest.raises(
+        OutputMismatchError, match=r"results: begun with 1 \(segment-slide .*\), now 2 .*go on with the version"
+    ):
         run_ingest(plan, tmp_path / "out.zarr")
 
 
@@ -1002,4 +1017,4 @@ def test_with_bioio_a_czi_is_read_with_its_channels_and_calibration(tmp_path: Pa
 
 
 def test_the_plan_can_be_printed_and_is_json_but_for_its_classes(slide: Path) -> None:
-    json.dumps(plan_ingest(slide).record)
+    json.dumps(write_section(plan_ingest(slide).record))

@@ -283,7 +283,7 @@ def test_the_schema_says_units_and_what_was_measured(tmp_path):
     schema = pq.read_schema(part_path(plan.location, plan.table, 0))
     assert schema.field("area_um2").metadata == {b"unit": b"um2"}
     assert schema.field("centroid_y_px").metadata == {b"unit": b"px"}
-    assert plan.record["input"]["instances"].encode() in schema.metadata[b"segment_slide"]
+    assert plan.record.input.instances.encode() in schema.metadata[b"segment_slide"]
     assert str(tmp_path).encode() not in schema.metadata[b"segment_slide"]
 
 

@@ -171,10 +171,10 @@ def test_tasks_stay_below_the_planned_memory(tmp_path, sigma):
     plan = plan_of(write_store(tmp_path, ids, (512, 512), image=image, image_axes="cyx", scores=scores))
     measure_place(plan, (3, (1, 1)))  # compile, import
     needed = measure_blocks(plan)
-    run_part(plan, {}, (0, needed[0]))
+    run_part(plan, plan.record, (0, needed[0]))
     for task, planned in (
         (lambda: measure_place(plan, (0, (0, 0))), plan.block_bytes),
-        (lambda: run_part(plan, {}, (0, needed[0])), plan.part_bytes),
+        (lambda: run_part(plan, plan.record, (0, needed[0])), plan.part_bytes),
     ):
         tracemalloc.start()
         task()

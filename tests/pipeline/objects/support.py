@@ -45,12 +45,12 @@ def make_job(folder: Path, plan: InstancePlan, source: LabelSource | None = None
     parameters = plan.parameters
     return ObjectsJob(
         source=source or plan.source,
-        join=JoinJob(plan.grid, WorkFolder(str(folder), "work"), parameters["connectivity"]),
-        min_size_px=parameters["min_size_px"],
-        split_depth_px=parameters["split"],
+        join=JoinJob(plan.grid, WorkFolder(str(folder), "work"), parameters.connectivity),
+        min_size_px=parameters.min_size_px,
+        split_depth_px=parameters.split,
         spacing=plan.spacing,
         location=str(folder),
-        array_path=f"{UNGROWN if parameters['regrow'] else GROUP}/0",
+        array_path=f"{UNGROWN if parameters.regrow else GROUP}/0",
     )
 
 
@@ -61,9 +61,9 @@ def fill(folder: Path, plan: InstancePlan, client: Any = None) -> LabelSource:
     join = JoinJob(
         plan.grid,
         WorkFolder(str(folder), "holes"),
-        complement(plan.parameters["connectivity"], plan.grid.n_spatial),
+        complement(plan.parameters.connectivity, plan.grid.n_spatial),
     )
-    job = HolesJob(plan.source, join, plan.parameters["fill_holes_px"], str(folder), "filled/0")
+    job = HolesJob(plan.source, join, plan.parameters.fill_holes_px, str(folder), "filled/0")
     run.fill_all_holes(job, [], client, no_step)
     image = describe_image(folder / "filled/0", axes=plan.axes)
     return LabelSource(replace(plan.source.image, image=image))
@@ -80,7 +80,7 @@ def label_blocks(
     """Ids of an array, found block by block."""
     options = options or InstanceOptions()
     plan = plan_array(folder, classes, block, options, axes or "zyx"[-classes.ndim :])
-    source = fill(folder, plan, client) if plan.parameters["fill_holes_px"] else None
+    source = fill(folder, plan, client) if plan.parameters.fill_holes_px else None
     job = make_job(folder, plan, source)
     run.find_all_objects(job, client, no_step)
     nodes = run.join_blocks(job.join, client, no_step)
@@ -89,7 +89,7 @@ def label_blocks(
         spec = ArraySpec("0", plan.grid.shape, plan.grid.block, plan.chunk, "uint32", plan.axes)
         store.create_group(str(folder), group, [spec], {})
     run.write_all_objects(job, numbering, [], client, no_step)
-    if plan.parameters["regrow"]:
+    if plan.parameters.regrow:
         regrow = RegrowJob(plan.grid, str(folder), job.array_path, f"{GROUP}/0")
         run.regrow_all_objects(regrow, [], client, no_step)
     return np.asarray(store.open_array(str(folder), f"{GROUP}/0")[...]), numbering

@@ -50,8 +50,8 @@ def test_other_sizes_are_refused(text: str) -> None:
 def test_areas_become_pixels_rounded_up(tmp_path: Path) -> None:
     image = calibrated(stored(tmp_path, (64, 64), "yx"), (0.5, 0.5), "micrometer")
     plan = plan_instances(image, InstanceOptions(min_size=ObjectSize(10, "um2"), fill_holes=ObjectSize(0.3, "um2")))
-    assert plan.parameters["min_size_px"] == 40
-    assert plan.parameters["fill_holes_px"] == 2
+    assert plan.parameters.min_size_px == 40
+    assert plan.parameters.fill_holes_px == 2
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.measurement.plan import plan_measurement
-from segment_slide.pipeline.measurement.standing import Standing, judge_objects, read_records
+from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.report.run import make_report
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.identity import IDENTITY, identify_group, identify_record
-from segment_slide.pipeline.storage.names import COUNT
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import ATTRIBUTE, identify_group, identify_record
 from tests.flows.support import run_here, write_segmentation
 from tests.pipeline.measurement.support import NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report.support import parse
@@ -35,8 +33,8 @@ def change(location, group, **sections):
 
 def forget_identity(location):
     """As an earlier version of the package left it."""
-    records = read_records(location)
-    old = {name: {k: v for k, v in record.items() if k != IDENTITY} for name, record in records.items()}
+    records = store.read_attributes(location, "tables")[ATTRIBUTE]
+    old = {name: {k: v for k, v in record.items() if k != "identity"} for name, record in records.items()}
     store.update_attributes(location, "tables", {ATTRIBUTE: old})
 
 
@@ -102,7 +100,7 @@ def test_the_record_of_a_table_that_was_deleted_is_void(measured):
     for folder in Path(measured, "tables").iterdir():
         if folder.is_dir():
             shutil.rmtree(folder)
-    assert read_records(measured)
+    assert store.read_attributes(measured, "tables")[ATTRIBUTE]
     assert judge_objects(measured, NAME).table == Standing.NONE
 
 
@@ -155,5 +153,5 @@ def test_older_objects_are_compared_by_files(numbered):
 def test_what_is_noted_is_the_record_of_the_step_before(numbered):
     group = "labels/segmentation-instances"
     record = store.read_attributes(numbered, group)[ATTRIBUTE]
-    assert record[IDENTITY] == {"classes": identify_group(numbered, "labels/segmentation")}
-    assert record[COUNT] == 2
+    assert record["identity"] == {"classes": identify_group(numbered, "labels/segmentation")}
+    assert record["n_objects"] == 2

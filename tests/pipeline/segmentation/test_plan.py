@@ -30,6 +30,7 @@ from segment_slide.pipeline.segmentation.plan import MemoryEstimate, SegmentPlan
 from segment_slide.pipeline.segmentation.run import Canvas, window_array
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.label_records import Model, SegmentationRecord, SegmentParameters
 from segment_slide.pipeline.storage.ome import Level, Multiscale
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -178,7 +179,8 @@ def test_n_files_is_the_number_of_files_of_a_whole_output(
 ) -> None:
     made = plan(axes, shape, ndim=ndim, depth=1, block=64 if ndim == 2 else 16, probabilities=probabilities)
     location = str(tmp_path / "out.ome.zarr")
-    create_output(location, "cells", made, {"model": {"classes": ["background", "cell", "border"]}}, in_place=False)
+    record = SegmentationRecord(model=Model(classes=("background", "cell", "border")))
+    create_output(location, "cells", made, record, in_place=False)
     groups = [("labels/cells", made.label_arrays(), "nearest")]
     if made.probabilities:
         groups.append(("probability/cells", made.probability_arrays(), "local_mean"))
@@ -239,7 +241,7 @@ def tiles_of_axis(size: int, block: int, tile: int, stride: int) -> list[int]:
 @each_plan
 @pytest.mark.parametrize("tta", ["none", "flips"])
 def test_flops_are_the_sum_over_all_tiles(made: SegmentPlan, tta: str) -> None:
-    made = dataclasses.replace(made, parameters={**made.parameters, "tta": tta})
+    made = dataclasses.replace(made, parameters=dataclasses.replace(made.parameters, tta=tta))
     planes, ndim = made.grid.n_planes_axes, made.grid.n_spatial
     axes = [
         tiles_of_axis(size, block, tile, made.grid.geometry.stride)
@@ -349,7 +351,7 @@ def test_sizes_and_choices_that_cannot_work_are_refused_with_what_to_change(
 def test_the_smallest_block_that_a_refusal_names_is_accepted() -> None:
     for depth in range(1, 7):
         smallest = round_up(Geometry(depth).halo, 1 << depth)
-        assert plan("yx", (3000, 3000), depth=depth, base=1, block=smallest).parameters["block"] == smallest
+        assert plan("yx", (3000, 3000), depth=depth, base=1, block=smallest).parameters.block == smallest
         with pytest.raises(PlanError, match=f"Smallest at this depth: {smallest}|stride"):
             plan("yx", (3000, 3000), depth=depth, base=1, block=smallest - (1 << depth))
 
@@ -369,7 +371,7 @@ def test_tta_modes_are_those_of_the_predictor() -> None:
 @pytest.mark.parametrize("base", [1, 64])
 def test_defaults_fit_each_other_at_every_depth(depth: int, ndim: int, base: int) -> None:
     made = plan("zyx", (3000, 3000, 3000), ndim=ndim, depth=depth, base=base)
-    block, tile, chunk = (made.parameters[name] for name in ("block", "tile", "chunk"))
+    block, tile, chunk = (getattr(made.parameters, name) for name in ("block", "tile", "chunk"))
     assert block % (1 << depth) == 0
     assert block >= Geometry(depth).halo
     assert block % tile == 0
@@ -406,7 +408,7 @@ def test_a_small_image_gets_a_block_tile_and_chunk_of_its_own_size(shape: tuple[
 def test_the_choices_of_a_clipped_block_are_recorded_as_chosen() -> None:
     made = plan("yx", (100, 5000), block=1024, tile=512, chunk=256)
     assert made.grid.block == (112, 1024)
-    assert {name: made.parameters[name] for name in ("block", "tile", "chunk")} == {
+    assert {name: getattr(made.parameters, name) for name in ("block", "tile", "chunk")} == {
         "block": 1024,
         "tile": 512,
         "chunk": 256,
@@ -434,7 +436,7 @@ def test_level_shapes_are_those_of_taking_every_second_pixel() -> None:
 
 
 def test_adopt_fills_only_what_was_left_open() -> None:
-    recorded = {"block": 1024, "tile": 256, "chunk": 128, "precision": "bfloat16", "tta": "flips", "device": "cuda"}
+    recorded = SegmentParameters(block=1024, tile=256, chunk=128, precision="bfloat16", tta="flips", device="cuda")
     chosen = SegmentOptions(name="cells", tile=512)
     adopted = chosen.adopt(recorded)
     assert (adopted.block, adopted.chunk, adopted.precision) == (1024, 128, "bfloat16")
@@ -443,7 +445,7 @@ def test_adopt_fills_only_what_was_left_open() -> None:
 
 
 def test_adopt_keeps_open_what_a_record_does_not_say() -> None:
-    assert SegmentOptions().adopt({}) == SegmentOptions()
+    assert SegmentOptions().adopt(SegmentParameters(read_from={})) == SegmentOptions()
 
 
 def test_a_plan_made_of_adopted_options_is_the_recorded_plan() -> None:

@@ -9,6 +9,7 @@ import zarr
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
+from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import (
     CLASSES,
     WEIGHTS,
@@ -53,7 +54,7 @@ def write_training_set(
         names,
         (1.0,) * n_classes,
         tuple(described),
-        {"test": True},
+        WeightChoices(),
         pixel_size_um=tuple(pixel_size_um),
     )
     create_training_set(training_set, counts, (chunk_px,) * n_spatial)

@@ -9,6 +9,7 @@ import pytest
 
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, UnreadableChunkError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.training.records import AugmentChoices, SampleChoices, SetReference
 from segment_slide.pipeline.training.sample_set import (
     SHARD_BYTES,
     SHARD_SAMPLES,
@@ -39,9 +40,9 @@ def describe(folder, n_training=5, n_validation=2):
         normalisation=Normalisation(offset=(1.0, 2.0), scale=(3.0, 4.0)),
         training_images=("a", "b"),
         validation_images=("c",),
-        settings={"place_axes": "tyx", "seed": 0, "augment": {"grey": 0.1}},
-        training_set={"location": "/somewhere", "fingerprint": "abc"},
-        image_scales={"a": [[1.0, 2.0], [3.0, 4.0]]},
+        settings=SampleChoices(place_axes="tyx", seed=0, augment=AugmentChoices(grey=0.2)),
+        training_set=SetReference("/somewhere", "abc"),
+        image_scales={"a": ((1.0, 2.0), (3.0, 4.0))},
     )
 
 
@@ -129,12 +130,12 @@ def test_a_set_begun_otherwise_is_refused_with_what_differs(tmp_path):
     compare_sample_sets(begun, begun)
     # measured on the way, and where the training set lies, does not count
     same = replace(begun, n_validation=0, normalisation=Normalisation(), image_scales={})
-    compare_sample_sets(begun, replace(same, training_set={"location": "/moved", "fingerprint": "abc"}))
+    compare_sample_sets(begun, replace(same, training_set=SetReference("/moved", "abc")))
     for change, message in (
         ({"n_training": 6}, "samples.n_training: begun with 5, now 6"),
         ({"tile_px": (8, 8)}, r"samples.tile_px: begun with \[8, 6\], now \[8, 8\]"),
-        ({"settings": {**begun.settings, "seed": 3}}, "settings.seed: begun with 0, now 3"),
-        ({"training_set": {"location": "", "fingerprint": "x"}}, "training_set.fingerprint: begun with 'abc', now 'x'"),
+        ({"settings": replace(begun.settings, seed=3)}, "settings.seed: begun with 0, now 3"),
+        ({"training_set": SetReference("", "x")}, "training_set.fingerprint: begun with 'abc', now 'x'"),
     ):
         with pytest.raises(OutputMismatchError, match=message):
             compare_sample_sets(begun, replace(begun, **change))

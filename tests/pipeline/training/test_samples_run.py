@@ -11,6 +11,7 @@ import zarr
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreadableChunkError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.training.records import SampleChoices
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, pending_shards
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
@@ -80,7 +81,7 @@ def make_job(folder, training_set, settings=SETTINGS, n=40, name="samples"):
         Normalisation(offset=(10.0,) * items[0].n_channels, scale=(20.0,) * items[0].n_channels),
         tuple(item.image.name for item in items[1:]),
         (items[0].image.name,),
-        {"place_axes": items[0].source.axes},
+        SampleChoices(place_axes=items[0].source.axes),
     )
     create_sample_set(samples)
     return SampleJob(samples, settings, {"training": items[1:], "validation": items[:1]}), places

@@ -10,6 +10,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
+from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import (
     AnnotatedImage,
     StoredPixels,
@@ -37,7 +38,7 @@ def make_set(folder: Path, *, shape=(3, 40, 50), block=(1, 16, 16), n_spatial=2)
         ("background", "foreground"),
         (0.6, 3.0),
         (annotated,),
-        {"w0": 10.0, "spacing": ()},
+        WeightChoices(w0=7.0),
         ("GFP",),
         (0.5, 0.5),
     )
@@ -57,7 +58,7 @@ def test_a_set_is_read_as_it_was_created(tmp_path):
     training_set, counts = make_set(tmp_path)
     create_training_set(training_set, counts, (8, 8))
     found = read_training_set(tmp_path / "set.zarr")
-    assert found == replace(training_set, settings={"w0": 10.0, "spacing": []})
+    assert found == training_set
     image = found.images[0]
     assert found.n_classes == 2
     assert image.n_planes_axes == 1

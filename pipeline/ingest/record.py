@@ -1,0 +1,65 @@
+"""The record of an image that was converted: from which files, with which choices, by which code."""
+
+from dataclasses import dataclass
+
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.sections import Section, read_section
+
+
+@dataclass(frozen=True)
+class IngestedFrom(Section):
+    """The files: the name of the first or of their folder, how many, their size, a fingerprint of their contents."""
+
+    name: str = ""
+    n_files: int = 0
+    size_bytes: int = 0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class IngestParameters(Section):
+    """What of the user's choices and of the files decides the bytes; see `pipeline.ingest.plan.IngestOptions`."""
+
+    series: int | None = None
+    name: str | None = None
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    pixel_size: tuple[float | None, ...] = ()
+    chunk: int = 0
+    shard: int = 0
+
+
+@dataclass(frozen=True)
+class IngestRecord(Section):
+    """What made an image.
+
+    Attributes
+    ----------
+    ingested_from, parameters
+        Which files, and how.
+    code_version : str
+        Of this package, for information.
+    results : int
+        The stage's number in `pipeline.storage.record.Results`.
+    """
+
+    ingested_from: IngestedFrom
+    parameters: IngestParameters = IngestParameters()
+    code_version: str = ""
+    results: int = 1
+
+
+def read_ingest_record(location: str) -> IngestRecord | None:
+    """The record of a converted image; None if it is another image, or none.
+
+    Raises
+    ------
+    OutputError
+        If it is damaged, naming file and key.
+    """
+    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    if "ingested_from" not in content:
+        return None
+    return read_section(IngestRecord, content, store.join(location, "zarr.json"))

@@ -1,0 +1,98 @@
+"""The record of a table of objects: what it was measured in. All tables of a store share one group's attributes."""
+
+from dataclasses import dataclass, field
+
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section, write_section
+
+TABLES = "tables"  # folder of an output
+
+
+@dataclass(frozen=True)
+class MeasuredInput(Section):
+    """What was measured.
+
+    Attributes
+    ----------
+    instances, classes : str
+        Fingerprints of ids and class map; "" if nobody recorded them.
+    n_objects, ndim : int
+        How many objects, along how many axes; -1 and 0 if nobody recorded them.
+    class_names : tuple of str
+        Names of label values.
+    probability, image : str or None
+        Fingerprints, where these were measured too.
+    image_level : int or None
+        Resolution of the image.
+    ranges : tuple of (int, int), or None
+        Chosen planes per plane axis of the image.
+    channels : tuple of str
+        Names of the image's channels in the columns.
+    """
+
+    instances: str = ""
+    n_objects: int = -1
+    ndim: int = 0
+    classes: str = ""
+    class_names: tuple[str, ...] = ()
+    probability: str | None = None
+    image: str | None = None
+    image_level: int | None = None
+    ranges: tuple[tuple[int, int], ...] | None = None
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TableParameters(Section):
+    """Ids per part of the table, and pixels of a block per axis; 0 and () if nobody recorded them."""
+
+    rows: int = 0
+    block: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class InstancesIdentity(Section):
+    """What identifies the record of the instances; None if it could not be had."""
+
+    instances: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRecord(Section):
+    """What a table was made of; `identity` is None if the record is from before there was such a note."""
+
+    code: Code | None = field(default=None, metadata=OPTIONAL)
+    input: MeasuredInput = MeasuredInput()
+    parameters: TableParameters = TableParameters()
+    identity: InstancesIdentity | None = field(default=None, metadata=OPTIONAL)
+
+
+def read_table_record(location: str, table_name: str) -> TableRecord | None:
+    """What a table of a store is made of; None if none was begun.
+
+    Raises
+    ------
+    OutputError
+        If the record is damaged, naming file and key.
+    """
+    content = _read_all(location).get(table_name)
+    where = f"{store.join(location, TABLES, 'zarr.json')}, {table_name}"
+    return read_section(TableRecord, content, where) if content else None
+
+
+def write_table_record(location: str, table_name: str, record: TableRecord) -> None:
+    """Write down what a table is made of; those of other tables stay as they are.
+
+    Raises
+    ------
+    OutputError
+        If the store cannot be written.
+    """
+    records = {**_read_all(location), table_name: write_section(record)}
+    store.create_group(location, TABLES, [], {ATTRIBUTE: records})
+
+
+def _read_all(location: str) -> dict[str, object]:
+    """All records of a store as they are stored, by the tables' names."""
+    return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}

@@ -1,0 +1,210 @@
+"""The records of label images: what made a segmentation, and what made the objects that were found in one.
+
+::
+
+    OUT.ome.zarr/labels/<name>              SegmentationRecord, in the group's attributes (probabilities have a copy)
+                       /<name>-instances    InstancesRecord
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.names import instance_group, label_group
+from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class SegmentedInput(Section):
+    """Which pixels of which image were segmented.
+
+    Attributes
+    ----------
+    location : str
+        The image; "" if nobody recorded it.
+    array : str or None
+        Path of its array there; None if nobody recorded it.
+    level : int or None
+        Resolution, 0 the finest.
+    axes, shape, dtype
+        Of the array.
+    channels : tuple of int
+        In the network's order.
+    ranges : mapping of str to (int, int), or None
+        Chosen planes per axis ("t", "z"): the first, and the one behind the last.
+    fingerprint : str
+        Of the array; after a repair that of the repaired one.
+    mask_fingerprint : str or None
+        Of the level that tells glass from tissue, where that was asked for.
+    repaired_from : tuple of str
+        Fingerprints of before, the first is that of the beginning.
+    """
+
+    location: str = ""
+    array: str | None = field(default=None, metadata=OPTIONAL)
+    level: int | None = field(default=None, metadata=OPTIONAL)
+    axes: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    channels: tuple[int, ...] = ()
+    ranges: Mapping[str, tuple[int, int]] | None = field(default=None, metadata=OPTIONAL)
+    fingerprint: str = ""
+    mask_fingerprint: str | None = None
+    repaired_from: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+
+    @property
+    def planes(self) -> dict[str, tuple[int, int]]:
+        """Chosen planes per axis; empty if there are none to choose."""
+        return dict(self.ranges or {})
+
+
+@dataclass(frozen=True)
+class Model(Section):
+    """The network: its file, its sha256, the names of its classes."""
+
+    path: str = ""
+    sha256: str = ""
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentParameters(Section):
+    """What of the user's choices and of the processor decides a segmentation's bytes.
+
+    Attributes
+    ----------
+    block, tile, chunk : int
+        Pixels on each spatial axis.
+    precision, tta, probabilities, skip_background
+        As `pipeline.segmentation.options.SegmentOptions` has them, precision resolved.
+    device, processor : str
+        Which the passes run on; not known while a run is planned.
+    """
+
+    block: int = 0
+    tile: int = 0
+    chunk: int = 0
+    precision: str = ""
+    tta: str = "none"
+    probabilities: str = "none"
+    skip_background: bool = False
+    device: str | None = field(default=None, metadata=OPTIONAL)
+    processor: str | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class UsedNormalisation(Section):
+    """The constants that intensities were scaled with: one offset and one scale per channel."""
+
+    kind: str = ""
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentationRecord(Section):
+    """What made a segmentation; None stands for sections that nobody recorded, or not yet."""
+
+    code: Code | None = field(default=None, metadata=OPTIONAL)
+    input: SegmentedInput | None = field(default=None, metadata=OPTIONAL)
+    model: Model | None = field(default=None, metadata=OPTIONAL)
+    parameters: SegmentParameters = SegmentParameters()
+    normalisation: UsedNormalisation | None = field(default=None, metadata=OPTIONAL)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of label values from 0; empty if nobody recorded them."""
+        return self.model.classes if self.model else ()
+
+
+@dataclass(frozen=True)
+class LabelledInput(Section):
+    """The class map that objects were found in."""
+
+    location: str = ""
+    array: str | None = field(default=None, metadata=OPTIONAL)
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceParameters(Section):
+    """What of the user's choices decides the ids; all sizes in pixels. `ndim` is 0 if nobody recorded it."""
+
+    ndim: int = 0
+    connectivity: int = 1
+    fill_holes_px: int = 0
+    min_size_px: int = 0
+    split: float | None = None
+    split_halo: int = 0
+    regrow: bool = False
+    block: int = 0
+
+
+@dataclass(frozen=True)
+class ClassesIdentity(Section):
+    """What identifies the record of the class map; None if another tool made that."""
+
+    classes: str | None = None
+
+
+@dataclass(frozen=True)
+class InstancesRecord(Section):
+    """What made the instances.
+
+    Attributes
+    ----------
+    code, input, parameters
+        Which code made what of which classes.
+    identity : ClassesIdentity or None
+        Of the classes' record; None if the record is from before there was such a note.
+    n_objects : int or None
+        Written last, so that it says that all ids are there.
+    n_larger_than_halo : int or None
+        Objects that no block saw as a whole when they were split.
+    """
+
+    code: Code | None = field(default=None, metadata=OPTIONAL)
+    input: LabelledInput = LabelledInput()
+    parameters: InstanceParameters = InstanceParameters()
+    identity: ClassesIdentity | None = field(default=None, metadata=OPTIONAL)
+    n_objects: int | None = field(default=None, metadata=OPTIONAL)
+    n_larger_than_halo: int | None = field(default=None, metadata=OPTIONAL)
+
+
+def read_record(location: str, name: str) -> SegmentationRecord | None:
+    """The record of a begun segmentation, or None if there is none (or its creation was interrupted).
+
+    Raises
+    ------
+    OutputError
+        If it is damaged, naming file and key.
+    """
+    return read_segmentation_record(store.join(location, label_group(name)))
+
+
+def read_segmentation_record(group: str) -> SegmentationRecord | None:
+    """The same of a class map wherever it lies."""
+    return _read(SegmentationRecord, group)
+
+
+def read_instances_record(location: str, name: str) -> InstancesRecord | None:
+    """The same of the instances of a class map."""
+    return _read(InstancesRecord, store.join(location, instance_group(name)))
+
+
+def read_label_record(group: str) -> SegmentationRecord | InstancesRecord | None:
+    """The record of a label image of either kind: only a segmentation has a model; None if another tool made it."""
+    content = (store.read_attributes(group) or {}).get(ATTRIBUTE)
+    is_instances = isinstance(content, Mapping) and "model" not in content
+    return _read(InstancesRecord, group) if is_instances else _read(SegmentationRecord, group)
+
+
+def _read(kind: type[Kind], group: str) -> Kind | None:
+    content = (store.read_attributes(group) or {}).get(ATTRIBUTE)
+    return read_section(kind, content, store.join(group, "zarr.json")) if content else None

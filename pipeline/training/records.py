@@ -1,0 +1,125 @@
+"""Sections of the records of training data: how weights were made, how samples were drawn, what a set was asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from segment_slide.pipeline.storage.record import Code
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section
+from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.weight_settings import WeightSettings
+
+
+@dataclass(frozen=True)
+class WeightChoices(Section):
+    """How the weights of a training set were made.
+
+    Attributes
+    ----------
+    w0, sigma_px, ridge_px, balance, spacing
+        As `unet.weight_settings.WeightSettings` has them.
+    kind, ignore
+        What label values mean: as `pipeline.training.weights_plan.WeightOptions` has them.
+    chunk : int
+        Pixels per spatial axis that are compressed at once.
+    """
+
+    w0: float = 10.0
+    sigma_px: float = 5.0
+    ridge_px: int = 1
+    balance: bool = True
+    spacing: tuple[float, ...] = ()
+    kind: str = "instances"
+    ignore: int | None = None
+    chunk: int = 0
+
+
+@dataclass(frozen=True)
+class AugmentChoices(Section):
+    """How strongly samples were varied: as `unet.augment_settings.AugmentSettings` has it."""
+
+    elastic_std_px: float = 10.0
+    elastic_grid: int = 3
+    anisotropy: float = 1.0
+    rotation: str = "any"
+    flip: bool = True
+    grey: float = 0.1
+
+
+@dataclass(frozen=True)
+class SampleChoices(Section):
+    """How training samples were drawn.
+
+    Attributes
+    ----------
+    tile_px, depth, seed, foreground_share, augment
+        As `unet.draw.SampleSettings` has them.
+    place_axes : str
+        Axes of the places that samples were cut at.
+    normalisation : Normalisation
+        As it was asked for.
+    validation_tiles : int
+        At most.
+    version : str
+        Of this package, for information.
+    results : int
+        The stage's number in `pipeline.storage.record.Results`.
+    """
+
+    tile_px: tuple[int, ...] = ()
+    depth: int = 0
+    seed: int = 0
+    foreground_share: float = 0.5
+    augment: AugmentChoices = AugmentChoices()
+    place_axes: str = "yx"
+    normalisation: Normalisation = Normalisation()
+    validation_tiles: int = 0
+    version: str = ""
+    results: int = 1
+
+
+@dataclass(frozen=True)
+class SetReference(Section):
+    """The training set that samples were drawn from: where it was, and what it is wherever it lies."""
+
+    location: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class AnnotationChoices(Section):
+    """Which pixels a training set was asked for, and what their label values mean."""
+
+    kind: str = ""
+    ignore: int | None = None
+    class_names: tuple[str, ...] = ()
+    n_spatial: int = 0
+    channels: tuple[str, ...] = ()
+    level: int = 0
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightSizes(Section):
+    """Pixels per spatial axis of a block and of a chunk."""
+
+    block: int = 0
+    chunk: int = 0
+
+
+@dataclass(frozen=True)
+class WeightRequest(Section):
+    """What a training set was asked for: all that determines its bytes.
+
+    Attributes
+    ----------
+    annotation, weights, sizes, code
+        Which pixels, which weights, in which blocks, by which code.
+    inputs : mapping of str to str
+        Fingerprints by name.
+    """
+
+    annotation: AnnotationChoices = AnnotationChoices()
+    weights: WeightSettings = WeightSettings()
+    sizes: WeightSizes = WeightSizes()
+    code: Code | None = field(default=None, metadata=OPTIONAL)
+    inputs: Mapping[str, str] = field(default_factory=dict)
