@@ -8,10 +8,11 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install test demo check bench bench-env docs docs-serve format constraints clean
+.PHONY: help install test test-exhaustive demo check bench bench-env docs docs-serve format constraints clean
 
 help:
 	@echo "make test         run the tests (WORKERS=$(WORKERS) processes)"
+	@echo "make test-exhaustive  run the long sweeps that the tests sample, before a release"
 	@echo "make demo         draw a slide, train, segment it and score the result, into demo-output/"
 	@echo "make check        lint, formatting and types"
 	@echo "make bench        run the benchmarks (an hour) and write bench-report/README.md; BENCH=--quick: minutes"
@@ -33,8 +34,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Half of the tests to each process, one after the other, so that tests of a file share what it starts; whoever is done
+# first takes of the rest. Compiled tests are kept whatever the shell says: compiling them takes half of the collection.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
 test: $(STAMP)
-	$(BIN)/pytest -n $(WORKERS)
+	$(PYTEST)
+
+test-exhaustive: $(STAMP)
+	$(PYTEST) -m exhaustive
 
 demo: $(STAMP)
 	$(BIN)/segment-slide demo --output demo-output

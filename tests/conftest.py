@@ -34,6 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     For what hangs, on a machine that is busy.
     """
     for item in items:
-        is_marked = any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser"))
+        is_marked = any(item.get_closest_marker(name) for name in ("slow", "slurm", "browser", "exhaustive"))
         if is_marked and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(MARKED_PATIENCE_S))
