@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, Worker
 
@@ -14,6 +15,7 @@ import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
 from segment_slide.cluster.kinds.local import local_client, plan_local
 from tests.flows.support import write_model
+from tests.processes import IDLE_QUIETLY
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,9 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def workers():
     """Borrowed in place of `open_cluster`: real workers, started once."""
-    with local_client(plan_local(1)) as client:
+    with contextlib.ExitStack() as stack:
+        with dask.config.set(IDLE_QUIETLY):
+            client = stack.enter_context(local_client(plan_local(1)))
 
         @contextlib.contextmanager
         def borrow(*_: object, **__: object) -> Iterator[Client]:

@@ -30,18 +30,9 @@ from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_check
 from segment_slide.unet.model import UNet, whole_image_logits
 from segment_slide.unet.network import InferenceSettings, NetworkUse
 from segment_slide.unet.predict import Predictor
+from tests.tiers import exhaustive
 
 OFFSET, SCALE = 100.0, 50.0
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes of two threads each."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def make_model(folder: Path, depth: int, ndim: int = 2, in_channels: int = 1) -> tuple[UNet, str, str]:
@@ -119,49 +110,55 @@ def run(folder, source, model, options, *, client=None, window=None, concurrency
     return zarr.open_array(f"{location}/labels/cells/0", mode="r")[:]
 
 
-# One tile size per depth; chunks, blocks, windows, planes and workers vary. Every second case runs on the cluster.
-CASES_2D = list(
-    itertools.product(
-        (50, 128),  # input chunk, px
-        (1, 2),  # blocks are this many times the tile
-        ((1, 1, 1), (1, 2, 2), (2, 3, 1)),  # window, blocks
-    )
+# One tile size per depth. Chunk of the input, times the tile is the block, window in blocks, on Dask, threads.
+ALL_CASES = [
+    (*case, bool(number % 2), 1 + number // 2 % 2)
+    for number, case in enumerate(itertools.product((50, 128), (1, 2), ((1, 1, 1), (1, 2, 2), (2, 3, 1))))
+]
+PAIRWISE = [  # any two of these choices meet
+    (128, 2, (1, 2, 2), False, 2),
+    (50, 1, (1, 2, 2), True, 1),
+    (50, 2, (1, 1, 1), False, 1),
+    (50, 2, (2, 3, 1), True, 2),
+    (128, 1, (1, 1, 1), True, 2),
+    (128, 1, (2, 3, 1), False, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("depth", "n_planes", "cases"),
+    [
+        pytest.param(2, 2, PAIRWISE, id="2"),
+        pytest.param(4, 1, PAIRWISE[:2], id="4"),
+        *(exhaustive(depth, 3, ALL_CASES, id=f"{depth}-all") for depth in (2, 3, 4)),
+    ],
 )
-
-
-@pytest.mark.parametrize("depth", [2, 3, 4])
-def test_labels_are_bit_identical_for_every_chunk_block_window_and_worker(depth, tmp_path, client):
-    """12 combinations per depth, against one serial run and against the whole image; sizes do not divide."""
+def test_labels_are_bit_identical_for_every_chunk_block_window_and_worker(depth, n_planes, cases, tmp_path, client):
+    """Combinations against one serial run and against the whole image; sizes do not divide."""
     tile = 64 if depth < 4 else 96
-    pixels = np.random.default_rng(depth).integers(0, 255, (3, 2 * tile + 37, 3 * tile + 5), dtype=np.uint8)
+    pixels = np.random.default_rng(depth).integers(0, 255, (n_planes, 2 * tile + 37, 3 * tile + 5), dtype=np.uint8)
     model = make_model(tmp_path, depth)
     expected, _ = whole_image_labels(model[0], pixels, n_spatial=2)
     sources = {chunk: store_image(tmp_path, pixels, "tyx", chunk) for chunk in (50, 128)}
     reference = None
-    for number, (chunk, times, window) in enumerate(CASES_2D):
+    for number, (chunk, times, window, on_dask, concurrency) in enumerate(cases):
         options = SegmentOptions(block=tile * times, tile=tile)
-        labels = run(
-            tmp_path,
-            sources[chunk],
-            model,
-            options,
-            client=client if number % 2 else None,
-            window=window,
-            concurrency=1 + number // 2 % 2,
-            number=number,
-        )
+        where = client if on_dask else None
+        settings = {"client": where, "window": window, "concurrency": concurrency, "number": number}
+        labels = run(tmp_path, sources[chunk], model, options, **settings)
         reference = labels if reference is None else reference
         assert np.array_equal(labels, reference), (chunk, times, window)
     assert np.mean(reference != expected) < 1e-4
     assert 0.02 < reference.mean() < 0.98
 
 
-def test_a_volume_is_segmented_as_a_whole_whatever_the_blocks(tmp_path, client):
+@pytest.mark.parametrize("depth", [1, exhaustive(2)])
+def test_a_volume_is_segmented_as_a_whole_whatever_the_blocks(depth, tmp_path, client):
     pixels = np.random.default_rng(3).integers(0, 255, (30, 41, 53), dtype=np.uint8)
-    model = make_model(tmp_path, depth=2, ndim=3)
+    model = make_model(tmp_path, depth, ndim=3)
     expected, _ = whole_image_labels(model[0], pixels, n_spatial=3)
     source = store_image(tmp_path, pixels, "zyx", 16)
-    cases = itertools.product((24, 48), ((1, 1, 1), (2, 2, 1)), (None, client))
+    cases = [(24, (1, 1, 1), None), (48, (1, 1, 1), client), (24, (2, 2, 1), client), (48, (2, 2, 1), None)]
     results = [
         run(tmp_path, source, model, SegmentOptions(block=block, tile=24), client=where, window=window, number=number)
         for number, (block, window, where) in enumerate(cases)
@@ -317,7 +314,7 @@ class CountingStore(WrapperStore):
         await self._store.set(key, value)
 
 
-@pytest.mark.parametrize(("window", "most_reads"), [((4, 4), 4), ((2, 2), 16), ((1, 1), 16)], ids=str)
+@pytest.mark.parametrize(("window", "most_reads"), [((4, 4), 4), exhaustive((2, 2), 16), ((1, 1), 16)], ids=str)
 def test_each_input_chunk_is_read_a_bounded_number_of_times_and_each_shard_written_once(
     window, most_reads, tmp_path, monkeypatch
 ):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from distributed import Client, LocalCluster
 
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.storage import store
@@ -30,17 +29,10 @@ from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.weight_map import count_class_weights, cut_ridges, ridge_offsets, weight_map
 from segment_slide.unet.weight_settings import WeightSettings
 from tests.flows.support import shards, tree, write_array, write_ome
+from tests.tiers import exhaustive
 from tests.unet.test_weight_map import draw_cells
 
 NARROW = WeightSettings(sigma_px=2.0)  # reach 13 px, so that small blocks will do
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes of one thread each."""
-    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(**settings) as cluster, Client(cluster) as client:
-        yield client
 
 
 def plan_for(folder: Path, labels: np.ndarray, axes="yx", *, name="set.zarr", n_spatial=2, **choices):
@@ -86,7 +78,7 @@ def assert_same_bits(found, expected):
 # -- the whole image's bits --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [14, 16, 20, 33, 64, 200])
+@pytest.mark.parametrize("block", [14, exhaustive(16), exhaustive(20), 33, exhaustive(64), 200])
 def test_blocks_of_any_size_give_the_bits_of_the_whole(tmp_path, block):
     labels = draw_cells(block)
     assert_same_bits(stored(run(plan_for(tmp_path, labels, block=block))), weight_map(labels, NARROW))
@@ -146,13 +138,13 @@ def test_an_image_of_one_pixel_beside_another_is_fine(tmp_path):
 
 
 def test_planes_are_weighed_one_by_one_with_class_weights_of_all(tmp_path):
-    labels = np.stack([draw_cells(seed, shape=(40, 50)) for seed in range(6)]).reshape(3, 2, 40, 50)
+    labels = np.stack([draw_cells(seed, shape=(40, 50)) for seed in range(4)]).reshape(2, 2, 40, 50)
     training_set = run(plan_for(tmp_path, labels, "tzyx", block=16))
     w_c = count_class_weights(
-        np.bincount(np.concatenate([cut_ridges(p).ravel() > 0 for p in labels.reshape(6, 40, 50)]))
+        np.bincount(np.concatenate([cut_ridges(p).ravel() > 0 for p in labels.reshape(4, 40, 50)]))
     )
     assert training_set.class_weights == w_c
-    for place in np.ndindex(3, 2):
+    for place in np.ndindex(2, 2):
         expected = weight_map(labels[place], NARROW, class_weights=w_c)
         assert_same_bits([array[place] for array in stored(training_set)], expected)
 
