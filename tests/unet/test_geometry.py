@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from segment_slide.unet.errors import GeometryError
 from segment_slide.unet.geometry import MAX_DEPTH, Geometry, round_up
+from tests.tiers import exhaustive
 
 ALL_DEPTHS = range(1, MAX_DEPTH + 1)
 
@@ -31,8 +32,9 @@ def output_size_by_running(model, shape):
     return tuple(logits.shape[2:]) if all(size % 2 == 0 for size in pooled) else None
 
 
+# channels change no size, so the quick tests have one
 @pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("base_channels", [1, 2])
+@pytest.mark.parametrize("base_channels", [1, exhaustive(2)])
 def test_valid_sizes_are_those_where_the_real_network_drops_no_pixel_for_every_size_up_to_300(
     make_unet, depth, base_channels
 ):

@@ -19,6 +19,7 @@ from segment_slide.unet.train import build_model, train
 from segment_slide.unet.train_settings import TrainSettings, sample_number, step_seed
 from segment_slide.unet.training_state import History, Validation, count_steps, load_state
 from tests.processes import spawned_below
+from tests.tiers import exhaustive
 from tests.unet.training_support import SMALL, RoughSamples, rough_and_smooth, training
 
 ROOT = Path(__file__).parents[2]
@@ -269,9 +270,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
+@pytest.mark.parametrize("killed_at", [(10,), exhaustive((10, 25))], ids=str)
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(killed_at, tmp_path):
     path = tmp_path / "state.safetensors"
-    for steps in (10, 25):
+    for steps in killed_at:
         process = _start(tmp_path, path, slow_from=steps)
         while process.stdout.readline() != f"{steps}\n".encode():
             assert process.poll() is None, process.stderr.read()
