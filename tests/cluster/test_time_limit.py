@@ -138,27 +138,28 @@ def test_a_worker_that_nobody_would_start_again_does_not_watch():
 # -- workers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_task_that_hangs_is_given_up_and_the_others_are_done(pipe, monkeypatch, caplog):
+def ended(caplog):
+    return [record for record in caplog.messages if "was ended: a task ran for" in record]
+
+
+def test_tasks_done_in_time_end_no_worker_and_one_that_hangs_is_given_up_and_the_others_are_done(
+    pipe, monkeypatch, caplog
+):
     monkeypatch.setitem(SETTINGS, "distributed.scheduler.allowed-failures", 1)
-    spec = ClusterSpec(workers=1, memory_bytes=GiB, block_time_limit_s=4)
-    with connect(spec) as client:
-        hanging = client.submit(hang_on, pipe)
-        others = client.map(time.sleep, [0.05] * 20, pure=False)
-        error = hanging.exception(timeout=240)
-        assert isinstance(error, KilledWorker)
-        assert client.gather(others) == [None] * 20
-    ended = [record for record in caplog.messages if "was ended: a task ran for" in record]
-    assert len(ended) == 2
-    assert "block_time_limit is 4 s" in ended[0]
-
-
-def test_tasks_that_are_done_in_time_end_no_worker(caplog):
     with connect(ClusterSpec(workers=1, memory_bytes=GiB, block_time_limit_s=4)) as client:
         before = client.submit(os.getpid, pure=False).result()
         each_thread_twice = 2 * sum(client.nthreads().values())
         client.gather(client.map(time.sleep, [2.1] * each_thread_twice, pure=False))
         assert client.submit(os.getpid, pure=False).result() == before
-    assert not [record for record in caplog.messages if "was ended" in record]
+        assert ended(caplog) == []
+
+        hanging = client.submit(hang_on, pipe)
+        others = client.map(time.sleep, [0.05] * 20, pure=False)
+        error = hanging.exception(timeout=240)
+        assert isinstance(error, KilledWorker)
+        assert client.gather(others) == [None] * 20
+    assert len(ended(caplog)) == 2
+    assert "block_time_limit is 4 s" in ended(caplog)[0]
 
 
 def plugins_of(dask_worker):

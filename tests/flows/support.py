@@ -185,10 +185,12 @@ def run_here(*arguments: object) -> Outcome:
 
 def run_without_workers(*arguments: object) -> Outcome:
     """Run a command in this process alone, block by block: the same functions, nothing between them."""
+    import segment_slide.flows.instances
     import segment_slide.flows.segment
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segment_slide.flows.segment, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        for flow in (segment_slide.flows.instances, segment_slide.flows.segment):
+            patch.setattr(flow, "open_cluster", lambda *_, **__: contextlib.nullcontext())
         return run_here(*arguments)
 
 

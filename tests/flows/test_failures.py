@@ -23,6 +23,7 @@ from tests.flows.support import (
     remount,
     run_here,
     run_installed,
+    run_without_workers,
     shards,
     start,
     tree,
@@ -181,13 +182,20 @@ def tall(tmp_path_factory) -> Path:
     return write_array(tmp_path_factory.mktemp("tall") / "slide.zarr", noise(520, 40))
 
 
+@pytest.fixture(scope="module")
+def tall_reference(tall, model, tmp_path_factory) -> Path:
+    """What an undisturbed run makes of it."""
+    reference = tmp_path_factory.mktemp("tall_reference") / "reference.ome.zarr"
+    assert run_without_workers(*arguments(tall, model, reference)).exit_code == 0
+    return reference
+
+
 @pytest.mark.skipif(not can_mount(), reason="needs the right to mount a file system")
 @pytest.mark.parametrize("stage", ["creation", "segmentation", "pyramid"])
 def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_with_more_space(
-    stage, tall, model, tmp_path, warm
+    stage, tall, tall_reference, model, tmp_path, warm
 ):
-    reference = tmp_path / "reference.ome.zarr"
-    assert run_here(*arguments(tall, model, reference)).exit_code == 0
+    reference = tall_reference
     room = {
         "creation": 2,
         "segmentation": pages(reference, without="/0/c/") + 10,

@@ -4,6 +4,8 @@ import csv
 import os
 import shutil
 import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +27,7 @@ from tests.flows.support import (
     mounted,
     run_here,
     run_installed,
+    run_without_workers,
     start,
     tree,
     wait_until,
@@ -32,7 +35,8 @@ from tests.flows.support import (
 )
 from tests.unet.training_support import SMALL, TILE_PX, RoughSamples
 
-QUICK = TrainSettings(steps=8, optimiser="adamw", learning_rate=1e-2, validate_every=4, save_every=2)
+# A picture is drawn with each save, which takes longer than the steps between them.
+QUICK = TrainSettings(steps=8, optimiser="adamw", learning_rate=1e-2, validate_every=4, save_every=4)
 ARGUMENTS = ["--base-channels", 4, "--optimiser", "adamw", "--learning-rate", 0.01, "--device", "cpu"]
 
 
@@ -70,18 +74,32 @@ def read_table(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Not to be written to."""
+    return write_samples(tmp_path_factory.mktemp("samples") / "samples.zarr")
+
+
+@pytest.fixture(scope="module")
+def finished(samples, tmp_path_factory):
+    """What a training says, and the folder that it leaves."""
+    folder = tmp_path_factory.mktemp("finished")
+    return train_network(request(samples, folder / "cells.safetensors")), folder
+
+
 @pytest.fixture
-def samples(tmp_path):
-    return write_samples(tmp_path / "samples.zarr")
+def copied(finished, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(finished[1], tmp_path / "copy")
 
 
 def request(samples, output, **changes):
     return TrainRequest(str(samples), str(output), base_channels=4, device="cpu", **{"settings": QUICK, **changes})
 
 
-def test_a_training_leaves_a_checkpoint_and_curves(samples, tmp_path):
-    report = train_network(request(samples, tmp_path / "cells.safetensors"))
-    config = open_checkpoint(tmp_path / "cells.safetensors").config
+def test_a_training_leaves_a_checkpoint_and_curves(finished):
+    report, where = finished
+    config = open_checkpoint(where / "cells.safetensors").config
     assert config == report.checkpoint.config
     assert (config.classes, config.channel_names, config.pixel_size_um) == (
         ("background", "rough"),
@@ -92,7 +110,7 @@ def test_a_training_leaves_a_checkpoint_and_curves(samples, tmp_path):
     assert config.architecture.depth == SMALL.depth
     assert config.training["images"] == {"training": ["first", "second"], "validation": ["third"]}
     assert config.training["results"]["steps"] == 8
-    folder = tmp_path / "cells.training"
+    folder = where / "cells.training"
     assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "losses.csv", "scores.csv", STATE_NAME]
     losses = read_table(folder / "losses.csv")
     assert [int(row["step"]) for row in losses] == list(range(1, 9))
@@ -101,11 +119,11 @@ def test_a_training_leaves_a_checkpoint_and_curves(samples, tmp_path):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_equal_trainings_leave_equal_bytes_and_another_seed_others(samples, tmp_path):
-    paths = [tmp_path / name / "cells.safetensors" for name in ("a", "b", "c")]
-    for path, seed in zip(paths, (0, 0, 1), strict=True):
+def test_equal_trainings_leave_equal_bytes_and_another_seed_others(samples, finished, tmp_path):
+    paths = [tmp_path / name / "cells.safetensors" for name in ("b", "c")]
+    for path, seed in zip(paths, (0, 1), strict=True):
         train_network(request(samples, path, settings=replace(QUICK, seed=seed)))
-    first, second, other = (path.read_bytes() for path in paths)
+    first, second, other = (path.read_bytes() for path in (finished[1] / "cells.safetensors", *paths))
     assert first == second != other
 
 
@@ -114,24 +132,24 @@ def test_a_trained_network_segments(samples, tmp_path):
     assert run.exit_code == 0, run.err
     assert "cells.safetensors" in run.out
     image = write_ome(tmp_path / "image.ome.zarr", np.full((1, 40, 50), 10, np.uint8), "cyx")
-    segmented = run_installed("segment", image, "-m", tmp_path / "cells.safetensors", "-o", tmp_path / "out.ome.zarr")
+    model, output = tmp_path / "cells.safetensors", tmp_path / "out.ome.zarr"
+    segmented = run_without_workers("segment", image, "-m", model, "-o", output)
     assert segmented.exit_code == 0, segmented.err
 
 
-def test_the_same_command_again_says_that_it_is_done(samples, tmp_path):
-    path = tmp_path / "cells.safetensors"
-    first = train_network(request(samples, path))
+def test_the_same_command_again_says_that_it_is_done(samples, finished):
+    report, folder = finished
+    path = folder / "cells.safetensors"
     before = path.read_bytes()
     again = train_network(request(samples, path))
-    assert (again.steps_before, again.history) == (8, first.history)
+    assert (again.steps_before, again.history) == (8, report.history)
     assert path.read_bytes() == before
 
 
-def test_a_training_goes_on_with_samples_that_were_moved(samples, tmp_path):
-    first = train_network(request(samples, tmp_path / "cells.safetensors"))
+def test_a_training_goes_on_with_samples_that_were_moved(finished, copied, tmp_path):
     moved = write_samples(tmp_path / "elsewhere.zarr")
-    again = train_network(request(moved, tmp_path / "cells.safetensors"))
-    assert (again.steps_before, again.history) == (8, first.history)
+    again = train_network(request(moved, copied / "cells.safetensors"))
+    assert (again.steps_before, again.history) == (8, finished[0].history)
 
 
 @pytest.mark.slow
@@ -155,29 +173,20 @@ def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
         assert (tmp_path / "cut.training" / name).read_bytes() == (tmp_path / "whole.training" / name).read_bytes()
 
 
-def test_sigterm_ends_a_training_that_can_go_on(samples, tmp_path):
-    process = start(
-        "train", samples, "-o", tmp_path / "cut.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS
-    )
+def test_a_second_training_into_one_output_is_refused_and_sigterm_ends_one_that_can_go_on(samples, tmp_path):
+    options = ["-o", tmp_path / "cut.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
+    process = start("train", samples, *options)
     state = tmp_path / "cut.training" / STATE_NAME
     wait_until(lambda: count_steps(state) >= 5, process)
+    second = run_here("train", samples, *options)
     os.kill(process.pid, signal.SIGTERM)
     run = finish(process)
+    assert second.exit_code == 2
+    assert "being written by another run" in second.err
     assert run.exit_code == 143
     assert "run the same command again" in run.err
     assert "Traceback" not in run.err
     assert count_steps(state) >= 5
-
-
-def test_two_trainings_into_one_output_are_refused(samples, tmp_path):
-    options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
-    process = start("train", samples, *options)
-    wait_until(lambda: count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5, process)
-    run = run_here("train", samples, *options)
-    assert run.exit_code == 2
-    assert "being written by another run" in run.err
-    process.kill()
-    process.communicate()
 
 
 def test_a_sample_that_is_not_finite_is_named_with_its_place(tmp_path):
@@ -231,19 +240,28 @@ def test_samples_that_are_not_all_there_are_refused(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut off", "gone"])
 def test_a_damaged_sample_ends_the_training_with_a_sentence(samples, tmp_path, damage):
+    mine = shutil.copytree(samples, tmp_path / "samples.zarr")
+    file = mine / "training" / "classes" / "c" / "0" / "0" / "0"
+    state = tmp_path / "cells.training" / STATE_NAME
+
+    def spoil_after_the_first_save():
+        ends = time.monotonic() + 120
+        while count_steps(state) < 5 and time.monotonic() < ends:
+            time.sleep(0.01)
+        if damage == "cut off":
+            file.write_bytes(file.read_bytes()[:200])
+        else:
+            shutil.rmtree(mine)
+
+    spoiler = threading.Thread(target=spoil_after_the_first_save)
+    spoiler.start()
     options = ["-o", tmp_path / "cells.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
-    process = start("train", samples, *options)
-    wait_until(lambda: count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5, process)
-    file = samples / "training" / "classes" / "c" / "0" / "0" / "0"
-    if damage == "cut off":
-        file.write_bytes(file.read_bytes()[:200])
-    else:
-        shutil.rmtree(samples)
-    run = finish(process)
+    run = run_here("train", mine, *options)
+    spoiler.join()
     assert run.exit_code == 2
     assert "cannot be read" in run.err
     assert "Traceback" not in run.err
-    assert count_steps(tmp_path / "cells.training" / STATE_NAME) >= 5
+    assert count_steps(state) >= 5
 
 
 def test_a_checkpoint_of_another_training_is_not_replaced(samples, tmp_path):
@@ -273,11 +291,10 @@ def test_an_output_in_the_samples_is_refused(samples):
     assert "read-only" in run.err
 
 
-def test_a_damaged_state_is_named(samples, tmp_path):
-    train_network(request(samples, tmp_path / "cells.safetensors"))
-    state = tmp_path / "cells.training" / STATE_NAME
+def test_a_damaged_state_is_named(samples, copied):
+    state = copied / "cells.training" / STATE_NAME
     state.write_bytes(state.read_bytes()[:3000])
-    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 8, *ARGUMENTS)
+    run = run_here("train", samples, "-o", copied / "cells.safetensors", "--steps", 8, *ARGUMENTS)
     assert run.exit_code == 2
     assert "not a whole training state" in run.err
 
@@ -292,9 +309,8 @@ def test_a_full_disk_ends_a_training_that_can_go_on(samples, tmp_path):
         assert not list(full.rglob("*.partial"))
 
 
-def test_other_settings_than_those_it_was_begun_with_are_refused(samples, tmp_path):
-    train_network(request(samples, tmp_path / "cells.safetensors"))
-    run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 9, *ARGUMENTS)
+def test_other_settings_than_those_it_was_begun_with_are_refused(samples, copied):
+    run = run_here("train", samples, "-o", copied / "cells.safetensors", "--steps", 9, *ARGUMENTS)
     assert run.exit_code == 2
     assert "settings.steps: begun with 8, now 9" in run.err
 

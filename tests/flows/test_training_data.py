@@ -26,7 +26,7 @@ from tests.pipeline.training.support import write_training_set
 
 ROOT = Path(__file__).parents[2]
 GENTLE = AugmentSettings(elastic_std_px=2)
-OPTIONS = {"n": 160, "tile_px": (64,), "depth": 3, "augment": AugmentSettings(4.0)}
+OPTIONS = {"n": 112, "tile_px": (64,), "depth": 2, "augment": AugmentSettings(4.0), "workers": 1}
 RUN = f"""
 import sys
 from segment_slide.flows.training_requests import TrainingDataRequest
