@@ -12,6 +12,7 @@ from skimage.measure import label as label_values
 
 from segment_slide.pipeline.objects.components import label_components, number_pieces
 from segment_slide.pipeline.objects.faces import previous_offsets, touching_pairs
+from tests.tiers import exhaustive
 
 SHAPES = [(1,), (9,), (1, 1), (1, 7), (7, 1), (40, 33), (5, 6, 7), (3, 4, 5, 6)]
 
@@ -52,7 +53,9 @@ def test_values_stay_apart_as_in_scikit_image(values: np.ndarray, connectivity: 
     np.testing.assert_array_equal(objects, in_raster_order[inverse] if objects.size else objects)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int32", "int64", "uint64"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", exhaustive("uint16"), exhaustive("int32"), exhaustive("int64"), "uint64"]
+)
 def test_any_integer_dtype_will_do(dtype: str) -> None:
     values = noise((13, 11), 0.5).astype(dtype)
     found = label_components(values, 1)

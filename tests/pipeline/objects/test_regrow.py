@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.unet.weight_map import cut_ridges
+from tests.tiers import exhaustive
 
 ORDER_2D = [(0, 1), (1, 0), (1, 1), (1, -1), (0, -1), (-1, 0), (-1, -1), (-1, 1)]  # E S SE SW W N NW NE
 
@@ -115,7 +116,7 @@ def test_concavities_of_one_object_are_not_filled(reach_px):
     np.testing.assert_array_equal(regrow_ridges(np.pad(ring, reach_px), reach_px), ring)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("dtype", [exhaustive("uint8"), exhaustive("uint16"), "uint32", "uint64"])
 def test_ids_of_every_unsigned_dtype_are_kept(dtype):
     top = np.iinfo(dtype).max
     ids = np.pad(np.array([[top, 0, top - 1]], dtype), 1)

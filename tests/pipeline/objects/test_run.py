@@ -30,12 +30,25 @@ from tests.pipeline.objects.support import (
     spiral,
     whole_structure,
 )
+from tests.tiers import exhaustive
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
-BLOCKS_2D = ((16, 16), (8, 24), (7, 5), (31, 9), (3, 33), (1, 40), (40, 1), (13, 13), (20, 17), (40, 40), (64, 64))
-QUICK_3D = ((4, 4, 4), (3, 5, 7), (9, 2, 4), (12, 12, 12))
-THIN_3D = ((1, 6, 6), (5, 11, 1), (2, 3, 12), (7, 7, 7), (6, 1, 5), (4, 8, 3))  # many files: minutes of work
-BLOCKS_3D = (*QUICK_3D, *(pytest.param(block, marks=pytest.mark.slow) for block in THIN_3D))
+
+
+QUICK_DENSITIES = (0.3, 0.6, 0.9)
+QUICK_2D = ((16, 16), (7, 5), (1, 40), (40, 1), (64, 64))
+MORE_2D = ((8, 24), (31, 9), (3, 33), (13, 13), (20, 17), (40, 40))
+QUICK_3D = ((3, 5, 7), (9, 2, 4))
+MORE_3D = ((4, 4, 4), (12, 12, 12), (1, 6, 6), (5, 11, 1), (2, 3, 12), (7, 7, 7), (6, 1, 5), (4, 8, 3))
+
+
+def blocks_and_densities(quick: tuple, more: tuple) -> pytest.MarkDecorator:
+    """A sample of both for the quick tests, all of them for the exhaustive ones."""
+    cases = [pytest.param(block, QUICK_DENSITIES, id=str(block)) for block in quick]
+    cases += [exhaustive(block, DENSITIES, id=f"{block}-all") for block in (*quick, *more)]
+    return pytest.mark.parametrize(("block", "densities"), cases)
+
+
 FIELDS_2D = {
     "spirals": spiral(41),
     "combs": comb(42),
@@ -64,24 +77,24 @@ def assert_equals_scipy(folder: Path, classes: np.ndarray, block: tuple[int, ...
 # --- the whole array's ids ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", BLOCKS_2D, ids=str)
-def test_ids_of_random_planes_are_scipys_at_every_density(tmp_path: Path, block: tuple[int, int]) -> None:
-    for density, connectivity in itertools.product(DENSITIES, (1, 2)):
+@blocks_and_densities(QUICK_2D, MORE_2D)
+def test_ids_of_random_planes_are_scipys_at_every_density(tmp_path: Path, block: tuple, densities: tuple) -> None:
+    for density, connectivity in itertools.product(densities, (1, 2)):
         folder = tmp_path / f"{density}-{connectivity}"
         size = (40, 33) if min(block) > 1 else (12, 9)  # a file per pixel row: small is slow enough
         assert_equals_scipy(folder, noise(size, density), block, connectivity)
 
 
-@pytest.mark.parametrize("block", BLOCKS_3D, ids=str)
-def test_ids_of_random_volumes_are_scipys_at_every_density(tmp_path: Path, block: tuple[int, int, int]) -> None:
-    for density, connectivity in itertools.product(DENSITIES, (1, 2, 3)):
+@blocks_and_densities(QUICK_3D, MORE_3D)
+def test_ids_of_random_volumes_are_scipys_at_every_density(tmp_path: Path, block: tuple, densities: tuple) -> None:
+    for density, connectivity in itertools.product(densities, (1, 2, 3)):
         folder = tmp_path / f"{density}-{connectivity}"
         assert_equals_scipy(folder, noise((7, 10, 9), density / 2), block, connectivity)
 
 
 @pytest.mark.parametrize("name", FIELDS_2D)
 def test_ids_of_shapes_that_cross_every_block_are_scipys(tmp_path: Path, name: str) -> None:
-    for block, connectivity in itertools.product(((16, 16), (7, 10), (11, 5)), (1, 2)):
+    for block, connectivity in itertools.product(((16, 16), (7, 10)), (1, 2)):
         folder = tmp_path / f"{block}-{connectivity}"
         assert_equals_scipy(folder, FIELDS_2D[name], block, connectivity)
 
@@ -149,7 +162,7 @@ def test_a_block_may_hold_more_objects_than_16_bits_number(tmp_path: Path) -> No
 # --- sizes and holes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [(16, 16), (7, 5), (40, 40)], ids=str)
+@pytest.mark.parametrize("block", [(16, 16), (7, 5)], ids=str)
 @pytest.mark.parametrize("min_size", [2, 9, 60])
 def test_small_objects_are_dropped_by_their_whole_size(tmp_path: Path, block: tuple[int, int], min_size: int) -> None:
     classes = noise((40, 33), 0.5)
@@ -178,7 +191,7 @@ def fill_whole(classes: np.ndarray, max_size: int, connectivity: int) -> np.ndar
 
 
 @pytest.mark.parametrize("connectivity", [1, 2])
-@pytest.mark.parametrize("block", [(16, 16), (7, 5), (40, 40)], ids=str)
+@pytest.mark.parametrize("block", [(16, 16), (7, 5)], ids=str)
 def test_holes_are_filled_by_their_whole_size(tmp_path: Path, block: tuple[int, int], connectivity: int) -> None:
     classes = noise((40, 33), 0.7, n_classes=2)
     classes[:, 16:] = np.minimum(classes[:, 16:], 1)  # one half with one class only
@@ -222,7 +235,7 @@ def split_whole(classes: np.ndarray, depth: float) -> np.ndarray:
     return pieces.labels
 
 
-@pytest.mark.parametrize("block", [(32, 32), (48, 20), (17, 31), (150, 130)], ids=str)
+@pytest.mark.parametrize("block", [(32, 32), (48, 20), exhaustive((17, 31)), exhaustive((150, 130))], ids=str)
 def test_objects_smaller_than_the_halo_are_split_as_in_the_whole_image(tmp_path: Path, block: tuple[int, int]) -> None:
     classes = nuclei((150, 130), 7, 40)
     objects, count = ndimage.label(classes)

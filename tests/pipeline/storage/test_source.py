@@ -22,6 +22,7 @@ from segment_slide.pipeline.storage.ome import Level, Multiscale, multiscale_att
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.boxes import Box
 from segment_slide.unet.geometry import Geometry
+from tests.tiers import exhaustive
 
 AXIS_SIZES = {"t": 3, "c": 4, "z": 5, "y": 13, "x": 17}
 
@@ -401,8 +402,8 @@ def boxes_that_see(chunk: slice, reads: list[slice], size: int) -> int:
     return sum(int(span.min()) < chunk.stop and int(span.max()) >= chunk.start for span in spans)
 
 
-@pytest.mark.parametrize("chunk", [16, 40, 64, 100, 256])
-@pytest.mark.parametrize(("depth", "block"), [(1, 16), (1, 64), (2, 48)])
+@pytest.mark.parametrize("chunk", [exhaustive(16), 40, exhaustive(64), 100, 256])
+@pytest.mark.parametrize(("depth", "block"), [exhaustive(1, 16), (1, 64), (2, 48)])
 def test_each_stored_chunk_is_read_once_by_each_block_that_needs_it(chunk: int, depth: int, block: int) -> None:
     shape = (150, 210)
     source, store = counted(shape, chunk)
