@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 
 import hypothesis
 import pytest
@@ -26,6 +27,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARKED_PATIENCE_S = 1800
+DEPLOYED = "tests/flows/deployed/"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile` one process takes all files of deployments: they share a Prefect server."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return DEPLOYED if nodeid.startswith(DEPLOYED) else str(super()._split_scope(nodeid))
+
+    return OneServer(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
