@@ -265,7 +265,7 @@ def slow(step, loss):
     time.sleep(3 if step >= int(sys.argv[3]) else 0)  # in which it is killed
 if __name__ == "__main__":
     model = build_model(Architecture(base_channels=2, depth=1, dropout=0.5), 0)
-    train(model, training(steps=60, save_every=2, validation=RoughSamples(3, seed=7), processes=int(sys.argv[2]),
+    train(model, training(steps=30, save_every=2, validation=RoughSamples(3, seed=7), processes=int(sys.argv[2]),
                           state_path=Path(sys.argv[1])), on_step=slow)
 """
 
@@ -281,7 +281,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(killed_at
         assert process.wait() == -signal.SIGKILL
         process.stdout.close(), process.stderr.close()
         assert steps - 3 <= count_steps(path) <= steps + 3
-    changes = {"steps": 60, "save_every": 2, "validation": RoughSamples(3, seed=7)}
+    changes = {"steps": 30, "save_every": 2, "validation": RoughSamples(3, seed=7)}
     model, history = trained(DROPPING, **changes, state_path=path)
     undisturbed, expected = trained(DROPPING, **changes)
     assert history == expected
@@ -331,7 +331,7 @@ def test_processes_that_train_together_end_together_and_go_on(tmp_path):
     process.stdout.close(), process.stderr.close()
     _, alive = psutil.wait_procs(others, timeout=120)
     assert not alive
-    changes = {"steps": 60, "save_every": 2, "validation": RoughSamples(3, seed=7), "processes": 2}
+    changes = {"steps": 30, "save_every": 2, "validation": RoughSamples(3, seed=7), "processes": 2}
     model, history = trained(DROPPING, **changes, state_path=path)
     undisturbed, expected = trained(DROPPING, **changes)
     assert history == expected
