@@ -321,13 +321,17 @@ def test_background_is_left_out_and_the_rest_is_as_without(model, tmp_path, warm
     image = write_ome(tmp_path / "image.zarr", pixels, "yx", n_levels=2)
     options = ["--block", 512, "--tile", 256]
     whole = labels_of(segment(image, model, tmp_path / "whole.ome.zarr", *options))
-    output = segment(image, model, tmp_path / "skipped.ome.zarr", *options, "--skip-background")
+    skipping = ["--skip-background", "--probabilities", "uint8"]
+    output = segment(image, model, tmp_path / "skipped.ome.zarr", *options, *skipping)
     labels = labels_of(output)
     assert len(shards(output / "labels/segmentation/0")) == 25  # background is written too: a missing shard is undone
     assert len(np.unique(whole[:512, :512])) == 2
     np.testing.assert_array_equal(labels[:512, :512], whole[:512, :512])
     assert not labels[600:].any()
     assert not labels[:, 600:].any()
+    scores = zarr.open_array(output / "probability/segmentation/0", mode="r")[:, 600:]
+    assert (scores[0] == 255).all()
+    assert not scores[1:].any()
     assert whole[600:].any()  # negative control: the network would have found something on glass
 
 
