@@ -34,9 +34,9 @@ from scale_plan import Costs, describe, plan_large
 from scale_workers import EmptySource, SleepingJob, sleep_item
 
 from segment_slide.cluster.settings import SETTINGS, quieten
+from segment_slide.pipeline.blocks.attempts import run_tasks
 from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.blocks.sizes import MAX_WINDOW_BLOCKS
-from segment_slide.pipeline.blocks.tasks import run_tasks
 from segment_slide.pipeline.segmentation.run import segment_blocks
 from segment_slide.unet.geometry import Geometry
 from segment_slide.unet.network import InferenceSettings, NetworkUse

@@ -19,7 +19,7 @@ from segment_slide.cluster.preflight import Check, preflight
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import is_elsewhere
 from segment_slide.flows.requests import Workers
-from segment_slide.pipeline.blocks.tasks import SCHEDULER_GONE
+from segment_slide.pipeline.blocks.attempts import SCHEDULER_GONE
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage

@@ -13,10 +13,16 @@ value: "choose fewer `workers`", "for example `channels=(0, 1)`". The command li
     │   └── OutputMismatchError         it was begun with other parameters, another model or another input
     ├── BlockError (RuntimeError)       one block could not be done; the others can
     │   ├── UnreadableChunkError            a chunk of the input is damaged
+    │   │   └── ChunkAccessError                the system could not read it; it may later
     │   ├── NotFiniteError                  NaN or infinity in the input
     │   └── WorkerDiedError                 each worker that worked on it was ended
     └── IncompleteError (RuntimeError)  the run ended with blocks left to do; the same command goes on
+        └── TasksFailedError            some tasks failed twice; all others are done
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 
 class PipelineError(Exception):
@@ -66,6 +72,10 @@ class UnreadableChunkError(BlockError):
     """A chunk of the input cannot be decoded."""
 
 
+class ChunkAccessError(UnreadableChunkError):
+    """The system could not read a chunk of the input: a disk that is gone, say. That tells nothing of what is in it."""
+
+
 class NotFiniteError(BlockError):
     """A value of the input is NaN or infinite."""
 
@@ -76,3 +86,35 @@ class WorkerDiedError(BlockError):
 
 class IncompleteError(PipelineError, RuntimeError):
     """A run ended before all blocks were done. What is done is kept; running it again goes on."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that failed twice: its item, what it is called in messages, and its last error."""
+
+    item: Any
+    name: str
+    error: Exception
+
+
+class TasksFailedError(IncompleteError):
+    """Some tasks failed twice; all others are done.
+
+    Attributes
+    ----------
+    failures : tuple of Failure
+        Which, and why.
+    """
+
+    def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
+
+    @property
+    def fault_of_input(self) -> Failure | None:
+        """The first one that fails for what is in the input, and so would fail again; None if there is none."""
+        for failure in self.failures:
+            by_content = isinstance(failure.error, UnreadableChunkError | NotFiniteError)
+            if by_content and not isinstance(failure.error, ChunkAccessError):
+                return failure
+        return None

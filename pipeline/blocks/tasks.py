@@ -1,57 +1,69 @@
-"""One function over many items, here or on a Dask cluster: who calls it is the only difference.
+"""The one way in which all stages run their tasks, and what becomes of a task that fails.
 
-At most a bounded number of tasks exist at a time, so a slide of a million blocks costs the scheduler no more
-than one of a thousand. Results are gathered and forgotten as they come: nothing stays on workers.
+::
+
+    first try       all tasks, a bounded number at a time
+                    ├── full disk, input or network unusable: it would fail for every task, the run ends at once
+                    └── anything else: noted, all other tasks go on
+    second try      what failed; alone, while no other task runs, if its worker died: a neighbour may have ended it
+    given up        what failed again is named; all others are done, and the same command goes on
+
+A sum over all tasks is never a partial one: its stage raises instead of returning.
 """
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, PipelineError, WorkerDiedError
+from segment_slide.pipeline.blocks.attempts import run_tasks
+from segment_slide.pipeline.errors import (
+    Failure,
+    IncompleteError,
+    InputError,
+    OutputError,
+    PipelineError,
+    TasksFailedError,
+    WorkerDiedError,
+)
+from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Attempts = Generator[tuple[Item, Result | None, Exception | None]]
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
-MAX_BATCH = 16
-SCHEDULER_GONE = "the Dask scheduler is gone: it ended, or the connection to it broke."
-TASKS_PER_THREAD = 3  # enough that a worker always has its next task at hand
+# Of tasks in a row. Among others a task dies with its neighbours on the worker, alone only by what it does itself.
+MOST_DEATHS, MOST_DEATHS_ALONE = 24, 6
 
 
-def run_tasks(
-    client: "Client | None", function: Callable[[Item], Result], items: Iterable[Item], *, batch: int = 1
-) -> Generator[tuple[Item, Result | None, Exception | None]]:
-    """Call a function for each item; yield item, result and error in order of completion.
+@dataclass(frozen=True)
+class Wording:
+    """How a stage speaks of its tasks in messages.
 
     Parameters
     ----------
-    client : Client or None
-        Where to run; None runs here, one after the other.
-    function : callable
-        Pure of its item, and picklable.
-    items : iterable
-        Picklable items, consumed lazily.
-    batch : int
-        Items per task of the cluster: a task costs some milliseconds of scheduling, as much as some items do.
-
-    Yields
-    ------
-    (item, result, error)
-        `error` is None and `result` set, or the other way round.
+    given_up : str
+        What is said before the tasks that failed twice, after their number.
+    kept : str
+        What is said if the run ends at once.
+    plural : str
+        What tasks are called together.
     """
-    if client is None:
-        for item in items:
-            yield item, *_attempt(function, item)
-        return
-    yield from _run_on_cluster(client, function, items, batch)
+
+    given_up: str = "step(s) could not be done; all others are kept:"
+    kept: str = "What is done is kept."
+    plural: str = "steps"
+
+
+STEPS = Wording()
 
 
 def run_all(
@@ -61,6 +73,8 @@ def run_all(
     name: Callable[[Item], str],
     *,
     batch: int = 1,
+    first_tries: "Attempts[Item, Result] | None" = None,
+    wording: Wording = STEPS,
 ) -> Generator[tuple[Item, Result]]:
     """Call a function for each item; yield items and results in order of completion. What failed is tried once more.
 
@@ -76,42 +90,106 @@ def run_all(
         What an item is called in messages, e.g. "block (0, 3)".
     batch : int
         Items per task of the cluster.
+    first_tries : generator of (item, result, error), optional
+        How else all items are tried first (`items` is not looked at): as chunks of one Dask array, or in threads.
+    wording : Wording
+        How the stage speaks of its tasks.
+
+    Raises
+    ------
+    TasksFailedError
+        When all others are done, naming what failed twice.
+    IncompleteError
+        At once, where the output cannot be written, or too many tasks in a row end their workers.
+    InputError
+        At once, if the input or the network is not what it should be; its cause is the task's own error.
+    """
+    failed: list[tuple[Item, Exception]] = []
+    attempts = run_tasks(client, function, items, batch=batch) if first_tries is None else first_tries
+    with contextlib.closing(attempts):
+        for item, result, error in while_some_survive(attempts, MOST_DEATHS * batch, name, wording):
+            if error is None:
+                yield item, cast(Result, result)
+            else:
+                _end_if_all_would_fail(name(item), error, wording)
+                log.info("%s failed: %s", name(item), error)
+                failed.append((item, error))
+    given_up: list[Failure] = []
+    with contextlib.closing(_try_again(client, function, failed)) as attempts:
+        for item, result, error in while_some_survive(attempts, MOST_DEATHS_ALONE, name, wording):
+            if error is None:
+                yield item, cast(Result, result)
+            else:
+                _end_if_all_would_fail(name(item), error, wording)
+                given_up.append(Failure(item, name(item), error))
+    if given_up:
+        raise explain_failures(given_up, wording)
+
+
+def _try_again(
+    client: "Client | None", function: Callable[[Item], Result], failed: Sequence[tuple[Item, Exception]]
+) -> "Attempts[Item, Result]":
+    """Second tries: together where a task failed by itself, one at a time where its worker died."""
+    alone = [item for item, error in failed if isinstance(error, WorkerDiedError)]
+    others = [item for item, error in failed if not isinstance(error, WorkerDiedError)]
+    with contextlib.closing(run_tasks(client, function, others)) as attempts:
+        for item, result, error in attempts:
+            if isinstance(error, WorkerDiedError):  # it had neighbours
+                alone.append(item)
+            else:
+                yield item, result, error
+    for item in alone:
+        with contextlib.closing(run_tasks(client, function, [item])) as attempts:
+            yield from attempts
+
+
+def _end_if_all_would_fail(name: str, error: Exception, wording: Wording) -> None:
+    """Raise what concerns every task: going on would fail for each of them."""
+    if isinstance(error, InputError | UnetError):
+        raise InputError(f"{name}: {error}") from error
+    if isinstance(error, OutputError):
+        raise IncompleteError(f"{name}: {str(error).rstrip('.')}. {wording.kept}") from error
+
+
+def explain_failures(failures: Sequence[Failure], wording: Wording = STEPS) -> TasksFailedError:
+    """The error that names what failed twice, the first ones of many, whoever came first."""
+    failures = sorted(failures, key=lambda failure: _numbers_as_numbers(failure.name))
+    shown = [f"  {failure.name}: {failure.error}" for failure in failures[:_SHOWN]]
+    more = [f"  … and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
+    return TasksFailedError("\n".join([f"{len(failures)} {wording.given_up}", *shown, *more]), failures)
+
+
+def _numbers_as_numbers(name: str) -> list[str | int]:
+    """Key for sorting: block (2, 0) before block (10, 0)."""
+    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", name)]
+
+
+def while_some_survive(
+    attempts: "Iterable[tuple[Item, Result | None, Exception | None]]",
+    most_in_a_row: int,
+    name: Callable[[Item], str],
+    wording: Wording = STEPS,
+) -> "Attempts[Item, Result]":
+    """Attempts as they come, until too many tasks in a row ended their workers: then the next ones would too.
 
     Raises
     ------
     IncompleteError
-        When all others are done, naming what failed twice; at once where the output cannot be written.
-    InputError
-        At once, if the input is not what it should be.
+        Rather than ending workers for each block of a slide, four times and four times alone.
     """
-    failed: list[Item] = []
-    with contextlib.closing(run_tasks(client, function, items, batch=batch)) as results:
-        for item, result, error in results:
-            if isinstance(error, InputError):
-                raise InputError(f"{name(item)}: {error}") from error
-            if isinstance(error, OutputError):
-                raise IncompleteError(f"{name(item)}: {str(error).rstrip('.')}. What is done is kept.") from error
-            if error is not None:
-                log.info("%s failed: %s", name(item), error)
-                failed.append(item)
-            else:
-                yield item, cast(Result, result)
-    reasons = []
-    for item in failed:  # one at a time: a task that ends its worker takes no other with it
-        with contextlib.closing(run_tasks(client, function, [item])) as results:
-            for _, result, error in results:
-                if error is not None:
-                    reasons.append(f"  {name(item)}: {error}")
-                else:
-                    yield item, cast(Result, result)
-    if reasons:
-        more = [f"  … and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
-        summary = f"{len(reasons)} step(s) could not be done; all others are kept:"
-        raise IncompleteError("\n".join([summary, *reasons[:_SHOWN], *more]))
+    in_a_row = 0
+    for item, result, error in attempts:
+        in_a_row = in_a_row + 1 if isinstance(error, WorkerDiedError) else 0
+        if in_a_row >= most_in_a_row:
+            raise IncompleteError(
+                f"{in_a_row} {wording.plural} in a row ended their workers, the last of them {name(item)}: {error}. "
+                f"What is done is kept. If memory was short, give each worker more of it."
+            )
+        yield item, result, error
 
 
 @contextlib.contextmanager
-def keeping_what_is_done() -> Generator[None]:
+def keeping_what_is_done(kept: str = STEPS.kept) -> Generator[None]:
     """Say of whatever ends a run that has begun: it is not complete, and the same command goes on.
 
     Raises
@@ -124,117 +202,4 @@ def keeping_what_is_done() -> Generator[None]:
     except IncompleteError:
         raise
     except PipelineError as error:
-        raise IncompleteError(f"{str(error).rstrip('.')}. What is done is kept.") from error
-
-
-def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:
-    try:
-        return function(item), None
-    except Exception as error:  # noqa: BLE001, whatever it is, it belongs to this item
-        return None, error
-
-
-def _attempt_all(function: Callable[[Item], Result], items: list[Item]) -> list[tuple[Result | None, Exception | None]]:
-    """Results and errors of a batch; runs on a worker."""
-    attempts = (_attempt(function, item) for item in items)
-    return [(result, None if error is None else portable(error)) for result, error in attempts]
-
-
-def portable(error: Exception) -> Exception:
-    """An error that can travel: without its causes, and in words alone if its own class cannot be made again.
-
-    >>> import zarr
-    >>> portable(OutputError("no room"))
-    OutputError('no room')
-    >>> portable(zarr.errors.ArrayNotFoundError("no array"))
-    RuntimeError('ArrayNotFoundError: no array')
-    """
-    from distributed.protocol.pickle import dumps, loads
-
-    error.__cause__ = error.__context__ = None
-    error = error.with_traceback(None)
-    try:
-        loads(dumps(error))  # some of zarr's can be sent and not received
-    except Exception:  # noqa: BLE001, whatever a class does in its constructor
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _run_on_cluster(
-    client: "Client", function: Callable[[Item], Result], items: Iterable[Item], batch: int
-) -> Generator[tuple[Item, Result | None, Exception | None]]:
-    from distributed import as_completed
-
-    waiting, remaining = as_completed(), iter(items)
-    items_of: dict[Any, list[Item]] = {}
-
-    def submit(count: int) -> None:
-        for _ in range(count):
-            if part := list(islice(remaining, batch)):
-                future = client.submit(_attempt_all, function, part, pure=False)
-                items_of[future.key] = part
-                waiting.add(future)
-
-    try:
-        submit(max(2, count_threads(client) * TASKS_PER_THREAD))
-        for future in waiting:
-            part = items_of.pop(future.key)
-            results, error = outcome(future)
-            submit(1)
-            for item, (result, own) in zip(part, results or [(None, error)] * len(part), strict=True):
-                yield item, result, own
-    finally:
-        cancel(client, waiting.futures)
-
-
-def outcome(future: "Future[Any]") -> tuple[Any, Exception | None]:
-    """Result or error of a finished future, the errors of Dask itself in words.
-
-    Raises
-    ------
-    IncompleteError
-        If there is nobody any more who could do it, or anything else.
-    """
-    error: Any = None
-    if future.status == "finished":
-        try:
-            return future.result(), None
-        except Exception as lost:  # noqa: BLE001, its worker died before it was fetched, and it could not be had again
-            error = lost
-    if future.client.status != "running":
-        raise IncompleteError(f"{SCHEDULER_GONE} What is done is kept.")
-    if future.status == "error":
-        error = future.exception()
-    error = error or RuntimeError(f"task was {future.status}")
-    return None, _in_words(error) if isinstance(error, Exception) else RuntimeError(repr(error))
-
-
-def _in_words(error: Exception) -> Exception:
-    """What Dask says of a task by its key, for people; any other error as it is."""
-    from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
-
-    if isinstance(error, KilledWorker):
-        return WorkerDiedError(f"its worker died {error.allowed_failures + 1} times (out of memory, or killed)")
-    if isinstance(error, NoWorkerError | NoValidWorkerError):
-        raise IncompleteError(
-            f"no worker is left, and none came within {error.timeout:.0f} s. What is done is kept."
-        ) from error
-    return error
-
-
-def cancel(client: "Client", futures: "Iterable[Future[Any]]") -> None:
-    """Forget tasks, those that have not begun never do; without a scheduler there is nothing to forget."""
-    if client.status == "running":
-        client.cancel(list(futures))
-
-
-def choose_batch(client: "Client | None", n_items: int) -> int:
-    """Items per task: enough to hide what scheduling costs, few enough that all threads end together."""
-    if client is None:
-        return 1
-    return max(1, min(MAX_BATCH, n_items // (count_threads(client) * 2 * TASKS_PER_THREAD)))
-
-
-def count_threads(client: "Client") -> int:
-    """Threads of all workers at this moment."""
-    return sum(client.nthreads().values())
+        raise IncompleteError(f"{str(error).rstrip('.')}. {kept}") from error

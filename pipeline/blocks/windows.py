@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from segment_slide.pipeline.blocks.attempts import cancel, count_threads, outcome
 from segment_slide.pipeline.blocks.sizes import BLOCKS_PER_THREAD
-from segment_slide.pipeline.blocks.tasks import cancel, count_threads, outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future

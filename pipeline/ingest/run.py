@@ -7,19 +7,22 @@ ingest goes on where it was; equal inputs give equal bytes.
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.attempts import try_in_threads
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
+from segment_slide.pipeline.blocks.tasks import explain_failures, run_all
 from segment_slide.pipeline.errors import (
+    ChunkAccessError,
+    Failure,
     InputError,
     OutputError,
     PipelineError,
+    TasksFailedError,
     UnreadableChunkError,
 )
 from segment_slide.pipeline.ingest.options import IngestOptions
@@ -34,8 +37,6 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.sections import write_section
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
-
-Item = TypeVar("Item")
 
 _RGB_COLOURS = ("FF0000", "00FF00", "0000FF")
 _COLOURS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", "0000FF")
@@ -73,7 +74,9 @@ def run_ingest(
     OutputMismatchError
         If the output was begun from another input, with other parameters or other code.
     UnreadableChunkError
-        If a part of the input cannot be decoded; what is written stays.
+        If a part of the input cannot be decoded; all that needs no such part is written.
+    IncompleteError
+        If parts failed twice for another reason, naming them; all others are written.
     """
     location = store.resolve_location(output)
     report = on_progress or _say_nothing
@@ -151,16 +154,43 @@ def _is_half_created(plan: IngestPlan, location: str) -> bool:
 
 def _write_levels(plan: IngestPlan, location: str, threads: int) -> Iterator[None]:
     """Write what is missing, level by level; yields after each shard."""
+    failures: list[Failure] = []
     with closing(open_source(plan.files, plan.options, plan.cache_bytes)) as reader:
         if reader.info != plan.image:
             raise InputError(f"input={plan.files[0]} is no longer what was planned; plan again.")
         done = store.stored_shards(location, plan.levels[0].path)
         missing = (index for index in _shard_indices(plan.levels[0]) if index not in done)
-        yield from _run_in_threads(functools.partial(_write_shard, reader, plan.levels[0], location), missing, threads)
+        write = functools.partial(_write_shard, reader, plan.levels[0], location)
+        yield from _run_all(write, missing, _name, threads, failures)
     for finer, coarser in itertools.pairwise(plan.levels):
         halved = (len(plan.axes) - 2, len(plan.axes) - 1)
         level = PyramidLevel(location, "", finer, coarser, halved, "local_mean")
-        yield from _run_in_threads(functools.partial(run_level_shard, level), level.pending(), threads)
+        yield from _run_all(
+            functools.partial(run_level_shard, level), level.pending(), level.name_file, threads, failures
+        )
+    if failures:
+        failed = explain_failures(failures)
+        raise failed if failed.fault_of_input is None else failed.fault_of_input.error
+
+
+def _name(index: Index) -> str:
+    return f"file {'/'.join(map(str, index))}"
+
+
+def _run_all(
+    function: Callable[[Index], None],
+    indices: Iterable[Index],
+    name: Callable[[Index], str],
+    threads: int,
+    failures: list[Failure],
+) -> Iterator[None]:
+    """Yield after each shard; add to `failures` what failed twice, for other shards can do without."""
+    try:
+        first_tries = try_in_threads(function, indices, threads)
+        for _ in run_all(None, function, (), name, first_tries=first_tries):
+            yield
+    except TasksFailedError as failed:
+        failures += failed.failures
 
 
 def _shard_indices(level: store.ArraySpec) -> Iterator[Index]:
@@ -176,28 +206,11 @@ def _write_shard(reader: Reader, level: store.ArraySpec, location: str, index: I
     try:
         values = reader.read(box)
     except (UnreadableChunkError, OSError) as error:
+        kind = ChunkAccessError if isinstance(error, OSError) and error.errno is not None else UnreadableChunkError
         region = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in zip(level.axes, box, strict=True))
-        raise UnreadableChunkError(f"region ({region}) cannot be read: {error}. What is done is kept.") from error
+        raise kind(f"region ({region}) cannot be read: {error}. What is done is kept.") from error
     array = store.open_array(location, level.path, writable=True)
     store.write_box(array, box, values.astype(level.dtype, copy=False))
-
-
-def _run_in_threads(function: Callable[[Item], None], items: Iterable[Item], threads: int) -> Iterator[None]:
-    """Call a function for each item, a few at a time; the first error ends it, after what is running has ended."""
-    with ThreadPoolExecutor(threads) as pool:
-        running: set[Future[None]] = set()
-        try:
-            for item in items:
-                running.add(pool.submit(function, item))
-                if len(running) > threads:
-                    finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in finished)
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        finally:
-            for future in running:
-                future.cancel()
 
 
 def _add_channels(plan: IngestPlan, location: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.attempts import choose_batch
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.blocks.tasks import choose_batch, run_all
+from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import BlockError
 from segment_slide.pipeline.measurement.block import measure_block
 from segment_slide.pipeline.measurement.fragments import merge_fragments
@@ -96,11 +97,12 @@ def measure_blocks(
         if on_block is not None and place[1] not in done:
             on_block(_count_pixels(plan, place[1]))
 
-    recalled, pending = ([p for p in places if (p[1] in done) == there] for there in (True, False))
-    for function, some in ((recall_block, recalled), (measure_place, pending)):
-        batch = choose_batch(client, len(some))
-        for place, parts in run_all(client, functools.partial(function, plan), some, _name_block, batch=batch):
-            note(place, parts)
+    pending, known = ([p for p in places if (p[1] in done) == there] for there in (False, True))
+    measure, recall = functools.partial(measure_place, plan), functools.partial(recall_block, plan)
+    for place, parts in run_all(client, measure, pending, _name_block, batch=choose_batch(client, len(pending))):
+        note(place, parts)
+    for place, parts in run_all(client, recall, known, _name_block, batch=choose_batch(client, len(known))):
+        note(place, parts)
     return [[places[number][1] for number in sorted(needed[part])] or [places[0][1]] for part in sorted(needed)]
 
 
@@ -168,14 +170,14 @@ def write_table(
         if len(found) >= _MERGE_EVERY:
             found[:] = [merge_counts(found)]
 
-    for _, counts in run_all(client, functools.partial(recall_part, plan), sorted(done), _name_part):
-        keep(counts)
     pending = [(number, needed[number]) for number in range(plan.n_parts) if number not in done]
     make = functools.partial(run_part, plan, plan.provenance)
     for _, counts in run_all(client, make, pending, lambda item: _name_part(item[0])):
         keep(counts)
         if on_part is not None:
             on_part()
+    for _, counts in run_all(client, functools.partial(recall_part, plan), sorted(done), _name_part):
+        keep(counts)
     return merge_counts(found)
 
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.attempts import choose_batch
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.blocks.tasks import choose_batch, run_all
+from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.objects.block import (
     ObjectsJob,
     RankItem,

@@ -11,14 +11,14 @@ on the order in which they came. Memory holds a few blocks and one row per pair 
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.blocks.tasks import Wording, run_all
+from segment_slide.pipeline.errors import InputError, TasksFailedError
 from segment_slide.pipeline.scoring.contingency import (
     Areas,
     Contingency,
@@ -34,15 +34,15 @@ from segment_slide.pipeline.scoring.object_scores import TOUCHING_PX, as_areas, 
 from segment_slide.pipeline.scoring.options import EvaluateOptions, Kind
 from segment_slide.pipeline.scoring.pixel_scores import IGNORE, Confusion, count_confusion
 from segment_slide.pipeline.scoring.rand_scores import label_components
+from segment_slide.pipeline.scoring.totals import Total
 from segment_slide.unet.boxes import clip_box, widen_box
 
 if TYPE_CHECKING:
     from distributed import Client
 
 Result = TypeVar("Result")
-Table = TypeVar("Table", Contingency, Areas)
 
-_MERGE_ROWS = 2**20
+WORDING = Wording("part(s) could not be compared, and there is no score without them:", "There is no score.", "parts")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def evaluate_stored(
     InputError
         Before any pixel is read: sources that do not match. While reading: negative or non-class values.
     BlockError
-        If a chunk cannot be read.
+        If a chunk is damaged.
+    IncompleteError
+        If a block could not be compared for another reason: there is no score of the others.
     """
     options = options or EvaluateOptions()
     pair = LabelPair(predicted, truth)
@@ -125,7 +127,7 @@ def evaluate_stored(
     if kind == "classes":
         found = _run(functools.partial(_count_classes, pair, options), parts, client, on_block)
         return sum(found, Confusion(np.zeros((256, 256), np.int64)))
-    tables, touching = _Total(merge_tables), _Total(merge_areas)
+    tables, touching = Total(merge_tables), Total(merge_areas)
     for counts in _run(functools.partial(_count_objects, pair, options), parts, client, on_block):
         tables.add(counts.table)
         touching.add(counts.touching)
@@ -226,31 +228,18 @@ def _run(
     client: "Client | None",
     on_block: Callable[[int], None] | None,
 ) -> Iterator[Result]:
-    """Results in order of completion; the first error ends it."""
-    for part, result, error in run_tasks(client, function, parts):
-        if error is not None or result is None:
-            raise error or RuntimeError(f"no result of {part}")
-        if on_block is not None:
-            on_block(part.n_pixels)
-        yield result
+    """Results in order of completion; raises unless all come."""
+    try:
+        for part, result in run_all(client, function, parts, _name, wording=WORDING):
+            if on_block is not None:
+                on_block(part.n_pixels)
+            yield result
+    except InputError as error:
+        raise error.__cause__ or error from None
+    except TasksFailedError as failed:
+        raise failed if failed.fault_of_input is None else failed.fault_of_input.error from None
 
 
-class _Total(Generic[Table]):
-    """Tables added up as they come, in bounded memory: merged whenever as many rows wait as are merged already."""
-
-    def __init__(self, merge: Callable[[Sequence[Table]], Table]) -> None:
-        self._merge: Callable[[Sequence[Table]], Table] = merge
-        self._waiting: list[Table] = []
-        self._n_merged = self._n_waiting = 0
-
-    def add(self, table: Table) -> None:
-        """Take one more."""
-        self._waiting.append(table)
-        self._n_waiting += len(table)
-        if self._n_waiting > max(_MERGE_ROWS, self._n_merged):
-            self._n_merged, self._n_waiting = len(self.merged()), 0
-
-    def merged(self) -> Table:
-        """Their sum so far."""
-        self._waiting = [self._merge(self._waiting)]
-        return self._waiting[0]
+def _name(part: Part) -> str:
+    sides = ", ".join(f"{side.start}:{side.stop}" for side in part.box)
+    return f"frame {part.frame}, pixels ({sides})"

@@ -7,7 +7,6 @@ last one drains, so that workers never starve, and results are forgotten as they
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index, Window
-from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.blocks.windows import run_windows
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError, WorkerDiedError
+from segment_slide.pipeline.errors import TasksFailedError, WorkerDiedError
 from segment_slide.pipeline.segmentation.block import (
     BlockJob,
     BlockReport,
@@ -27,19 +26,15 @@ from segment_slide.pipeline.segmentation.block import (
 )
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
-from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
     import dask.array
     from distributed import Client, Future
 
-log = logging.getLogger(__name__)
-
-# Of blocks in a row. Among others a block dies with its neighbours on the worker, alone only by what it does itself.
-MOST_DEATHS, MOST_DEATHS_ALONE = 24, 6
-
 OnBlock = Callable[[BlockReport], None]
-Failed = dict[Index, Exception | None]
+Tries = Generator[tuple[Index, BlockReport | None, Exception | None]]
+
+WORDING = Wording(kept="Blocks that are done are kept.", plural="blocks")
 
 
 @dataclass(frozen=True)
@@ -180,92 +175,48 @@ def segment_blocks(
     """
     notify = on_block or (lambda report: None)
     skipped = [index for index in background if index not in done]
-    write = functools.partial(run_background_block, job)
-    failures = _retry(client, write, _run_each(client, write, skipped, notify), notify)
+    failures = _run(client, functools.partial(run_background_block, job), skipped, notify)
     done = set(done) | set(background)
-    segment = functools.partial(run_block_alone, job)
-    if client is None:
-        pending = [index for index in job.grid.indices() if index not in done]
-        failed = _run_each(None, segment, pending, notify)
-    else:
-        failed = _run_windows(client, job, window_blocks, done, notify)
-    failures += _retry(client, segment, failed, notify)
+    pending = (index for index in job.grid.indices() if index not in done)
+    windows = _run_windows(client, job, window_blocks, done) if client else None
+    # In a window a block also fails when a neighbour's chunk cannot be read; alone it reads exactly its own box.
+    failures += _run(client, functools.partial(run_block_alone, job), pending, notify, windows)
     return sorted(failures, key=lambda failure: failure.index)
 
 
-def _run_each(
-    client: "Client | None", function: Callable[[Index], BlockReport], indices: list[Index], notify: OnBlock
-) -> Failed:
-    """Run blocks one by one; return those that failed."""
-    results = run_tasks(client, function, indices)
-    return {index: error for index, report, error in results if not _accept(index, report, error, notify)}
-
-
-def _accept(index: Index, report: BlockReport | None, error: Exception | None, notify: OnBlock) -> bool:
-    """Count a stored block, or say that it failed; what would fail for every block ends the run."""
-    if isinstance(error, OutputError | InputError | UnetError):
-        raise IncompleteError(f"block {index}: {error}. Blocks that are done are kept.") from error
-    if error is not None or report is None:
-        log.info("block %s failed: %s", index, error)
-        return False
-    notify(report)
-    return True
-
-
-def _retry(
-    client: "Client | None", function: Callable[[Index], BlockReport], failed: Failed, notify: OnBlock
+def _run(
+    client: "Client | None",
+    function: Callable[[Index], BlockReport],
+    indices: Iterable[Index],
+    notify: OnBlock,
+    windows: Tries | None = None,
 ) -> list[BlockFailure]:
-    """Try failed blocks alone.
-
-    In a window a block also fails when a neighbour's chunk cannot be read, or another block ends the worker of both;
-    reading exactly its own box, and in the second case while no other block runs, tells apart what is damaged from
-    what only stood beside it.
-    """
-    apart = [index for index in sorted(failed) if isinstance(failed[index], WorkerDiedError)]
-    batches = [[index for index in sorted(failed) if index not in set(apart)], *([index] for index in apart)]
-    results = (result for indices in batches for result in run_tasks(client, function, indices))
-    failures = []
-    for index, report, error in while_some_survive(results, MOST_DEATHS_ALONE):
-        if not _accept(index, report, error, notify):
-            failures.append(BlockFailure(index, f"{error}", isinstance(error, WorkerDiedError)))
-    return failures
+    """Run blocks, first in windows if there are such; return those that failed twice."""
+    try:
+        with keeping_what_is_done(WORDING.kept):
+            for _, report in run_all(client, function, indices, _name, first_tries=windows, wording=WORDING):
+                notify(report)
+    except TasksFailedError as failed:
+        return [
+            BlockFailure(failure.item, f"{failure.error}", isinstance(failure.error, WorkerDiedError))
+            for failure in failed.failures
+        ]
+    return []
 
 
-def while_some_survive(
-    results: Iterable[tuple[Index, Any, Exception | None]], most_in_a_row: int
-) -> Generator[tuple[Index, Any, Exception | None]]:
-    """Results as they come, until too many blocks in a row ended their workers: then the next ones would too.
-
-    Raises
-    ------
-    IncompleteError
-        Rather than ending workers for each block of a slide, four times and four times alone.
-    """
-    in_a_row = 0
-    for result in results:
-        in_a_row = in_a_row + 1 if isinstance(result[2], WorkerDiedError) else 0
-        if in_a_row >= most_in_a_row:
-            raise IncompleteError(
-                f"{in_a_row} blocks in a row ended their workers, the last of them block {result[0]}: {result[2]}. "
-                f"What is done is kept. If memory was short, give each worker more of it."
-            )
-        yield result
+def _name(index: Index) -> str:
+    return f"block {index}"
 
 
-def _run_windows(
-    client: "Client", job: BlockJob, window_blocks: tuple[int, ...], done: Collection[Index], notify: OnBlock
-) -> Failed:
-    """Run all windows that have pending blocks; return the blocks that failed."""
+def _run_windows(client: "Client", job: BlockJob, window_blocks: tuple[int, ...], done: Collection[Index]) -> Tries:
+    """Try all windows that have pending blocks."""
 
     def submit(window: Window, number: int) -> "dict[Index, Future[Any]]":
         return _submit_window(client, job, window, done, number)
 
     with contextlib.closing(run_windows(client, job.grid.windows(window_blocks), submit)) as results:
-        return {
-            index: error
-            for index, report, error in while_some_survive(results, MOST_DEATHS)
-            if not _accept(index, _unwrap(report), error, notify)
-        }
+        for index, result, error in results:
+            yield index, None if result is None else result.flat[0], error
 
 
 def _submit_window(
@@ -283,7 +234,3 @@ def _submit_window(
         wanted.append(lazy[(*chunk[:planes], 0, *chunk[planes:])])
     futures = client.compute(wanted, priority=-number)
     return dict(zip(pending, futures, strict=True))
-
-
-def _unwrap(result: Any) -> BlockReport | None:
-    return None if result is None else result.flat[0]

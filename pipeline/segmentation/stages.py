@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import Stages, ignore, timed
-from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.blocks.tasks import explain_failures
+from segment_slide.pipeline.errors import Failure, IncompleteError, OutputError, PipelineError, TasksFailedError
 from segment_slide.pipeline.segmentation.background import background_blocks
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.output import create_output
@@ -108,10 +109,14 @@ def run_segmentation(
         update_record(destination.location, destination.name, record)
     with timed(clock, "segment"):
         report, failures = _segment(prepared, record, background, client, progress, clock)
-    with timed(clock, "pyramid"):
-        build_pyramids(prepared, client, progress)
+    explained = [_explain(prepared, failures, if_workers_died)] if failures else []
+    try:
+        with timed(clock, "pyramid"):
+            build_pyramids(prepared, client, progress)
+    except IncompleteError as error:
+        raise IncompleteError("\n".join([*explained, str(error)])) from error
     if failures:
-        raise IncompleteError(_explain(prepared, failures, if_workers_died))
+        raise IncompleteError(*explained)
     return report
 
 
@@ -206,7 +211,7 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
     Raises
     ------
     IncompleteError
-        If a file of them cannot be made; what is done is kept.
+        If files failed twice, naming them, when all others are made; at once if none can be written.
     """
     plan, destination = prepared.plan, prepared.destination
     images: list[tuple[str, list[store.ArraySpec], Method]]
@@ -217,6 +222,7 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
     total = sum(spec.n_shards for _, spec in coarser)
     done = sum(len(store.stored_shards(destination.location, store.join(group, spec.path))) for group, spec in coarser)
     with progress.stage("pyramid", total=total, done=done, unit="files") as advance:
+        failures: list[Failure] = []
         for group, arrays, method in images:
             try:
                 build_pyramid(
@@ -228,8 +234,12 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
                     client=client,
                     on_shard=lambda: advance(0),
                 )
+            except TasksFailedError as failed:
+                failures += failed.failures
             except PipelineError as error:
-                raise IncompleteError(f"pyramid: {error}. What is done is kept.") from error
+                raise IncompleteError(f"pyramid: {error}") from error
+        if failures:
+            raise IncompleteError(f"pyramid: {explain_failures(failures)}")
 
 
 def _explain(prepared: PreparedSegmentation, failures: list[BlockFailure], if_workers_died: str) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
-from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.errors import UnreadableChunkError
+from segment_slide.pipeline.blocks.tasks import explain_failures, run_all
+from segment_slide.pipeline.errors import Failure, TasksFailedError, UnreadableChunkError
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.store import ArraySpec, join, open_array, stored_shards, write_box
 from segment_slide.unet.boxes import Box
@@ -146,6 +146,10 @@ class PyramidLevel:
             for i, shard, size in zip(index, self.target.shard, self.target.shape, strict=True)
         )
 
+    def name_file(self, index: Index) -> str:
+        """What a shard is called in messages."""
+        return f"file {'/'.join(map(str, index))} of {join(self.group, self.target.path)}"
+
     def source_box(self, box: Box) -> Box:
         """Pixels of the finer array that a box of the coarser one is made of."""
         return tuple(
@@ -235,17 +239,21 @@ def build_pyramid(
 
     Raises
     ------
-    OutputError
-        If a shard cannot be written; what is written stays.
+    IncompleteError
+        If shards failed twice, naming them, when all others that can be made are; at once if none can be written.
     """
-    written = 0
+    written, failures = 0, list[Failure]()
     for source, target in itertools.pairwise(arrays):
         axes = tuple(axis for axis, name in enumerate(source.axes) if name in halved)
         level = PyramidLevel(location, group, source, target, axes, method)
-        for _, _, error in run_tasks(client, functools.partial(run_level_shard, level), level.pending()):
-            if error is not None:
-                raise error
-            written += 1
-            if on_shard is not None:
-                on_shard()
+        run_shard = functools.partial(run_level_shard, level)
+        try:
+            for _ in run_all(client, run_shard, level.pending(), level.name_file):
+                written += 1
+                if on_shard is not None:
+                    on_shard()
+        except TasksFailedError as failed:  # the next level can do without, where it does not need them
+            failures += failed.failures
+    if failures:
+        raise explain_failures(failures)
     return written

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide, reflect
-from segment_slide.pipeline.errors import InputError, NotFiniteError, UnreadableChunkError
+from segment_slide.pipeline.errors import ChunkAccessError, InputError, NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import join
 from segment_slide.unet.boxes import Box
@@ -88,7 +88,7 @@ class ImageSource:
         Raises
         ------
         UnreadableChunkError
-            If a chunk cannot be read, naming it.
+            If a chunk cannot be read, naming it; `ChunkAccessError` if the system is to blame.
         NotFiniteError
             If a value is NaN, infinite or beyond float32, naming its position.
         """
@@ -96,7 +96,10 @@ class ImageSource:
         try:
             pixels = np.asarray(self.image.array()[stored])
         except Exception as error:  # codecs raise whatever they like on damaged bytes
-            raise UnreadableChunkError(self._explain_unreadable(stored, error)) from error
+            # what the system refuses has a number; OSErrors of gzip and bz2, of damaged bytes, have none
+            is_systems = isinstance(error, OSError) and error.errno is not None
+            kind = ChunkAccessError if is_systems else UnreadableChunkError
+            raise kind(self._explain_unreadable(stored, error)) from error
         pixels = self._to_canonical(pixels)
         if pixels.dtype.kind == "f" and not (usable := _is_usable(pixels)).all():
             raise NotFiniteError(self._explain_not_finite(pixels, ~usable, stored))

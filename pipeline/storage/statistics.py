@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.errors import InputError, NotFiniteError
+from segment_slide.pipeline.blocks.tasks import Wording, run_all
+from segment_slide.pipeline.errors import (
+    ChunkAccessError,
+    InputError,
+    NotFiniteError,
+    TasksFailedError,
+    UnreadableChunkError,
+)
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
 from segment_slide.unet.checkpoint import Normalisation
@@ -23,6 +29,7 @@ from segment_slide.unet.checkpoint import Normalisation
 if TYPE_CHECKING:
     from distributed import Client
 
+WORDING = Wording("part(s) of the image could not be read, and nothing is measured without them:", plural="parts")
 _BOX_PX = {2: 2048, 3: 128}
 # float32 patterns are grouped by their upper 20 bits: sign, exponent and 11 bits of mantissa, 0.05 % apart
 _FLOAT_SHIFT = 12
@@ -63,7 +70,9 @@ def resolve_normalisation(
     Raises
     ------
     InputError
-        If a value is not finite, or the image must be measured and cannot be read.
+        If a value is not finite, or the image must be measured and is damaged.
+    IncompleteError
+        If a part of the image could not be read for another reason: nothing is measured without it.
     """
     if normalisation.kind == "constants":
         check_finite(source, client, on_box)
@@ -111,18 +120,31 @@ def measure(
     Raises
     ------
     InputError
-        If a value is not finite or a chunk cannot be read; the message says where.
+        If a value is not finite or a chunk is damaged; the message says where.
+    IncompleteError
+        If a part could not be read for another reason: there are no statistics of the others.
     """
+    try:
+        return _measure(source, client, on_box)
+    except InputError as error:
+        raise InputError(f"the image cannot be measured: {error.__cause__}") from error
+    except TasksFailedError as failed:
+        if fault := failed.fault_of_input:
+            raise InputError(f"the image cannot be measured: {fault.error}") from failed
+        raise
+
+
+def _measure(source: ImageSource, client: "Client | None", on_box: Callable[[int], None] | None) -> ChannelStatistics:
+    name = functools.partial(_name_box, source)
     numbered = list(enumerate(_boxes(source)))
     found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for item, histograms, error in run_tasks(client, functools.partial(_count_box, source), numbered):
-        if error is not None or histograms is None:
-            raise InputError(f"the image cannot be measured: {error}") from error
-        found[item[0]] = histograms
+    count = functools.partial(_count_box, source)
+    for (number, box), counted in run_all(client, count, numbered, lambda item: name(item[1]), wording=WORDING):
+        found[number] = counted
         if len(found) >= _MERGE_EVERY:
             found = {min(found): _merge(found, len(source.channels))}
         if on_box is not None:
-            on_box(math.prod(s.stop - s.start for s in item[1]))
+            on_box(_count_pixels(box))
     histograms = _merge(found, len(source.channels))
     moments = [_moments(values, counts) for values, counts in histograms]
     return ChannelStatistics(tuple(m for m, _ in moments), tuple(s for _, s in moments), tuple(histograms))
@@ -133,24 +155,50 @@ def check_finite(
 ) -> None:
     """Read an image of real numbers once and refuse NaN and infinities; integers pass unread.
 
-    Unreadable chunks are left to the run itself, which names them and finishes the rest.
+    Damaged chunks are left to the run itself, which names them and finishes the rest.
 
     Raises
     ------
     InputError
         Naming the first such value that was found, and its position.
+    IncompleteError
+        If a part could not be read for another reason.
     """
     if source.dtype.kind != "f":
         return
-    for box, _, error in run_tasks(client, functools.partial(_read_box, source), _boxes(source)):
-        if isinstance(error, NotFiniteError):
-            raise InputError(f"input={source.image.location}: {error}") from error
-        if on_box is not None:
-            on_box(math.prod(s.stop - s.start for s in box))
+    name, look = functools.partial(_name_box, source), functools.partial(_look_at_box, source)
+    try:
+        for box, _ in run_all(client, look, _boxes(source), name, wording=WORDING):
+            if on_box is not None:
+                on_box(_count_pixels(box))
+    except InputError as error:
+        raise InputError(f"input={source.image.location}: {error.__cause__}") from error
 
 
-def _read_box(source: ImageSource, box: Box) -> None:
-    source.read(box)
+def _look_at_box(source: ImageSource, box: Box) -> None:
+    try:
+        _read(source, box)
+    except ChunkAccessError:
+        raise
+    except UnreadableChunkError:
+        return
+
+
+def _read(source: ImageSource, box: Box) -> np.ndarray:
+    """Pixels; what is not finite is the input's fault, and ends the measuring at once."""
+    try:
+        return source.read(box)
+    except NotFiniteError as error:
+        raise InputError(f"{error}") from error
+
+
+def _name_box(source: ImageSource, box: Box) -> str:
+    sides = (f"{axis} {side.start}:{side.stop}" for axis, side in zip(source.axes, box, strict=True))
+    return f"region ({', '.join(sides)})"
+
+
+def _count_pixels(box: Box) -> int:
+    return math.prod(side.stop - side.start for side in box)
 
 
 _MERGE_EVERY = 64  # histograms held at a time; counts are integers, so the order of merging does not matter
@@ -169,7 +217,7 @@ def _boxes(source: ImageSource) -> Iterator[Box]:
 
 def _count_box(source: ImageSource, item: tuple[int, Box]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Occupied values and their counts per channel of one box."""
-    pixels = source.read(item[1])
+    pixels = _read(source, item[1])
     channel_axis = len(source.plane_axes)
     return [_count(pixels.take(channel, axis=channel_axis).ravel()) for channel in range(pixels.shape[channel_axis])]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.sizes import count_levels, level_shapes
-from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
@@ -102,16 +102,16 @@ def store_slide(
     OutputMismatchError
         If another slide is there.
     OutputError
-        If something else is there, or it cannot be written.
+        If something else is there, or nothing can be written.
+    IncompleteError
+        If files could not be made; the others are stored, and the same call goes on.
     """
     location = store.resolve_location(location)
     _begin(slide, location)
     images, truths = image_arrays(slide), truth_arrays(slide)
     done = store.stored_shards(location, "0")
     pending = [index for index in _shard_indices(truths[0]) if (0, *index) not in done]
-    for index, _, error in run_tasks(client, functools.partial(_store_shard, slide, location), pending):
-        if error is not None:
-            raise error
+    for index, _ in run_all(client, functools.partial(_store_shard, slide, location), pending, "file {}".format):
         if on_shard is not None:
             box = _box(truths[0], index)
             on_shard((box[0].stop - box[0].start) * (box[1].stop - box[1].start))

@@ -1,6 +1,5 @@
 """The first pass over annotations: how many pixels each class has in the whole data set, for w_c of Eq. 2."""
 
-import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -9,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
 from segment_slide.pipeline.training.weights_block import BlockCount, WeightJob, count_block
-from segment_slide.pipeline.training.weights_inputs import AnnotatedPixels, OnBlock, expect
+from segment_slide.pipeline.training.weights_inputs import AnnotatedPixels, OnBlock
 from segment_slide.pipeline.training.weights_plan import WeightPlan
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_map import count_class_weights
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5
+WORDING = Wording("block(s) could not be counted, and nothing is counted without them:")
 
 
 def count_classes(
@@ -44,16 +44,16 @@ def count_classes(
     ------
     InputError
         If values cannot be what they are said to be, nothing is annotated or nothing is foreground.
+    IncompleteError
+        If blocks failed twice, naming them: there is no count without them.
     """
     tables = {job.name: np.zeros((*job.grid.counts, IGNORE), np.int64) for job in jobs}
     ids: dict[str, set[int]] = {job.name: set() for job in jobs}  # two of each block's ids at most
     items = ((job, index) for job in jobs for index in job.grid.indices())
-    with contextlib.closing(run_tasks(client, _count, items)) as results:
-        for (job, index), counted, error in results:
-            found: BlockCount = expect(counted, error, f"{job.name}, block {index}")
-            tables[job.name][index] = found.per_class
-            ids[job.name] |= {found.lowest_id, found.highest_id} - {0}
-            on_block(math.prod(part.stop - part.start for part in job.grid.write_box(index)))
+    for (job, index), found in run_all(client, _count, items, _name, wording=WORDING):
+        tables[job.name][index] = found.per_class
+        ids[job.name] |= {found.lowest_id, found.highest_id} - {0}
+        on_block(math.prod(part.stop - part.start for part in job.grid.write_box(index)))
     n_classes = _count_names(plan, tables)
     notes = _note_on_ids(ids) if plan.options.kind == "instances" else ()
     return {name: table[..., :n_classes] for name, table in tables.items()}, notes
@@ -61,6 +61,10 @@ def count_classes(
 
 def _count(item: tuple[WeightJob, Index]) -> BlockCount:
     return count_block(*item)
+
+
+def _name(item: tuple[WeightJob, Index]) -> str:
+    return f"{item[0].name}, block {item[1]}"
 
 
 def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.errors import IncompleteError, InputError
+from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
+from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import statistics, store
 from segment_slide.pipeline.storage.statistics import ChannelStatistics, measure, resolve_normalisation
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
@@ -108,7 +108,9 @@ def find_normalisation(
     Raises
     ------
     InputError
-        If an image cannot be read or holds a value that is not finite.
+        If an image is damaged or holds a value that is not finite.
+    IncompleteError
+        If an image could not be read whole.
     """
     scales: dict[str, list[list[float]]] = {}
     remaining = [*training, *validation]
@@ -272,10 +274,8 @@ def write_samples(
 
     Parameters
     ----------
-    job : SampleJob
-        What to make.
-    items : sequence of ShardItem
-        Which files.
+    job, items : SampleJob, sequence of ShardItem
+        What to make, and which files.
     client : Client, optional
         Where to run.
     on_shard : callable, optional
@@ -284,17 +284,17 @@ def write_samples(
     Raises
     ------
     IncompleteError
-        If some could not be made, naming the first ones; all others are stored, and the same command goes on.
+        If some failed twice, naming the first ones; all others are stored, and the same command goes on.
     """
-    failed = []
-    for item, n_pixels, error in run_tasks(client, functools.partial(write_shard, job), items):
-        if error is not None:
-            failed.append(f"  {item.part} file {item.number}: {error}")
-        elif on_shard is not None and n_pixels is not None:
-            on_shard(n_pixels)
-    if failed:
-        shown = "\n".join(sorted(failed)[:10])
-        raise IncompleteError(
-            f"{len(failed)} of {len(items)} files of samples could not be made; all others are stored in "
-            f"{job.samples.location}:\n{shown}"
-        )
+    wording = Wording(
+        f"of {len(items)} files of samples could not be made; all others are stored in {job.samples.location}:",
+        plural="files",
+    )
+    with keeping_what_is_done():
+        for _, n_pixels in run_all(client, functools.partial(write_shard, job), items, _name, wording=wording):
+            if on_shard is not None:
+                on_shard(n_pixels)
+
+
+def _name(item: ShardItem) -> str:
+    return f"{item.part} file {item.number}"

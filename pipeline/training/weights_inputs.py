@@ -7,13 +7,13 @@ leave out what is there already. Works here or on a Dask cluster.
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zarr.core.sync import sync
 
 from segment_slide.pipeline.blocks.grid import Index
-from segment_slide.pipeline.blocks.tasks import run_tasks
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.blocks.tasks import run_all
+from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.plan import IngestPlan
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
@@ -26,7 +26,6 @@ from segment_slide.pipeline.training.annotation import FoundPixels
 from segment_slide.pipeline.training.training_set import KIND
 from segment_slide.pipeline.training.weights_block import WeightJob, write_objects
 from segment_slide.pipeline.training.weights_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
-from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -159,12 +158,18 @@ def find_annotated_objects(
     ------
     InputError
         If values of the annotation cannot be what they are said to be.
+    IncompleteError
+        If planes failed twice, naming them; the others are stored.
     """
     jobs = {pixels.job.name: pixels.job for pixels in found}
     items = [(jobs[name], plane) for name, planes in pending.items() for plane in planes]
-    with contextlib.closing(run_tasks(client, _write_objects, items)) as results:
-        for (job, plane), n_pixels, error in results:
-            on_plane(expect(n_pixels, error, f"{job.name}, plane {plane}" if plane else job.name))
+    for _, n_pixels in run_all(client, _write_objects, items, _name):
+        on_plane(n_pixels)
+
+
+def _name(item: tuple[WeightJob, Index]) -> str:
+    job, plane = item
+    return f"{job.name}, plane {plane}" if plane else job.name
 
 
 def object_jobs(plan: WeightPlan, found: Sequence[AnnotatedPixels]) -> list[WeightJob]:
@@ -195,22 +200,3 @@ def _stored_objects(job: WeightJob) -> LabelPixels:
     path = store.join(job.location, _OBJECTS, job.group)
     source = select_source(describe_image(path, axes=job.labels.axes), n_spatial=job.grid.n_spatial, n_channels=1)
     return replace(job.labels, source=source)
-
-
-def expect(result: Any, error: Exception | None, where: str) -> Any:
-    """The result of a task without which nothing can go on.
-
-    Raises
-    ------
-    InputError, OutputError
-        If that was the task's error.
-    IncompleteError
-        If it was anything else.
-    """
-    if isinstance(error, InputError | UnetError):
-        raise InputError(f"{where}: {error}") from error
-    if isinstance(error, OutputError):
-        raise error
-    if error is not None:
-        raise IncompleteError(f"{where}: {error}. What is done is kept.") from error
-    return result

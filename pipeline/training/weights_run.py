@@ -6,7 +6,6 @@ busy as one slide.
 """
 
 import contextlib
-import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,23 +14,21 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.sizes import choose_window
-from segment_slide.pipeline.blocks.tasks import run_tasks
+from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.blocks.windows import run_windows
-from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.training.weights_block import WeightJob, weigh_block, weigh_block_alone
 from segment_slide.pipeline.training.weights_inputs import OnBlock
 from segment_slide.unet.boxes import Box
-from segment_slide.unet.errors import UnetError
 
 if TYPE_CHECKING:
     import dask.array
     from distributed import Client, Future
 
-log = logging.getLogger(__name__)
-
 Place = tuple[int, Index]  # number of the image, block
-Results = Generator[tuple[Place, int | None, Exception | None]]
-_SHOWN = 10
+Item = tuple[int, WeightJob, Index]
+Tries = Generator[tuple[Item, int | None, Exception | None]]
+
+WORDING = Wording("blocks of weight maps could not be made:", "Blocks that are done are kept.", "blocks")
 
 
 @dataclass(frozen=True)
@@ -126,32 +123,24 @@ def make_weights(
         If blocks failed twice, naming them, or the output cannot be written; the others are stored.
     """
     places = [(number, index) for number, blocks in enumerate(pending) for index in blocks]
-    results = _run_alone(None, jobs, places) if client is None else _run_windows(client, jobs, pending)
-    failed = _collect(jobs, results, on_block)
-    # again, alone: in a window a block also fails when its neighbour's chunk cannot be read
-    failed = _collect(jobs, _run_alone(client, jobs, sorted(failed)), on_block)
-    if failed:
-        shown = [f"  {jobs[number].name}, block {index}: {error}" for (number, index), error in sorted(failed.items())]
-        more = [f"  … and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-        raise IncompleteError(
-            "\n".join([f"{len(failed)} blocks of weight maps could not be made:", *shown[:_SHOWN], *more])
-        )
-
-
-def _run_alone(client: "Client | None", jobs: Sequence[WeightJob], places: Sequence[Place]) -> Results:
-    """Blocks one by one, each reading its own box."""
+    windows = None if client is None else _run_windows(client, jobs, pending)
     items = ((number, jobs[number], index) for number, index in places)
-    with contextlib.closing(run_tasks(client, _run_item, items)) as results:
-        for (number, _, index), n_pixels, error in results:
-            yield (number, index), n_pixels, error
+    with keeping_what_is_done(WORDING.kept):
+        # in a window a block also fails when its neighbour's chunk cannot be read; alone it reads its own box
+        for _, n_pixels in run_all(client, _run_item, items, _name, first_tries=windows, wording=WORDING):
+            on_block(n_pixels)
 
 
-def _run_item(item: tuple[int, WeightJob, Index]) -> int:
+def _run_item(item: Item) -> int:
     return weigh_block_alone(*item[1:])
 
 
-def _run_windows(client: "Client", jobs: Sequence[WeightJob], pending: Sequence[Sequence[Index]]) -> Results:
-    """All windows that have pending blocks, of all images."""
+def _name(item: Item) -> str:
+    return f"{item[1].name}, block {item[2]}"
+
+
+def _run_windows(client: "Client", jobs: Sequence[WeightJob], pending: Sequence[Sequence[Index]]) -> Tries:
+    """Try all windows that have pending blocks, of all images."""
     wanted = [set(blocks) for blocks in pending]
     windows = (
         (number, window)
@@ -169,21 +158,5 @@ def _run_windows(client: "Client", jobs: Sequence[WeightJob], pending: Sequence[
         return {(number, index): future for index, future in zip(blocks, futures, strict=True)}
 
     with contextlib.closing(run_windows(client, windows, submit)) as results:
-        for place, stored, error in results:
-            yield place, None if stored is None else int(stored.flat[0]), error
-
-
-def _collect(jobs: Sequence[WeightJob], results: Results, on_block: OnBlock) -> dict[Place, Exception | None]:
-    """Count what was stored and return what failed; what would fail for every block ends the run."""
-    failed = {}
-    with contextlib.closing(results):
-        for place, n_pixels, error in results:
-            if isinstance(error, OutputError | InputError | UnetError):
-                name = f"{jobs[place[0]].name}, block {place[1]}"
-                raise IncompleteError(f"{name}: {error}. Blocks that are done are kept.") from error
-            if n_pixels is None:
-                log.info("%s, block %s failed: %s", jobs[place[0]].name, place[1], error)
-                failed[place] = error
-            else:
-                on_block(n_pixels)
-    return failed
+        for (number, index), stored, error in results:
+            yield (number, jobs[number], index), None if stored is None else int(stored.flat[0]), error

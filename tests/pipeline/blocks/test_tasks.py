@@ -1,291 +1,166 @@
-"""The same results from here and from a cluster, a bounded number of tasks at a time, nothing left behind."""
+"""What becomes of a task that fails: tried again, alone where its worker died, then named, with all others done."""
 
-import itertools
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
-from types import SimpleNamespace
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-import dask
 import pytest
-import zarr
-from distributed import Client
-from distributed.scheduler import KilledWorker
 
-from segment_slide.pipeline.blocks.tasks import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
-from segment_slide.pipeline.errors import IncompleteError, OutputError, WorkerDiedError
-
-THREADS = 2
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=THREADS, dashboard_address="127.0.0.1:0") as client:
-        yield client
-
-
-@pytest.fixture(params=["serial", "cluster"])
-def anywhere(request: pytest.FixtureRequest) -> Client | None:
-    """Both ways to run."""
-    return None if request.param == "serial" else request.getfixturevalue("client")
-
-
-def square(item: int) -> int:
-    return item * item
-
-
-def square_but_odd_ones(item: int) -> int:
-    if item % 2:
-        raise LookupError(f"no square of {item}")
-    return item * item
-
-
-def wait_until(happened: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return happened()
-
-
-class Counted:
-    """An endless supply of items that knows how many were taken."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-
-    def __iter__(self) -> Iterator[int]:
-        for item in itertools.count():
-            self.taken += 1
-            yield item
-
-
-# --- results ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 100])
-def test_every_item_comes_back_once_with_its_result(anywhere: Client | None, count: int) -> None:
-    found = list(run_tasks(anywhere, square, range(count)))
-    assert sorted(found) == [(item, item * item, None) for item in range(count)]
-
-
-def test_here_items_come_in_their_order() -> None:
-    assert [item for item, _, _ in run_tasks(None, square, [5, 3, 9, 3])] == [5, 3, 9, 3]
-
-
-def test_equal_items_are_run_each(anywhere: Client | None) -> None:
-    assert list(run_tasks(anywhere, square, [7, 7, 7])) == [(7, 49, None)] * 3
-
-
-def test_an_error_comes_back_with_its_item_and_stops_no_other(anywhere: Client | None) -> None:
-    found = {item: (result, error) for item, result, error in run_tasks(anywhere, square_but_odd_ones, range(20))}
-    assert len(found) == 20
-    for item, (result, error) in found.items():
-        if item % 2:
-            assert result is None
-            assert isinstance(error, LookupError)
-            assert str(item) in str(error)
-        else:
-            assert (result, error) == (item * item, None)
-
-
-def test_an_error_of_the_items_themselves_is_raised(anywhere: Client | None) -> None:
-    def items() -> Iterator[int]:
-        yield from range(3)
-        raise OSError("listing failed")
-
-    with pytest.raises(OSError, match="listing failed"):
-        list(run_tasks(anywhere, square, items()))
-
-
-def test_an_error_of_the_consumer_is_not_taken_for_an_items(anywhere: Client | None) -> None:
-    results = run_tasks(anywhere, square, range(20))
-    next(results)
-    with pytest.raises(ArithmeticError, match="the consumer's"):
-        results.throw(ArithmeticError("the consumer's"))  # type: ignore[attr-defined]
-
-
-# --- bounds ----------------------------------------------------------------------------------------------------
-
-
-def test_here_an_item_is_taken_only_when_its_result_is_asked_for() -> None:
-    items = Counted()
-    results = run_tasks(None, square, items)
-    assert items.taken == 0
-    for asked in range(1, 5):
-        next(results)
-        assert items.taken == asked
-
-
-def test_on_a_cluster_a_bounded_number_of_tasks_is_outstanding(client: Client) -> None:
-    items = Counted()
-    results = run_tasks(client, square, items)
-    most = THREADS * TASKS_PER_THREAD
-    outstanding = []
-    for finished in range(200):
-        next(results)
-        outstanding.append(items.taken - finished)
-        assert len(client.futures) <= most + 1
-    results.close()  # type: ignore[attr-defined]
-    assert max(outstanding) <= most + 1
-    assert min(outstanding) >= most  # and workers always have their next task at hand
-
-
-def test_threads_of_all_workers_are_counted(client: Client) -> None:
-    assert count_threads(client) == THREADS
-
-
-# --- the end ---------------------------------------------------------------------------------------------------
-
-gate = threading.Event()
-started: list[int] = []
-
-
-def wait_at_the_gate(item: int) -> int:
-    started.append(item)
-    if item:
-        gate.wait(120)
-    return item
-
-
-def test_when_the_consumer_stops_tasks_that_have_not_begun_never_do(client: Client) -> None:
-    gate.clear()
-    started.clear()
-    items = Counted()
-    results = run_tasks(client, wait_at_the_gate, items)
-    assert next(results)[0] == 0
-    assert wait_until(lambda: len(started) == 1 + THREADS)  # item 0, and one at the gate per thread
-    assert items.taken > len(started)
-    results.close()  # type: ignore[attr-defined]
-    assert wait_until(lambda: sum(client.run(count_tasks_of_worker).values()) <= THREADS)
-    gate.set()
-    assert wait_until(lambda: nothing_left(client))
-    assert len(started) == 1 + THREADS
-
-
-def test_without_stopping_the_gate_lets_the_other_tasks_in(client: Client) -> None:
-    gate.clear()
-    started.clear()
-    results = run_tasks(client, wait_at_the_gate, range(6))
-    next(results)
-    gate.set()
-    assert wait_until(lambda: len(started) == 6)
-    assert len(list(results)) == 5
-
-
-def count_tasks_of_worker(dask_worker: Any) -> int:
-    return len(dask_worker.state.tasks)
-
-
-def nothing_left(client: Client) -> bool:
-    tasks: int = client.run_on_scheduler(count_tasks)
-    return not client.futures and tasks == 0
-
-
-def count_tasks(dask_scheduler: Any) -> int:
-    return len(dask_scheduler.tasks)
-
-
-@pytest.mark.parametrize("end", ["finished", "broken off", "failed"])
-def test_nothing_stays_on_the_cluster(client: Client, end: str) -> None:
-    match end:
-        case "finished":
-            list(run_tasks(client, square_but_odd_ones, range(50)))
-        case "broken off":
-            for item, _, _ in run_tasks(client, square, Counted()):
-                if item > 20:
-                    break
-        case "failed":
-            results = run_tasks(client, square, Counted())
-            next(results)
-            with pytest.raises(ZeroDivisionError):
-                results.throw(ZeroDivisionError)  # type: ignore[attr-defined]
-    assert wait_until(lambda: nothing_left(client))
-
-
-def test_a_cancelled_future_is_an_error_and_not_a_result(client: Client) -> None:
-    future = client.submit(square, 3)
-    assert future.result() == 9
-    assert outcome(future) == (9, None)
-    cancelled = client.submit(square, 4)
-    cancelled.cancel()
-    result, error = outcome(cancelled)
-    assert result is None
-    assert isinstance(error, RuntimeError)
-    assert "cancelled" in str(error)
-
-
-class Ended:
-    """What `outcome` asks of a future that ended with one of Dask's own errors, or without its scheduler."""
-
-    def __init__(self, status: str, error: Exception | None = None, client_status: str = "running") -> None:
-        self.status, self._error = status, error
-        self.client = SimpleNamespace(status=client_status)
-
-    def result(self) -> Any:
-        """It was finished; then its worker died, and it was run again."""
-        self.status = "error" if self._error else "cancelled"
-        raise self._error or CancelledError
-
-    def exception(self) -> Exception | None:
-        return self._error
-
-
-WORKER = SimpleNamespace(address="tcp://127.0.0.1:1")
-
-
-@pytest.mark.parametrize("status", ["error", "finished"])
-def test_a_task_whose_workers_died_is_told_in_words(status: str) -> None:
-    result, error = outcome(Ended(status, KilledWorker("run_chunk-1a2b", WORKER, 3)))  # type: ignore[arg-type]
-    assert result is None
-    assert isinstance(error, WorkerDiedError)
-    assert str(error) == "its worker died 4 times (out of memory, or killed)"
-
-
-@pytest.mark.parametrize("status", ["cancelled", "lost", "finished"])
-def test_without_a_scheduler_the_run_ends(status: str) -> None:
-    with pytest.raises(IncompleteError, match=r"the Dask scheduler is gone: .* What is done is kept\.$"):
-        outcome(Ended(status, client_status="connecting"))  # type: ignore[arg-type]
-
-
-def test_an_error_of_its_own_found_when_a_result_is_computed_again_is_the_items() -> None:
-    own = LookupError("no square of 3")
-    assert outcome(Ended("finished", own)) == (None, own)  # type: ignore[arg-type]
-
-
-def test_without_workers_for_too_long_the_run_ends_and_does_not_wait_for_each_item() -> None:
-    with (
-        dask.config.set({"distributed.scheduler.no-workers-timeout": "100ms"}),
-        Client(processes=False, n_workers=0, dashboard_address="127.0.0.1:0") as client,
-    ):
-        with pytest.raises(
-            IncompleteError, match=r"no worker is left, and none came within 0 s\. What is done is kept"
-        ):
-            list(run_tasks(client, square, range(3)))
-        assert wait_until(lambda: nothing_left(client))
-
-
-def fail_as_zarr_does(number: int) -> int:
-    """Odd numbers fail with an error that can be sent and not received."""
-    if number % 2:
-        raise OutputError("no room") from zarr.errors.ArrayNotFoundError(f"no array {number}")
-    if number == 4:
-        raise zarr.errors.ArrayNotFoundError("no array 4")
-    return number
-
-
-@pytest.mark.parametrize("batch", [1, 3, 100])
-def test_items_of_a_batch_come_back_each_with_its_own_result_or_error(anywhere: Client | None, batch: int) -> None:
-    attempts = run_tasks(anywhere, fail_as_zarr_does, range(7), batch=batch)
-    found = {item: (result, error) for item, result, error in attempts}
-    assert sorted(found) == list(range(7))
-    assert [found[number][0] for number in range(7)] == [0, None, 2, None, None, None, 6]
-    assert all(isinstance(found[number][1], OutputError) for number in (1, 3, 5))
-    assert "no array 4" in str(found[4][1])
-
-
-def test_a_batch_is_small_where_there_are_few_items(client: Client) -> None:
-    threads = count_threads(client)
-    assert choose_batch(None, 10**6) == choose_batch(client, 3) == 1
-    assert 1 <= choose_batch(client, 40 * threads) <= choose_batch(client, 10**6) <= 64
+from segment_slide.pipeline.blocks import tasks
+from segment_slide.pipeline.blocks.tasks import MOST_DEATHS, MOST_DEATHS_ALONE, Wording, keeping_what_is_done, run_all
+from segment_slide.pipeline.errors import (
+    ChunkAccessError,
+    IncompleteError,
+    InputError,
+    NotFiniteError,
+    OutputError,
+    TasksFailedError,
+    UnreadableChunkError,
+    WorkerDiedError,
+)
+from segment_slide.unet.errors import UnetError
+
+DIED = WorkerDiedError("its worker died 4 times")
+Fails = Callable[[int, int, int], Exception | None]
+
+
+class Cluster:
+    """Answers as one would, and notes which items it was given together.
+
+    `fails` says of an item, the number of its try and the number of items that run with it how it fails.
+    """
+
+    def __init__(self, fails: Fails) -> None:
+        self.fails, self.rounds, self.tries = fails, list[list[int]](), dict[int, int]()
+
+    def run_tasks(
+        self, _client: None, function: Callable[[int], int], items: Iterable[int], *, batch: int = 1
+    ) -> Generator[tuple[int, int | None, Exception | None]]:
+        """In the place of the real one."""
+        together = list(items)
+        if together:
+            self.rounds.append(together)
+        for item in together:
+            self.tries[item] = self.tries.get(item, 0) + 1
+            error = self.fails(item, self.tries[item], len(together))
+            yield item, None if error else function(item), error
+
+
+def run(monkeypatch: pytest.MonkeyPatch, fails: Fails, n_items: int = 12, **more: Any) -> tuple[list[int], Cluster]:
+    cluster = Cluster(fails)
+    monkeypatch.setattr(tasks, "run_tasks", cluster.run_tasks)
+    done: list[int] = []
+    try:
+        done += [item for item, _ in run_all(None, lambda item: item, range(n_items), "task {}".format, **more)]
+    finally:
+        monkeypatch.undo()
+    return done, cluster
+
+
+def test_what_failed_is_tried_again_together_when_all_others_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, cluster = run(monkeypatch, lambda item, tried, _: OSError("away") if item in (3, 5) and tried == 1 else None)
+    assert done == [0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 3, 5]
+    assert cluster.rounds == [list(range(12)), [3, 5]]
+
+
+def test_what_died_is_tried_again_alone_for_a_neighbour_may_be_the_culprit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 ends the worker in company only, 3 and 5 fail beside it; 7 dies when it is tried again among others."""
+
+    def fails(item: int, tried: int, n_together: int) -> Exception | None:
+        if item in (3, 4, 5) and n_together > 1:
+            return DIED
+        if item in (7, 8):
+            return OSError("away") if tried == 1 else DIED if n_together > 1 and item == 7 else None
+        return None
+
+    done, cluster = run(monkeypatch, fails)
+    assert sorted(done) == list(range(12))
+    assert cluster.rounds[1:] == [[7, 8], [3], [4], [5], [7]]
+
+
+def test_what_failed_twice_is_named_in_order_of_numbers_and_all_others_are_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[int] = []
+    cluster = Cluster(lambda item, *_: OSError("away") if item in (10, 2) else None)
+    monkeypatch.setattr(tasks, "run_tasks", cluster.run_tasks)
+    with pytest.raises(TasksFailedError) as caught:
+        done.extend(item for item, _ in run_all(None, abs, [10, 2, 7, 1], "task {}".format))
+    assert str(caught.value) == "2 step(s) could not be done; all others are kept:\n  task 2: away\n  task 10: away"
+    assert [failure.item for failure in caught.value.failures] == [2, 10]
+    assert done == [7, 1]
+
+
+def test_of_many_failures_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TasksFailedError, match=r"(?s)^30 blocks are missing:\n  task 0: .*\n  … and 20 more$"):
+        run(monkeypatch, lambda *_: OSError("away"), 30, wording=Wording("blocks are missing:"))
+
+
+@pytest.mark.parametrize("when", [1, 2], ids=["first try", "second try"])
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (OutputError("no room."), IncompleteError, r"^task 3: no room\. All is kept\.$"),
+        (InputError("no classes"), InputError, "^task 3: no classes$"),
+        (UnetError("another file"), InputError, "^task 3: another file$"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_fail_for_every_task_ends_the_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, when: int, error: Exception, expected: type[Exception], message: str
+) -> None:
+    def fails(item: int, tried: int, _: int) -> Exception | None:
+        if item == 3:
+            return error if tried == when else OSError("away")
+        return OSError("away") if item == 5 else None
+
+    with pytest.raises(expected, match=message) as caught:
+        run(monkeypatch, fails, wording=Wording(kept="All is kept."))
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("fails", "n_tries"),
+    [
+        (lambda *_: DIED, MOST_DEATHS),
+        (lambda item, tried, n: DIED if item < MOST_DEATHS - 1 else None, 100 + MOST_DEATHS_ALONE),
+    ],
+    ids=["in company", "alone"],
+)
+def test_a_run_ends_when_task_after_task_ends_its_worker(
+    monkeypatch: pytest.MonkeyPatch, fails: Fails, n_tries: int
+) -> None:
+    cluster = Cluster(fails)
+    monkeypatch.setattr(tasks, "run_tasks", cluster.run_tasks)
+    with pytest.raises(IncompleteError, match="steps in a row ended their workers"):
+        list(run_all(None, abs, range(100), "task {}".format))
+    assert sum(cluster.tries.values()) == n_tries
+
+
+def test_a_batch_that_dies_counts_as_one_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, _ = run(monkeypatch, lambda item, tried, _: DIED if item < 32 and tried == 1 else None, 100, batch=16)
+    assert sorted(done) == list(range(100))
+
+
+def test_first_tries_by_other_means_are_tried_again_as_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def windows() -> Generator[tuple[int, int | None, Exception | None]]:
+        yield 1, 1, None
+        yield 2, None, OSError("a neighbour's chunk")
+
+    done, cluster = run(monkeypatch, lambda *_: None, first_tries=windows())
+    assert (done, cluster.rounds) == ([1, 2], [[2]])
+
+
+def test_only_what_is_in_the_input_is_its_fault() -> None:
+    def fault(*errors: Exception) -> Exception | None:
+        failed = tasks.explain_failures([tasks.Failure(0, "task 0", error) for error in errors])
+        return failed.fault_of_input.error if failed.fault_of_input else None
+
+    damaged, nan = UnreadableChunkError("damaged"), NotFiniteError("nan")
+    assert fault(OSError("away"), DIED, ChunkAccessError("away")) is None
+    assert fault(OSError("away"), damaged) is damaged
+    assert fault(nan) is nan
+
+
+def test_a_run_that_has_begun_is_incomplete_whatever_ends_it() -> None:
+    with pytest.raises(IncompleteError, match=r"^no classes\. All is kept\.$"), keeping_what_is_done("All is kept."):
+        raise InputError("no classes.")

@@ -125,7 +125,7 @@ def test_on_a_cluster_it_is_the_same_to_the_last_bit(tmp_path, client):
 def test_many_small_merges_are_one_large_merge(tmp_path, monkeypatch):
     truth, found = make_cells(3)
     stored = source_of(tmp_path / "found", found), source_of(tmp_path / "truth", truth)
-    monkeypatch.setattr("segment_slide.pipeline.scoring.run._MERGE_ROWS", 10)
+    monkeypatch.setattr("segment_slide.pipeline.scoring.totals._MERGE_ROWS", 10)
     counts = evaluate_stored(*stored, "instances", EvaluateOptions(block_px=7))
     assert_same_table(counts.table, table_of_whole(truth, found))
 

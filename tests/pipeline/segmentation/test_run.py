@@ -14,13 +14,14 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
+from segment_slide.pipeline.blocks.tasks import while_some_survive
 from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
 from segment_slide.pipeline.segmentation import output, record
 from segment_slide.pipeline.segmentation import run as segment
 from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segmentation.run import segment_blocks, while_some_survive, window_array
+from segment_slide.pipeline.segmentation.run import WORDING, segment_blocks, window_array
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -394,7 +395,8 @@ def test_small_windows_are_submitted_until_all_threads_have_work(tmp_path, clien
 def test_a_run_ends_when_every_block_ends_its_worker_and_not_when_some_do() -> None:
     died, other = WorkerDiedError("its worker died 4 times"), UnreadableChunkError("damaged")
     some = [((n, 0), None, error) for n, error in enumerate([died, died, None, died, died, other, died, died])]
-    assert list(while_some_survive(some, 3)) == some
+    assert list(while_some_survive(some, 3, "block {}".format, WORDING)) == some
     seen = []
+    many = [*some, *(((n, 0), None, died) for n in range(10, 99))]
     with pytest.raises(IncompleteError, match=r"3 blocks in a row .* block \(10, 0\)"):
-        seen.extend(while_some_survive([*some, *(((n, 0), None, died) for n in range(10, 99))], 3))
+        seen.extend(while_some_survive(many, 3, "block {}".format, WORDING))

@@ -139,10 +139,10 @@ def test_statistics_do_not_depend_on_the_boxes_or_when_they_are_merged(
 
 
 def shuffled(seed: int) -> Callable[..., Iterator[Any]]:
-    """`run_tasks` as a cluster might answer: in any order."""
+    """`run_all` as a cluster might answer: in any order."""
 
-    def run(client: None, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        answers = [(item, function(item), None) for item in items]
+    def run(client: None, function: Callable[[Any], Any], items: Iterable[Any], *_: Any, **__: Any) -> Iterator[Any]:
+        answers = [(item, function(item)) for item in items]
         random.Random(seed).shuffle(answers)
         yield from answers
 
@@ -156,7 +156,7 @@ def test_statistics_do_not_depend_on_the_order_of_answers(
     source = source_of(tmp_path / "image", noise((100, 90), dtype))
     expected = measure(source)
     for seed in range(3):
-        monkeypatch.setattr(statistics, "run_tasks", shuffled(seed))
+        monkeypatch.setattr(statistics, "run_all", shuffled(seed))
         measured = measure(source)
         assert (measured.mean, measured.std) == (expected.mean, expected.std)
         assert all(measured.percentile(q) == expected.percentile(q) for q in QS)
