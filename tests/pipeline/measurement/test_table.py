@@ -158,7 +158,7 @@ def test_rows_and_memory_are_checked(location):
         plan_of(location, rows=0)
     plan = plan_of(location)
     plan.check_memory(plan.worker_bytes(3), 3)
-    with pytest.raises(PlanError, match=r"needs .* GiB but has .*; choose fewer `workers`"):
+    with pytest.raises(PlanError, match=r"needs .* but has .*; choose fewer `workers`"):
         plan.check_memory(plan.worker_bytes(3) - 1, 3)
 
 
