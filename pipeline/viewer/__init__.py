@@ -1,1 +1,1 @@
-"""The viewer in a browser: what it may show, and the server that hands out only that."""
+"""The viewer in a browser: what it may show, and the server that sends only that."""

@@ -1,4 +1,4 @@
-"""How an image's channels are shown at first: colours, names and intensities, from its metadata or a coarse level."""
+"""How an image's channels look at first: colours, names and intensities, from metadata or a coarse level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,33 +12,33 @@ from segment_slide.pipeline.pictures.paint import find_ends
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.viewer.metadata import as_mapping, as_number, read_content
 
-_SIDE_PX = 512  # of the coarse level that intensities are looked at in
-_WIDEST_PX = 2048  # of what is read of it: without a pyramid the coarsest level is the finest
-MOST_LAYERS = 32  # channels that a browser is given: each is a program of its own for the graphics card
-_MOST_VISIBLE = 4  # channels at first: more do not mix to colours that can be told apart
-_MOST_MEASURED = 16  # channels whose intensities are looked at; others span those of the first
+_SIDE_PX = 512  # side of the coarse level whose intensities are measured
+_WIDEST_PX = 2048  # largest side that is read of it: without a pyramid the coarsest level is the full image
+MOST_LAYERS = 32  # channels that a browser gets: each one is a separate program on the graphics card
+_MOST_VISIBLE = 4  # channels visible at first: the colours of more cannot be told apart once they are mixed
+_MOST_MEASURED = 16  # channels whose intensities are measured; the others use the range of the first one
 _PALETTES = {1: ("ffffff",), 2: ("00ff00", "ff00ff"), 3: ("ff0000", "00ff00", "0000ff")}
-_MANY = ("0000ff", "00ff00", "ff0000", "00ffff", "ff00ff", "ffff00")  # beginning with blue: DAPI comes first
+_MANY = ("0000ff", "00ff00", "ff0000", "00ffff", "ff00ff", "ffff00")  # blue first: DAPI is often channel 0
 _PRIMARIES = ["ff0000", "00ff00", "0000ff"]
-_BRIGHT = 128  # median of a photograph from which it is taken for one of transmitted light
+_BRIGHT = 128  # median intensity of a colour photograph at or above which it counts as transmitted light
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel.
+    """One channel of an image.
 
     Attributes
     ----------
     index : int
-        Along c.
+        Index along c.
     name : str
-        For people.
+        Name for people.
     colour : str
-        As "#00ff00".
+        Colour, such as "#00ff00".
     low, high : float
         Intensities that are shown as black and as full colour.
     is_visible : bool
-        At first.
+        Whether it is visible at first.
     """
 
     index: int
@@ -56,11 +56,11 @@ class Look:
     Attributes
     ----------
     is_rgb : bool
-        A photograph: its first three channels in one layer, under `channels`.
+        Whether it is a photograph: its first three channels make one layer, below the layers of `channels`.
     is_bright : bool
-        Asks for white around it.
+        Whether the background around it should be white.
     channels : tuple of Channel
-        Those with a layer each.
+        The channels that have a layer each.
     notes : tuple of str
         What is left out, or could not be read.
     """
@@ -72,17 +72,17 @@ class Look:
 
 
 def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
-    """Decide how an image is shown; reads one coarse level of the plane.
+    """Decide how an image is shown. This reads one coarse level of the plane.
 
-    A damaged level costs the intensities that would have been looked up in it: those of the metadata are taken, or all
-    that the type holds.
+    If that level is damaged, its intensities cannot be measured. The window in the metadata is used then, or the full
+    range of the data type.
 
     Parameters
     ----------
     image : StoredImage
-        Its finest level.
+        The image's finest level.
     plane : mapping of str to int
-        Which t and z.
+        The t and z to show.
     """
     n_channels, notes = image.size("c"), []
     described = read_omero(image)
@@ -98,7 +98,7 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
     )
     inner = dict(zip(image.axes, image.inner_chunks or image.chunks, strict=True))
     is_rgb = is_photo and inner["c"] == n_channels
-    if is_photo and n_channels == 4:  # the fourth says what is opaque
+    if is_photo and n_channels == 4:  # the fourth channel is opacity
         stored, described = [*_PRIMARIES, "ffffff"], [*described[:3], {"label": "opacity", **described[3], "active": 0}]
     channels = [
         replace(channel, low=0.0, high=255.0) if is_photo else channel
@@ -116,7 +116,7 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
 def _describe_channels(
     image: StoredImage, described: list[dict[str, Any]], stored: list[str | None], pixels: np.ndarray | None
 ) -> list[Channel]:
-    """All channels, the first four that are active visible."""
+    """Describe all channels; the first four active ones are visible."""
     colours = _choose_colours(stored)
     active = [index for index, item in enumerate(described) if item.get("active", True)] or [0]
     channels = []
@@ -130,7 +130,7 @@ def _describe_channels(
 
 
 def read_omero(image: StoredImage) -> list[dict[str, Any]]:
-    """What the "omero" block says of each channel; empty if there is none, or it is not one."""
+    """Return what the "omero" block says of each channel; empty if there is no valid block."""
     omero = as_mapping(read_content(image.location).get("omero")) if image.is_ome else {}
     channels = omero.get("channels")
     return [as_mapping(item) for item in channels] if isinstance(channels, list) else []
@@ -142,7 +142,7 @@ def _stored_colour(described: Mapping[str, Any]) -> str | None:
 
 
 def _choose_colours(stored: list[str | None]) -> list[str]:
-    """The stored ones if they tell channels apart; one channel is grey."""
+    """Return the stored colours if all of them differ, else default ones; a single channel is grey."""
     if len(stored) == 1:
         return list(_PALETTES[1])
     known = [colour for colour in stored if colour]
@@ -153,7 +153,7 @@ def _choose_colours(stored: list[str | None]) -> list[str]:
 
 
 def limits_of(dtype: str) -> tuple[float, float]:
-    """What a type holds; of real numbers a part, so that the viewer can calculate with the ends.
+    """Range of a data type. For floats it is a part of the range, so that the viewer can calculate with both ends.
 
     >>> limits_of("uint8"), limits_of("int16")
     ((0.0, 255.0), (-32768.0, 32767.0))
@@ -165,7 +165,7 @@ def limits_of(dtype: str) -> tuple[float, float]:
 
 
 def _choose_window(described: Mapping[str, Any], pixels: np.ndarray | None, dtype: str) -> tuple[float, float]:
-    """The stored window, unless it spans all that the type can hold; else percentiles of the pixels."""
+    """Return the stored window, unless it is the type's full range; else percentiles of the pixels."""
     window = as_mapping(described.get("window"))
     least, most = limits_of(dtype)
     low, high = (min(max(as_number(window.get(end)), least), most) for end in ("start", "end"))
@@ -180,7 +180,7 @@ def _choose_window(described: Mapping[str, Any], pixels: np.ndarray | None, dtyp
 
 
 def _read_coarse(image: StoredImage, plane: Mapping[str, int]) -> np.ndarray:
-    """Pixels (c, y, x) of a coarse level; where that is large, of its centre."""
+    """Read the pixels (c, y, x) of a coarse level; if that level is large, only its centre."""
     chosen = tuple(range(min(image.size("c"), _MOST_MEASURED)))
     layer = Layer(image, {axis: plane.get(axis, 0) for axis in "tz"}, chosen)
     whole: Frame = {axis: (0.0, float(image.size(axis))) for axis in "yx"}

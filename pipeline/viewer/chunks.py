@@ -1,6 +1,6 @@
-"""Which files of an array's folder are the array: its metadata, and the chunks (or shards) of its grid.
+"""Which files of an array's folder belong to the array: its metadata, and the chunks (or shards) of its grid.
 
-Whatever else somebody has put there is not for those to whom a viewer is given.
+The viewer must not give away any other file that somebody has put there.
 """
 
 import json
@@ -18,17 +18,17 @@ METADATA = (*store.ZARR_METADATA, ".zattrs", ".zmetadata")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 
 
-def array_files(files: Files, path: str, where: str) -> Callable[[str], bool]:
-    """A test for keys below an array: whether the array's own metadata name that file.
+def array_files(files: Files, path: str, location: str) -> Callable[[str], bool]:
+    """Return a test for keys below an array: whether the array's own metadata describe a file of that name.
 
     Parameters
     ----------
     files : Files
-        Of the store.
+        Files of the store.
     path : str
-        The array in it; "" is the store.
-    where : str
-        The store as a message calls it.
+        Path of the array in the store; "" is the store itself.
+    location : str
+        The store's name in messages.
 
     Raises
     ------
@@ -44,9 +44,9 @@ def array_files(files: Files, path: str, where: str) -> Callable[[str], bool]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise InputError(f"{join(where, path, name)} cannot be read: {error}") from error
+            raise InputError(f"{join(location, path, name)} cannot be read: {error}") from error
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-            raise InputError(f"{join(where, path, name)} cannot be read as metadata of an array: {error}") from error
+            raise InputError(f"{join(location, path, name)} cannot be read as metadata of an array: {error}") from error
     start = f"{path}/" if path else ""
 
     def is_ours(key: str) -> bool:
@@ -80,7 +80,7 @@ def _parse_v2(metadata: dict[str, Any]) -> Callable[[str], bool]:
 
 
 def _grid(shape: Sequence[int], chunks: Sequence[int], separator: str, prefix: str) -> Callable[[str], bool]:
-    """Whether a key is that of a chunk.
+    """Return a test for keys: whether a key is that of a chunk in this grid.
 
     >>> is_chunk = _grid((100, 130), (64, 64), "/", "c")
     >>> [is_chunk(key) for key in ("c/0/2", "c/0/3", "c/0", "c/00/2", "0/2", "evil.html")]

@@ -2,14 +2,14 @@
 
 ::
 
-    describe_view ─► view_find     which image, which labels
-                 ├─► view_place    where they lie over each other
-                 ├─► view_channels colours and intensities of the image
-                 ├─► view_layers   layers as neuroglancer's state has them
-                 ├─► view_table    what is known of each object
-                 └─► view_page     the page around neuroglancer's client
+    describe_view ─► find         which image, which labels
+                ├─► place        where they lie over each other
+                ├─► channels     colours and intensities of the image
+                ├─► layers       layers in the form of neuroglancer's state
+                ├─► object_list  what is known of each object
+                └─► page         the page around neuroglancer's client
 
-The pixels are never copied or converted: the browser reads the stores' own chunks, of the level that it needs.
+The pixels are never copied or converted: the browser reads the chunks of the stores, at the level that it needs.
 """
 
 import itertools
@@ -48,39 +48,39 @@ from segment_slide.pipeline.viewer.page import make_config, make_extent, make_pa
 from segment_slide.pipeline.viewer.place import Placement, World, layer_metadata, make_world, size_of
 from segment_slide.pipeline.viewer.site import Site
 
-_FEWEST_PLANES = 8  # of a volume that nobody segmented: fewer seen from the side are a line
+_FEWEST_PLANES = 8  # of a volume without labels: seen from the side, fewer planes are only a line
 _INSTANCES_OPACITY, _CLASSES_OPACITY = 0.5, 0.4
 
 
 def describe_view(location: str | Path, *, image: str | Path | None = None, name: str | None = None) -> Site:
     """Decide what a browser shows of an output, or of any OME-Zarr image.
 
-    Reads metadata, one coarse level of the image, and the table of objects. Labels lie over the image by the record of
-    the run that made them; those of other tools by their translations and scales, or by counts of pixels where
-    metadata contradict each other.
+    Reads metadata, one coarse level of the image, and the table of objects. Labels of our own are placed by the record
+    of the run that made them. Labels of other tools are placed by their translations and scales. If those contradict
+    the image's metadata, they are placed by their sizes in pixels.
 
-    Objects are shown at first, each in a colour of its own, and the classes they are made of are listed beside them:
-    touching objects can be told apart only by the former. Up to 100,000 objects bring their measurements along, if all
-    of them were measured, and as they are numbered now.
+    Objects are visible at first, each in a colour of its own. The map of classes that they were made from is listed
+    beside them, but hidden: only objects show where one ends and the next begins. Measurements are shown for up to
+    100,000 objects, if the table holds all of them with their present numbers.
 
     Parameters
     ----------
     location : path-like or URL
         An output, an OME-Zarr 0.4 or 0.5 image with or without ``labels/``, or one of its label images.
     image : path-like or URL, optional
-        The image to lie below; by default the one that was segmented.
+        The image to show below the labels; by default the one that was segmented.
     name : str, optional
         Show only this label image and its objects.
 
     Returns
     -------
     Site
-        To be served (`pipeline.viewer.server`) or written to a folder (`pipeline.viewer.export`).
+        Can be served (`pipeline.viewer.server`) or written to a folder (`pipeline.viewer.export`).
 
     Raises
     ------
     InputError
-        If nothing is there that can be shown.
+        If there is nothing that can be shown.
     """
     try:
         found = find_contents(str(location), None if image is None else str(image), name)
@@ -115,7 +115,7 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
 
 
 def _is_volume(found: Found) -> bool:
-    """Whether z is looked at like y and x: the objects extend along it, or it is measured in lengths."""
+    """Whether to show three planes: the objects extend along z or, without labels, z has enough planes and a size."""
     if found.base.size("z") == 1:
         return False
     noted = [item.n_spatial for item in found.labels if item.n_spatial is not None]
@@ -125,7 +125,7 @@ def _is_volume(found: Found) -> bool:
 
 
 def _start(found: Found) -> dict[str, int]:
-    """Time and plane at first, in voxels of the world: the first time of the labels, the middle of their planes."""
+    """Time and plane to show first, in voxels of the world: the first time of the labels, their middle plane."""
     base = found.base
     if not found.labels:
         return {"t": 0, "z": base.size("z") // 2}
@@ -147,7 +147,7 @@ class _Builder:
         self.notes = list(found.notes)
 
     def add_image(self, position: Mapping[str, int]) -> Look | None:
-        """The image: one layer if it is a photograph, else one per channel."""
+        """Add the image: one layer if it is a photograph, else one per channel."""
         base = self._found.base
         if not self._can_show("The image", base, SHOWN_TYPES):
             return None
@@ -164,12 +164,12 @@ class _Builder:
         return look
 
     def add_labels(self) -> str | None:
-        """All label images, the first objects visible, or the first labels if there are none.
+        """Add all label images. The first objects are visible, or the first labels if there are no objects.
 
         Returns
         -------
         str or None
-            Name of the visible layer, if its objects have measurements that are worth a list.
+            Name of the visible layer, if its objects have measurements to list.
         """
         shown = [item for item in self._found.labels if self._can_show(f"labels/{item.name}", item.image, ID_TYPES)]
         visible = next((item for item in shown if item.are_instances), shown[0] if shown else None)
@@ -193,7 +193,7 @@ class _Builder:
         return selected
 
     def add_probabilities(self) -> None:
-        """Of each class but the background."""
+        """Add the probabilities of each class except the background."""
         for item in self._found.labels:
             if item.segmentation is None:
                 continue
@@ -212,13 +212,13 @@ class _Builder:
                 self._add(probability_layer(source, f"probability of {label}", index, scores.dtype))
 
     def _read_table(self, item: Labels) -> ObjectTable | None:
-        """What is known of each object, unless it is too much or nothing."""
+        """Return what is known of each object; None if it is too much or nothing."""
         table = self._read_measurements(item) if item.are_instances else None
         table = table or read_properties(read_label(item.image.location))
         return table if table is not None and table.ids else None
 
     def _read_measurements(self, item: Labels) -> ObjectTable | None:
-        """The table of these objects, if it is complete and not of an earlier numbering."""
+        """Read the table of these objects; None if it is incomplete or belongs to an earlier numbering."""
         name = item.name.removesuffix(instances_name(""))
         if instances_name(name) != item.name or not has_listing(self._found.location):
             return None
@@ -253,7 +253,7 @@ class _Builder:
         return f"@{folder}/|neuroglancer-precomputed:"
 
     def _can_show(self, what: str, image: StoredImage, types: tuple[str, ...]) -> bool:
-        """Whether the viewer can read an array; else it is noted."""
+        """Return whether the viewer can read an array; if not, add a note."""
         wrong = ""
         if plain_type(image.dtype) not in types:
             wrong = f"the viewer cannot show dtype {plain_type(image.dtype)}, but {', '.join(types)}"
@@ -275,7 +275,7 @@ class _Builder:
         return f"@{folder}/|zarr{image.zarr_format}:"
 
     def _add(self, layer: dict[str, Any]) -> str:
-        """Add a layer, under a name that no other has: a channel may be called like the labels made of it."""
+        """Add a layer under a unique name: a channel may have the same name as the labels made from it."""
         names = {other["name"] for other in self.layers}
         plain = f"{layer['name']} (labels)" if layer["type"] == "segmentation" else layer["name"]
         candidates = itertools.chain([layer["name"], plain], (f"{plain} {number}" for number in itertools.count(2)))

@@ -1,7 +1,8 @@
 """Write a viewer into a folder that any web server can host, as long as it answers Range requests.
 
-Everything is gathered in ``DIR.partial``, which takes the place of ``DIR`` at the end: a folder by the right name is
-whole. After an interruption the same command keeps what was copied, as size and time of change tell, and goes on.
+All files are first collected in ``DIR.partial``. At the end that folder is renamed to ``DIR``, so ``DIR`` is always
+complete. If the export is interrupted, run the same command again: it keeps the files that were copied
+already (it compares size and modification time) and copies the rest.
 """
 
 import contextlib
@@ -31,8 +32,8 @@ from segment_slide.pipeline.viewer.reader_threads import Readers
 from segment_slide.pipeline.viewer.site import Site
 
 _PIECE_BYTES = 4 << 20
-_THREADS = 8  # an object store answers each request late, and many at once
-_BATCH = 1000  # files that are waited for together
+_THREADS = 8  # an object store answers each request slowly, but many at once
+_BATCH = 1000  # files that are copied before the next ones are started
 _ENDING_S = 30.0
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.EACCES)
 
@@ -41,7 +42,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written: `n_kept` of the files an interrupted export had left, `n_linked` are hard links."""
+    """What was written. `n_kept` files were left by an interrupted export; `n_linked` files are hard links."""
 
     folder: Path
     n_files: int
@@ -64,23 +65,24 @@ def export(
     ----------
     site : Site
         What to write.
-    folder : str or Path
-        New, empty, or an earlier export, which stays as it is until the new one is whole and is then replaced. Of a
-        link, the folder that it leads to. What nobody else may read in a store, nobody else may read here.
+    A new or empty folder, or an earlier export. An earlier export is replaced once the new one is complete. If it
+    is a link, the folder that it leads to is used. A file that others may not read in a store stays unreadable for
+    them here.
     hard_links : bool
-        Link files on the same disk instead of copying them. Shards are never changed in place, only replaced, so
-        that a link keeps what was there; but a program that does write in place then writes into both.
+        Link files on the same disk instead of copying them. Our shards are never changed in place, only replaced, so
+        that a link keeps the old content. A program that does write in place changes both files.
     begin : callable, optional
-        Is told the plan and how many files are there already; what it returns is called with the bytes of each file.
+        Called with the plan and the number of files that are already there. It returns a function, which is called with
+        the number of bytes of each file.
     listed : callable, optional
-        Is told from time to time how many files of the stores were found, before `begin` is called.
+        Called from time to time with the number of files found in the stores so far, before `begin` is called.
 
     Raises
     ------
     InputError
-        If the folder or the stores are not fit, or the disk is too small; nothing was changed.
+        If the folder or the stores cannot be used, or the disk is too small. Nothing was changed.
     OutputError
-        If it cannot be written.
+        If the folder cannot be written.
     """
     plan = plan_export(site, folder, listed)
     partial, replaced = (Path(f"{plan.folder}{ending}") for ending in (".partial", ".replaced"))
@@ -89,7 +91,7 @@ def export(
     for place in (partial, replaced):
         check_own(place)
     mark = json.dumps({"program": "segment-slide", "shows": digest(repr(sorted(site.stores.items())).encode())})
-    with _saying_where(plan.folder), hold(str(partial), lambda: None):
+    with _naming_folder(plan.folder), hold(str(partial), lambda: None):
         if _read_mark(partial) not in (None, mark):
             _remove_others(partial, {MARK})
         kept = {copy.target for copy in plan.copies if _is_copied(copy, partial / copy.target, hard_links=hard_links)}
@@ -103,7 +105,7 @@ def export(
 
 
 @contextlib.contextmanager
-def _saying_where(folder: Path) -> Iterator[None]:
+def _naming_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except PipelineError:
@@ -118,20 +120,20 @@ def _read_mark(folder: Path) -> str | None:
 
 
 def _is_copied(copy: StoredCopy, path: Path, *, hard_links: bool) -> bool:
-    """Whether a file is there as it was listed; its time of change is set after its last byte."""
+    """Whether a file has been copied as listed. Its modification time is set last, so that a half copy differs."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     if not hard_links and copy.source is not None and os.path.samestat(found, os.stat(copy.source)):
         return False
-    if stat.S_IMODE(found.st_mode) & 0o666 & ~copy.found.mode:  # more may read it than its source
+    if stat.S_IMODE(found.st_mode) & 0o666 & ~copy.found.mode:  # others may read the copy who may not read the source
         return False
     return (found.st_size, found.st_mtime_ns) == (copy.found.size, copy.found.mtime_ns)
 
 
 def _fill(plan: ExportPlan, partial: Path, kept: set[str], hard_links: bool, advance: Advance) -> int:
-    """Write all pages and copy what is not there yet; how many files became links."""
+    """Write all pages and copy what is missing; return the number of files that became links."""
     n_linked = 0
     for name, content in plan.pages.items():
         _make_way(partial / name).write_bytes(content)
@@ -148,7 +150,7 @@ def _fill(plan: ExportPlan, partial: Path, kept: set[str], hard_links: bool, adv
 
 
 class _Copiers(Readers):
-    """Threads that copy; at the end those that are under way are waited for, unless their disk hangs."""
+    """Threads that copy. Closing them waits for copies in progress, unless their disk hangs."""
 
     def __init__(self) -> None:
         super().__init__(_THREADS, "exporter")
@@ -159,14 +161,14 @@ class _Copiers(Readers):
 
 
 def _make_way(path: Path) -> Path:
-    """A path at which nothing is: writing into a file that is a link would change what it is a link to."""
+    """Remove what is at a path and return the path: writing into a link would change the file that it leads to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     return path
 
 
 def _take(copy: StoredCopy, target: Path, hard_links: bool) -> bool:
-    """Link or copy one file; whether it is a link."""
+    """Link or copy one file; return whether it is a link."""
     _make_way(target)
     if hard_links and copy.source is not None and _link(copy.source, target):
         return True
@@ -179,7 +181,7 @@ def _take(copy: StoredCopy, target: Path, hard_links: bool) -> bool:
 
 
 def _create(target: Path, mode: int) -> IO[bytes]:
-    """A new file for those who may have its source, as far as the umask lets them."""
+    """Create a file with the permissions of its source, within the umask."""
     return os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
 
 
@@ -194,7 +196,7 @@ def _link(source: str, target: Path) -> bool:
 
 
 def _open(copy: StoredCopy) -> OpenFile:
-    """The file as it was listed."""
+    """Open a file, and check that it still has its listed size."""
     with _reading(copy):
         file = copy.files.open(copy.found.key)
     if file.size != copy.found.size:
@@ -219,19 +221,19 @@ def _reading(copy: StoredCopy) -> Iterator[None]:
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
-    """Delete what an interrupted export of an earlier state had left."""
+    """Delete the files that an interrupted export of an earlier state left."""
     wanted = {str(folder / name) for name in (*names, LOCK_NAME)}
     for above, folders, files in os.walk(folder, topdown=False):
         for name in files:
             if (path := os.path.join(above, name)) not in wanted:
                 os.unlink(path)
         for name in folders:
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # not empty
                 os.rmdir(os.path.join(above, name))
 
 
 def _put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
-    """Let the new folder take the old one's place; killed in between, the same command does the rest."""
+    """Rename the new folder to the old one's name. If this is interrupted, the same command does the rest."""
     if replaced.exists():
         shutil.rmtree(replaced)
     (partial / LOCK_NAME).unlink()
@@ -244,7 +246,7 @@ def _put_in_place(partial: Path, folder: Path, replaced: Path) -> None:
 
 
 def _keep_access(before: Path, after: Path) -> None:
-    """Let those into a folder, and only those, who were let into the one whose place it takes."""
-    with contextlib.suppress(PermissionError):  # of a group that this user is not in
+    """Give the new folder the permissions of the folder that it replaces."""
+    with contextlib.suppress(PermissionError):  # this user is not in that group
         os.chown(after, -1, before.stat().st_gid)
     shutil.copystat(before, after)

@@ -1,4 +1,4 @@
-"""What an exported viewer holds: which files, of which sizes, and whether there is room. Copies nothing."""
+"""What an exported viewer holds: which files, how large they are, and whether there is room. Copies nothing."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from segment_slide.pipeline.viewer.files import Files, ListedFile, split_path
 from segment_slide.pipeline.viewer.local_files import is_below, open_files
 from segment_slide.pipeline.viewer.site import Site, client_files
 
-MARK = "segment-slide-export.json"  # says that a folder may be replaced
+MARK = "segment-slide-export.json"  # marks a folder as an export, which may be replaced
 _ZARR = (*ZARR_METADATA, ".zattrs")
 
 PAGES = "v/view"  # the client derives addresses from a path of this form
@@ -37,7 +37,7 @@ _START_PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """One file of a store that an export takes along."""
+    """One file of a store that an export copies."""
 
     target: str
     files: Files
@@ -45,7 +45,7 @@ class StoredCopy:
 
     @property
     def source(self) -> str | None:
-        """Its path, if it is local: may be linked."""
+        """Path of the file if it is local, so that it can be linked."""
         return self.found.source
 
 
@@ -56,9 +56,9 @@ class ExportPlan:
     Attributes
     ----------
     pages : mapping of str to bytes
-        What is written as it stands.
+        Files that are written with exactly this content.
     copies : tuple of StoredCopy
-        What is copied from stores.
+        Files that are copied from stores.
     """
 
     folder: Path
@@ -67,31 +67,31 @@ class ExportPlan:
 
     @property
     def n_files(self) -> int:
-        """Files of the export."""
+        """Number of files of the export."""
         return len(self.pages) + len(self.copies)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the export."""
+        """Number of bytes of the export."""
         return sum(map(len, self.pages.values())) + sum(copy.found.size for copy in self.copies)
 
 
 def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | None = None) -> ExportPlan:
-    """List what an export takes along; of a store only what a viewer reads of it: metadata, and chunks of levels.
+    """List the files of an export. Of a store it takes only what a viewer reads: metadata, and the chunks of levels.
 
     Parameters
     ----------
     site : Site
         What to write.
     folder : str or Path
-        Where to.
+        Where to write.
     listed : callable, optional
-        Is told from time to time how many files were found.
+        Called from time to time with the number of files found so far.
 
     Raises
     ------
     InputError
-        If the folder is no place for it, or a store cannot be copied.
+        If the folder cannot be used, or a store cannot be copied.
     """
     target = resolve_target(site, str(folder))
     pages = {
@@ -108,12 +108,12 @@ def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | 
 
 
 def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bool) -> None:
-    """Refuse what does not fit on the disk; `kept` is there already, and links to the same disk need no room.
+    """Refuse an export that does not fit on the disk. Files in `kept` exist already; hard links need no room.
 
     Raises
     ------
     InputError
-        If the folder's disk has too little room, or too few inodes where it has a fixed number of them.
+        If the folder's disk has too little room, or too few inodes (where their number is fixed).
     """
     device = os.stat(folder).st_dev
     sizes = [len(content) for content in plan.pages.values()]
@@ -129,7 +129,7 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
             f"Make room, name a folder on another disk, or use `hard_links` on the disk where the stores lie."
         )
     disk = os.statvfs(folder)
-    if disk.f_files and len(sizes) > disk.f_favail:  # folders need some too: few, beside the files in them
+    if disk.f_files and len(sizes) > disk.f_favail:  # folders need inodes too, but few compared with the files in them
         raise InputError(
             f"export={plan.folder} needs {len(sizes):,} files more on its disk, which has room for "
             f"{disk.f_favail:,} (inodes). Remove files, or name a folder on another disk."
@@ -145,14 +145,14 @@ def _list_store(prefix: str, location: str) -> Iterator[StoredCopy]:
 
 
 def _shown_paths(location: str, files: Files) -> Iterator[tuple[str, Callable[[str], bool]]]:
-    """Metadata and levels of an image, or a bare array, each with a test for keys: not what else lies there."""
+    """Yield metadata and levels of an image, or a bare array, each with a test for keys that leaves out other files."""
     multiscales = _multiscales(store.read_attributes(location) or {})
     levels = [str(dataset["path"]) for multiscale in multiscales for dataset in multiscale["datasets"]] or [""]
     above = {"/".join(level.split("/")[:depth]) for level in levels for depth in range(1, level.count("/") + 1)}
     for group in sorted({"", *above}) if multiscales else ():
         yield from ((join(group, name), lambda _: True) for name in METADATA)
     for level in dict.fromkeys(levels):
-        split_path(level)  # refuses what could lead out
+        split_path(level)  # refuses a path that leads out of the store
         yield level, array_files(files, level, location)
 
 
@@ -161,7 +161,7 @@ def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def resolve_target(site: Site, folder: str) -> Path:
-    """The folder that is meant, without links: what takes its place is renamed to it.
+    """Return the folder without symbolic links: the finished export is renamed to it.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def check_place(folder: Path) -> None:
     Raises
     ------
     InputError
-        If it is not fit.
+        If the folder cannot be used.
     """
     if os.path.ismount(folder):
         raise InputError(f"export: {folder} is where a disk is mounted, and cannot be replaced; name a folder in it.")
@@ -207,12 +207,12 @@ def check_place(folder: Path) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """Refuse what somebody else has prepared beside the target: links in it would lead our files elsewhere.
+    """Refuse what another user has prepared beside the target: links in it would redirect our files.
 
     Raises
     ------
     InputError
-        If it is not a folder of this user, or a folder in it, the mark or the lock is a link.
+        If it is not a folder of this user, or if a folder in it, the mark or the lock is a link.
     """
     try:
         found = folder.lstat()

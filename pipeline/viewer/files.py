@@ -1,10 +1,11 @@
-"""Files of a Zarr store as plain bytes, for a browser: read-only, and nothing but what lies below the store.
+"""Files of a Zarr store as plain bytes, for a browser: read-only, and only what lies below the store.
 
-A store is a folder or a URL; both are asked alike: ``open(key)`` gives a file of a known size that is read in pieces
-and stays the one that was opened, whoever replaces it meanwhile. A key is a path as Zarr writes it, "0/c/3/7".
+A store is a folder or a URL. Both have the same interface: ``open(key)`` returns a file of known size, which is read in
+pieces. It stays the version that was opened, even if somebody replaces it meanwhile. A key is a path as Zarr writes it,
+such as "0/c/3/7".
 
-What is not there raises `FileNotFoundError`: Zarr takes a missing chunk for background. What is there and cannot be
-read must therefore raise something else, or a broken disk would look like empty glass.
+A missing file raises `FileNotFoundError`: Zarr reads a missing chunk as background. A file that exists but cannot be
+read must therefore raise another error, or a broken disk would look like empty glass.
 """
 
 import errno
@@ -22,29 +23,29 @@ class OpenFile(Protocol):
     Attributes
     ----------
     size : int
-        In bytes.
+        Size in bytes.
     tag : str
-        Differs between versions of the file; empty if the store does not tell.
+        Differs between versions of the file; empty if the store gives none.
     """
 
     size: int
     tag: str
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes from `start` up to `stop`, all of them; OSError if the file is no longer what it was."""
+        """Return all bytes from `start` up to `stop`; OSError if the file has changed since it was opened."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as a listing tells it; without a time of change, nobody can say whether a copy is still good.
+    """A file as a listing describes it. Without a modification time, nobody can tell whether a copy is up to date.
 
     Attributes
     ----------
     mode : int
-        Who may read and write it, as far as the store tells.
+        Who may read and write it, if the store tells.
     source : str or None
         Its path without links, if it is local.
     """
@@ -63,7 +64,7 @@ class Files(Protocol):
         """Open the file at a key; FileNotFoundError if there is none below the store."""
 
     def walk(self, path: str) -> Iterator[ListedFile]:
-        """The file at a path, or all files below it ("" is the store), always in the same order.
+        """Yield the file at a path, or all files below it ("" is the store), always in the same order.
 
         Raises
         ------
@@ -73,12 +74,12 @@ class Files(Protocol):
 
 
 def split_key(key: str) -> list[str]:
-    """Names on the way to a file.
+    """Split a key into the names on the way to the file.
 
     Raises
     ------
     FileNotFoundError
-        If the key could lead anywhere but down: ``..``, an empty name, a backslash, a control character.
+        If the key could lead out of the store: ``..``, an empty name, a backslash, a control character.
 
     Examples
     --------
@@ -92,7 +93,7 @@ def split_key(key: str) -> list[str]:
 
 
 def split_path(path: str) -> list[str]:
-    """As `split_key` for a folder or file to copy; "" is the store.
+    """Split the path of a folder or file to copy, as `split_key` does; "" is the store.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def split_path(path: str) -> list[str]:
 
 
 class MemoryFile:
-    """Bytes that are at hand already."""
+    """A file whose bytes are in memory."""
 
     def __init__(self, content: bytes, tag: str | None = None) -> None:
         self._content = content
@@ -129,7 +130,7 @@ class MemoryFile:
 
 
 def digest(content: bytes) -> str:
-    """A short name for bytes.
+    """Return a short name that identifies bytes.
 
     >>> digest(b"") == digest(b"a")
     False

@@ -1,4 +1,4 @@
-"""What there is to look at: the image and the label images of an output, of an image with labels, or of both in one."""
+"""Find what can be shown: the image and the label images of an output, of an image with labels, or of both in one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Labels:
     Attributes
     ----------
     name : str
-        In ``labels/``.
+        Its name in ``labels/``.
     image : StoredImage
         Its finest level.
     record : SegmentationRecord or InstancesRecord or None
@@ -59,22 +59,22 @@ class Labels:
 
 @dataclass(frozen=True)
 class Found:
-    """All that can be shown.
+    """Everything that can be shown.
 
     Attributes
     ----------
     location : str
-        The store that was named.
+        The store that the user named.
     base : StoredImage
-        What all is laid over: the image, or the first labels if it is not there.
+        The image over which everything is laid: the image itself, or the first labels if there is no image.
     has_image : bool
         Whether `base` is the image.
     labels : tuple of Labels
-        Those to list, each map of classes before its objects.
+        The label images to list, each map of classes before its objects.
     places : mapping of str to Placement
-        Where each lies, by its name.
+        Where each label image lies, by its name.
     notes : tuple of str
-        What is not there, or not complete, or not certain.
+        What is missing, incomplete or uncertain.
     """
 
     location: str
@@ -86,21 +86,21 @@ class Found:
 
 
 def find_contents(location: str, image: str | None, name: str | None) -> Found:
-    """Find image and labels at what a user names.
+    """Find the image and the labels in the store that a user names.
 
     Parameters
     ----------
     location : str
         An output, an OME-Zarr image with or without ``labels/``, or one of its label images.
     image : str, optional
-        The image to show, instead of what the record says.
+        The image to show, instead of the recorded one.
     name : str, optional
-        Only this label image, and its objects.
+        Show only this label image and its objects.
 
     Raises
     ------
     InputError
-        If nothing is there that can be shown, or no label image of that name.
+        If there is nothing that can be shown, or no label image of that name.
     """
     location = store.resolve_location(location)
     head, between, tail = location.rpartition("/labels/")
@@ -140,7 +140,7 @@ def _choose_names(location: str, listed: list[str], name: str | None) -> set[str
 
 
 def _open_labels(location: str, name: str, notes: list[str], is_wanted: bool) -> Labels | None:
-    """One label image; also those that are not shown tell which image was segmented, but nothing is said of them."""
+    """Open one label image. Labels that are not wanted still tell which image was segmented, but add no notes."""
     group = store.join(location, label_group(name))
     said = notes if is_wanted else []
     try:
@@ -162,7 +162,7 @@ def _is_numbered(location: str, item: Labels, notes: list[str]) -> bool:
 
 
 def _describe_state(location: str, item: Labels) -> list[str]:
-    """What is missing of labels that we write, and what is not shown of others."""
+    """Say what is missing in labels that we write, and which part of other labels is not shown."""
     notes = []
     blocks = count_known_missing(item.image) if item.record else FileCount(0, 0)
     if blocks.n_missing:
@@ -177,7 +177,7 @@ def _describe_state(location: str, item: Labels) -> list[str]:
 
 
 def _find_sources(location: str, image: str | None, there: list[Labels], shown: list[Labels]) -> dict[str, Segmented]:
-    """From which level of which image labels were made, as records know it, by the name of the labels."""
+    """Return which level of which image the labels were made from, by their records; keys are names of labels."""
     chosen = None if image is None else describe_image(image)
     found: dict[str, Segmented] = {}
     classes = {item.name: item for item in there if item.segmentation}
@@ -205,7 +205,7 @@ def _follow(item: Labels) -> tuple[Labels | None, str]:
     group = item.record.input.location if isinstance(item.record, InstancesRecord) else ""
     where, between, name = group.rpartition("/labels/")
     if not between:
-        return None, where
+        return None, store_location
     try:
         source = Labels(name, describe_image(group), read_own_record(group, []))
     except PipelineError:  # it is not there any more: who only looks needs it for the image's address
@@ -230,7 +230,7 @@ def _match(image: StoredImage, segmented: SegmentedInput, labels: Labels) -> Seg
 def _find_base(
     location: str, image: str | None, labels: list[Labels], sources: Mapping[str, Segmented]
 ) -> StoredImage | None:
-    """The image's finest level."""
+    """Find the image's finest level."""
     if image is not None:
         return describe_image(image)
     first = next((sources[item.name] for item in labels if item.name in sources), next(iter(sources.values()), None))
@@ -240,7 +240,7 @@ def _find_base(
 
 
 def _place(item: Labels, base: StoredImage, source: Segmented | None, notes: list[str]) -> Placement | None:
-    """By the record if it is of this image and these labels have its shape; else by metadata."""
+    """Place labels by their record if it is about this image and they have the recorded shape; else by metadata."""
     if source is not None and source[0].location == base.location:
         segmented, first = source
         if all(item.image.size(axis) == segmented.size(axis) for axis in "yx"):
@@ -252,6 +252,6 @@ def _place(item: Labels, base: StoredImage, source: Segmented | None, notes: lis
 
 
 def find_probabilities(location: str, name: str) -> StoredImage | None:
-    """The stored probabilities of a map of classes, if there are any."""
+    """Return the stored probabilities of a map of classes; None if there are none."""
     group = probability_group(name)
     return None if store.read_attributes(location, group) is None else describe_image(store.join(location, group))

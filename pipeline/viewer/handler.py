@@ -1,8 +1,8 @@
-"""How one request for a viewer is answered: by a page, by bytes of a store, or by 404 without a hint.
+"""How one request to a viewer is answered: with a page, with bytes of a store, or with 404 and no further hint.
 
-Pages of other sites in the same browser can connect, but know no token; a page that makes its own name point here
-(DNS rebinding) is told by the Host header. Files go out as plain bytes, so that nothing that lies in a store is run as
-a page.
+Pages of other sites in the same browser can connect to this server, but do not know the token. A page that points its
+own name at this server (DNS rebinding) is refused because of its Host header. Files are sent as plain bytes, so that a
+browser never runs a file of a store as a page.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ _ONE_RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,4000})\s*-\s*([0-9]{0,4000})\s
 
 log = logging.getLogger(__name__)
 
-CONTENT_SECURITY_POLICY = f"{POLICY}; frame-ancestors 'none'"  # only a header can forbid frames
-# A script's own policy counts only where it runs as a worker. neuroglancer's makes a decoder from text when it starts,
-# and without that none of its decoders is there: every compressed chunk stays empty.
+CONTENT_SECURITY_POLICY = f"{POLICY}; frame-ancestors 'none'"  # frames can be forbidden in a header only
+# A worker follows the policy of its own script. neuroglancer's worker builds a decoder from text when it starts. If
+# that is forbidden, none of its decoders work and every compressed chunk stays empty.
 _WORKER_POLICY = CONTENT_SECURITY_POLICY.replace("'wasm-unsafe-eval'", "'unsafe-eval' 'wasm-unsafe-eval'")
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -43,14 +43,14 @@ _TYPES = {
 }
 _BYTES = "application/octet-stream"
 _REVALIDATE, _FOR_EVER = "no-cache", "private, max-age=31536000, immutable"
-_HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.")  # "main.8608d1fc21b22785.js": other content has another name
-_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)  # an ssh tunnel may have any port
-_PIECE_BYTES = 4 << 20  # read and sent at once
-_THREADS = 8  # per store: a slow disk keeps only its own readers waiting; a browser opens 6 connections
+_HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.")  # "main.8608d1fc21b22785.js": another content has another name
+_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", re.IGNORECASE)  # an ssh tunnel may use any port
+_PIECE_BYTES = 4 << 20  # bytes that are read and sent at once
+_THREADS = 8  # per store, so that a slow disk delays only its own readers; a browser opens 6 connections
 
 
 class Content:
-    """What can be had below the token: pages and the client in memory, and the files of the stores."""
+    """All that can be fetched below the token: pages and the client in memory, and the files of the stores."""
 
     def __init__(self, site: Site) -> None:
         pages = {**client_files(), **site.files}
@@ -60,11 +60,11 @@ class Content:
         }
 
     def page(self, path: str) -> MemoryFile | None:
-        """A page or a file of the client."""
+        """Return a page or a file of the client."""
         return self._pages.get(path or "index.html")
 
     def split(self, path: str) -> tuple[Files, Readers, str]:
-        """The store that a path leads into, the threads that read it, and the key in it; 404 if there is none."""
+        """Return the store that a path names, the threads that read it, and the key in it; 404 if there is no store."""
         parts = path.split("/")
         for n_parts in range(len(parts) - 1, 0, -1):
             if found := self._stores.get("/".join(parts[:n_parts])):
@@ -72,7 +72,7 @@ class Content:
         raise HTTPError(404)
 
     def close(self) -> None:
-        """Let go of the readers; what they are at is not waited for."""
+        """Close the reader threads without waiting for reads in progress."""
         for _, readers in self._stores.values():
             readers.close()
 
@@ -83,18 +83,18 @@ class ViewHandler(RequestHandler):
     SUPPORTED_METHODS = ("GET", "HEAD")
 
     def initialize(self, token: str, content: Content) -> None:
-        """Take what `ViewServer` passes to each request."""
+        """Keep what `ViewServer` passes to each request."""
         self._token, self._content, self._size = token, content, 0
 
     def set_default_headers(self) -> None:
-        """Those of each answer, errors included."""
+        """Set the headers of every answer, errors included."""
         self.clear_header("Server")
         self.set_header("Cache-Control", _REVALIDATE)
         for name, value in _HEADERS.items():
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Refuse a name that is not this machine's own."""
+        """Refuse a Host header that is not a name of this machine's loopback."""
         hosts = self.request.headers.get_list("Host")
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             raise HTTPError(403)
@@ -115,7 +115,7 @@ class ViewHandler(RequestHandler):
         try:
             file = await asyncio.wrap_future(readers.submit(files.open, key))
         except FileNotFoundError as error:
-            raise HTTPError(404) from error  # to a Zarr reader: background
+            raise HTTPError(404) from error  # a Zarr reader takes it for background
         except OSError as error:
             log.warning("%s", error)
             raise HTTPError(500) from error
@@ -125,23 +125,23 @@ class ViewHandler(RequestHandler):
             file.close()
 
     async def head(self) -> None:
-        """As `get`, without the bytes."""
+        """Answer as `get` does, without the bytes."""
         await self.get()
 
     def _path_below_token(self) -> str:
-        """Path below ``/v/<token>/``, its percent signs decoded once; 404 for all that is not below it."""
+        """Return the path below ``/v/<token>/``, percent signs decoded once; 404 for every other path."""
         root, *parts = map(_decode, self.request.path.split("/"))
         if root or len(parts) < 2 or parts[0] != "v":
             raise HTTPError(404)
         if not secrets.compare_digest(parts[1].encode(), self._token.encode()):
             raise HTTPError(404)
         if len(parts) == 2:
-            self.redirect(f"/v/{self._token}/", permanent=True)  # what the page names is relative to it
+            self.redirect(f"/v/{self._token}/", permanent=True)  # addresses in the page are relative to it
             raise Finish
         return "/".join(parts[2:])
 
     async def _send(self, file: OpenFile, readers: Readers | None) -> None:
-        """Answer with a file or a part of it; `readers` are the threads to read in."""
+        """Send a file or a part of it; `readers` are the threads that read it."""
         self.set_header("Accept-Ranges", "bytes")
         if file.tag:
             self.set_header("Etag", f'"{file.tag}"')
@@ -155,7 +155,7 @@ class ViewHandler(RequestHandler):
         try:
             await self._send_bytes(file, readers, start, stop)
         except iostream.StreamClosedError:
-            return  # the browser went away: it has scrolled on
+            return  # the browser has hung up, for example because the user scrolled on
 
     def _range(self, file: OpenFile) -> tuple[int, int]:
         whole, wanted = (0, file.size), self.request.headers.get("Range")
@@ -184,16 +184,16 @@ class ViewHandler(RequestHandler):
                 log.warning("%s", error)
                 if first == start:
                     raise HTTPError(500) from error
-                self.detach().close()  # the browser sees that bytes are missing
+                self.detach().close()  # the connection is cut, so that the browser sees that bytes are missing
                 return
             self.write(piece)
             await self.flush()
 
     def compute_etag(self) -> None:
-        """None but those of the files: tornado's own would be the hash of each answer."""
+        """Return None: the files have tags of their own, and tornado would hash each answer."""
 
     def write_error(self, status_code: int, **_: Any) -> None:
-        """One line, the same for all that is not there."""
+        """Write one line, the same for everything that is not there."""
         if status_code == 405:
             self.set_header("Allow", ", ".join(self.SUPPORTED_METHODS))
         if status_code == 416:
@@ -203,7 +203,7 @@ class ViewHandler(RequestHandler):
 
 
 def _decode(part: str) -> str:
-    """One name of a path, its percent signs decoded; 404 if it could mean more than one name."""
+    """Decode the percent signs of one name in a path; 404 if the result could mean more than one name."""
     raw = part.encode("latin-1")
     try:
         name = unquote_to_bytes(raw).decode()
@@ -215,25 +215,25 @@ def _decode(part: str) -> str:
 
 
 class UnsatisfiableRangeError(ValueError):
-    """The range lies wholly behind the end of the file: status 416."""
+    """The range lies completely behind the end of the file: status 416."""
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First byte and the one behind the last that a Range header asks for, or None for the whole file.
+    """Return the first byte of a Range header and the one after the last; None for the whole file.
 
-    Several ranges at once, other units and what is not a range are answered by the whole file, as the RFC allows.
+    The whole file is sent for several ranges at once, for other units and for an invalid header, as the RFC allows.
 
     Parameters
     ----------
     header : str or None
-        As ``bytes=0-99``, ``bytes=100-``, or ``bytes=-16`` for the last 16, where Zarr keeps a shard's index.
+        Such as ``bytes=0-99``, ``bytes=100-``, or ``bytes=-16`` for the last 16, where Zarr keeps a shard's index.
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
 
     Raises
     ------
     UnsatisfiableRangeError
-        If none of the bytes are there.
+        If the file has none of the bytes.
 
     Examples
     --------

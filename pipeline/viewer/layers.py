@@ -1,4 +1,4 @@
-"""Layers as neuroglancer's state writes them: JSON in and out, no store is looked at."""
+"""Layers in the form of neuroglancer's state: JSON only, no store is read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ void main() {
   emitRGB(value >= 0.0 ? color * value : vec3(0.0));
 }
 """
-# Not a number compares false with everything; asked for by bits, as a compiler may take comparisons for granted.
+# NaN and infinity are found by their bits: a compiler may assume that they never occur and remove comparisons.
 _REAL_CHANNEL_SHADER = """#uicontrol invlerp contrast
 #uicontrol vec3 color color
 void main() {
@@ -30,7 +30,7 @@ void main() {
   emitRGB(isFinite ? color * contrast() : vec3(0.0));
 }
 """
-# Viridis as polynomials, within 0.02 of the table; what is improbable is transparent.
+# Viridis as polynomials, within 0.02 of the table; low probabilities are transparent.
 _PROBABILITY_SHADER = """#uicontrol invlerp probability
 void main() {
   float p = probability();
@@ -48,21 +48,21 @@ void main() {
 
 
 def rgb_layer(source: str) -> dict[str, Any]:
-    """A colour photograph; its channel axis must be called "c^", or else it stays grey."""
+    """Layer of a colour photograph; its channel axis must be called "c^", otherwise it is shown in grey."""
     return {"type": "image", "name": "image", "source": source, "shader": _RGB_SHADER, "opacity": 1, "tab": "rendering"}
 
 
 def channel_layer(source: str, channel: Channel, dtype: str, *, has_axis: bool) -> dict[str, Any]:
-    """One channel, added to the light of the others.
+    """Layer of one channel; the colours of all channels are added.
 
     Parameters
     ----------
     source : str
-        Where it comes from.
+        Address of the pixels.
     channel : Channel
         Colour, name and window.
     dtype : str
-        Of the pixels, in any byte order; real ones may be not finite, which is shown black.
+        Data type of the pixels, in any byte order; values of floats that are not finite are shown black.
     has_axis : bool
         Whether the image has a channel axis.
     """
@@ -85,7 +85,7 @@ def channel_layer(source: str, channel: Channel, dtype: str, *, has_axis: bool) 
 
 
 def probability_layer(source: str, name: str, index: int, dtype: str, *, has_axis: bool = True) -> dict[str, Any]:
-    """How probable a class is, as colours over the image; hidden at first."""
+    """Layer of the probability of a class, as colours over the image; hidden at first."""
     full = 255 if plain_type(dtype) == "uint8" else 1
     layer = {
         "type": "image",
@@ -111,9 +111,9 @@ def label_layer(
     has_channels: bool = False,
     listed: str | None = None,
 ) -> dict[str, Any]:
-    """Labels over the image, 0 transparent; values without a colour get one each that tells neighbours apart.
+    """Layer of labels over the image; 0 is transparent. Values without a colour get one that differs from neighbours'.
 
-    `listed` is the measurement that the list of objects has a column for.
+    `listed` is the measurement that gets a column in the list of objects.
     """
     layer: dict[str, Any] = {
         "type": "segmentation",
@@ -133,12 +133,12 @@ def label_layer(
 
 
 def _at_channel(index: int) -> dict[str, Any]:
-    """The axis that the viewer derives from "c" of type channel, held at one place."""
+    """Hold the axis that the viewer derives from "c" of type channel at one index."""
     return {"localDimensions": {"c'": [1, ""]}, "localPosition": [index]}
 
 
 def plain_type(dtype: str) -> str:
-    """Name of a type without the order of its bytes, which the viewer reads either way.
+    """Name of a data type without its byte order: the viewer reads both orders.
 
     >>> plain_type(">u2"), plain_type("uint16")
     ('uint16', 'uint16')

@@ -1,4 +1,4 @@
-"""The files of a folder for a browser: regular ones that lie below it in truth, whatever links say."""
+"""The files of a folder for a browser: only regular files that really lie below it, also when links are resolved."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def open_files(location: str) -> Files:
-    """The files of the store at a location: a local path, or a URL that fsspec knows."""
+    """Open the files of the store at a location: a local path, or a URL that fsspec knows."""
     if not is_remote(resolve_location(location)):
         return LocalFiles(resolve_location(location))
     from segment_slide.pipeline.viewer.remote_files import RemoteFiles
@@ -49,13 +49,13 @@ class LocalFiles:
         return root, os.path.realpath(os.path.join(root, *split_key(key)))
 
     def _walk(self, root: str, key: str, real: str, above: tuple[str, ...]) -> Iterator[ListedFile]:
-        """Files at and below a path without links, which lies in the folders `above`."""
-        where = join(self._location, key)
+        """Yield the files at and below a path without links; `above` are the folders that it lies in."""
+        path = join(self._location, key)
         if real in above:
-            raise InputError(f"{where} leads in a circle, back to {real}; remove that link.")
+            raise InputError(f"{path} leads in a circle, back to {real}; remove that link.")
         if real != root and not is_below(real, root):
             raise InputError(
-                f"{where} leads to {real}, which lies outside of {self._location}; expected all files of a store below "
+                f"{path} leads to {real}, which lies outside of {self._location}; expected all files of a store below "
                 f"it: a copy would take along what nobody meant to show. Put the file itself there, or remove the link."
             )
         try:
@@ -64,7 +64,7 @@ class LocalFiles:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise InputError(f"{where} cannot be read: {error}") from error
+            raise InputError(f"{path} cannot be read: {error}") from error
         if stat.S_ISREG(found.st_mode):
             yield ListedFile(key, found.st_size, found.st_mtime_ns, stat.S_IMODE(found.st_mode) & 0o666, real)
         for name in names:
@@ -75,7 +75,7 @@ class LocalFiles:
 
 
 def is_below(path: str, root: str) -> bool:
-    """Whether a path lies in a folder, both without links.
+    """Whether a path lies in a folder; both must be free of links.
 
     >>> is_below("/a/b/c", "/a/b"), is_below("/a/bc", "/a/b"), is_below("/a/b", "/a/b")
     (True, False, False)
@@ -84,14 +84,14 @@ def is_below(path: str, root: str) -> bool:
 
 
 def _open_regular(root: str, names: list[str]) -> int:
-    """Descriptor of a regular file, walked to name by name: a folder that becomes a link meanwhile is not followed."""
+    """Open a regular file folder by folder, so that a folder replaced by a link meanwhile is not followed."""
     folder = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
         for name in names[:-1]:
             inner = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        _check_regular(os.stat(names[-1], dir_fd=folder, follow_symlinks=False))  # opening a device may move it
+        _check_regular(os.stat(names[-1], dir_fd=folder, follow_symlinks=False))  # opening a device may have effects
         descriptor = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
@@ -117,7 +117,7 @@ class _LocalFile:
 
     def read(self, start: int, stop: int) -> bytes:
         pieces = []
-        while start < stop:  # the system may give less than was asked for
+        while start < stop:  # the system may return fewer bytes than requested
             piece = os.pread(self._descriptor, stop - start, start)
             if not piece:
                 raise OSError(errno.EIO, "the file became shorter while it was read")

@@ -1,4 +1,4 @@
-"""Metadata that any program may have written, read so that what is damaged is left out and nothing else."""
+"""Read metadata that any program may have written: damaged parts are left out, the rest is used."""
 
 import math
 from collections.abc import Mapping
@@ -8,44 +8,44 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, read_label_record
 
-MOST_COLOURS = 1000  # of label values: they are kept in the page's address
+MOST_COLOURS = 1000  # of label values: the page's address holds them
 LARGEST_ID = (1 << 64) - 1
 
 
 def read_content(location: str, path: str = "") -> dict[str, Any]:
-    """OME-Zarr's own attributes of a group, in either version; empty if there are none."""
+    """Read OME-Zarr's own attributes of a group, in either version; empty if there are none."""
     attributes: Any = store.read_attributes(location, path) or {}
     return as_mapping(attributes.get("ome", attributes))
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """A JSON object, or an empty one for everything else that may stand there."""
+    """Return a JSON object, or an empty one if the value is anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def as_objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a JSON list."""
+    """Return the objects of a JSON list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def as_number(value: object) -> float:
-    """A finite number, or NaN for what is none."""
+    """Return a finite number, or NaN if the value is none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return math.nan
     try:
         number = float(value)
-    except OverflowError:  # JSON's integers have no end
+    except OverflowError:  # integers in JSON have no upper limit
         return math.nan
     return number if math.isfinite(number) else math.nan
 
 
 def is_id(value: object) -> bool:
-    """Whether a value can be that of an object: 0 is background, and the viewer counts with 64 bits."""
+    """Whether a value can be the id of an object: 0 is background, and the viewer counts with 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
 
 
 def read_names(location: str, notes: list[str]) -> list[str]:
-    """Label images that ``labels/`` lists; others than plain names are noted, as they lead out of it."""
+    """Read the names that ``labels/`` lists. A name that is not a plain folder name is left out with a note."""
     content = read_content(location, "labels")
     listed = content.get("labels")
     if listed is not None and not isinstance(listed, list):
@@ -70,12 +70,12 @@ def read_own_record(group: str, notes: list[str]) -> SegmentationRecord | Instan
 
 
 def read_label(location: str) -> dict[str, Any]:
-    """The "image-label" block of a label image."""
+    """Read the "image-label" block of a label image."""
     return as_mapping(read_content(location).get("image-label"))
 
 
 def read_colours(label: Mapping[str, Any]) -> dict[int, str]:
-    """Colours that a label image gives its values, but for 0, which is transparent, and for too many."""
+    """Return the colours of label values except 0, which is transparent; empty if there are too many."""
     found: dict[int, str] = {}
     for item in as_objects(label.get("colors")):
         value, rgba = item.get("label-value"), item.get("rgba")

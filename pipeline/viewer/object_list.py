@@ -1,6 +1,6 @@
 """What the viewer says of each object: neuroglancer's segment properties, from the table or from a label image.
 
-It loads all of them at once: for 100,000 objects some 10 MB of text, which a browser reads in a second or two.
+The viewer loads all of them at once. For 100,000 objects that is about 10 MB of text, which takes a browser 1-2 s.
 """
 
 import itertools
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MOST_OBJECTS = 100_000
 _MOST_INTENSITIES = 4
-_SHOWN = (  # the first of each line that is known
+_SHOWN = (  # of each line, the first column that the table has
     ("area_um2", "volume_um3", "area_px", "volume_px"),
     ("equivalent_diameter_um", "equivalent_diameter_px"),
     ("perimeter_um", "surface_um2", "perimeter_px"),
@@ -33,7 +33,7 @@ _RESERVED = ("class", "classes", "label")  # ids of our own properties, and the 
 
 @dataclass(frozen=True)
 class ObjectTable:
-    """What is known of objects: columns of equal lengths; class names may be empty."""
+    """What is known of objects: columns of equal lengths; names of classes may be empty."""
 
     ids: Sequence[int]
     classes: Sequence[str]
@@ -42,23 +42,23 @@ class ObjectTable:
 
 
 def too_many(n_objects: int) -> str:
-    """The note on a table that is not shown."""
+    """Return the note on a table with too many objects to show."""
     return f"The measurements of {n_objects:,} objects are left out: a browser reads up to {MOST_OBJECTS:,}."
 
 
 def read_objects(location: str, table: str, n_parts: int, notes: list[str]) -> ObjectTable | None:
-    """The columns of a table that tell most; None if it has too many rows, or none that can be read.
+    """Read the most informative columns of a table; None if it has too many rows, or none that can be read.
 
     Parameters
     ----------
     location : str
         The store.
     table : str
-        Folder of its parts in it.
+        Folder in the store that holds the table's parts.
     n_parts : int
-        How many it has.
+        Number of parts.
     notes : list of str
-        Gains what is left out: parts that are damaged, or of another program.
+        Notes on what is left out are added: parts that are damaged, or written by another program.
     """
     rows: dict[str, list[Any]] = {}
     schema: pa.Schema | None = None
@@ -98,7 +98,7 @@ def _make_objects(schema: "pa.Schema", rows: dict[str, list[Any]]) -> ObjectTabl
 
 
 def _first_of_each(ids: Sequence[object]) -> list[int]:
-    """Where each id that the viewer takes is met first."""
+    """Return the index of the first row of each valid id."""
     first: dict[int, int] = {}
     for index, value in enumerate(ids):
         if isinstance(value, int) and is_id(value):
@@ -113,7 +113,7 @@ def _has_ids(schema: "pa.Schema") -> bool:
 
 
 def _is_alike(found: "pa.Schema", wanted: "pa.Schema", column: str) -> bool:
-    """Whether two parts hold the same kind of values; one in which nothing is known is of any."""
+    """Whether two parts hold the same kind of values; a column without any value fits every kind."""
     types = found.field(column).type, wanted.field(column).type
     return types[0] == types[1] or any(str(item) == "null" for item in types)
 
@@ -133,7 +133,7 @@ def _choose_columns(schema: "pa.Schema") -> list[str]:
 
 
 def _drop_unknown(numbers: Mapping[str, Sequence[float | None]]) -> dict[str, Sequence[float | None]]:
-    """Without columns of nothing (no pixel size), and of each line only the first that is known."""
+    """Drop columns without values (no pixel size); of each line of `_SHOWN` keep the first column that is left."""
     kept = {name: values for name, values in numbers.items() if any(value is not None for value in values)}
     for line in _SHOWN:
         for name in [name for name in line if name in kept][1:]:
@@ -142,7 +142,7 @@ def _drop_unknown(numbers: Mapping[str, Sequence[float | None]]) -> dict[str, Se
 
 
 def read_properties(label: Mapping[str, Any]) -> ObjectTable | None:
-    """What "image-label" says of label values: their classes and other numbers; None if it says nothing."""
+    """Read what "image-label" says of label values: classes and other numbers; None if it says nothing."""
     items = as_objects(label.get("properties"))
     items = [items[index] for index in _first_of_each([item.get("label-value") for item in items])]
     if not items or len(items) > MOST_OBJECTS:
@@ -163,7 +163,7 @@ def _number_or_none(value: Any) -> float | None:
 
 
 def make_info(table: ObjectTable) -> bytes:
-    """The file ``info`` of a source of segment properties."""
+    """Make the file ``info`` of a source of segment properties."""
     properties: list[dict[str, Any]] = []
     if table.classes:
         properties.append({"id": "class", "type": "label", "values": list(table.classes)})
@@ -177,7 +177,7 @@ def make_info(table: ObjectTable) -> bytes:
 
 
 def _tag(name: str) -> str:
-    """A name as the viewer's query can hold it: there "#" begins a tag, and a space ends it."""
+    """Change a name so that the viewer's query can hold it: there "#" begins a tag, and a space ends it."""
     return "_".join(name.split()).lstrip("#") or "_"
 
 
@@ -201,12 +201,12 @@ def _number_properties(table: ObjectTable) -> Iterator[dict[str, Any]]:
 
 
 def list_numbers(table: ObjectTable) -> list[str]:
-    """What the viewer calls the measurements."""
+    """Names of the measurements in the viewer."""
     return [item["id"] for item in _number_properties(table)]
 
 
 def _shorten(value: float | None) -> float | str:
-    """A number with few digits; JSON has no NaN, but the viewer takes the word for one."""
+    """Shorten a number to few digits; JSON has no NaN, but the viewer reads the word as one."""
     if value is None or math.isnan(as_number(value)):
         return "NaN"
     return value if isinstance(value, int) else float(f"{value:.{_SIGNIFICANT}g}")

@@ -1,4 +1,4 @@
-"""The page that a browser opens: neuroglancer's own, with what it shows and a rule: all comes from its own host."""
+"""The page that a browser opens: neuroglancer's page, with our script and a policy that allows only its own host."""
 
 import html
 import importlib.metadata
@@ -11,17 +11,17 @@ from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.viewer.place import World
 from segment_slide.pipeline.viewer.site import POLICY
 
-_PANEL_PX = 340  # of the list of objects at the right
-_OBLIQUE = (0.31, -0.34, -0.12, 0.88)  # quaternion: from the front, turned so that three planes are seen
-_MARGIN = 1.04  # what is seen around the specimen
+_PANEL_PX = 340  # width of the list of objects at the right
+_OBLIQUE = (0.31, -0.34, -0.12, 0.88)  # quaternion: seen from the front, turned so that three planes are visible
+_MARGIN = 1.04  # the view is this much wider than the specimen
 _SECONDS = {"second": (1.0, "s"), "millisecond": (1.0, "ms"), "minute": (60.0, "s"), "hour": (3600.0, "s")}
 _HIDDEN = ("showEditStateButton", "showToolPaletteButton", "showSettingsButton", "showAnnotationToolStatus")
-# On a slide the wheel zooms, as in every slide viewer; in a stack of planes Ctrl and the wheel go through them.
+# On a slide the wheel zooms, as in every slide viewer. In a stack of planes, Ctrl and the wheel change the plane.
 _SLIDE_KEYS = {"at:wheel": "zoom-via-wheel", "at:control+wheel": "z+1-via-wheel", "at:shift+wheel": "z+1-via-wheel"}
 
-_TITLE = "<title>neuroglancer</title>"  # what we put our own in the place of
-# Other layers can only come from this site, and one plane needs no switch between arrangements of panels.
-# Measurements are 32-bit numbers, of which the client writes all digits that a 64-bit one would have.
+_TITLE = "<title>neuroglancer</title>"  # our own title replaces it
+# Hidden: the button that adds layers (all layers come from this site), and with one plane the switch between panels.
+# Narrow: measurements, because the client prints all digits of a 64-bit number although they have 32 bits.
 _STYLE = (
     ".neuroglancer-layer-add-button { display: none !important }"
     ".neuroglancer-layer-panel { max-height: 25vh; overflow: auto }"  # dozens of channels would leave no room
@@ -34,22 +34,22 @@ _PLANE_STYLE = (
 
 
 def make_page(title: str, *, is_volume: bool) -> bytes:
-    """``index.html``: neuroglancer's page, our script before its own.
+    """Make ``index.html``: neuroglancer's page, with our script before its own.
 
-    The policy in it holds wherever the files are hosted: scripts, pictures and data come from the same host, or not at
-    all. WebAssembly is what decodes chunks; the client builds its styles at run time.
+    The policy in it holds wherever the files are hosted: scripts, pictures and data must come from the same host.
+    WebAssembly is allowed because it decodes chunks; inline styles, because the client builds its styles at run time.
 
     Parameters
     ----------
     title : str
-        What the browser's tab is called.
+        Title of the browser's tab.
     is_volume : bool
-        Whether there is more than one panel.
+        Whether the page shows more than one panel.
 
     Raises
     ------
     PipelineError
-        If the installed neuroglancer has a page of another form: without our script it would show nothing.
+        If the page of the installed neuroglancer has another form: without our script it would show nothing.
     """
     client = importlib.resources.files("neuroglancer.static") / "client" / "index.html"
     page = client.read_text(encoding="utf-8")
@@ -69,16 +69,16 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
 
 
 def make_script(state: Mapping[str, Any], config: Mapping[str, Any], extent: Mapping[str, Any]) -> bytes:
-    """``view.js``: what is shown at first.
+    """Make ``view.js``: what is shown at first.
 
     Parameters
     ----------
     state : mapping
         neuroglancer's state, without zoom; sources are relative to the page and begin with "@".
     config : mapping
-        What it takes from a server otherwise: keys, buttons.
+        What the client would otherwise get from a server: keys, buttons.
     extent : mapping
-        What has to fit into the window, from which the zoom follows.
+        What has to fit into the window; the zoom is computed from it.
     """
     view = json.dumps({"state": state, "config": config, "extent": extent})
     script = importlib.resources.files("segment_slide.pipeline.viewer") / "view.js"
@@ -95,22 +95,22 @@ def make_state(
     is_bright: bool,
     selected: str | None,
 ) -> dict[str, Any]:
-    """neuroglancer's state at first, but for the zoom, which depends on the window.
+    """Make neuroglancer's first state, without the zoom, which depends on the window.
 
     Parameters
     ----------
     title : str
-        Of the browser's tab.
+        Title of the browser's tab.
     layers : sequence
-        From the lowest to the highest.
+        Layers from the lowest to the highest.
     world : World
-        Whose voxels are the unit of positions.
+        The grid whose voxels are the unit of positions.
     position : mapping of str to int
         Time and plane.
     is_volume : bool
-        Three planes and a view from outside, instead of one plane.
+        Whether to show three planes and a view from outside, instead of one plane.
     is_bright : bool
-        White around the image: a slide in transmitted light.
+        Whether the background is white, as for a slide in transmitted light.
     selected : str, optional
         The layer whose objects are listed.
     """
@@ -136,12 +136,12 @@ def make_state(
         state["projectionOrientation"] = list(_OBLIQUE)
     if selected is not None:
         state["selectedLayer"] = {"layer": selected, "visible": True, "size": _PANEL_PX, "flex": 2}
-        state["selection"] = {"visible": True, "row": 1, "size": _PANEL_PX}  # what is known of what the mouse is on
+        state["selection"] = {"visible": True, "row": 1, "size": _PANEL_PX}  # of the object under the mouse
     return state
 
 
 def _dimension(world: World, axis: str) -> list[Any]:
-    """Size of a voxel and its unit, as the viewer writes them; without a unit it counts pixels."""
+    """Size of a voxel and its unit, in the viewer's form; without a unit it counts pixels."""
     scale, unit = world.scale[axis], world.units[axis]
     if unit is None:
         return [scale, ""]
@@ -150,13 +150,13 @@ def _dimension(world: World, axis: str) -> list[Any]:
 
 
 def make_config(world: World, *, is_volume: bool) -> dict[str, Any]:
-    """What neuroglancer would take from its Python server: keys, and which buttons there are."""
+    """Make what neuroglancer would get from its Python server: keys, and which buttons there are."""
     keys: dict[str, Any] = {} if is_volume else {"sliceView": _SLIDE_KEYS}
     return {"inputEventBindings": keys, **dict.fromkeys(_HIDDEN, False)}
 
 
 def make_extent(world: World, *, is_volume: bool, has_panel: bool) -> dict[str, Any]:
-    """What has to fit into the window, in sides of the smallest voxel; and whether these have a known size."""
+    """Return what has to fit into the window, in sides of the smallest voxel, and whether their size is known."""
     sides = {axis: world.base.size(axis) * world.side(axis) if axis in world.axes else 1.0 for axis in "xyz"}
     return {
         **sides,

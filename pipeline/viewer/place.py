@@ -1,8 +1,8 @@
-"""Where layers lie over each other in the viewer, and the metadata that say so.
+"""Where layers lie over each other in the viewer, and the metadata that tell the viewer so.
 
-Everything is laid over one grid, the `World`: that of the image's finest level. Each layer gets OME-Zarr metadata of
-its own, written anew from where its levels lie on that grid, so that units that differ, levels that claim the same
-scale and labels without any calibration cannot shift a layer or be refused by the viewer. Arrays stay as they are.
+Everything is laid over one grid, the `World`: the grid of the image's finest level. Each layer gets new OME-Zarr
+metadata, written from where its levels lie on that grid. This avoids shifted or refused layers when units differ, when
+levels claim the same scale, or when labels have no calibration. The arrays stay as they are.
 
 ::
 
@@ -23,13 +23,13 @@ from segment_slide.pipeline.storage.complete import keep_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 _TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows
-_METRES = 1e-6  # of a micrometre
+_METRES = 1e-6  # one micrometre in metres
 _SPACE, _PLACES = "zyx", "tzyx"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a stored image lies: voxel k has its centre at ``start + k * step``, in voxels of the world, per axis."""
+    """Where a stored image lies: per axis, voxel k has its centre at ``start + k * step``, in voxels of the world."""
 
     step: Mapping[str, float]
     start: Mapping[str, float]
@@ -42,11 +42,11 @@ class World:
     Attributes
     ----------
     base : StoredImage
-        Whose grid it is.
+        The image whose grid it is.
     scale : mapping of str to float
-        Size of a voxel per axis of "tzyx" that the base has.
+        Size of a voxel, for each axis of "tzyx" that the base has.
     units : mapping of str to (str or None)
-        Of `scale`; None stands for pixels.
+        Units of `scale`; None stands for pixels.
     """
 
     base: StoredImage
@@ -55,11 +55,11 @@ class World:
 
     @property
     def axes(self) -> str:
-        """Those with a place, in OME-Zarr's order."""
+        """Axes that have a position, in OME-Zarr's order."""
         return "".join(self.scale)
 
     def side(self, axis: str) -> float:
-        """Size of a voxel in units of the smallest of the spatial ones, as the viewer counts zoom: all in SI."""
+        """Size of a voxel divided by the smallest spatial one, as the viewer counts zoom; both in SI units."""
         return self._si(axis) / min(self._si(a) for a in self.axes if a in _SPACE)
 
     def _si(self, axis: str) -> float:
@@ -67,16 +67,16 @@ class World:
 
 
 def make_world(base: StoredImage, others: Sequence[tuple[StoredImage, Placement]], *, is_volume: bool) -> World:
-    """The grid of an image, with sizes from its metadata, or else from those of what was made of it.
+    """Make the grid of an image, with sizes from its metadata, or else from the metadata of its labels.
 
     Parameters
     ----------
     base : StoredImage
         The image.
     others : sequence of (StoredImage, Placement)
-        Label images.
+        Label images, each with its place.
     is_volume : bool
-        Whether z is looked at like y and x: then all three are calibrated, or none is.
+        Whether three planes are shown: then z, y and x must all have a size, or none of them is used.
     """
     axes = [axis for axis in _PLACES if axis in base.axes]
     known: dict[str, tuple[float, str | None]] = {}
@@ -92,7 +92,7 @@ def make_world(base: StoredImage, others: Sequence[tuple[StoredImage, Placement]
 
 
 def size_of(image: StoredImage, axis: str) -> tuple[float, str] | None:
-    """Size and unit of a voxel, lengths in micrometres; None if it is unknown, or the unit is."""
+    """Size and unit of a voxel, lengths in micrometres; None if the size or the unit is unknown."""
     if axis not in image.axes:
         return None
     at = image.axes.index(axis)
@@ -105,7 +105,7 @@ def size_of(image: StoredImage, axis: str) -> tuple[float, str] | None:
 
 
 def place_recorded(segmented: StoredImage, base: StoredImage, first: Mapping[str, int]) -> Placement:
-    """Where labels lie that were made from a level of an image, from a first plane on: known without metadata."""
+    """Place labels that were made from a level of an image, starting at a first plane. This needs no metadata."""
     step, start = {}, {}
     for axis in base.axes:
         step[axis], offset = lie(segmented, base, axis)
@@ -114,14 +114,14 @@ def place_recorded(segmented: StoredImage, base: StoredImage, first: Mapping[str
 
 
 def place_described(image: StoredImage, base: StoredImage) -> tuple[Placement | None, str]:
-    """Where labels lie over an image by their metadata, or by counts of pixels where those cannot both be right.
+    """Place labels over an image by their metadata, or by sizes in pixels if the two calibrations cannot both be right.
 
     Returns
     -------
     Placement or None
-        None if neither can be: the proportions are others.
+        None if neither is possible, because the proportions differ.
     str
-        What is to be said of it: "" if it is certain.
+        A note on what is uncertain; "" if the place is certain.
     """
     axes = [axis for axis in image.axes if axis in base.axes and axis != "c"]
     described = {axis: _relate(image, base, axis) for axis in axes}
@@ -147,7 +147,7 @@ def place_described(image: StoredImage, base: StoredImage) -> tuple[Placement | 
 
 
 def _are_similar(image: StoredImage, base: StoredImage) -> bool:
-    """Whether one ratio makes both sides as large as the other's, but for a pixel that a level rounds away."""
+    """Whether one ratio relates both sides, apart from one pixel that rounding in a pyramid may lose."""
     least, most = [], []
     for axis in "yx":
         given, wanted = image.size(axis), base.size(axis)
@@ -157,7 +157,7 @@ def _are_similar(image: StoredImage, base: StoredImage) -> bool:
 
 
 def _relate(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, float] | None:
-    """Step and start by metadata, if both or neither have units and the image lies in the other."""
+    """Step and start by metadata, if both or neither image has units and this one lies within the other."""
     sizes = size_of(image, axis), size_of(base, axis)
     if (sizes[0] is None) != (sizes[1] is None):
         return None
@@ -167,7 +167,7 @@ def _relate(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, fl
         return None
     ratio = 1.0
     if sizes[0] is not None and sizes[1] is not None and axis != "t":
-        ratio = sizes[0][0] / inner.scale[k] / (sizes[1][0] / outer.scale[n])  # of their units
+        ratio = sizes[0][0] / inner.scale[k] / (sizes[1][0] / outer.scale[n])  # the ratio of their units
     step = inner.scale[k] * ratio / outer.scale[n]
     start = (inner.translation[k] * ratio - outer.translation[n]) / outer.scale[n]
     tolerance = max(step, 1.0)
@@ -183,7 +183,7 @@ def _by_counts(image: StoredImage, base: StoredImage, axis: str) -> tuple[float,
 
 
 def list_levels(image: StoredImage) -> list[StoredImage]:
-    """The stored levels of an image from the described one on; a level that is listed and not there ends them."""
+    """Return the stored levels of an image from the described one on, up to the first one that does not exist."""
     levels = [image]
     n_levels = len(image.multiscale.levels) if image.is_ome else 0
     for number in range(image.level + 1, n_levels):
@@ -203,27 +203,27 @@ def layer_metadata(
     channel_name: str = "c",
     is_ours: bool = False,
 ) -> dict[str, bytes]:
-    """Files that describe one layer to the viewer.
+    """Make the files that describe one layer to the viewer.
 
     Parameters
     ----------
     image : StoredImage
-        Its finest level.
+        The layer's finest level.
     placement : Placement
-        Where that lies.
+        Where that level lies.
     world : World
-        On what.
+        The grid that it lies on.
     folder : str
-        Where its store's files are to be had, as "data/0".
+        Address of its store's files on the site, such as "data/0".
     channel_name : str
-        What the channel axis is called: "c^" makes all channels of a pixel available at once, if a chunk has them.
+        Name of the channel axis. "c^" makes all channels of a pixel available at once, if a chunk holds all of them.
     is_ours : bool
-        Whether a run of ours writes it, which may not have finished: incomplete coarse levels are left out.
+        Whether our own run writes it. That run may be unfinished, so incomplete coarse levels are left out.
 
     Returns
     -------
     dict of str to bytes
-        By file name.
+        Content by file name.
     """
     datasets = []
     levels = list_levels(image)
@@ -236,7 +236,7 @@ def layer_metadata(
             scale.append(step * outer * unit)
             translation.append((placement.start.get(axis, 0.0) + start * outer) * unit)
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
-        path = store.join("../..", folder, urllib.parse.quote(level.array_path))  # "#" would end an address
+        path = store.join("../..", folder, urllib.parse.quote(level.array_path))  # "#" would end the address
         datasets.append({"path": path, "coordinateTransformations": transformations})
     axes = [_axis(axis, world, channel_name) for axis in image.axes]
     multiscale = {"axes": axes, "datasets": datasets}
@@ -249,7 +249,7 @@ def layer_metadata(
 
 def _axis(axis: str, world: World, channel_name: str) -> dict[str, Any]:
     if axis == "c" and channel_name != "c":
-        return {"name": channel_name}  # of no type: the viewer would add a mark to a channel's name
+        return {"name": channel_name}  # without a type: otherwise the viewer adds a mark to a channel's name
     unit = world.units.get(axis)
     return {"name": axis, "type": ome.AXIS_TYPES[axis], **({"unit": unit} if unit else {})}
 

@@ -1,4 +1,4 @@
-"""Threads that read from one store, and that nobody has to wait for: a disk that hangs must not keep a process."""
+"""Threads that read from one store and that nobody has to wait for: a disk that hangs must not block the process."""
 
 import queue
 import threading
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Readers:
-    """As `concurrent.futures.ThreadPoolExecutor`, whose threads the interpreter joins before it ends; not these."""
+    """As `concurrent.futures.ThreadPoolExecutor`, but the interpreter does not wait for these threads when it ends."""
 
     def __init__(self, n_threads: int, name: str) -> None:
         self._n_threads, self._name = n_threads, name
@@ -27,14 +27,14 @@ class Readers:
         """Call a function in one of the threads; after `close` the call is cancelled."""
         future: Future[Result] = Future()
 
-        def work() -> None:
+        def task() -> None:
             if self._closed.is_set():
                 future.cancel()
             if not future.set_running_or_notify_cancel():
                 return
             try:
                 result = function(*args, **options)
-            except BaseException as error:  # noqa: BLE001  whoever waits for the future raises it
+            except BaseException as error:  # noqa: BLE001  the caller who waits for the future gets it
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -43,7 +43,7 @@ class Readers:
             if self._closed.is_set():
                 future.cancel()
                 return future
-            self._tasks.put(work)
+            self._tasks.put(task)
             if len(self._threads) < self._n_threads:
                 number = len(self._threads)
                 thread = threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True)
@@ -52,11 +52,11 @@ class Readers:
         return future
 
     def _run(self) -> None:
-        while (work := self._tasks.get()) is not None:
-            work()
+        while (task := self._tasks.get()) is not None:
+            task()
 
     def close(self, wait_s: float = 0.0) -> None:
-        """Cancel what has not begun; what is under way is waited for so long and no longer."""
+        """Cancel tasks that have not begun; wait at most `wait_s` for those in progress."""
         with self._lock:
             self._closed.set()
             for _ in self._threads:

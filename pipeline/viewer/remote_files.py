@@ -1,4 +1,4 @@
-"""The objects below a URL for a browser, which then needs no credentials: this process has them."""
+"""The objects below a URL for a browser. The browser needs no credentials, because this process has them."""
 
 import errno
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ class RemoteFiles:
     def __init__(self, location: str) -> None:
         import fsspec
 
-        # A listing from before somebody wrote would hide what is new.
+        # No cached listing: it would hide files that were written after it.
         self._filesystem, root = fsspec.core.url_to_fs(location, use_listings_cache=False)
         self._root = root.rstrip("/")
 
@@ -25,12 +25,12 @@ class RemoteFiles:
         info = self._info(path)
         if info.get("type") == "directory":
             raise FileNotFoundError(errno.ENOENT, "not a file", key)
-        if info.get("size") is None:  # a web server that does not say
+        if info.get("size") is None:  # some web servers give no size
             return MemoryFile(self._ask("cat_file", path), _tag(info))
         return _RemoteFile(self, path, info)
 
     def walk(self, path: str) -> Iterator[ListedFile]:
-        """See `Files`; a store without a listing (HTTP) is refused."""
+        """See `Files`; a store that cannot list its files (HTTP) is refused."""
         base = join(self._root, *split_path(path))
         try:
             if path and (info := self._info(base)).get("type") == "file":
@@ -54,12 +54,12 @@ class RemoteFiles:
             return getattr(self._filesystem, method)(path, **options)
         except (FileNotFoundError, NotImplementedError):
             raise
-        except Exception as error:  # back ends raise classes of their own
+        except Exception as error:  # each back end raises classes of its own
             raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error
 
 
 class _RemoteFile:
-    """An object; should another take its place between two pieces, their sum is refused."""
+    """An object. If another one replaces it between two pieces, reading is refused."""
 
     def __init__(self, store: RemoteFiles, path: str, info: dict[str, Any]) -> None:
         self._store, self._path, self._n_read = store, path, 0
@@ -78,7 +78,7 @@ class _RemoteFile:
 
 
 def _listed(key: str, info: dict[str, Any]) -> ListedFile:
-    split_path(key)  # an object may be called "../x"
+    split_path(key)  # an object's name can be "../x"
     if info.get("size") is None:
         raise InputError(f"{key}: its store does not say how large it is, so nobody knows whether a copy fits.")
     return ListedFile(key, int(info["size"]), _mtime_ns(info))

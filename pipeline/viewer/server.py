@@ -1,4 +1,4 @@
-"""A web server for one viewer: on this machine's loopback alone, read-only, under an address that nobody can guess."""
+"""A web server for one viewer: only on this machine's loopback, read-only, at an address that nobody can guess."""
 
 import asyncio
 import contextlib
@@ -20,21 +20,21 @@ from segment_slide.pipeline.viewer.site import Site
 
 ADDRESS = "127.0.0.1"
 _CLOSING_S = 5.0
-_IDLE_S = 60  # without a request, or with half of one
-_MOST_CONNECTIONS = 256  # a browser opens 6; each needs a file descriptor, of which a process has 1024
+_IDLE_S = 60  # limit for a connection without a request, or with half of one
+_MOST_CONNECTIONS = 256  # a browser opens 6; each needs a file descriptor, and a process usually has 1024
 
 
 class ViewServer:
-    """A running server; `close` it, or use it in a ``with``.
+    """A running server; call `close` at the end, or use it in a ``with``.
 
     Attributes
     ----------
     port : int
-        On 127.0.0.1.
+        The port on 127.0.0.1.
     token : str
-        192 random bits, without which nothing is answered.
+        192 random bits; without them every request is refused.
     url : str
-        What a browser opens.
+        The address to open in a browser.
     """
 
     def __init__(self, site: Site, *, port: int = 0) -> None:
@@ -65,7 +65,7 @@ class ViewServer:
             await asyncio.wait_for(server.close_all_connections(), _CLOSING_S)
 
     def close(self) -> None:
-        """End it; its port is free afterwards."""
+        """Stop the server; its port is free afterwards."""
         loop, stopped = self._stop.result()
         if self._thread.is_alive():
             loop.call_soon_threadsafe(stopped.set)
@@ -82,7 +82,7 @@ class ViewServer:
 
 
 class _Server(HTTPServer):
-    """Hangs up on who opens more connections than any browser."""
+    """Closes new connections above a limit that no browser reaches."""
 
     _n_open = 0
 
@@ -120,13 +120,13 @@ def serve(site: Site, *, port: int = 0) -> ViewServer:
     Parameters
     ----------
     site : Site
-        What to serve.
+        The viewer to serve.
     port : int
-        Where, on 127.0.0.1; 0 takes a port that is free.
+        The port on 127.0.0.1; 0 takes a free one.
 
     Raises
     ------
     InputError
-        If the port is taken, or not to be had.
+        If the port is taken or cannot be used.
     """
     return ViewServer(site, port=port)

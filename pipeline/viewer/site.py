@@ -1,11 +1,11 @@
-"""The viewer as a folder of plain files: the same whether `view_server` serves it or `view_export` copies it.
+"""The viewer as a folder of plain files: the same files are served by `server` or copied by `export`.
 
 ::
 
     index.html                   sends the browser on to v/<token>/
     v/<token>/index.html         neuroglancer's page, with our view.js in front of its scripts
     v/<token>/*.js, *.wasm, …    neuroglancer's client, as its package ships it
-    v/<token>/view.js            what is shown, and how it begins
+    v/<token>/view.js            what is shown at first
     v/<token>/data/0/…           a store's files, read-only
     v/<token>/data/…/info        what a table says of each object
 """
@@ -14,8 +14,8 @@ import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Scripts, styles, pictures and data come from where the page came from, or not at all, wherever it is hosted.
-# WebAssembly decodes chunks; the client builds its styles at run time.
+# Scripts, styles, pictures and data must come from the page's own host, wherever it is hosted.
+# WebAssembly decodes chunks, and the client builds its styles at run time.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -32,16 +32,16 @@ POLICY = "; ".join(
 
 @dataclass(frozen=True)
 class Site:
-    """All that a browser may fetch.
+    """All files that a browser may fetch.
 
     Attributes
     ----------
     title : str
-        What the browser's tab is called.
+        Title of the browser's tab.
     files : mapping of str to bytes
         Generated files, by their path below ``v/<token>/``.
     stores : mapping of str to str
-        Path below ``v/<token>/``, as "data/0", to the Zarr group (folder or URL) whose files are to be had there.
+        Zarr groups (folder or URL) by the path below ``v/<token>/`` at which their files are served, such as "data/0".
     notes : tuple of str
         What could not be shown, and why: one sentence each.
     """
@@ -53,7 +53,7 @@ class Site:
 
 
 def client_files() -> dict[str, bytes]:
-    """neuroglancer's client by file name, without its page (which is rewritten) and the maps for its debugging."""
+    """neuroglancer's client by file name, without its page (which we rewrite) and without its source maps."""
     folder = importlib.resources.files("neuroglancer.static") / "client"
     return {
         file.name: file.read_bytes()

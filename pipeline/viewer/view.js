@@ -1,9 +1,9 @@
-// What the viewer shows at first, and that there is no server to talk to. VIEW is written in front of this file.
+// Sets what the viewer shows at first, and stands in for the server that the client expects. VIEW is written above.
 (() => {
   "use strict";
   const here = new URL(".", document.currentScript.src).href;
 
-  // Sources are told relative to this page, so that the same files work at any address.
+  // Sources are relative to this page, so that the same files work at any address.
   const absolute = (value) => {
     if (typeof value === "string") return value.startsWith("@") ? here + value.slice(1) : value;
     if (Array.isArray(value)) return value.map(absolute);
@@ -11,7 +11,7 @@
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, absolute(inner)]));
   };
 
-  // The whole specimen fits into the window; sizes are in the smallest side of a voxel.
+  // Zooms so that the whole specimen fits into the window; sizes are in units of a voxel's smallest side.
   const fit = (state) => {
     const { x, y, z, side_px, is_volume, margin } = VIEW.extent;
     let width = Math.max(window.innerWidth - side_px, 200);
@@ -27,26 +27,26 @@
   const encode = (text) =>
     encodeURI(text).replace(/[!'()*;,#]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
 
-  // A view that somebody kept holds the address that its files had then; they are beside this page now.
+  // A saved view holds the address that its files had then. The files are beside this page now, so use this address.
   const rewriteAddress = () => {
     let text;
     try {
       text = decodeURIComponent(location.hash.slice(2));
     } catch {
-      return; // not an address that the viewer wrote
+      return; // the viewer did not write this address
     }
     const found = text.replace(/https?:\/\/[^"'|\s]+?\/v\/[^"'|\s/]+\/(?=(?:layers|objects)\/)/g, here);
     if (found !== text) history.replaceState(null, "", "#!" + encode(found));
   };
   if (location.hash.startsWith("#!")) rewriteAddress();
 
-  // A view that was changed stays in the address: what is there already goes before what we would begin with.
+  // The address holds the view. If it holds one already, keep that; else begin with ours.
   if (!location.hash.startsWith("#!")) {
     const state = fit({ ...VIEW.state, layers: VIEW.state.layers.map((layer) => ({ ...layer, source: absolute(layer.source) })) });
     history.replaceState(null, "", "#!" + encode(JSON.stringify(state)));
   }
 
-  // The client asks a server for its settings. It gets them from here at once, and nothing is ever sent.
+  // The client asks a server for its settings. It gets them from here at once; nothing is sent.
   window.EventSource = class {
     constructor() {
       setTimeout(() => {
@@ -60,8 +60,8 @@
   window.fetch = (resource, options) =>
     options?.method === "POST" ? Promise.resolve(new Response('{"g":"1"}')) : fetchFile(resource, options);
 
-  // The scale bar: legible on white, and in pixels where nobody knows how large one is ("1.5 k" of nothing otherwise).
-  // An axis without a unit beside others with one gets none: planes are no length.
+  // The scale bar: a darker background makes it legible on white. Without a pixel size it counts pixels (neuroglancer
+  // would write "1.5 k" without a unit). If only some axes have a unit, the others get no bar: planes are no length.
   const draws = CanvasRenderingContext2D.prototype;
   const { fillRect, fillText } = draws;
   const empty = new WeakSet();
@@ -84,6 +84,6 @@
     fillText.call(this, text, ...place);
   };
 
-  // Ctrl and the wheel step through planes: the browser's own zoom would enlarge the page.
+  // Ctrl and the wheel change the plane. The browser would also enlarge the page, so stop that.
   window.addEventListener("wheel", (event) => event.ctrlKey && event.preventDefault(), { passive: false });
 })();
