@@ -1,7 +1,7 @@
-"""Levels of an image laid over the grid that was segmented, and what is read of them for a small picture.
+"""Levels of an image, laid over the grid that was segmented, and the parts of them that a small picture needs.
 
-All places are edge coordinates in pixels of that grid, the `base`: its first pixel spans 0 to 1. Levels of image and
-labels lie over each other by where they lie on it, never by their number.
+All positions are edge coordinates in pixels of that grid, the `base`: its first pixel spans 0 to 1. Levels of image and
+labels are aligned by their position on this grid, never by their level number.
 """
 
 import math
@@ -17,12 +17,12 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
 Frame = dict[str, tuple[float, float]]  # (start, stop) of what is shown, per axis y and x
 
-_MAX_READ_PX = 1 << 26  # of one channel; what is larger is cropped
+_MAX_READ_PX = 1 << 26  # pixels of one channel; larger frames are cropped
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A stored image on the grid that was segmented: level `base` of it, the plane to show, the channels."""
+    """A stored image on the grid that was segmented: its level `base`, the plane to show, the channels."""
 
     base: StoredImage
     plane: Mapping[str, int]
@@ -35,7 +35,7 @@ class Layer:
         for number in range(self.base.level + 1, n_levels):
             try:
                 coarser = describe_image(self.base.location, level=number)
-            except InputError:  # a level that is listed and not there
+            except InputError:  # a level that is listed but does not exist
                 break
             if max(_counts(frame, coarser, self.base)) < side_px / 2:
                 break
@@ -43,7 +43,7 @@ class Layer:
         return best
 
     def read(self, level: StoredImage, box: Mapping[str, slice]) -> np.ndarray:
-        """Pixels (c, y, x) of the shown plane: `box` in pixels of the level."""
+        """Read pixels (c, y, x) of the shown plane; `box` is in pixels of the level."""
         chosen: dict[str, Any] = {**box, "c": list(self.channels)}
         for axis, index in self.plane.items():
             step, start = lie(level, self.base, axis)
@@ -51,18 +51,18 @@ class Layer:
             chosen[axis] = slice(nearest, nearest + 1)
         try:
             pixels = np.asarray(level.array().oindex[tuple(chosen[axis] for axis in level.axes)])
-        except Exception as error:  # codecs raise whatever they like on damaged bytes
-            where = store.join(level.location, level.array_path)
-            raise UnreadableChunkError(f"{where} cannot be read ({type(error).__name__}: {error})") from error
+        except Exception as error:  # each codec raises its own exceptions on damaged bytes
+            path = store.join(level.location, level.array_path)
+            raise UnreadableChunkError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
         present = [axis for axis in "tzcyx" if axis in level.axes]
         pixels = pixels.transpose([level.axes.index(axis) for axis in present])
         return pixels.reshape(len(self.channels), *pixels.shape[-2:])
 
 
 def lie(level: StoredImage, base: StoredImage, axis: str) -> tuple[float, float]:
-    """Step between a level's pixels and centre of its first one, in base pixels from the centre of the first there.
+    """Step between a level's pixels, and the centre of its first pixel, in base pixels from the first one's centre.
 
-    By the metadata; by the number of pixels where those contradict it (levels that all claim the same scale).
+    Taken from the metadata, or from the numbers of pixels if these contradict it (such as levels with equal scales).
     """
     if axis not in base.axes:
         return 1.0, 0.0
@@ -78,19 +78,19 @@ def lie(level: StoredImage, base: StoredImage, axis: str) -> tuple[float, float]
 
 
 def edge(place: float, level: StoredImage, base: StoredImage, axis: str) -> float:
-    """An edge coordinate of the base, on a level."""
+    """Convert an edge coordinate of the base to a level."""
     step, start = lie(level, base, axis)
     return (place - 0.5 - start) / step + 0.5
 
 
 def _counts(frame: Frame, level: StoredImage, base: StoredImage) -> tuple[float, float]:
-    """Pixels (y, x) that a level has in the frame; all that it has if that is the whole."""
+    """Number of pixels (y, x) that a level has in the frame; all of them if the frame is the whole image."""
     y, x = (level.size(a) * (frame[a][1] - frame[a][0]) / base.size(a) for a in "yx")
     return y, x
 
 
 def crop(frame: Frame, level: StoredImage, base: StoredImage) -> Frame:
-    """The centre of a frame, as much of it as may be read of a level."""
+    """The centre of a frame, as large as may be read from a level."""
     height, width = _counts(frame, level, base)
     if height * width <= _MAX_READ_PX:
         return frame

@@ -1,4 +1,4 @@
-"""How a thumbnail looks: arrays in, PNG bytes out. Knows nothing of stores, levels and records."""
+"""Draw a thumbnail: arrays in, PNG bytes out. This file knows nothing of stores, levels and records."""
 
 import functools
 import io
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, ...]  # red, green, blue
 
-_MAX_SAMPLED_PX = 1 << 20  # that a percentile is taken of
+_MAX_SAMPLED_PX = 1 << 20  # pixels from which a percentile is taken
 _PERCENTILES = (1.0, 99.8)
 _ROWS_AT_A_TIME = 1024
-_FILL, _FILL_ALONE = 0.3, 0.6  # opacity of classes over an image, and over nothing
-_CROWDED = 0.6  # share of objects' pixels that lie on outlines
-_SHARP_FROM = 4  # times enlarged: below it pixels are smoothed, from there on they are shown
+_FILL, _FILL_ALONE = 0.3, 0.6  # opacity of classes over an image, and without one
+_CROWDED = 0.6  # if outlines cover more than this share of the objects' pixels, they become thinner
+_SHARP_FROM = 4  # enlarged this much or more, pixels are shown as squares; below, they are smoothed
 _MARGIN_PX, _GAP_PX, _LINE_PX, _TEXT_PX, _SWATCH_PX = 12, 10, 22, 13, 12
 _NARROWEST_SLOT_PX, _MAX_NAME_PX = 240, 200
 _INK, _FAINT, _NO_IMAGE = (32, 32, 36), (110, 110, 116), (38, 38, 44)
@@ -29,20 +29,20 @@ _INK, _FAINT, _NO_IMAGE = (32, 32, 36), (110, 110, 116), (38, 38, 44)
 
 @dataclass(frozen=True)
 class Page:
-    """What is drawn.
+    """What to draw.
 
     Parameters
     ----------
     plain : ndarray of uint8, (y, x, 3), optional
         The image; without it labels are drawn alone.
     classes : ndarray of integers, (y, x)
-        Label values, as large as the image; 0 is background.
+        Label values, of the same size as the image; 0 is background.
     colours : mapping of int to (red, green, blue)
-        Of each value.
+        Colour of each value.
     names : mapping of int to str
-        The legend.
+        Names of values, for the legend.
     captions : (str, str)
-        Above the image, and above the labels.
+        Texts above the image and above the labels.
     panel_um : float, optional
         Width of a panel, for the scale bar.
     """
@@ -56,7 +56,7 @@ class Page:
 
 
 def find_ends(channel: np.ndarray) -> tuple[float, float]:
-    """Intensities to show as black and white: the 1st and the 99.8th percentile of what is finite.
+    """Intensities to show as black and white: the 1st and the 99.8th percentile of the finite values.
 
     >>> find_ends(np.array([[np.nan, 0.0, 100.0]]))
     (1.0, 99.8)
@@ -71,7 +71,7 @@ def find_ends(channel: np.ndarray) -> tuple[float, float]:
 
 
 def stretch(channel: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A channel as uint8 between two intensities; NaN is black, and a flat channel grey unless it is 0.
+    """Map a channel to uint8 between two intensities; NaN is black, a flat channel is grey unless it is 0.
 
     >>> stretch(np.array([[0.0, 5.0, 99.0, np.nan]]), 0.0, 10.0).tolist()
     [[0, 128, 255, 0]]
@@ -90,14 +90,14 @@ def stretch(channel: np.ndarray, low: float, high: float) -> np.ndarray:
 def resize(
     channel: np.ndarray, size: tuple[int, int], y_edges: tuple[float, float], x_edges: tuple[float, float]
 ) -> np.ndarray:
-    """A part of a channel, between edges at fractions of pixels, as large as a panel.
+    """Cut a part of a channel, with edges at fractions of pixels, and resize it to the size of a panel.
 
     Parameters
     ----------
     channel : ndarray of uint8, (y, x)
-        Its outermost pixels go on where an edge lies outside.
+        If an edge lies outside, the outermost pixels are repeated.
     size : (int, int)
-        Height and width (px) wanted.
+        Height and width (px) of the result.
     y_edges, x_edges : (float, float)
         Start and stop (px); the channel spans 0 to its size.
     """
@@ -118,7 +118,7 @@ def resize(
 
 
 def mix(channels: Sequence[np.ndarray], colours: Sequence[Colour]) -> np.ndarray:
-    """The sum (y, x, 3) of channels of uint8, each in its colour.
+    """Add channels (uint8), each in its colour, to a picture (y, x, 3).
 
     >>> mix([np.array([[255, 0]]), np.array([[255, 0]])], [(255, 0, 0), (0, 255, 9)]).tolist()
     [[[255, 255, 9], [0, 0, 0]]]
@@ -131,10 +131,10 @@ def mix(channels: Sequence[np.ndarray], colours: Sequence[Colour]) -> np.ndarray
 
 
 def paint(plain: np.ndarray, classes: np.ndarray, colours: Mapping[int, Colour], fill: float) -> np.ndarray:
-    """Classes over an image: half transparent, with outlines inside the objects; none along the picture's border.
+    """Draw classes over an image: half transparent, with outlines inside the objects, none along the picture's border.
 
-    Lines are 2 px wide, or 1 px where wider ones would cover most of all objects. What is less than 4 px across is
-    opaque all over, so that it is seen.
+    Lines are 2 px wide, or 1 px if wider ones would cover most of all objects. Objects less than 4 px across are
+    opaque, so that they can be seen.
     """
     values, number = np.unique(classes, return_inverse=True)
     number = number.reshape(classes.shape).astype(np.int32)
@@ -149,7 +149,7 @@ def paint(plain: np.ndarray, classes: np.ndarray, colours: Mapping[int, Colour],
 
 
 def _outline(number: np.ndarray, width_px: int) -> np.ndarray:
-    """Where another value is so near."""
+    """Pixels that have another value within `width_px`."""
     from scipy import ndimage
 
     around = 2 * width_px + 1
@@ -159,7 +159,7 @@ def _outline(number: np.ndarray, width_px: int) -> np.ndarray:
 
 
 def _is_thin(number: np.ndarray) -> np.ndarray:
-    """What no square of 4 px with equal values covers."""
+    """Pixels that lie in no 4 x 4 px square of equal values."""
     from scipy import ndimage
 
     least, most = (f(number, size=4, mode="nearest") for f in (ndimage.minimum_filter, ndimage.maximum_filter))
@@ -168,7 +168,7 @@ def _is_thin(number: np.ndarray) -> np.ndarray:
 
 
 def draw_page(page: Page) -> bytes:
-    """PNG of the image, the same with classes over it, a scale bar and a legend; equal pages give equal bytes."""
+    """PNG with the image, the image with its classes, a scale bar and a legend; equal pages give equal bytes."""
     from PIL import Image, ImageDraw
 
     height, width = page.classes.shape
@@ -200,7 +200,7 @@ def draw_page(page: Page) -> bytes:
 
 
 def choose_bar(panel_um: float, width_px: int) -> tuple[int, str]:
-    """Length (px) and name of a scale bar: the longest round one that takes at most a third of a panel.
+    """Length (px) and name of a scale bar: the longest round length that takes at most a third of a panel.
 
     >>> choose_bar(1000.0, 768)
     (154, '200 µm')
@@ -219,7 +219,7 @@ def choose_bar(panel_um: float, width_px: int) -> tuple[int, str]:
 def _draw_foot(
     pen: "ImageDraw", page: Page, bar: tuple[int, str] | None, left: float, top: float, full_width: float
 ) -> int:
-    """Scale bar under the first panel, legend under the last; returns how many lines it takes."""
+    """Draw the scale bar below the first panel and the legend below the last; return the number of lines."""
     lines, legend_left, x = 1, left, left
     if bar is not None:
         length, text = bar
@@ -239,7 +239,7 @@ def _draw_foot(
 
 
 def _shorten(pen: "ImageDraw", text: str, width_px: int) -> str:
-    """A text that ends before its neighbour begins."""
+    """Shorten a text so that it ends before its neighbour begins."""
     kept = text
     while kept and pen.textlength(text if kept == text else kept + "…", font=load_font()) > width_px:
         kept = kept[:-1]
@@ -248,7 +248,7 @@ def _shorten(pen: "ImageDraw", text: str, width_px: int) -> str:
 
 @functools.cache
 def load_font(size_px: int = _TEXT_PX) -> "FreeTypeFont":
-    """DejaVu Sans, which comes with matplotlib: Pillow's own font has no µ, and no letters of most languages."""
+    """Load DejaVu Sans, which comes with matplotlib: Pillow's own font lacks µ and the letters of most languages."""
     import matplotlib
     from PIL import ImageFont
 

@@ -9,7 +9,7 @@
     └──────────────────────┘  └──────────────────────┘
     ├────┤ 200 µm             ■ nucleus  ■ debris
 
-Here is decided what is shown; `pipeline.pictures.layer` reads it, `pipeline.pictures.paint` draws it.
+This file decides what is shown; `pipeline.pictures.layer` reads it, and `pipeline.pictures.paint` draws it.
 """
 
 import math
@@ -39,24 +39,25 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
     """PNG of the image that was segmented, and beside it the same with its classes filled and outlined.
 
     Reads one level of the image and one of the labels: the coarsest whose longer side is at least ``side_px / 2``.
-    Where that has more than 64 Mpx (a slide without a pyramid), only its central part is read and shown, and the
-    picture says so; whole chunks are decoded, so a store of one giant chunk is still read as a whole.
+    If that level has more than 64 Mpx (a slide without a pyramid), only its central part is read and shown, and the
+    picture says so. Whole chunks are decoded, so a store with one giant chunk is still read completely.
 
-    Shown is the first chosen time and the middle of the chosen planes or of the volume. One channel is grey; of several
-    the first three that the network took are mixed in the colours of the store's "omero" block, else red, green and
-    blue (two: green and magenta). Each spans its 1st to 99.8th percentile of finite values; the channels of a colour
-    photograph share one range from 0, so that hues stay. What is not finite is black.
+    The picture shows the first chosen time, and the middle of the chosen planes or of the volume. A single channel is
+    grey. Of several channels, the first three that the network used are mixed, in the colours of the store's "omero"
+    block, or else in red, green and blue (two channels: green and magenta). Each channel spans its 1st to 99.8th
+    percentile of finite values. The channels of a colour photograph share one range from 0, so that hues stay. Values
+    that are not finite are black.
 
-    Labels are drawn alone if the image is not where the record says, or no longer of that size (its pixels are not
-    compared). Labels that are not written yet are background, and objects smaller than a pixel of the level may be
-    missing. At most 12 classes are named.
+    Labels are drawn alone if the image is not where the record says, or has another size now (pixels are not compared).
+    Labels that are not written yet are background. Objects smaller than a pixel of the level may be missing. At most
+    12 classes are named.
 
     Parameters
     ----------
     location : str
         The output: OME-Zarr with ``labels/<name>`` and its record.
     name : str
-        Which label image.
+        The label image.
     side_px : int
         Longer side of each of the two panels, at least 64.
 
@@ -70,7 +71,7 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
     InputError
         If there is no segmentation of that name, or `side_px` is too small.
     UnreadableChunkError
-        If what is to be shown is damaged.
+        If a chunk that should be shown is damaged.
     """
     if side_px < _SMALLEST_SIDE_PX:
         raise InputError(f"side_px={side_px}, expected at least {_SMALLEST_SIDE_PX}; less shows nothing.")
@@ -123,7 +124,7 @@ def find_image(location: str, recorded: SegmentedInput, labels: Layer) -> Layer 
 
 
 def say_where(layer: Layer, frame: Frame) -> str:
-    """Which plane of how many, and which part of it, where there is more than what is shown; begins with a comma."""
+    """Say which plane and which part is shown, if there is more; the text begins with a comma."""
     base = layer.base
     said = [f"{axis} = {layer.plane[axis]} of 0–{base.size(axis) - 1}" for axis in "tz" if base.size(axis) > 1]
     width, height = (round(frame[axis][1] - frame[axis][0]) for axis in "xy")
@@ -133,7 +134,7 @@ def say_where(layer: Layer, frame: Frame) -> str:
 
 
 def panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]:
-    """Height and width (px) of a panel: in the proportions of the specimen if they are known, else of the pixels."""
+    """Height and width (px) of a panel: in the specimen's proportions if pixel sizes are known, else in the pixels'."""
     height, width = (stop - start for start, stop in (frame["y"], frame["x"]))
     step_y, step_x = (pixel_um(base, axis) for axis in "yx")
     if step_y and step_x:
@@ -144,14 +145,14 @@ def panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]
 
 
 def pixel_um(base: StoredImage, axis: str) -> float | None:
-    """Size of a pixel along an axis, or None if its unit is not known."""
+    """Size of a pixel along an axis; None if its unit is not known."""
     at = base.axes.index(axis)
     scale = base.multiscale.levels[base.level].scale[at] * MICROMETRES.get(base.multiscale.units[at] or "", 0.0)
     return scale if scale > 0 else None
 
 
 def sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
-    """Label values (y, x) at the panel's pixels: of the label pixel in which the centre of each lies."""
+    """Label values (y, x) at the panel's pixels: each takes the label pixel in which its centre lies."""
     level = labels.choose_level(frame, side_px)
     box, picks = {}, []
     for axis, n in zip("yx", size, strict=True):
@@ -164,7 +165,7 @@ def sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> 
 
 
 def render(image: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:
-    """The image (y, x, 3) as large as the panel, its channels stretched and mixed."""
+    """Draw the image (y, x, 3) at the size of the panel, its channels stretched and mixed."""
     level = image.choose_level(frame, side_px)
     box, edges = {}, {}
     for axis in "yx":
@@ -192,7 +193,7 @@ def _channel_colours(image: Layer) -> tuple[list[Colour], bool]:
 
 
 def _stored_colours(image: Layer) -> list[Colour]:
-    """What the "omero" block says of the shown channels; empty if it does not."""
+    """Colours of the shown channels from the "omero" block; empty if it has none."""
     attributes = store.read_attributes(image.base.location) if image.base.is_ome else None
     try:
         content: Any = (attributes or {}).get("ome", attributes)

@@ -1,4 +1,4 @@
-"""Commands that make an output again, go on with it, and open it, written out from its records."""
+"""Command lines that make an output again, continue it, or open it, written from its records."""
 
 import shlex
 
@@ -9,7 +9,7 @@ from segment_slide.pipeline.storage.place import holds_image
 
 
 def command(*words: object) -> str:
-    """A command line; whatever a shell would take for its own is quoted.
+    """Join words to a command line; words with special characters are quoted for the shell.
 
     >>> command("segment-slide", "view", "my slide.zarr")
     "segment-slide view 'my slide.zarr'"
@@ -18,7 +18,7 @@ def command(*words: object) -> str:
 
 
 def segment_command(facts: Facts) -> str | None:
-    """What was run to make the classes; None if nothing says so."""
+    """Return the command that made the classes; None if no record says so."""
     record = facts.record
     if record is None or record.input is None or record.model is None:
         return None
@@ -45,7 +45,7 @@ def begin_command(facts: Facts) -> str:
 
 
 def instances_command(facts: Facts) -> str:
-    """What was run to number the objects, or would have to be."""
+    """Return the command that numbered the objects, or that would number them."""
     words = ["segment-slide", "instances", facts.location, *_name(facts)]
     chosen = facts.instance_record.parameters if facts.instance_record else InstanceParameters()
     sizes = {"fill-holes": chosen.fill_holes_px, "min-size": chosen.min_size_px}
@@ -65,7 +65,7 @@ def measure_command(facts: Facts, *, shapes_only: bool = False) -> str:
 
 
 def view_command(facts: Facts) -> str:
-    """What opens the viewer."""
+    """Return the command that opens the viewer."""
     return command("segment-slide", "view", facts.location, *_name(facts))
 
 
@@ -77,7 +77,7 @@ def napari_command(facts: Facts) -> str:
 
 
 def python_lines(facts: Facts) -> str:
-    """How to open labels and table in Python."""
+    """Return Python lines that open labels and table."""
     array = store.join(facts.location, "labels", facts.name, facts.labels.array_path)
     lines = ["import zarr", f"classes = zarr.open_array({array!r}, mode='r')"]
     if facts.instances is not None:

@@ -1,4 +1,4 @@
-"""How much of an image each class takes, counted on a coarse level of the labels: for outputs without a table."""
+"""Area that each class covers, counted on a coarse level of the labels: for outputs without a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,22 +17,22 @@ _MOST_PX = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class ClassAreas:
-    """Shares of pixels.
+    """Shares of pixels per class.
 
     Attributes
     ----------
     shares : dict
-        Of each label value but 0, between 0 and 1.
+        Share of each label value except 0, between 0 and 1.
     step : float
-        Pixels of the image per pixel that was counted, along x; 1 if all were counted.
+        Pixels of the image per counted pixel, along x; 1 if all were counted.
     is_exact : bool
         Whether all pixels were counted.
     shown : CountMap
-        Pixels of any class in the plane that pictures show.
+        Pixels of any class in the plane that the pictures show.
     per_plane : ndarray of float64, or None
-        Share of each plane (z) or time (t) of that level that any class takes, for images that have several.
+        Share of pixels of any class, for each plane (z) or time (t); None if the image has only one.
     plane_axis : str
-        Which of these.
+        The axis of `per_plane`.
     """
 
     shares: dict[int, float]
@@ -44,21 +44,21 @@ class ClassAreas:
 
 
 def estimate_areas(facts: Facts, plane: Mapping[str, int], window_px: int) -> ClassAreas | None:
-    """Count a level of the labels.
+    """Count the classes on a level of the labels.
 
     Parameters
     ----------
     facts : Facts
-        Of an output that is complete.
+        A complete output.
     plane : mapping
-        Plane per axis ("t", "z") that pictures show.
+        Plane per axis ("t", "z") that the pictures show.
     window_px : int
-        Side of the windows that places are looked for with.
+        Side of the windows in which interesting places are searched.
 
     Returns
     -------
     ClassAreas or None
-        None if the labels have no level that is small enough, or are not complete: what is missing would be background.
+        None if the labels have no level that is small enough, or are incomplete (missing blocks look like background).
 
     Raises
     ------
@@ -80,7 +80,7 @@ def estimate_areas(facts: Facts, plane: Mapping[str, int], window_px: int) -> Cl
     )
     y, x = np.nonzero(pixels[index])
     empty = plan_map((labels.size("y"), labels.size("x")), window_px)
-    at = [where * step + start for where, (step, start) in ((y, places["y"]), (x, places["x"]))]
+    at = [index * step + start for index, (step, start) in ((y, places["y"]), (x, places["x"]))]
     return ClassAreas(
         shares={int(v): int(n) / pixels.size for v, n in zip(values, counts, strict=True) if v},
         step=places["x"][0],
@@ -97,7 +97,7 @@ def _nearest(index: int, place: tuple[float, float], size: int) -> int:
 
 
 def _choose_level(facts: Facts) -> StoredImage | None:
-    """The finest that is small enough."""
+    """Return the finest level that is small enough."""
     for number in range(facts.labels.level, len(facts.labels.multiscale.levels)):
         level = describe_image(facts.labels.location, level=number)
         if np.prod(level.shape, dtype=float) <= _MOST_PX:
@@ -108,6 +108,6 @@ def _choose_level(facts: Facts) -> StoredImage | None:
 def _read(level: StoredImage) -> np.ndarray:
     try:
         return np.asarray(level.array()[...])
-    except Exception as error:  # codecs raise whatever they like on damaged bytes
-        where = store.join(level.location, level.array_path)
-        raise UnreadableChunkError(f"{where} cannot be read ({type(error).__name__}: {error})") from error
+    except Exception as error:  # each codec raises its own exceptions on damaged bytes
+        path = store.join(level.location, level.array_path)
+        raise UnreadableChunkError(f"{path} cannot be read ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""What a report can tell of an output before a pixel is read: what is there, what is missing, what to run next."""
+"""What a report can say of an output before it reads a pixel: what exists, what is missing, what to run next."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class TableState:
 
 @dataclass(frozen=True)
 class Facts:
-    """What lies in an output.
+    """What an output holds.
 
     Attributes
     ----------
@@ -39,17 +39,17 @@ class Facts:
     record : SegmentationRecord or None
         What made it; None if this package did not.
     n_blocks, n_blocks_done : int
-        Files of the finest level, and those that are there; 0 of 0 where nobody can tell.
+        Number of files of the finest level, and how many of them exist; 0 and 0 if that is unknown.
     n_coarse_missing : int
-        Files of the coarser levels that are not there yet.
+        Number of missing files of the coarser levels.
     instances : StoredImage or None
         Ids, if all of them are written and are of these classes.
     instance_record : InstancesRecord or None
         What made them, also of those that are not complete; None if there are none.
     table : TableState or None
-        None if none was begun, or of other objects than are there now.
+        None if there is no table, or if it belongs to other objects than the present ones.
     objects : ObjectsState
-        Why there are no instances or table, and what is to be said of those that there are.
+        Why there are no instances or no table, and notes on those that exist.
     """
 
     location: str
@@ -66,7 +66,7 @@ class Facts:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all classes are there, in all resolutions."""
+        """Whether all classes are written, in all resolutions."""
         return self.n_blocks == self.n_blocks_done and not self.n_coarse_missing
 
     @property
@@ -86,24 +86,24 @@ class Facts:
 
 
 def choose_name(location: str, name: str | None) -> str:
-    """The label image to report: the one that is asked for, else the one that the store shows, else the only one.
+    """Choose the label image to report: the requested one, else the one that the store shows, else the only one.
 
     Raises
     ------
     InputError
-        If there is no segmentation, or several and none was named.
+        If there is no segmentation, or if there are several and none was named.
     """
-    where = store.resolve_location(location)
-    attributes = store.read_attributes(where) if store.is_zarr(where) else None
+    store_path = store.resolve_location(location)
+    attributes = store.read_attributes(store_path) if store.is_zarr(store_path) else None
     if attributes is None:
-        raise InputError(f"{where}: no OME-Zarr is there; expected the output of segment-slide segment.")
-    listed = store.read_attributes(where, "labels") or {}
+        raise InputError(f"{store_path}: no OME-Zarr is there; expected the output of segment-slide segment.")
+    listed = store.read_attributes(store_path, "labels") or {}
     names = [str(found) for found in (listed.get("ome") or listed).get("labels") or ()]  # 0.4 has no "ome" around it
     if name is not None:
         check_name(name)
         if name not in names:
             there = f"there are {', '.join(names)}" if names else "make one first: segment-slide segment"
-            raise InputError(f"{where} holds no segmentation {name!r}; {there}.")
+            raise InputError(f"{store_path} holds no segmentation {name!r}; {there}.")
         return name
     classes = [found for found in names if found not in map(instances_name, names)]
     shown = read_mark(where).shows.removeprefix("labels/")
@@ -112,12 +112,12 @@ def choose_name(location: str, name: str | None) -> str:
             return wanted
     if len(classes) != 1:
         found = f"several ({', '.join(classes)}); choose one with `name`" if classes else "none"
-        raise InputError(f"{where}: expected a segmentation in labels/, found {found}.")
+        raise InputError(f"{store_path}: expected a segmentation in labels/, found {found}.")
     return classes[0]
 
 
 def gather(location: str, name: str) -> Facts:
-    """All of it, from metadata and listings.
+    """Collect all facts from metadata and listings.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""HTML from trees of elements; every word that goes into a page passes `markup`, which escapes it.
+"""HTML from trees of elements. Every text in a page passes `markup`, which escapes it.
 
-Names and paths may hold anything: only what this file (and `trusted`) made is markup.
+Names and paths may hold any character. Only the elements made in this file (and by `trusted`) are markup.
 """
 
 import base64
@@ -15,7 +15,7 @@ class Markup(str):
 
 
 def markup(content: object) -> Markup:
-    """Content as HTML: escaped, unless it is markup.
+    """Turn content into HTML: text is escaped, markup stays as it is.
 
     >>> markup("a < b"), markup(Markup("<b>"))
     ('a &lt; b', '<b>')
@@ -24,17 +24,17 @@ def markup(content: object) -> Markup:
 
 
 def trusted(content: str) -> Markup:
-    """What a library wrote as markup, with its own escaping: a plot as SVG."""
+    """Accept the output of a library as markup, because the library escapes its text: a plot as SVG."""
     return Markup(content)
 
 
 def join(*parts: object) -> Markup:
-    """One after the other."""
+    """Join parts, one after the other."""
     return Markup("".join(markup(part) for part in parts))
 
 
 def tag(name: str, /, *content: object, **attributes: object) -> Markup:
-    """An element; ``class_`` is the attribute "class", one that is None is left out.
+    """Make an element. ``class_`` becomes the attribute "class"; an attribute that is None is left out.
 
     >>> tag("p", "a & b", tag("br"), class_="x")
     '<p class="x">a &amp; b<br></p>'
@@ -50,14 +50,14 @@ def tag(name: str, /, *content: object, **attributes: object) -> Markup:
 
 
 def picture(encoded: tuple[str, bytes], about: str, size: tuple[int, int]) -> Markup:
-    """A picture inside the page: no other file, no other host.
+    """Embed a picture in the page, so that the page needs no other file and no other host.
 
     Parameters
     ----------
     encoded : (str, bytes)
         MIME type and content.
     about : str
-        For those who do not see it.
+        Text for readers who cannot see it.
     size : (int, int)
         Height and width (px).
     """
@@ -69,7 +69,7 @@ def picture(encoded: tuple[str, bytes], about: str, size: tuple[int, int]) -> Ma
 def table(
     heads: Sequence[object], rows: Iterable[Sequence[object]], *, n_words: int = 1, has_total: bool = False
 ) -> Markup:
-    """A table whose first columns are words and all others numbers; `has_total` sets the last row off."""
+    """Make a table: the first columns hold words, the others numbers; `has_total` sets off the last row."""
     content = list(rows)
 
     def cells(name: str, row: Sequence[object]) -> Markup:
@@ -84,12 +84,12 @@ def table(
 
 
 def facts(rows: Iterable[tuple[object, object]]) -> Markup:
-    """Names with what they are."""
+    """List names with their values."""
     return tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in rows))
 
 
 def count(n: int, what: str) -> str:
-    """So many of something.
+    """Number and noun, in singular or plural.
 
     >>> count(1, "object"), count(2000, "object")
     ('1 object', '2,000 objects')
@@ -98,10 +98,10 @@ def count(n: int, what: str) -> str:
 
 
 def code(text: str) -> Markup:
-    """A path, a command, a value: as it is."""
+    """Show a path, a command or a value without changes."""
     return tag("code", text)
 
 
 def block(text: str) -> Markup:
-    """Lines to be copied."""
+    """Show lines that can be copied."""
     return tag("pre", tag("code", text))

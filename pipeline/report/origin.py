@@ -1,4 +1,4 @@
-"""The parts of a report that say what made an output, how long that took, and how to open it or make it again."""
+"""The parts of a report that say what made an output, how long it took, and how to open it or make it again."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ _NO_TIME = "0.0 s"  # a stage that had nothing to do
 
 
 def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
-    """What is not there yet, each with the command that makes it."""
+    """List what is missing, each with the command that makes it."""
     again = segment_command(facts) or begin_command(facts)
     left = facts.n_blocks - facts.n_blocks_done
     if left:
@@ -49,7 +49,7 @@ def missing(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
 
 
 def _missing_objects(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
-    """Ids or table, whichever is to be made first; what is of another state of the output has to be deleted before."""
+    """Say whether ids or table come first; parts that belong to another state of the output must be deleted before."""
     state = facts.objects
     ids = instance_group(facts.name)
     if facts.instances is None:
@@ -72,14 +72,14 @@ def _missing_objects(facts: Facts, *, has_image: bool) -> list[tuple[str, str]]:
 
 
 def todo(found: Sequence[tuple[str, str]]) -> Markup:
-    """The same, to be put on top."""
+    """Show what is missing at the top of the page."""
     if not found:
         return join()
     return tag("div", tag("ul", *(tag("li", text, block(line)) for text, line in found)), class_="todo")
 
 
 def times(spans: Sequence[Span], seconds: Mapping[str, float]) -> Markup:
-    """How long the work took."""
+    """Say how long the work took."""
     parts: list[Markup] = []
     rows = [(name, show_seconds(value)) for name, value in seconds.items() if show_seconds(value) != _NO_TIME]
     if rows:
@@ -109,7 +109,7 @@ def _span_row(span: Span) -> tuple[str, ...]:
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration for people.
+    """A duration in words.
 
     >>> show_seconds(8.25), show_seconds(125), show_seconds(7300)
     ('8.2 s', '2 min 5 s', '2 h 1 min')
@@ -121,7 +121,7 @@ def show_seconds(seconds: float) -> str:
 
 
 def origin(facts: Facts) -> Markup:
-    """Input, model, parameters, code."""
+    """Show input, model, parameters and code version."""
     record = facts.record
     if record is None:
         return tag("p", "The classes were not made by segment-slide; nothing tells where they come from.")
@@ -236,7 +236,7 @@ def _plain(value: object) -> str:
 
 
 def opening(facts: Facts) -> Markup:
-    """How to look at it."""
+    """Say how to look at the output."""
     parts = [
         tag("h3", "In a browser"),
         block(view_command(facts)),
@@ -247,12 +247,12 @@ def opening(facts: Facts) -> Markup:
 
 
 def again(facts: Facts) -> Markup:
-    """Command lines that make the same bytes."""
+    """Show command lines that make the same bytes again."""
     lines = [segment_command(facts)] if facts.record else []
     lines += [instances_command(facts)] if facts.instance_record else []
     lines += [measure_command(facts)] if facts.has_table else []
-    where = "the image's own store" if is_in_place(facts) else "another output"
+    target = "the image's own store" if is_in_place(facts) else "another output"
     text = (
-        f"The same image, model and parameters give the same bytes, in {where} too." if not is_in_place(facts) else ""
+        f"The same image, model and parameters give the same bytes, in {target} too." if not is_in_place(facts) else ""
     )
     return join(block("\n".join(line for line in lines if line)), tag("p", text, class_="note") if text else "")

@@ -1,4 +1,4 @@
-"""Pictures of a report: a part of the image, and beside it the same with classes or objects drawn over it."""
+"""Pictures of a report: a part of the image, and beside it the same part with classes or objects drawn over it."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-_FILL, _FILL_ALONE = 0.28, 0.6  # opacity of classes and objects over an image, and over nothing
+_FILL, _FILL_ALONE = 0.28, 0.6  # opacity of classes and objects over an image, and without one
 _NO_IMAGE = (38, 38, 44)
 _JPEG_QUALITIES = 84, 72, 58, 42
-_MOST_BYTES = 200_000  # of one picture: a page has up to eight of them
-_GOLDEN_ANGLE = 0.61803398875  # of a turn: hues of successive ids differ most
+_MOST_BYTES = 200_000  # of one picture: a page has up to eight
+_GOLDEN_ANGLE = 0.61803398875  # of a turn, so that successive ids have very different hues
 _LETTER_PX = 15
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A part of a picture that another one shows, and its letter."""
+    """A rectangle in a picture that marks the part shown by another picture, and its letter."""
 
     letter: str
     frame: Frame
@@ -33,22 +33,22 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What is drawn.
+    """What to draw.
 
     Parameters
     ----------
     image : Layer or None
-        Without it labels are drawn alone.
+        The image; without it labels are drawn alone.
     labels : Layer
-        Classes, or ids.
+        Classes, or ids of objects.
     colours : mapping of int to (red, green, blue), optional
-        Of classes; without it each id has a colour of its own.
+        Colours of classes; without them each id has a colour of its own.
     frame : Frame
-        Which part.
+        The part to show.
     side_px : int
         Longer side of a picture.
     marks : sequence of Mark
-        Frames of other pictures.
+        Rectangles of other pictures.
     """
 
     image: Layer | None
@@ -61,18 +61,18 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Pictures as bytes of a format that every browser opens, and what was drawn in the labels'.
+    """Pictures as bytes of a format that every browser opens, and the label values that they show.
 
     Attributes
     ----------
     plain : (str, bytes) or None
         MIME type and content; None without an image.
     shown : (str, bytes)
-        With classes or objects over it.
+        MIME type and content of the picture with classes or objects drawn over it.
     values : ndarray
-        Label values that are seen.
+        Label values that are visible.
     size : (int, int)
-        Height and width (px) of each.
+        Height and width (px) of each picture.
     """
 
     plain: tuple[str, bytes] | None
@@ -82,12 +82,12 @@ class Drawn:
 
 
 def draw_view(view: View) -> Drawn:
-    """Read what the pictures need, and draw them.
+    """Read the pixels for the pictures, and draw them.
 
     Raises
     ------
     UnreadableChunkError
-        If what is to be shown is damaged.
+        If a chunk that should be shown is damaged.
     """
     base = view.labels.base
     size = panel_size(base, view.frame, view.side_px)
@@ -112,7 +112,7 @@ def draw_view(view: View) -> Drawn:
 
 
 def colour_of_object(value: int) -> Colour:
-    """A bright colour for an id; successive ids have unlike ones.
+    """A bright colour for an id; successive ids have different colours.
 
     >>> colour_of_object(1), colour_of_object(2)
     ((20, 89, 255), (157, 255, 20))
@@ -124,7 +124,7 @@ def colour_of_object(value: int) -> Colour:
 
 
 def encode(picture: "Image") -> tuple[str, bytes]:
-    """As PNG or JPEG, whichever is smaller: drawings are exact, photographs take a tenth, noise loses what it must."""
+    """Encode as PNG or as JPEG, whichever is smaller. JPEG's quality is lowered until the picture is small enough."""
     smallest = _encode(picture, "png", optimize=True)
     for quality in _JPEG_QUALITIES:
         if len(smallest[1]) > _MOST_BYTES or quality == _JPEG_QUALITIES[0]:
@@ -140,7 +140,7 @@ def _encode(picture: "Image", kind: str, **options: int) -> tuple[str, bytes]:
 
 
 def _annotate(pixels: np.ndarray, view: View, bar: tuple[int, str] | None) -> "Image":
-    """Frames of other pictures, and a scale bar at the bottom left."""
+    """Draw the rectangles of other pictures, and a scale bar at the bottom left."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(pixels)
@@ -153,7 +153,7 @@ def _annotate(pixels: np.ndarray, view: View, bar: tuple[int, str] | None) -> "I
 
 
 def _draw_mark(pen: "ImageDraw", mark: Mark, frame: Frame, size: tuple[int, int]) -> None:
-    """A white rectangle between black ones, with its letter above (or below, where there is no room)."""
+    """Draw a white rectangle between black ones, with its letter above it (or below, if there is no room above)."""
     ends = []
     for axis, n in zip("xy", size, strict=True):
         start, stop = frame[axis]
@@ -176,5 +176,5 @@ def _draw_bar(pen: "ImageDraw", bar: tuple[int, str], size: tuple[int, int]) -> 
     left, bottom = 14, height - 12
     pen.rectangle((left - 1, bottom - 6, left + length, bottom + 1), fill="black")
     pen.rectangle((left, bottom - 5, left + length - 1, bottom), fill="white")
-    where = (left, bottom - 10 - _LETTER_PX - 4)
-    pen.text(where, text, fill="white", font=load_font(_LETTER_PX), stroke_width=2, stroke_fill="black")
+    corner = (left, bottom - 10 - _LETTER_PX - 4)
+    pen.text(corner, text, fill="white", font=load_font(_LETTER_PX), stroke_width=2, stroke_fill="black")

@@ -1,4 +1,4 @@
-"""How many objects lie where, on a coarse grid, and which places of it are worth a closer look."""
+"""How many objects lie in each bin of a coarse grid, and which places are worth a closer look."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from segment_slide.pipeline.pictures.layer import Frame
 
-_BINS_PER_SIDE = 4  # of the smallest window that is looked for
+_BINS_PER_SIDE = 4  # bins per side of the smallest window that is searched
 _FEWEST_BINS, _MOST_BINS = 64, 2048  # along the longer side
 
 
@@ -17,7 +17,7 @@ class CountMap:
     Attributes
     ----------
     counts : ndarray of int64, (y, x)
-        The last bins of a row or column may reach beyond the image.
+        Counts per bin. The last bins of a row or column may reach beyond the image.
     bin_px : int
         Side of a bin.
     size : (int, int)
@@ -29,7 +29,7 @@ class CountMap:
     size: tuple[int, int]
 
     def per_px(self, rows: int) -> np.ndarray:
-        """Counts per pixel of at most so many rows and columns of larger bins; bins at the far ends are narrower."""
+        """Counts per pixel in larger bins, at most `rows` along a side; the last bins may be narrower."""
         step = -(-max(self.counts.shape) // rows)
         sums = self.counts
         extents = []
@@ -42,7 +42,7 @@ class CountMap:
 
 
 def plan_map(size: tuple[int, int], window_px: int) -> CountMap:
-    """An empty map, fine enough to place windows of a size.
+    """Make an empty map that is fine enough to place windows of a given size.
 
     >>> empty = plan_map((10000, 3000), 512)
     >>> empty.bin_px, empty.counts.shape
@@ -55,7 +55,7 @@ def plan_map(size: tuple[int, int], window_px: int) -> CountMap:
 
 
 def count_points(empty: CountMap, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Counts (y, x) of points, given in pixels from the centre of the first one.
+    """Count points per bin (y, x); positions are in pixels from the centre of the first pixel.
 
     >>> empty = CountMap(np.zeros((2, 2), np.int64), 4, (8, 8))
     >>> count_points(empty, np.array([0.0, 7.4, 3.5]), np.array([3.4, 3.6, 0.0])).tolist()
@@ -70,9 +70,9 @@ def count_points(empty: CountMap, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def densest(found: CountMap, window_px: int) -> Frame | None:
-    """The window with the largest count, the first of equals in raster order; None if nothing is anywhere.
+    """The window with the largest count; of equal ones the first in raster order; None if all counts are 0.
 
-    Windows begin at bins, so a place a fraction of a bin beside it may hold a few more.
+    Windows begin at bins, so a window shifted by part of a bin may hold a few more.
     """
     sums = _window_sums(found, window_px)
     if not sums.any():
@@ -81,7 +81,7 @@ def densest(found: CountMap, window_px: int) -> Frame | None:
 
 
 def typical(found: CountMap, window_px: int) -> Frame | None:
-    """Of the windows that hold anything, one with the median count: of equals the one nearest the image's centre."""
+    """Of the windows that hold anything, one with the median count; of equal ones the nearest to the centre."""
     sums = _window_sums(found, window_px)
     if not sums.any():
         return None
@@ -92,7 +92,7 @@ def typical(found: CountMap, window_px: int) -> Frame | None:
 
 
 def around(inner: Frame, side_px: int, size: tuple[int, int]) -> Frame:
-    """A larger window with another in its middle, moved into the image.
+    """A larger window around a smaller one, moved so that it lies in the image.
 
     >>> around({"y": (0.0, 10.0), "x": (45.0, 55.0)}, 30, (100, 60))
     {'y': (0.0, 30.0), 'x': (30.0, 60.0)}
@@ -106,7 +106,7 @@ def around(inner: Frame, side_px: int, size: tuple[int, int]) -> Frame:
 
 
 def _window_sums(found: CountMap, window_px: int) -> np.ndarray:
-    """Counts in all windows that begin at a bin and lie in the map."""
+    """Counts in all windows that begin at a bin and lie completely in the map."""
     sums = found.counts
     for axis, size in enumerate(sums.shape):
         n_bins = min(size, max(1, window_px // found.bin_px))

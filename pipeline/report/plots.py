@@ -1,4 +1,4 @@
-"""Plots of a report as SVG to be put into a page: their lines and words take the page's colours, light or dark."""
+"""Plots of a report as SVG inside the page: lines and text take the page's colours, light or dark."""
 
 import io
 import math
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FEWEST_HEAT_BINS, _HEAT_BINS = 6, 56  # along the longer side; fewer where few objects would leave most empty
-_PAPER = "#fefefe"  # stands for the page's own
+_FEWEST_HEAT_BINS, _HEAT_BINS = 6, 56  # along the longer side; fewer bins if few objects would leave most of them empty
+_PAPER = "#fefefe"  # replaced by the page's own background colour
 _WIDTH, _HEIGHT = 5.2, 3.3  # inch
-_ROW_INCH = 0.21  # of a key
-_MOST_INSIDE = 4  # names of classes that have room in a plot
+_ROW_INCH = 0.21  # height of a row of the legend
+_MOST_INSIDE = 4  # class names that fit into a plot
 
 
 def plot_counts(summary: Summary) -> str:
-    """A bar per class; rare ones of many share the last."""
+    """Draw a bar per class; if there are many, rare ones share the last bar."""
     shown = gather_rare(summary, MOST_CLASSES)
     return _draw("counts", lambda figure: draw_counts(figure.subplots(), shown), height=1.2 + 0.4 * len(shown.counts))
 
 
 def plot_sizes(summary: Summary) -> str:
-    """Sizes per class on a logarithmic axis."""
+    """Draw sizes per class on a logarithmic axis."""
     shown = gather_rare(summary, MOST_CLASSES)
     n_below = _rows_below(shown)
     height = _HEIGHT + _ROW_INCH * n_below
@@ -50,21 +50,21 @@ def plot_sizes(summary: Summary) -> str:
 
 
 def _rows_below(summary: Summary) -> int:
-    """Rows of a key that has no room in the plot."""
+    """Rows of a legend that does not fit into the plot."""
     return len(summary.classes) if len(summary.classes) > _MOST_INSIDE else 0
 
 
 def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
-    """Mean intensities of objects in a channel, per class.
+    """Draw mean intensities of objects in a channel, per class.
 
     Parameters
     ----------
     found : Intensities
-        Of one channel.
+        Intensities of one channel.
     summary : Summary
-        Its classes.
+        The summary with its classes.
     key : str
-        Another for each plot of a page.
+        A key that is unique among the plots of a page.
     """
     groups = choose_groups(summary, MOST_CLASSES)
     gathered = gather_rare(summary, MOST_CLASSES)
@@ -95,7 +95,7 @@ def plot_intensities(found: Intensities, summary: Summary, key: str) -> str:
 
 
 def plot_planes(values: np.ndarray, axis: str, what: str, *, shown: int | None, is_share: bool = False) -> str:
-    """What is found in each plane or at each time, with the plane that pictures show."""
+    """Draw what is found in each plane or at each time, and mark the plane that the pictures show."""
     from matplotlib.ticker import MaxNLocator
 
     name = "plane" if axis == "z" else "time point"
@@ -117,25 +117,25 @@ def plot_planes(values: np.ndarray, axis: str, what: str, *, shown: int | None, 
 
 
 def plot_heat(places: CountMap, scale: tuple[float, float], *, unit: str, density_factor: float, density: str) -> str:
-    """Objects per area over the slide.
+    """Draw the number of objects per area over the slide.
 
     Parameters
     ----------
     places : CountMap
-        Where objects are.
+        Number of objects per bin.
     scale : (float, float)
         Size of a pixel along y and x, in `unit`.
     unit : str
-        Of the axes: "mm", "µm" or "px".
+        Unit of the axes: "mm", "µm" or "px".
     density_factor : float
-        What one object per pixel is in `density`.
+        Value of one object per pixel, in `density`.
     density : str
         Unit of the colours.
     """
     n_bins = int(np.clip(0.8 * math.sqrt(places.counts.sum()), _FEWEST_HEAT_BINS, _HEAT_BINS))
     values = places.per_px(n_bins) * density_factor
     height, width = (size * step for size, step in zip(places.size, scale, strict=True))
-    # bins at the far ends are narrower: the picture spans whole bins and is cut there
+    # Bins at the far ends are narrower: the picture covers whole bins and is cut at the image's end.
     step = -(-max(places.counts.shape) // n_bins) * places.bin_px
     full_y, full_x = (n * step * size for n, size in zip(values.shape, scale, strict=True))
 
@@ -165,7 +165,7 @@ def _style(axes: "Axes", title: str, below: str) -> None:
 
 
 def _draw(key: str, draw: "Callable[[Figure], None]", height: float = _HEIGHT) -> str:
-    """SVG of a figure, for inside a page; equal figures give equal text."""
+    """Draw a figure as SVG for the page; equal figures give equal text."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -185,7 +185,7 @@ def _draw(key: str, draw: "Callable[[Figure], None]", height: float = _HEIGHT) -
 
 
 def _tidy(svg: str, key: str) -> str:
-    """Without what a page has no use for: prolog, metadata, names that nothing refers to; colours are the page's."""
+    """Remove what a page does not need: prolog, metadata, unused names; and use the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     head, rest = svg.split(">", 1)

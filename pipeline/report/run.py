@@ -1,15 +1,15 @@
 """A segmentation in one page: what was found, how it looks, how long it took, what made it, how to make it again.
 
-One HTML file with everything in it: it opens from a disk, prints, and asks no other host for anything. Equal outputs
-(with equal times of their files) give equal bytes.
+The report is one HTML file that holds everything: it can be opened from a disk and printed, and it asks no other host
+for anything. Equal outputs (whose files also have equal times) give equal bytes.
 
 ::
 
-    report_facts      what lies in the output, from metadata       report_views     which parts are shown
-    report_table      the table of objects, part by part           report_pictures  how they are drawn
-    report_estimate   classes on a coarse level, without a table   report_plots     histograms and the map of densities
-    report_times      when files were written                      report_sections, report_origin  what is said
-    report_target     where the page goes
+    facts      what lies in the output, from metadata       views     which parts are shown
+    table      the table of objects, part by part           pictures  how they are drawn
+    estimate   classes on a coarse level, without a table   plots     histograms and the map of densities
+    times      when files were written                      sections, origin  what is said
+    target     where the page goes
 """
 
 import logging
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser refuses what is not in the page
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is loaded from elsewhere
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def write_report(
     location : str
         OME-Zarr output of a segmentation; path or URL. It is only read.
     name : str, optional
-        Its label image; by default the one that it shows.
+        Its label image; by default the one that the output shows.
     path : str, optional
-        File to write, or its URL; by default beside the output (`report_path`).
+        File or URL to write; by default beside the output (`report_path`).
     seconds : mapping, optional
-        Wall time per stage, where a run has just measured it.
+        Wall time per stage, if a run has just measured it.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def write_report(
     InputError
         If there is no segmentation.
     OutputError
-        If the file cannot be written, or is somebody else's.
+        If the file cannot be written, or exists and is not a report of ours.
     """
     name = choose_name(location, name)
     location = store.resolve_location(location)
@@ -85,7 +85,7 @@ def write_report(
 
 
 def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None = None) -> str:
-    """The page of a label image as HTML; what cannot be read is left out, and the page says so.
+    """Make the HTML page of a label image. What cannot be read is left out, and the page says so.
 
     Reads metadata, the table of objects, one coarse level of image and labels, and a few chunks of finer ones.
 
@@ -129,7 +129,7 @@ def _notes_on_image(facts: Facts, sight: Sight) -> list[str]:
 
 
 def _try(notes: list[str], what: str, make: Callable[[], R]) -> R | None:
-    """What can be made; else a note why not."""
+    """Call a function; if it fails, add a note with the reason and return None."""
     try:
         return make()
     except PipelineError as error:
@@ -186,7 +186,7 @@ def slide_name(facts: Facts) -> str:
 
 
 def _title(facts: Facts, title: str) -> Markup:
-    if not facts.record:  # nobody knows how many blocks there should be
+    if not facts.record:  # without a record the number of blocks is unknown
         return tag("h1", title)
     if facts.is_complete:
         there = ["classes", *(["objects"] if facts.instances else []), *(["table"] if facts.has_table else [])]

@@ -16,10 +16,10 @@ from segment_slide.pipeline.report.table import TableFacts
 from segment_slide.pipeline.report.views import Shown, Sight
 from segment_slide.pipeline.storage.calibration import calibrate_um
 
-_MOST_NAMED = 4  # classes in a sentence
-_SMALL_MM = 0.01  # mm² or mm³ below which people say µm² or µm³
-_FEWEST_MAPPED = 20  # objects below which there is no density to show
-_TALL = 1.6  # height over width from which a picture is shown as high as a screen allows
+_MOST_NAMED = 4  # classes named in a sentence
+_SMALL_MM = 0.01  # mm² or mm³ below which µm² or µm³ are used
+_FEWEST_MAPPED = 20  # with fewer objects no density is shown
+_TALL = 1.6  # height over width from which the picture's height is limited to the screen's
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Extent:
     Attributes
     ----------
     size : float
-        Area or volume of one plane or time point that objects lie in.
+        Area or volume of one plane or time point.
     unit : str
         "mm²", "mm³", "µm²", "µm³"; "Mpx" where the pixel size is unknown.
     n_planes : int
-        Of which there are so many.
+        Number of planes or time points.
     per : str
-        What each of them is: "plane", "time point", "plane and time".
+        What `n_planes` counts: "plane", "time point", "plane and time".
     """
 
     size: float
@@ -45,7 +45,7 @@ class Extent:
 
     @property
     def total(self) -> float:
-        """Of all of them together."""
+        """Area or volume of all planes together."""
         return self.size * self.n_planes
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Extent:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What is known of what was found: a table, else an estimate, else nothing."""
+    """What is known of the result: a table, else an estimate, else nothing."""
 
     facts: Facts
     table: TableFacts | None
@@ -85,7 +85,7 @@ class Content:
 
 
 def lead(content: Content) -> str:
-    """What was found, in a sentence."""
+    """Say in one sentence what was found."""
     facts, extent = content.facts, content.extent
     if not facts.is_complete and facts.n_blocks_done < facts.n_blocks:
         share = facts.n_blocks_done / facts.n_blocks
@@ -131,7 +131,7 @@ def _glass(facts: Facts, extent: Extent) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share for people: of what is there, never nothing.
+    """A share as text; a share above 0 is never shown as 0.
 
     >>> percent(0.1234), percent(0.0), percent(0.0001), percent(0.0001, 2)
     ('12.3%', '0.0%', '< 0.1%', '0.01%')
@@ -141,7 +141,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def tiles(content: Content) -> Markup:
-    """The most important numbers, large."""
+    """Show the most important numbers in large type."""
     extent, facts = content.extent, content.facts
     found = [(str(extent), "of image")]
     if content.table is not None and content.table.summary.all.n_objects:
@@ -162,7 +162,7 @@ def tiles(content: Content) -> Markup:
 
 
 def pictures(content: Content) -> Markup:
-    """The whole, and closer; each with what is drawn over it."""
+    """Show the whole image and closer parts, each with its labels drawn over it."""
     if content.sight is None or not content.shown:
         return join()
     sight = content.sight
@@ -170,8 +170,8 @@ def pictures(content: Content) -> Markup:
     if not sight.image:
         text = "The image that was segmented is not where it was, or is another now: labels are drawn alone."
         parts.append(tag("p", text, class_="note"))
-    if sight.where:
-        parts.append(tag("p", f"Pictures show {sight.where}.", class_="note"))
+    if sight.shown_plane:
+        parts.append(tag("p", f"Pictures show {sight.shown_plane}.", class_="note"))
     named = [(sight.colours[value], name) for value, name in sight.names.items() if value in sight.colours]
     if named:
         items = [join(_swatch(colour), name) for colour, name in named]
@@ -197,7 +197,7 @@ def _swatch(colour: Sequence[int]) -> Markup:
 
 
 def numbers(content: Content) -> Markup:
-    """Counts, sizes, intensities: of the table; else what classes take of the image."""
+    """Show counts, sizes and intensities from the table; without a table, the areas of classes."""
     if content.table is None:
         return _areas(content)
     summary = content.table.summary
@@ -252,7 +252,7 @@ def _class_names(content: Content) -> dict[int, str]:
 
 
 def density(content: Content) -> Markup:
-    """Where objects are: over the plane, and along z or t."""
+    """Show where objects are: over the plane, and along z or t."""
     plots, sight = [], content.sight
     axis = ""
     if content.table is not None and content.table.summary.all.n_objects >= _FEWEST_MAPPED:

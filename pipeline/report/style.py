@@ -1,4 +1,4 @@
-"""How a report looks: on a screen, light or dark, on a phone, on paper. No font or picture comes from elsewhere."""
+"""The report's style sheet: for screens (light or dark), phones and paper. It loads nothing from elsewhere."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --faint: #8b949e; --line: #d6dbe1; --paper: #fff;

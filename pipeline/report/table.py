@@ -1,4 +1,4 @@
-"""A table of objects of any length in what a report shows of it: two passes over its parts, one part in memory."""
+"""Summarise a table of objects of any length for a report: two passes over its parts, one part in memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,13 +36,13 @@ class Intensities:
     Attributes
     ----------
     channel : str
-        As the column has it.
+        Name of the channel in the table's columns.
     edges : ndarray of float64, (n + 1,)
-        Of bins from the lowest mean to the highest.
+        Edges of the bins, from the lowest mean to the highest.
     counts : ndarray of int64, (class, n)
-        Objects per class, in the order of the summary's.
+        Objects per class, in the order of the summary's classes.
     means : tuple of float
-        Of each class: the mean of its objects' means.
+        For each class, the mean of its objects' means.
     """
 
     channel: str
@@ -53,24 +53,24 @@ class Intensities:
 
 @dataclass(frozen=True, eq=False)
 class TableFacts:
-    """What a table says.
+    """What a report shows of a table.
 
     Attributes
     ----------
     summary : Summary
         Counts and sizes.
     places : CountMap
-        Objects by their centroids, all planes together.
+        Objects by their centroids, in all planes together.
     shown : CountMap
-        Those of the plane that pictures show.
+        Objects in the plane that the pictures show.
     per_plane : ndarray of int64, or None
-        Objects that are seen in each plane (z) or time (t), for images that have several.
+        Number of objects in each plane (z) or at each time (t); None if the image has only one.
     plane_axis : str
-        Which of these.
+        The axis of `per_plane`.
     intensities : tuple of Intensities
-        Of each channel that was measured, at most 8.
+        One for each measured channel, at most 8.
     n_channels : int
-        How many were measured.
+        How many channels were measured.
     """
 
     summary: Summary
@@ -83,16 +83,16 @@ class TableFacts:
 
 
 def describe_table(facts: Facts, plane: Mapping[str, int], window_px: int) -> TableFacts | None:
-    """Read a complete table.
+    """Read a complete table, and summarise it.
 
     Parameters
     ----------
     facts : Facts
-        Of the output.
+        The output.
     plane : dict
-        Plane per axis ("t", "z") that pictures show.
+        Plane per axis ("t", "z") that the pictures show.
     window_px : int
-        Side of the windows that places are looked for with.
+        Side of the windows in which interesting places are searched.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def describe_table(facts: Facts, plane: Mapping[str, int], window_px: int) -> Ta
 
 
 class _Reader:
-    """The first pass: counts, sizes, places, and between what intensities lie."""
+    """The first pass: counts, sizes, places, and the lowest and highest intensities."""
 
     def __init__(self, spec: TableSpec, plane: Mapping[str, int], empty: CountMap, channels: Sequence[str]) -> None:
         self.spec, self.plane, self.empty, self.channels = spec, plane, empty, channels
@@ -155,7 +155,7 @@ class _Reader:
                 self.low[k], self.high[k] = np.fmin(self.low[k], values.min()), np.fmax(self.high[k], values.max())
 
     def _spans(self, part: "pa.Table", axis: str) -> tuple[np.ndarray, np.ndarray]:
-        """First plane of each object, and the one after its last."""
+        """First plane of each object, and the plane after its last."""
         if axis in self.spec.spatial_axes:
             return part["bbox_min_z_px"].to_numpy(), part["bbox_max_z_px"].to_numpy()
         first = part[axis].to_numpy()
@@ -169,7 +169,7 @@ class _Reader:
         return seen
 
     def ends(self) -> list[tuple[str, tuple[float, float]]]:
-        """Lowest and highest mean of each channel that has any."""
+        """Lowest and highest mean of each channel that has any finite value."""
         found = zip(self.channels, self.low.tolist(), self.high.tolist(), strict=True)
         return [(channel, (low, high)) for channel, low, high in found if math.isfinite(low)]
 
@@ -186,7 +186,7 @@ class _Reader:
 
 
 class _Histogram:
-    """The second pass, of one channel."""
+    """The second pass, for one channel."""
 
     def __init__(self, channel: str, low: float, high: float, classes: Sequence[int]) -> None:
         self.channel, self.classes = channel, classes
@@ -208,7 +208,7 @@ class _Histogram:
 
 
 def _finite(part: "pa.Table", channel: str) -> tuple[np.ndarray, np.ndarray]:
-    """Means that are known, with the class of each."""
+    """Finite means, with the class of each."""
     values = part[f"{_MEAN}{channel}"].to_numpy().astype(np.float64)
     known = np.isfinite(values)
     return values[known], part["class"].to_numpy()[known]

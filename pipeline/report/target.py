@@ -1,4 +1,4 @@
-"""Where a report goes, and how it gets there: nobody else's file is replaced, and none is half there."""
+"""Where a report is written, and how: it replaces no file of others, and no half-written report remains."""
 
 import glob
 import logging
@@ -12,8 +12,8 @@ from segment_slide.pipeline.storage.files import delete, exists, write_file
 from segment_slide.pipeline.storage.record import read_mark
 
 MARK = '<meta name="generator" content="segment-slide report">'
-_HEAD_BYTES = 2000  # of a report, its mark among them
-_LEFT_AFTER_S = 600  # nobody takes so long to write a page: what is that old was left by a run that was killed
+_HEAD_BYTES = 2000  # bytes at the beginning of a report, which hold its mark
+_LEFT_AFTER_S = 600  # older temporary files are left over from a killed run: writing a page never takes that long
 _CONTENT_TYPE = "text/html; charset=utf-8"
 _NAMES_OF_TYPE = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 
@@ -21,10 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def report_path(location: str, name: str) -> str:
-    """Where the report of an output goes by default: beside it, under its name.
+    """Default path of an output's report: beside the output, with the same name.
 
-    A label image that is not the one that the store shows, or that lies in the image's own store, has its own name in
-    the file's.
+    The label image's name is added if it is not the one that the store shows, or if it lies in the image's own store.
     """
     stem = location.removesuffix(".zarr").removesuffix(".ome")
     shown = read_mark(location).shows
@@ -33,12 +32,12 @@ def report_path(location: str, name: str) -> str:
 
 
 def check_target(path: str) -> None:
-    """Refuse a file that cannot be written or is not a report, before anything is read.
+    """Before anything is read, refuse a target that cannot be written or that is not a report of ours.
 
     Raises
     ------
     OutputError
-        Saying what is there.
+        The message says what is there.
     """
     if not store.is_remote(path):
         path = os.path.realpath(path)
@@ -61,7 +60,7 @@ def check_target(path: str) -> None:
 
 
 def is_report(path: str) -> bool:
-    """Whether a file is one of ours, by its beginning; raises whatever the file system does where there is none."""
+    """Whether a file begins like a report of ours; raises the file system's error if there is no file."""
     if not store.is_remote(path):
         with open(path, "rb") as file:
             return MARK.encode() in file.read(_HEAD_BYTES)
@@ -73,9 +72,9 @@ def is_report(path: str) -> bool:
 
 
 def save(path: str, content: bytes) -> None:
-    """Write a page whole or not at all; a symbolic link stays one, and what it leads to is replaced.
+    """Write a page completely or not at all. A symbolic link stays, and the file that it leads to is replaced.
 
-    Object stores are told what it is, so that a browser shows it instead of saving it.
+    Object stores get a content type, so that a browser shows the page instead of saving it.
 
     Raises
     ------
@@ -95,13 +94,13 @@ def save(path: str, content: bytes) -> None:
             filesystem, inner = fsspec.core.url_to_fs(path)
             filesystem.pipe_file(inner, content, **{option: _CONTENT_TYPE})
             return
-        except Exception as error:  # fsspec back ends raise classes of their own; without a type it may work
+        except Exception as error:  # fsspec back ends raise classes of their own; it may work without a type
             log.info("%s could not be written with a content type", path, exc_info=error)
     write_file(path, content)
 
 
 def discard(path: str) -> None:
-    """Delete the report of an earlier state; nothing else that lies there.
+    """Delete the report of an earlier state, but no other file.
 
     Raises
     ------
@@ -117,12 +116,12 @@ def discard(path: str) -> None:
 
 
 def _remove_leftovers(path: str) -> None:
-    """Delete halves of this very page that killed runs left."""
+    """Delete half-written versions of this page that killed runs left."""
     for half in glob.glob(f"{glob.escape(path)}.*.partial"):
         if not re.fullmatch(r"\.[0-9a-f]{32}\.partial", half.removeprefix(path)):
             continue
         try:
             if time.time() - os.stat(half).st_mtime > _LEFT_AFTER_S:
                 os.unlink(half)
-        except OSError as error:  # another run was faster, or it is another user's
+        except OSError as error:  # another run was faster, or it belongs to another user
             log.info("%s stays", half, exc_info=error)

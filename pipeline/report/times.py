@@ -1,6 +1,6 @@
-"""How long the work took: what its runs said, or else when the files of the output were written.
+"""How long the work took: as its runs measured it, or else from the times at which files of the output were written.
 
-Records hold no times, so that equal runs give equal bytes; a file system knows when each block was finished.
+Records hold no times, so that equal runs give equal bytes; but a file system knows when each block was finished.
 """
 
 import logging
@@ -30,9 +30,9 @@ class Span:
     n_files : int
         How many there are.
     first_s, last_s : float
-        When the first and the last were finished (epoch).
+        When the first and the last of them were finished (s since the epoch).
     n_pixels : int
-        That were made between these two: all but the first file's share; 0 if nothing is counted in pixels.
+        Pixels made between these two times, without the first file's share; 0 if nothing is counted in pixels.
     """
 
     what: str
@@ -43,12 +43,12 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """Between the first file and the last."""
+        """Seconds between the first file and the last."""
         return self.last_s - self.first_s
 
 
 def file_spans(facts: Facts) -> list[Span]:
-    """Stages by the times of their files, in the order of the work; those without any file are left out."""
+    """Spans of the stages in order of work, from the times of their files; stages without files are left out."""
     labels, name = facts.labels, facts.name
     pixels = _volume(labels.shape)
     ids = f"{instance_group(name)}/0"
@@ -67,7 +67,7 @@ def file_spans(facts: Facts) -> list[Span]:
 
 
 def stage_seconds(facts: Facts) -> Mapping[str, float]:
-    """Wall time of each stage as a nightly run noted it in the output; empty if none did."""
+    """Wall time of each stage, as a nightly run noted it in the output; empty if there is no such note."""
     try:
         done = read_done(facts.location)
     except OutputError:
@@ -76,12 +76,12 @@ def stage_seconds(facts: Facts) -> Mapping[str, float]:
 
 
 def show_time(epoch_s: float) -> str:
-    """Date and time of day where this runs, to the minute, with its difference from UTC."""
+    """Local date and time, to the minute, with the difference from UTC."""
     return datetime.fromtimestamp(epoch_s, UTC).astimezone().strftime("%Y-%m-%d %H:%M %z")
 
 
 def show_date(epoch_s: float) -> str:
-    """Date where this runs."""
+    """Local date."""
     return datetime.fromtimestamp(epoch_s, UTC).astimezone().strftime("%Y-%m-%d")
 
 
@@ -93,7 +93,7 @@ def _volume(shape: tuple[int, ...]) -> int:
 
 
 def _written(folder: str) -> list[float]:
-    """When each file below a folder was written (epoch); empty where nobody tells."""
+    """When each file below a folder was written (s since the epoch); empty if the store does not tell."""
     if not store.is_remote(folder):
         paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
         found_s = (_modified(path) for path in paths if not path.endswith(".partial"))
@@ -111,7 +111,7 @@ def _written(folder: str) -> list[float]:
 
 
 def _modified(path: str) -> float | None:
-    """When a file was written; None if it is gone since its folder was listed: a run is at work."""
+    """When a file was written; None if a running job has removed it since the folder was listed."""
     try:
         return os.stat(path).st_mtime
     except FileNotFoundError:

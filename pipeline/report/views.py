@@ -1,4 +1,4 @@
-"""Which parts of a slide a report shows, from the whole to single objects, and what it says of each.
+"""Which parts of a slide a report shows, from the whole to single objects, and the text below each.
 
 ::
 
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 DETAIL_PX = 512
 _SIDE_PX = 720
-_COLOURED = 12  # values that have a colour where nothing tells which there are
-_FIELD_FROM_PX = 4 * DETAIL_PX  # of the longer side: a smaller image has no level between whole and detail
+_COLOURED = 12  # label values that get a colour if their number is unknown
+_FIELD_FROM_PX = 4 * DETAIL_PX  # of the longer side: a smaller image shows no level between whole and detail
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,13 @@ class Shown:
     Attributes
     ----------
     title : str
-        Its letter and what it shows.
+        The picture's letter and what it shows.
     caption : str
         Where it lies, how large it is, why it was chosen.
     drawn : Drawn
         The pictures.
     by_object : bool
-        Whether each object has a colour of its own; else classes have.
+        Whether each object has a colour of its own; otherwise each class has one.
     """
 
     title: str
@@ -62,13 +62,13 @@ class Sight:
     Attributes
     ----------
     image : Layer or None
-        None if the image is not there any more.
+        None if the image does not exist any more.
     classes : Layer
         The class map.
     ids : Layer or None
-        Of objects, if they are numbered on the same grid.
+        Ids of objects, if they are numbered on the same grid.
     colours, names : dict
-        Of label values.
+        Colours and names of label values.
     """
 
     image: Layer | None
@@ -83,19 +83,19 @@ class Sight:
         return dict(self.classes.plane)
 
     @property
-    def where(self) -> str:
-        """Which plane of how many, where there are several."""
+    def shown_plane(self) -> str:
+        """Say which plane of how many is shown; empty if there is only one."""
         return say_where(self.classes, _whole(self.classes.base)).removeprefix(", ")
 
 
 def look(facts: Facts) -> Sight:
-    """Find the image, and colours of classes; reads one coarse level of the labels."""
+    """Find the image and the colours of classes. This reads one coarse level of the labels."""
     labels = facts.labels
     classes = Layer(labels, {"t": 0, "z": labels.size("z") // 2})
     frame = crop(_whole(labels), classes.choose_level(_whole(labels), _SIDE_PX), labels)
     try:
         seen = sample(classes, frame, (64, 64), _SIDE_PX)
-    except UnreadableChunkError as error:  # it only tells which classes have colours
+    except UnreadableChunkError as error:  # the level only tells which classes need colours
         log.info("classes of %s could not be looked at", facts.location, exc_info=error)
         seen = np.arange(0 if facts.class_names else _COLOURED)
     colours, names = read_key(labels, facts.record, seen)
@@ -112,18 +112,18 @@ def look(facts: Facts) -> Sight:
 
 
 def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str, notes: list[str]) -> list[Shown]:
-    """Pictures of the whole, of a field in it, and of the places with most and with usually many objects.
+    """Draw the whole, a field in it, the place with the most objects, and a place with a usual number.
 
     Parameters
     ----------
     facts, sight
-        Of the output.
+        The output.
     places : CountMap or None
-        What is counted in the plane that is shown; None if nothing is known: the middle is shown then.
+        Counts in the plane that is shown; None if they are unknown: then the middle is shown.
     what : str
-        What it counts: "objects", "pixels of objects".
+        What is counted: "objects", "pixels of objects".
     notes : list of str
-        Gains a sentence for each picture that cannot be drawn, or not whole, because a file of it is damaged.
+        A sentence is added for each picture that is left out or drawn in part because a file is damaged.
     """
     labels = facts.labels
     whole = _whole(labels)
@@ -188,7 +188,7 @@ def _show(
 
 
 def _draw(view: View, title: str, notes: list[str]) -> Drawn | None:
-    """The pictures; labels alone where the image is damaged, nothing where they are."""
+    """Draw the pictures: labels alone if the image is damaged; None if the labels are."""
     try:
         return draw_view(view)
     except UnreadableChunkError as error:
@@ -206,7 +206,7 @@ def _draw(view: View, title: str, notes: list[str]) -> Drawn | None:
 
 
 def _say_size(base: StoredImage, frame: Frame) -> str:
-    """Width and height of a frame."""
+    """Width and height of a frame, as text."""
     sizes = {axis: frame[axis][1] - frame[axis][0] for axis in "xy"}
     steps = {axis: pixel_um(base, axis) for axis in "xy"}
     if None in steps.values():
