@@ -1,7 +1,7 @@
-"""What lies in a watched folder: acquisitions, whether they are complete, and what tells one from a changed one.
+"""What lies in a watched folder: acquisitions, whether they are complete, and how a changed one is recognised.
 
-A folder is read as a flat list of files, here or in an object store, and the list is cut into acquisitions by one
-function; nothing is opened but directories. Whoever decides what to do with them is `flows.nights.plan`.
+A folder is read as a flat list of files, on disk or in an object store. One function groups this list into
+acquisitions. Image files are not opened. `flows.nights.plan` decides what to do with them.
 """
 
 import fnmatch
@@ -32,14 +32,14 @@ class Acquisition:
     name : str
         Relative to the watched folder, with "/".
     n_files, size_bytes : int
-        How much it is.
+        Number of its files and their size together.
     changed_s : float
-        Newest time at which one of its files was changed in any way (epoch): of a local one by the file system's own
-        clock (ctime), which no program can set; inf where an object store tells none.
+        Newest time at which one of its files was changed in any way (s since the epoch). For local files it is the file
+        system's own time (ctime), which no program can set; inf if an object store gives no time.
     fingerprint : str
-        sha256 over its files' names, sizes and times of modification.
+        sha256 over the names, sizes and modification times of its files.
     is_zarr : bool
-        A folder that is read as Zarr, or else a file that is converted first.
+        Whether it is a folder that is read as Zarr; otherwise it is a file that is converted first.
     """
 
     path: str
@@ -52,25 +52,25 @@ class Acquisition:
 
 
 def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Acquisition]:
-    """All acquisitions below a folder, by name.
+    """Find all acquisitions below a folder, sorted by name.
 
-    A folder with Zarr metadata, or called ``*.zarr``, is one; so is a file with a suffix that `ingest` reads. Hidden
-    ones, lock files, unfinished files and segmentations that this package made are none. A folder that several
-    symbolic links lead to is read once, under its own name if that lies below `watch`.
+    An acquisition is a folder with Zarr metadata or called ``*.zarr``, or a file with a suffix that `ingest` reads.
+    Hidden files, lock files, unfinished files and segmentations that this package made are left out. If several
+    symbolic links lead to a folder, it is read once, under its own name if that lies below `watch`.
 
     Parameters
     ----------
     watch : str
         Folder or URL.
     patterns : sequence of str
-        If any, only names that match one, as ``*.svs``; ``*`` stands for "/" too.
+        If not empty, only names that match one of them, such as ``*.svs``; ``*`` also matches "/".
     skip : sequence of str
-        Folders that are not looked into.
+        Folders to leave out.
 
     Raises
     ------
     InputError
-        If the folder is not there, cannot be listed, or is an image itself.
+        If the folder does not exist, cannot be listed, or is an image itself.
     """
     watch = store.resolve_location(watch)
     skip = [store.resolve_location(location) for location in skip]
@@ -80,7 +80,7 @@ def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[s
 
 
 def read_again(acquisition: Acquisition) -> Acquisition | None:
-    """The same acquisition as it is now; None if it is gone."""
+    """Return the same acquisition as it is now; None if it is gone."""
     path = acquisition.path
     if acquisition.is_zarr:
         try:
@@ -94,18 +94,18 @@ def read_again(acquisition: Acquisition) -> Acquisition | None:
 
 
 def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float, marker: str | None = None) -> str:
-    """Why an acquisition is to be left alone for now; "" if it is complete.
+    """Say why an acquisition should not be segmented yet; "" if it is complete.
 
     Parameters
     ----------
     acquisition : Acquisition
-        As found.
+        The acquisition as it was found.
     now_s : float
-        Time of day (epoch).
+        Present time (s since the epoch).
     stable_minutes : float
-        How long it must not have changed; not asked where there is a marker.
+        Minimum time since its last change; ignored if there is a marker.
     marker : str, optional
-        File that says that it is complete: see `marker_path`.
+        Name of the file that says that the acquisition is complete: see `marker_path`.
     """
     if marker is not None:
         path = marker_path(acquisition, marker)
@@ -119,10 +119,10 @@ def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float
 
 
 def marker_path(acquisition: Acquisition, marker: str) -> str:
-    """Where the file lies that says that an acquisition is complete.
+    """Path of the file that says that an acquisition is complete.
 
-    With "{name}" (``slide.svs``) or "{stem}" (``slide``) in it, beside the acquisition; else inside the folder: the
-    Zarr itself, or the one that the file lies in.
+    If the marker contains "{name}" (``slide.svs``) or "{stem}" (``slide``), the file lies beside the acquisition.
+    Otherwise it lies inside the folder: in the Zarr itself, or in the folder that holds the file.
 
     >>> slide = Acquisition("/scans/a/slide.svs", "a/slide.svs", 1, 9, 0.0, "", is_zarr=False)
     >>> marker_path(slide, "{stem}.done"), marker_path(slide, "COMPLETE")
@@ -131,7 +131,7 @@ def marker_path(acquisition: Acquisition, marker: str) -> str:
     Raises
     ------
     InputError
-        If the marker is no file name, or names another field.
+        If the marker is not a file name, or names another field.
     """
     folder, _, name = acquisition.path.rpartition("/")
     try:
@@ -148,7 +148,7 @@ def marker_path(acquisition: Acquisition, marker: str) -> str:
 
 
 def _group(watch: str, files: Iterable[FoundFile]) -> Iterator[Acquisition]:
-    """Acquisitions as their files come: those of one Zarr are held at a time, which may be millions."""
+    """Yield acquisitions in the order of their files; the files of one Zarr (maybe millions) are held at a time."""
     suffixes = readable_suffixes()
     for root, members in groupby(files, lambda file: file.store):
         if root == "":
@@ -182,7 +182,7 @@ def _make(path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool) ->
 
 
 def _is_made_by_us(location: str) -> bool:
-    """Whether a Zarr is a segmentation or training data of ours; what `ingest` converted is an image like any other."""
+    """Whether a Zarr is a segmentation or training data of ours; an image that `ingest` converted is not."""
     try:
         mark = read_mark(location)
     except PipelineError:  # damaged metadata: its own turn says so

@@ -1,6 +1,6 @@
-"""What a night writes down of an acquisition, in and beside its output: begun, failed, done, what a person decides.
+"""Notes that a night writes in and beside an output: begun, failed, done, and questions for a person.
 
-Each note is a small file of JSON, there whole or not at all; one that is damaged is as good as none.
+Each note is a small JSON file, written completely or not at all. A damaged note is ignored.
 """
 
 import json
@@ -31,17 +31,17 @@ class Done(Section):
     Attributes
     ----------
     name, fingerprint, size_bytes, n_files
-        Of the acquisition.
+        Those of the acquisition.
     model_sha256 : str
-        Of the checkpoint.
+        sha256 of the checkpoint.
     n_objects : int or None
-        None if none were numbered.
+        Number of objects; None if none were numbered.
     n_pixels : int
-        Of the label image.
+        Pixels of the label image.
     stage_seconds : dict
-        Wall time per stage, of the run that finished it.
+        Wall time per stage, of the run that finished the output.
     code_version : str
-        Of this package.
+        Version of this package.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Failure(Section):
     Attributes
     ----------
     tries : int
-        How often, as it is now.
+        How often this content has failed.
     reason : str
-        Of the last time.
+        The error of the last try.
     fingerprint : str
-        Of the acquisition that failed; a changed one starts anew.
+        Fingerprint of the content that failed; after a change, counting starts again.
     model_sha256, last
-        With which model, and when (UTC).
+        Model and time (UTC) of the last try.
     """
 
     tries: int
@@ -89,14 +89,14 @@ class Failure(Section):
 
 
 def read_done(output: str) -> Done | None:
-    """What an output's last file says; None if it is not finished."""
+    """Read the last file of an output; None if the output is not finished."""
     return _read_note(Done, store.join(output, DONE_FILE))
 
 
 def write_done(
     output: str, acquisition: Acquisition, model_sha256: str, n_objects: int | None, n_pixels: int, seconds: Any
 ) -> Done:
-    """Say that an output is finished."""
+    """Write the file that marks an output as finished."""
     done = Done(
         name=acquisition.name,
         fingerprint=acquisition.fingerprint,
@@ -116,12 +116,12 @@ def write_done(
 
 
 def failure_path(output: str) -> str:
-    """Where the note of a failure lies."""
+    """Path of the note of a failure."""
     return f"{output}{FAILED_SUFFIX}"
 
 
 def read_failure(output: str) -> Failure | None:
-    """The note of a failure beside an output, if there is one."""
+    """Read the note of a failure beside an output; None if there is none."""
     return _read_note(Failure, failure_path(output))
 
 
@@ -136,13 +136,13 @@ def write_begun(output: str, fingerprint: str) -> None:
 
 
 def begun_from(output: str) -> str | None:
-    """Fingerprint of what an output was last begun from; None if nothing tells."""
+    """Fingerprint of the content that an output was last begun from; None if there is no note."""
     note = _read_note(Begun, f"{output}{BEGUN_SUFFIX}") or read_failure(output)
     return None if note is None else note.fingerprint
 
 
 def forget_tries(output: str) -> None:
-    """Delete the notes beside an output that is finished; the one of its beginning goes first."""
+    """Delete the notes beside a finished output, the note of its beginning first."""
     delete(f"{output}{BEGUN_SUFFIX}")
     delete(failure_path(output))
 
@@ -151,13 +151,13 @@ def forget_tries(output: str) -> None:
 
 
 def read_questions(output: str) -> dict[str, str]:
-    """What somebody was told to decide: per name of an acquisition whose output this is (or would be), the question."""
+    """Read the open questions about an output, by the name of the acquisition that it is (or would be) for."""
     found = _read_json(f"{output}{QUESTIONS_SUFFIX}") or {}
     return {name: question for name, question in found.items() if isinstance(question, str)}
 
 
 def write_question(output: str, name: str, question: str) -> None:
-    """Remember what somebody was told to decide about an acquisition; "" if nothing is left to decide."""
+    """Note what somebody was asked to decide about an acquisition; "" if there is nothing to decide any more."""
     before = read_questions(output)
     after = {**before, name: question} if question else {key: text for key, text in before.items() if key != name}
     if after and after != before:

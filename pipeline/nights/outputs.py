@@ -1,4 +1,4 @@
-"""Where a night's results lie, and what they say of themselves: done, failed, unfinished. There is no other memory.
+"""Where a night's results lie, and how each shows its state: done, failed, unfinished. Nothing else is remembered.
 
 ::
 
@@ -8,9 +8,9 @@
         ├── <name>.ome.zarr                 one acquisition's output
         │   └── segment-slide.done.json     written last
         ├── <name>.report.html              the page about it
-        ├── <name>.ome.zarr.begun.json      of which content it is being made, until it is done
-        ├── <name>.ome.zarr.failed.json     how often it failed and why; deleting it forgets that
-        └── <name>.ome.zarr.questions.json  what somebody was told to decide; deleting it asks again
+        ├── <name>.ome.zarr.begun.json      which content it is made from; deleted when it is done
+        ├── <name>.ome.zarr.failed.json     how often it failed and why; delete it to start counting again
+        └── <name>.ome.zarr.questions.json  what somebody was asked to decide; delete it to be asked again
 """
 
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ from segment_slide.pipeline.storage.names import label_group
 from segment_slide.pipeline.storage.record import read_mark
 
 IMAGES = "images"
-_PROBE_BYTES = 1 << 20  # a disk that is full for a shard may still take a note
+_PROBE_BYTES = 1 << 20  # a disk that is too full for a shard may still have room for a small note
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the results of one model go.
+    """Where the results of one model are written.
 
     Parameters
     ----------
     outputs : str
-        Folder or URL of all models.
+        Folder or URL for the results of all models.
     model_path, model_sha256 : str
         The checkpoint.
     """
@@ -49,19 +49,19 @@ class Layout:
 
     @property
     def folder(self) -> str:
-        """Of this version of the model."""
+        """Folder of this version of the model."""
         return store.join(self.outputs, f"{Path(self.model_path).stem}-{self.model_sha256[:12]}")
 
     def output_of(self, name: str) -> str:
-        """Where an acquisition's result lies."""
+        """Path of an acquisition's output."""
         return store.join(self.folder, output_name(name))
 
     def image_of(self, name: str) -> str:
-        """Where its conversion lies."""
+        """Path of an acquisition's conversion."""
         return store.join(self.outputs, IMAGES, output_name(name))
 
     def check_writable(self) -> None:
-        """Write a file and delete it.
+        """Write a file and delete it, to see whether results can be written.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Layout:
 
 
 def output_name(name: str) -> str:
-    """File name of a result; several acquisitions may ask for the same.
+    """File name of an acquisition's output; several acquisitions may get the same name.
 
     >>> output_name("a/slide.svs"), output_name("b.zarr"), output_name("b.ome.zarr")
     ('a/slide.svs.ome.zarr', 'b.ome.zarr', 'b.ome.zarr')
@@ -86,12 +86,12 @@ def output_name(name: str) -> str:
 
 
 def missing_parts(output: str, name: str, *, instances: bool, table: bool) -> list[str]:
-    """Parts of a finished output that are not there (any more).
+    """List the parts of a finished output that are missing or were deleted.
 
     Parameters
     ----------
     output : str
-        The store.
+        The output.
     name : str
         Its label image.
     instances, table : bool
@@ -109,12 +109,12 @@ def _table(name: str) -> str:
 
 
 def check_free(output: str) -> None:
-    """Refuse an output that another run writes, before anything of it is deleted.
+    """Refuse an output that another run is writing, before anything in it is deleted.
 
     Raises
     ------
     OutputError
-        From a `BlockingIOError` if another run holds it.
+        Caused by a `BlockingIOError`, if another run holds the output.
     """
     if store.is_occupied(output):
         with hold(output, lambda: None):
@@ -128,10 +128,10 @@ def delete_unfinished(output: str) -> None:
 
 
 def reopen(output: str, name: str) -> None:
-    """Take back that an output is done, before what somebody deleted of it is made again.
+    """Mark an output as not done, before the parts that somebody deleted are made again.
 
-    Objects of a class map that is not there any more go with it, and so does the table of such objects: the stages
-    refuse to go on with what was made from something else. Where nothing says that it was done, nothing is deleted.
+    If the class map was deleted, its objects are deleted too, and so is the table if the objects are gone: the stages
+    refuse to continue parts that were made from something else. If the output is not marked as done, nothing happens.
     """
     if read_done(output) is None:
         return
@@ -142,11 +142,12 @@ def reopen(output: str, name: str) -> None:
     if missing:
         for path in (table, f"{table.removesuffix('.parquet')}.work"):
             delete(store.join(output, path))
-    delete(store.join(output, DONE_FILE))  # last: else a kill from here on would leave a half-made output "done"
+    # Deleted last: if this run is killed before, the next one finds the mark and calls this function again.
+    delete(store.join(output, DONE_FILE))
 
 
 def delete_stale_image(layout: Layout, acquisition: Acquisition) -> None:
-    """Delete the conversion of an earlier content of a file, unless a finished output of some model shows it."""
+    """Delete the conversion of a file's earlier content, unless a finished output of some model shows it."""
     image = layout.image_of(acquisition.name)
     record = read_ingest_record(image)
     if acquisition.is_zarr or record is None:

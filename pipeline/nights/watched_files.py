@@ -1,7 +1,7 @@
-"""The files below a folder or URL, with what tells a changed one: a flat list, for one reader of both.
+"""The files below a folder or URL as a flat list, with what shows that a file has changed; the same for both.
 
-Local symbolic links are followed, each folder is read once: links that lead in circles end. Of hidden folders only
-those inside a Zarr are read.
+Local symbolic links are followed. Each folder is read once, so links that lead in a circle are harmless. Hidden folders
+are read only inside a Zarr.
 """
 
 import logging
@@ -17,7 +17,7 @@ from segment_slide.pipeline.storage import store
 
 log = logging.getLogger(__name__)
 
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # what object stores call it
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")  # the names that object stores use for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class FoundFile:
     Attributes
     ----------
     name : str
-        Relative to the folder, with "/".
+        Path relative to the folder, with "/".
     size_bytes : int
-        Of the file.
+        Size of the file.
     mark : str
-        What changes when its content does: time of modification (ns), or the object store's own mark.
+        Changes when the file's content changes: the modification time (ns), or the object store's own tag.
     changed_s : float
-        When it was last touched at all (epoch): no time of modification, which anybody may set, to a future one too.
+        When it was last changed in any way (s since the epoch). Not the modification time, which a program may set.
     store : str or None
-        The outermost folder around it that is a Zarr, as `name`; None if there is none.
+        The outermost folder around the file that is a Zarr, named as in `name`; None if there is none.
     """
 
     name: str
@@ -46,21 +46,21 @@ class FoundFile:
 
 
 def list_files(location: str, skip: Sequence[str], *, in_store: bool = False) -> Iterator[FoundFile]:
-    """All files below a folder or URL; those of a Zarr one after the other, otherwise in no particular order.
+    """List all files below a folder or URL; the files of one Zarr follow each other, the order is otherwise arbitrary.
 
     Parameters
     ----------
     location : str
         Absolute path, or URL.
     skip : sequence of str
-        Folders that are not looked into.
+        Folders to leave out.
     in_store : bool
-        The folder is a Zarr: hidden folders in it belong to it.
+        Whether the folder is a Zarr: then its hidden folders belong to it.
 
     Raises
     ------
     InputError
-        If it is not there or cannot be listed.
+        If the folder does not exist or cannot be listed.
     """
     if store.is_remote(location):
         yield from _list_remote(location, skip)
@@ -80,7 +80,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Iterator[FoundFile]:
-    """Files below a folder; links are followed last, so that a folder below it is known by its own name."""
+    """List the files below a folder. Links are followed last, so that a folder below it keeps its own name."""
     folders, links = [""], list[str]()
     while folders or links:
         relative = folders.pop() if folders else links.pop(0)
@@ -97,7 +97,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
             continue
         seen.add(identity)
         if not in_store and (relative.endswith(".zarr") or any(entry.name in store.ZARR_METADATA for entry in entries)):
-            # by itself, so that its files do not depend on what else was seen
+            # listed separately, so that its files do not depend on folders seen before
             for file in _list_local(folder, set(), in_store=True):
                 yield replace(file, name=store.join(relative, file.name), store=relative)
             continue
@@ -105,7 +105,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
             name = store.join(relative, entry.name)
             if not entry.is_dir():
                 yield from filter(None, [local_file(entry.path, name)])
-            elif in_store or not entry.name.startswith("."):  # .snapshot holds a file server's whole past
+            elif in_store or not entry.name.startswith("."):  # .snapshot holds all earlier states of a file server
                 (links if entry.is_symlink() else folders).append(name)
 
 
@@ -140,7 +140,7 @@ def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
 
 
 def _topmost_store(name: str, stores: set[str]) -> str | None:
-    """The outermost folder of a file that is a Zarr; None if none is.
+    """Name of the outermost folder of a file that is a Zarr; None if there is none.
 
     >>> _topmost_store("a/b.zarr/0/c/0", set()), _topmost_store("zarr.json", {""}), _topmost_store("a/b.tif", set())
     ('a/b.zarr', '', None)

@@ -1,1 +1,1 @@
-"""A synthetic slide of any size whose truth is known."""
+"""A synthetic slide of any size with exactly known truth."""

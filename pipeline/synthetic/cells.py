@@ -1,4 +1,4 @@
-"""Cells of a synthetic slide: where they lie, which owns a pixel, how much stain their bodies hold."""
+"""Cells of a synthetic slide: where they lie, which pixels belong to each, how much stain they contain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from segment_slide.pipeline.synthetic.noise import generator, smooth_noise
 from segment_slide.unet.boxes import Box
 
 # Sizes in px at 0.5 um: cells of 12 to 17 um.
-PITCH_PX = 27  # squares of the grid, one cell at most in each
-REACH_PX = 26  # from a cell's centre to the end of its border: 22.6, and what is left of its blur
+PITCH_PX = 27  # side of the grid's squares; each holds one cell at most
+REACH_PX = 26  # from a cell's centre to the end of its border: 22.6, and room for the blur
 _JITTER_PX = 8.0
-_RADIUS_PX = (12.0, 16.5)  # near half the pitch: neighbours in a nest meet
+_RADIUS_PX = (12.0, 16.5)  # about half the pitch, so that neighbours in a nest touch
 _MEAN_RADIUS_PX = sum(_RADIUS_PX) / 2
-_SPARE_SQUARES = 8  # of the grid before and behind the slide, so that ids are positive
-_CELL = 1  # this file's use of the seed
+_SPARE_SQUARES = 8  # added before and behind the slide's grid, so that ids are positive
+_CELL = 1  # number of this file's use of the seed
 _NOWHERE = 9.0  # depth of pixels that no cell reaches
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells of a box.
+    """Cells in a box.
 
     Attributes
     ----------
     ids : ndarray of uint32
-        Which cell owns a pixel, 0 none; cells touch.
+        Id of the cell that owns a pixel, 0 for none; cells touch each other.
     hematoxylin, eosin : ndarray of float64
-        Stain in the bodies.
+        Amount of stain in the cells.
     cover : ndarray of float64
-        1 in a cell, falling to 0 over its border.
+        1 inside a cell, falling to 0 across its border.
     """
 
     ids: np.ndarray
@@ -40,7 +40,7 @@ class Cells:
 
 
 def count_ids(shape: tuple[int, int]) -> int:
-    """Squares of a slide's grid, each with an id of its own."""
+    """Number of squares in a slide's grid; each has an id of its own."""
     return (shape[0] // PITCH_PX + 2 * _SPARE_SQUARES) * (shape[1] // PITCH_PX + 2 * _SPARE_SQUARES)
 
 
@@ -51,18 +51,18 @@ def tissue(seed: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def draw_cells(seed: int, box: Box, *, width_px: int) -> Cells:
-    """All cells of a box; where several claim a pixel, the one that it lies deepest in has it.
+    """Draw all cells of a box. If several cells claim a pixel, it goes to the one in which it lies deepest.
 
     Depth is the distance from the centre over the radius in that direction: 0 at the centre, 1 at the border.
 
     Parameters
     ----------
     seed : int
-        Of the slide.
+        Seed of the slide.
     box : tuple of slice
-        (y, x), may leave the slide.
+        (y, x), may reach beyond the slide.
     width_px : int
-        Of the slide: ids count the grid's squares row by row.
+        Width of the slide: ids count the grid's squares row by row.
     """
     shape = tuple(part.stop - part.start for part in box)
     nearest, second = np.full(shape, _NOWHERE), np.full(shape, _NOWHERE)
@@ -85,7 +85,7 @@ def draw_cells(seed: int, box: Box, *, width_px: int) -> Cells:
 
 
 def _stain(ids: np.ndarray, nearest: np.ndarray, second: np.ndarray, nucleus: np.ndarray, tone: np.ndarray) -> Cells:
-    """Stains of the bodies: cytoplasm, a membrane where the cell ends or meets another, a nucleus."""
+    """Stain of the cells: cytoplasm, a membrane where the cell ends or touches another, a nucleus."""
     cover = 1 / (1 + np.exp((nearest - 1) * _MEAN_RADIUS_PX / 0.8))
     gap_px = np.minimum(np.abs(1 - nearest), np.maximum(second - nearest, 0) / 2) * _MEAN_RADIUS_PX
     membrane = np.exp(-((gap_px / 1.3) ** 2)) * cover
@@ -95,7 +95,7 @@ def _stain(ids: np.ndarray, nearest: np.ndarray, second: np.ndarray, nucleus: np
 
 
 def _cells_near(seed: int, box: Box) -> Iterator["_Cell"]:
-    """Cells of all squares from which a cell may reach the box."""
+    """Yield the cells of all squares from which a cell may reach the box."""
     rows, columns = (range(part.start // PITCH_PX - 2, part.stop // PITCH_PX + 3) for part in box)
     chances = _chance_of_a_cell(seed, np.array(rows), np.array(columns))
     for row in rows:
@@ -106,7 +106,7 @@ def _cells_near(seed: int, box: Box) -> Iterator["_Cell"]:
 
 
 def _chance_of_a_cell(seed: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """High in nests, low in stroma, none on glass."""
+    """High in nests, low in stroma, 0 on glass."""
     y, x = (rows + 0.5) * PITCH_PX, (columns + 0.5) * PITCH_PX
     nests = 1 / (1 + np.exp(-(smooth_noise(seed, 3, y, x, 230.0) - 0.45) / 0.05))
     return np.where(tissue(seed, y, x) > 0.6, 0.10 + 0.88 * nests, 0.0)
@@ -131,7 +131,7 @@ class _Cell:
 
     @classmethod
     def place(cls, random: np.ndarray, row: int, column: int) -> "_Cell":
-        """The cell of a grid square; every second row is moved by half a square."""
+        """Make the cell of a grid square; every second row is moved by half a square."""
         radius = _RADIUS_PX[0] + (_RADIUS_PX[1] - _RADIUS_PX[0]) * random[1]
         y = (row + 0.5) * PITCH_PX + (2 * random[2] - 1) * _JITTER_PX
         x = (column + 0.5 + 0.5 * (row % 2)) * PITCH_PX + (2 * random[3] - 1) * _JITTER_PX
@@ -163,8 +163,8 @@ class _Cell:
         return tuple(parts)
 
     def measure(self, box: Box, part: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Depth (0 centre, 1 border) and nucleus (1 inside, 0 outside) for the pixels of a part of a box."""
-        # subtracting the centre from whole numbers: the same result wherever the box begins
+        """Depth (0 at the centre, 1 at the border) and nucleus (1 inside, 0 outside) of pixels in a part of a box."""
+        # The centre is subtracted from whole numbers, so that the result does not depend on where the box begins.
         y = np.arange(box[0].start + part[0].start, box[0].start + part[0].stop)[:, None] - self.y
         x = np.arange(box[1].start + part[1].start, box[1].start + part[1].stop)[None, :] - self.x
         along = (x * np.cos(self.angle) + y * np.sin(self.angle)) / self.stretch

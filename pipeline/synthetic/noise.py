@@ -1,4 +1,4 @@
-"""Random numbers that belong to places: any region can be drawn alone and has the numbers of the whole.
+"""Random numbers tied to positions: a region drawn alone gets the same numbers as within the whole.
 
 Positions are pixels of the whole picture and may be negative.
 """
@@ -7,26 +7,26 @@ import numpy as np
 
 from segment_slide.unet.boxes import Box
 
-_FAR = 1 << 32  # makes negative places positive
+_FAR = 1 << 32  # makes negative positions positive
 _NOISE_TILE_PX = 256
-_WHITE_NOISE = 0  # a use of the seed that no caller may have
+_WHITE_NOISE = 0  # number of this file's use of the seed; callers must use others
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def generator(seed: int, use: int, row: int, column: int) -> np.random.Generator:
-    """The random numbers of one place for one use."""
+    """Random generator for one position and one use of the seed."""
     return np.random.default_rng([seed, use, row + _FAR, column + _FAR])
 
 
 def smooth_noise(seed: int, number: int, y: np.ndarray, x: np.ndarray, pitch: float) -> np.ndarray:
-    """Smooth values in 0..1: random ones on a lattice, interpolated between.
+    """Smooth values from 0 to 1: random values on a lattice, interpolated between its points.
 
     Parameters
     ----------
     seed, number : int
-        Which picture, and which field of it.
+        Which picture, and which noise field of it.
     y, x : ndarray of float64
-        Rising rows and columns (px) of the wanted pixels.
+        Rows and columns (px) of the wanted pixels, in rising order.
     pitch : float
         Distance of lattice points (px).
 
@@ -44,12 +44,12 @@ def smooth_noise(seed: int, number: int, y: np.ndarray, x: np.ndarray, pitch: fl
 
 
 def _ease(t: np.ndarray) -> np.ndarray:
-    """0 to 1 with level ends, so that the lattice does not show."""
+    """Map 0..1 to 0..1 with slope 0 at both ends, so that the lattice is not visible."""
     return t * t * (3 - 2 * t)
 
 
 def _lattice(seed: int, number: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """A number in 0..1 for each lattice point, mixed from seed, field, row and column."""
+    """A number from 0 to 1 for each lattice point, computed from seed, field, row and column."""
     mixed = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(number))
     mixed = _mix(mixed + _GOLDEN * rows.astype(np.int64).view(np.uint64))
     mixed = _mix(mixed[:, None] + (_GOLDEN * columns.astype(np.int64).view(np.uint64))[None, :])

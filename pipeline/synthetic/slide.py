@@ -1,11 +1,11 @@
 """A synthetic slide of textured, touching cells with exact ground truth, at any size.
 
-Every pixel is a function of (seed, position): each cell has random numbers of its own, keyed by its square of a
-jittered grid, and so have textures. Any region can be drawn alone, by any worker, and equals the same region of the
-whole. It knows nothing of networks or stores.
+Every pixel is a function of (seed, position). Each cell has its own random numbers, which depend on its square in a
+jittered grid; textures likewise. Any region can therefore be drawn alone, by any worker, and equals the same region of
+the whole. This file knows nothing of networks or stores.
 
-The picture imitates a stained section: glass, pink fibrous stroma, nests of lilac cells with purple nuclei. Light is
-absorbed as by two stains (Beer-Lambert), then blurred, shaded and made noisy.
+The picture imitates a stained section: glass, pink fibrous stroma, nests of lilac cells with purple nuclei. Two
+stains absorb the light (Beer-Lambert). The result is blurred, shaded and made noisy.
 """
 
 import functools
@@ -23,12 +23,12 @@ CLASSES = ("background", "cell")
 CHANNELS = ("red", "green", "blue")
 PIXEL_SIZE_UM = 0.5
 
-# A cell that touches a region lies wholly inside region and apron, and so do those that meet it.
+# The apron is wide enough to hold every cell that touches a region, and all cells that touch such a cell.
 _APRON_PX = 4 * REACH_PX
 _BLUR_PX = 0.8
 _NOISE = 3.5  # standard deviation, in grey values
 
-# Optical density per unit of stain in red, green, blue, as a scanner sees hematoxylin and eosin; the lamp's white.
+# Optical density per unit of hematoxylin and eosin in red, green, blue, as a scanner sees them; white of the lamp.
 _HEMATOXYLIN = (0.65, 0.78, 0.38)
 _EOSIN = (0.10, 0.80, 0.42)
 _WHITE = (243.0, 241.0, 244.0)
@@ -36,19 +36,19 @@ _WHITE = (243.0, 241.0, 244.0)
 
 @dataclass(frozen=True)
 class SyntheticSlide:
-    """Which slide: size and seed say everything about it.
+    """A slide, defined by its size and seed.
 
     Parameters
     ----------
     shape : (int, int)
         Size (px), (y, x).
     seed : int
-        Another seed is another slide.
+        Each seed gives another slide.
 
     Raises
     ------
     PlanError
-        If a size is not positive, the seed is negative, or ids of uint32 do not suffice.
+        If a size is not positive, the seed is negative, or the slide has more cells than uint32 has ids.
     """
 
     shape: tuple[int, int]
@@ -75,8 +75,8 @@ class SyntheticRegion:
     image : ndarray of uint8, (c, y, x)
         Red, green, blue.
     instances : ndarray of uint32, (y, x)
-        Id of the cell, 0 outside cells. Cells that touch are parted by a ridge of one background pixel; a cell has
-        the same id in every region that shows it.
+        Id of the cell, 0 outside cells. A ridge of one background pixel separates cells that touch. A cell has the same
+        id in every region that shows it.
     """
 
     image: np.ndarray
@@ -89,24 +89,24 @@ class SyntheticRegion:
 
 
 def draw_region(slide: SyntheticSlide, box: Box) -> SyntheticRegion:
-    """Draw a region of a slide; it equals the same region of the whole, bit for bit.
+    """Draw a region of a slide; it equals the same region of the whole slide, bit for bit.
 
     Parameters
     ----------
     slide : SyntheticSlide
-        Which slide.
+        The slide to draw from.
     box : tuple of slice
         (y, x), inside the slide.
 
     Raises
     ------
     PlanError
-        If the box is empty or leaves the slide.
+        If the box is empty or reaches beyond the slide.
     """
     for part, size in zip(box, slide.shape, strict=True):
         if not 0 <= part.start < part.stop <= size:
             raise PlanError(f"box={box}, expected a box inside the slide's {slide.shape} px.")
-    # what lies beyond the slide is drawn too, because the blur sees it, but cells are cut at the slide's border
+    # The surroundings of the slide are drawn too, because the blur uses them, but cells are cut at the slide's border.
     wide = tuple(slice(part.start - _APRON_PX, part.stop + _APRON_PX) for part in box)
     cells = draw_cells(slide.seed, wide, width_px=slide.shape[1])
     inside = tuple(
@@ -120,7 +120,7 @@ def draw_region(slide: SyntheticSlide, box: Box) -> SyntheticRegion:
 
 
 def _expose(seed: int, box: Box, cells: Cells) -> np.ndarray:
-    """The picture: stroma around the cells, absorption, blur, uneven light, noise. (c, y, x) uint8."""
+    """Draw the picture (c, y, x), uint8: stroma around the cells, absorption, blur, uneven light, noise."""
     y, x = (np.arange(part.start, part.stop, dtype=np.float64) for part in box)
     field = functools.partial(smooth_noise, seed, y=y, x=x)
     grain, coarse = field(11, pitch=3.0), field(12, pitch=9.0)
@@ -139,7 +139,7 @@ def _expose(seed: int, box: Box, cells: Cells) -> np.ndarray:
 
 
 def _fibres(seed: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Wavy fibres of two directions, 0..1; the slope across them outweighs the waves, so that none closes to a ring."""
+    """Wavy fibres of two directions, 0..1. The slope across them exceeds that of the waves, so that no rings appear."""
     field = functools.partial(smooth_noise, seed, y=y, x=x)
     waves = field(14, pitch=130.0) * 4.5 + field(15, pitch=23.0) * 0.5
     steep = (0.8 * y[:, None] + 0.6 * x) / 13 + waves
@@ -149,15 +149,15 @@ def _fibres(seed: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def part_cells(ids: np.ndarray) -> np.ndarray:
-    """Part touching cells by a ridge of background, and keep each cell's largest piece.
+    """Separate touching cells by a ridge of background, and keep each cell's largest piece.
 
-    A cell's pixel with another cell among its W, NW, N and NE neighbours becomes background, as in the authors'
-    later code; then no two cells touch, not even at corners.
+    A pixel becomes background if another cell lies among its W, NW, N and NE neighbours, as in the authors' later code.
+    Afterwards no two cells touch, not even at corners.
 
     Parameters
     ----------
     ids : ndarray of uint32, (y, x)
-        Cells, each whole.
+        Ids of cells; each cell must be complete.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def part_cells(ids: np.ndarray) -> np.ndarray:
     owner = np.zeros(count + 1, ids.dtype)
     owner[pieces] = parted
     areas = np.bincount(pieces.ravel(), minlength=count + 1)
-    order = np.lexsort((np.arange(count + 1), -areas, owner))  # per cell: the largest first, then in raster order
+    order = np.lexsort((np.arange(count + 1), -areas, owner))  # per cell: largest first, then raster order
     is_largest = np.zeros(count + 1, bool)
     is_largest[order[1:][np.diff(owner[order]) > 0]] = True
     return np.where(is_largest[pieces], parted, np.uint32(0))

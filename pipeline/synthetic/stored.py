@@ -1,11 +1,11 @@
-"""A synthetic slide on disk: an OME-Zarr image with a pyramid, its truth as a label image beside it.
+"""A synthetic slide on disk: an OME-Zarr image with a pyramid, and its truth as a label image inside it.
 
 ::
 
     SLIDE.ome.zarr/0, 1, …          red, green, blue, uint8
     └── labels/truth/0, 1, …        cell ids, uint32
 
-Drawn shard by shard, so a slide may be larger than memory; an interrupted drawing goes on where it stopped.
+It is drawn shard by shard, so a slide may be larger than memory. An interrupted drawing resumes where it stopped.
 """
 
 import functools
@@ -67,7 +67,7 @@ def _level_shapes(slide: SyntheticSlide) -> list[tuple[int, ...]]:
 
 
 def count_pending(slide: SyntheticSlide, location: str) -> int:
-    """Shards of the picture that `store_slide` would draw."""
+    """Count the shards of the picture that `store_slide` would draw."""
     done = store.stored_shards(location, "0") if store.is_occupied(location) else set()
     return image_arrays(slide)[0].n_shards - len(done)
 
@@ -79,28 +79,28 @@ def store_slide(
     client: "Client | None" = None,
     on_shard: Callable[[int], None] | None = None,
 ) -> int:
-    """Draw a slide into an OME-Zarr, or what is missing of it.
+    """Draw a slide into an OME-Zarr; shards that exist already are kept.
 
     Parameters
     ----------
     slide : SyntheticSlide
-        What to draw.
+        The slide to draw.
     location : str
         A new group, or one that this function began for the same slide.
     client : Client, optional
-        Where to draw.
+        Draws on its workers; without it, in this process.
     on_shard : callable, optional
-        Called with the pixels of each shard that was drawn.
+        Called with the number of pixels of each shard that was drawn.
 
     Returns
     -------
     int
-        Shards of the picture that were drawn; 0 if the slide was there.
+        Number of shards of the picture that were drawn; 0 if the slide was complete.
 
     Raises
     ------
     OutputMismatchError
-        If another slide is there.
+        If the folder holds another slide.
     OutputError
         If something else is there, or nothing can be written.
     IncompleteError
@@ -172,7 +172,7 @@ def _box(spec: ArraySpec, index: Index) -> Box:
 
 
 def _store_shard(slide: SyntheticSlide, location: str, index: Index) -> None:
-    """Draw one shard; the picture comes last, its shard says that both are there."""
+    """Draw one shard. The picture is written last: if its shard exists, the shard of the truth exists too."""
     box = _box(truth_arrays(slide)[0], index)
     region = draw_region(slide, box)
     store.write_box(store.open_array(location, f"{TRUTH_GROUP}/0", writable=True), box, region.instances)
