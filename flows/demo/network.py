@@ -1,6 +1,6 @@
-"""The demo's network: patches of a synthetic slide as a person would annotate them, then all steps to a checkpoint.
+"""The demo's network: make annotated patches of a synthetic slide, then run all steps up to a checkpoint.
 
-Each step is the command of its name (weight-maps, training-data, train) and finds what an earlier run has done.
+Each step is the command of the same name (weight-maps, training-data, train); it keeps what an earlier run has done.
 """
 
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from segment_slide.pipeline.synthetic.slide import PIXEL_SIZE_UM, SyntheticRegio
 if TYPE_CHECKING:
     from segment_slide.flows.train import TrainReport
 
-_TRAINING_SLIDE = 1  # added to the seed: the slide that is scored is never learnt from
-_SPACING_PX = 1024  # of the patches that may be annotated
+_TRAINING_SLIDE = 1  # added to the seed, so that the network never learns from the slide that is scored
+_SPACING_PX = 1024  # distance of the patches that may be annotated
 _UM_PER_CM = 1e4
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo draws and learns; the defaults take about three minutes on two cores.
+    """Sizes of the demo and settings of its training; the defaults take about three minutes on two cores.
 
     Parameters
     ----------
     shape : (int, int)
         Size (px) of the slide that is segmented and scored.
     seed : int
-        Chooses both slides, the first weights, samples and their order.
+        Determines both slides, the initial weights, the samples and their order.
     n_patches, patch_px : int
-        Annotated patches and their size; one of them lies on glass, and one of the others is kept for validation.
+        Number and size of annotated patches; one lies on glass, and one of the others is kept for validation.
     base_channels, depth, steps, learning_rate
         The network and its training: see `unet.architecture.Architecture` and `unet.train_settings.TrainSettings`.
     n_samples, tile_px : int
@@ -55,7 +55,7 @@ class DemoSettings:
 
 
 def annotated_patches(settings: DemoSettings) -> list[SyntheticRegion]:
-    """The patches to learn from: one of glass, then the first ones with many cells, of a slide of their own."""
+    """Draw the patches to learn from: one of glass, then the first ones with many cells, all from a separate slide."""
     slide = SyntheticSlide((16 * _SPACING_PX, 16 * _SPACING_PX), settings.seed + _TRAINING_SLIDE)
     crowded: list[SyntheticRegion] = []
     glass: list[SyntheticRegion] = []
@@ -74,12 +74,12 @@ def annotated_patches(settings: DemoSettings) -> list[SyntheticRegion]:
 
 
 def write_patches(settings: DemoSettings, folder: Path) -> tuple[Path, Path]:
-    """Patches and their cells as TIFF files, in two folders, unless they are there.
+    """Write patches and their cells as TIFF files into two folders; existing files are kept.
 
     Raises
     ------
     OutputError
-        If files of other patches are there, or they cannot be written.
+        If files of other patches exist, or the files cannot be written.
     """
     import tifffile
 
@@ -104,18 +104,18 @@ def write_patches(settings: DemoSettings, folder: Path) -> tuple[Path, Path]:
 
 
 def make_network(settings: DemoSettings, folder: Path, path: Path, progress: Stages) -> "TrainReport":
-    """Weigh, draw, train: the commands weight-maps, training-data and train.
+    """Run the commands weight-maps, training-data and train.
 
     Parameters
     ----------
     settings : DemoSettings
-        Sizes.
+        Sizes and training settings.
     folder : Path
         For patches, training set and samples.
     path : Path
         The checkpoint.
     progress : Stages
-        Who is told.
+        Shows the progress of each stage.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def make_network(settings: DemoSettings, folder: Path, path: Path, progress: Sta
     )
     training = TrainSettings(
         steps=settings.steps,
-        optimiser="adamw",  # in two minutes it comes further than the paper's SGD, which had ten hours
+        optimiser="adamw",  # in two minutes it gets further than the paper's SGD, which had ten hours
         learning_rate=settings.learning_rate,
         validate_every=max(1, settings.steps // 4),
         save_every=max(1, settings.steps // 8),

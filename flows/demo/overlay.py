@@ -1,4 +1,4 @@
-"""A picture of an image with contours of what was segmented, as a PNG small enough to send around."""
+"""Draw an image with contours of the segmentation, as a PNG that is small enough to send."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ _DPI = 100
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a picture.
+    """One part of a picture.
 
     Parameters
     ----------
     image : ndarray of uint8, (y, x) or (y, x, 3)
         Grey or colour.
     title : str
-        Above it.
+        Text above it.
     contours : sequence of (mask, colour)
         Outlines to draw: a mask (y, x) and a matplotlib colour each.
     frame : (top, left, height, width), optional
-        A rectangle to draw: where another panel lies.
+        A rectangle to draw, which marks the part that another panel shows.
     """
 
     image: np.ndarray
@@ -46,7 +46,7 @@ def write_overlay(path: Path, panels: Sequence[Panel], caption: str = "") -> Non
     panels : sequence of Panel
         From left to right.
     caption : str
-        Below them.
+        Text below them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def write_overlay(path: Path, panels: Sequence[Panel], caption: str = "") -> Non
     figure.text(0.5, 0.10 / height, caption, ha="center", va="bottom", fontsize=9)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    # an adaptive palette: a noisy photograph as 24-bit PNG takes three times the bytes
+    # An adaptive palette: a noisy photograph would be three times as large as a 24-bit PNG.
     Image.fromarray(pixels).quantize(256).save(path, optimize=True)
 
 

@@ -1,7 +1,7 @@
-"""The whole way on a synthetic slide: draw, train, segment, count, evaluate, show; what ``segment-slide demo`` does.
+"""All steps on a synthetic slide: draw, train, segment, count, evaluate, show. This is ``segment-slide demo``.
 
-The network learns from patches of one synthetic slide and is scored on another one, with exact truth. Running it again
-into the same folder goes on from what is there.
+The network learns from patches of one synthetic slide and is scored on another one, whose truth is exactly known. If
+the demo is run again with the same folder, it continues with what is there.
 """
 
 import time
@@ -33,7 +33,7 @@ __all__ = ["DemoResult", "DemoSettings", "run_demo"]
 NAME = "cells"
 _ZOOM_PX = 200
 _OVERVIEW_PX = 1024
-_SMALLEST_CELL_UM2 = 10.0  # a tenth of a usual one: what is smaller is a speck
+_SMALLEST_CELL_UM2 = 10.0  # a tenth of a usual cell: smaller objects are specks
 _TRUTH_COLOUR, _FOUND_COLOUR = "black", "yellow"
 
 Made = TypeVar("Made")
@@ -59,11 +59,11 @@ def run_demo(output: Path, settings: DemoSettings | None = None, console: Consol
     Parameters
     ----------
     output : Path
-        Folder for all files; made if it is not there.
+        Folder for all files; created if it does not exist.
     settings : DemoSettings, optional
-        Sizes.
+        Sizes and training settings.
     console : Console, optional
-        Where to report.
+        Where to print.
 
     Raises
     ------
@@ -95,10 +95,10 @@ def run_demo(output: Path, settings: DemoSettings | None = None, console: Consol
     return result
 
 
-def _timed(seconds: dict[str, float], name: str, work: Callable[[], Made]) -> Made:
-    """What the work returns; its wall time goes to the clock."""
+def _timed(seconds: dict[str, float], name: str, run: Callable[[], Made]) -> Made:
+    """Run a function and note its wall time."""
     began = time.perf_counter()
-    made = work()
+    made = run()
     seconds[name] = time.perf_counter() - began
     return made
 

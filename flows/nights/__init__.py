@@ -1,1 +1,1 @@
-"""A night: everything new in a folder is segmented once by each version of the model."""
+"""A night: each version of the model segments everything new in a folder once."""

@@ -1,11 +1,11 @@
-"""Whose fault an error is that ends the turn of an acquisition: its own, nobody's, or that of what all of them need.
+"""What an error means for the night: whether it belongs to one acquisition, to nobody, or to all acquisitions.
 
 ::
 
-    cancelled                   somebody ended the run                                   the night ends
-    concerns all                workers, the model, a disk that takes no more            the night ends
-    nobody's fault              another run writes there; the time given was used up     another night goes on
-    all others                  of this acquisition                                      tried again, then set aside
+    cancelled                   somebody ended the run                              the night ends
+    concerns all                workers, the model, a disk that is full or gone     the night ends
+    nobody's fault              another run writes there; the time limit passed     the next night goes on
+    all others                  belong to this acquisition                          tried again, then set aside
 """
 
 import errno
@@ -18,20 +18,20 @@ from segment_slide.unet.errors import UnetError
 
 
 def explain(error: BaseException) -> str:
-    """The sentence of an error of ours; of others, their class too."""
+    """Message of an error; errors that are not ours get the name of their class too."""
     is_ours = isinstance(error, PipelineError | ClusterError | UnetError)
     return str(error) if is_ours else f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def explain_failure(error: Exception, output: str, image: str) -> str:
-    """As `explain`; of an output that was begun otherwise, what to delete too.
+    """As `explain`; for an output that was begun with other settings, also say what to delete.
 
     Parameters
     ----------
     error : Exception
-        What ended a turn.
+        The error that ended the try.
     output, image : str
-        Where the acquisition's result and, if it is converted, its conversion lie.
+        Paths of the acquisition's output and, if it is converted, of its conversion.
     """
     if not isinstance(error, OutputMismatchError):
         return explain(error)
@@ -40,18 +40,18 @@ def explain_failure(error: Exception, output: str, image: str) -> str:
 
 
 def concerns_all(error: Exception) -> bool:
-    """Whether an error would meet every acquisition: workers that do not come, the model, a disk that takes no more.
+    """Whether an error would meet every acquisition: missing workers, the model, a disk that is full or gone.
 
-    Blocks tell the reason of a failed write as text, so that is where the disk's state is read.
+    Errors of blocks hold the reason of a failed write as text only, so that text is searched for the disk's state.
     """
     disk = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
     return isinstance(error, ClusterError | UnetError) or any(text in str(error) for text in disk)
 
 
 def is_nobodys_fault(error: Exception) -> bool:
-    """Whether an acquisition only has to wait: another run holds its output, or a stage used up the time it was given.
+    """Whether an acquisition only has to wait: another run holds its output, or a stage reached its time limit.
 
-    Both leave what is done, and the next night goes on from there.
+    In both cases finished parts stay, and the next night continues from there.
     """
     if isinstance(error, OutputError):
         return isinstance(error.__cause__, BlockingIOError)
@@ -59,7 +59,7 @@ def is_nobodys_fault(error: Exception) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """Yield an error, the error that caused it, and so on."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

@@ -1,7 +1,7 @@
-"""What a night would do with each acquisition, decided from what lies in the folders: reads only, the dry run.
+"""Decide what a night would do with each acquisition. This only reads the folders; it is the dry run.
 
-The outputs are the only memory: an acquisition whose output says that it is done with this model is done, and what
-somebody deletes is made again.
+Only the outputs are remembered: an acquisition is done if its output says that it is done with this model. If somebody
+deletes an output, it is made again.
 """
 
 import math
@@ -44,20 +44,20 @@ UNDECIDED = (Action.CHANGED, Action.REFUSED)
 
 @dataclass(frozen=True)
 class Decision:
-    """What a night does with one acquisition.
+    """The decision about one acquisition.
 
     Attributes
     ----------
     acquisition : Acquisition
-        As it was found.
+        The acquisition as it was found.
     action : Action
         What to do.
     reason : str
-        Why, for people.
+        The reason in words.
     output : str
-        Where its result lies.
+        Path of its output.
     tries : int
-        How often it has failed as it is now.
+        How often its present content has failed.
     """
 
     acquisition: Acquisition
@@ -68,31 +68,31 @@ class Decision:
 
     @property
     def is_work(self) -> bool:
-        """Whether something is to be done."""
+        """Whether the acquisition will be segmented in this night."""
         return self.action in WORK
 
     @property
     def needs_decision(self) -> bool:
-        """Whether nothing can be done before somebody renames, copies or deletes something."""
+        """Whether somebody must rename, copy or delete something first."""
         return self.action in UNDECIDED
 
 
 def check_night(request: NightRequest) -> Layout:
-    """Refuse what no acquisition could be segmented with, before anything is created.
+    """Before anything is created, refuse a request with which no acquisition could be segmented.
 
     Returns
     -------
     Layout
-        Where the results of this model lie.
+        Where the results of this model are written.
 
     Raises
     ------
     InputError
-        A folder that is not there, numbers that make no sense, folders that lie in each other.
+        If a folder does not exist, a number is out of range, or a folder lies in another one.
     OutputError
         If `outputs` cannot be a folder.
     UnetError, PlanError, ClusterError
-        If the model cannot be read, sizes do not fit it, or there is no such cluster.
+        If the model cannot be read, sizes do not fit it, or the cluster does not exist.
     """
     _check_numbers(request)
     watch, outputs = store.resolve_location(request.watch), store.resolve_location(request.outputs)
@@ -133,14 +133,14 @@ def _check_places(watch: str, outputs: str) -> None:
 
 
 def plan_night(request: NightRequest, now_s: float) -> list[Decision]:
-    """What a night that begins now does with each acquisition, by name; nothing is changed.
+    """Decide what a night that begins now does with each acquisition, sorted by name; nothing is changed.
 
     Parameters
     ----------
     request : NightRequest
-        What to watch.
+        The request of the night.
     now_s : float
-        Time of day (epoch).
+        Present time (s since the epoch).
 
     Raises
     ------
@@ -151,7 +151,7 @@ def plan_night(request: NightRequest, now_s: float) -> list[Decision]:
 
 
 def decide_all(request: NightRequest, layout: Layout, now_s: float) -> list[Decision]:
-    """As `plan_night`, of a request that was checked."""
+    """As `plan_night`, for a request that was checked already."""
     decisions, taken = list[Decision](), dict[str, str]()
     for acquisition in find_acquisitions(request.watch, request.patterns, skip=[layout.outputs]):
         output = layout.output_of(acquisition.name)
@@ -182,7 +182,7 @@ def _decide(request: NightRequest, layout: Layout, acquisition: Acquisition, now
 
 
 def _judge_finished(request: NightRequest, acquisition: Acquisition, output: str, done: Done) -> tuple[Action, str]:
-    """What to do with an acquisition whose output says that it is done."""
+    """Decide what to do with an acquisition whose output says that it is done."""
     if done.fingerprint != acquisition.fingerprint:
         return Action.CHANGED, f"changed since it was segmented: delete {output} to segment it again"
     missing = parts_missing(request.template, output)
@@ -195,13 +195,13 @@ def _judge_finished(request: NightRequest, acquisition: Acquisition, output: str
 
 
 def parts_missing(template: SlideRequest, output: str) -> list[str]:
-    """Parts that a template asks for and that an output does not have."""
+    """List the parts that a template asks for and that an output lacks."""
     objects = template.objects is not None
     return missing_parts(output, template.segment.options.name, instances=objects, table=objects and template.measure)
 
 
 def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, failure: Failure) -> tuple[Action, str]:
-    """What to do with an acquisition that failed before."""
+    """Decide what to do with an acquisition that failed before."""
     if failure.fingerprint != acquisition.fingerprint:
         return Action.SEGMENT, "changed since it failed"
     if failure.tries >= request.max_tries:
@@ -211,7 +211,7 @@ def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, 
 
 
 def _judge_unfinished(request: NightRequest, acquisition: Acquisition, output: str, now_s: float) -> tuple[Action, str]:
-    """What to do with an acquisition that was never finished and never failed."""
+    """Decide what to do with an acquisition that was never finished and never failed."""
     if store.is_occupied(output):
         if begun_from(output) not in (None, acquisition.fingerprint):
             return Action.SEGMENT, "changed since it was begun"
@@ -223,7 +223,7 @@ def _judge_unfinished(request: NightRequest, acquisition: Acquisition, output: s
 
 
 def slide_request(request: NightRequest, decision: Decision) -> SlideRequest:
-    """The template, with what is one acquisition's own filled in."""
+    """Fill the template with what belongs to one acquisition."""
     acquisition, template = decision.acquisition, request.template
     outputs = store.resolve_location(request.outputs)
     image = "" if acquisition.is_zarr else store.join(outputs, IMAGES, output_name(acquisition.name))

@@ -1,4 +1,4 @@
-"""What became of each acquisition in a night, and whether somebody has to look at it."""
+"""What happened to each acquisition in a night, and whether somebody must look at it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,14 +7,14 @@ from segment_slide.flows.nights.plan import Action
 
 
 class Outcome(StrEnum):
-    """What became of an acquisition in a night."""
+    """What happened to an acquisition in a night."""
 
     SEGMENTED = "segmented"
-    FAILED = "failed"  # and is tried again
-    SET_ASIDE = "set aside"  # in this night
-    LEFT = "left"  # for another night: it changed, another run holds it, its time was used up, the night ended
-    NEEDS_DECISION = "needs a decision"  # and this is the first night to say so
-    SKIPPED = "skipped"  # nothing was to be done
+    FAILED = "failed"  # will be tried again
+    SET_ASIDE = "set aside"  # during this night
+    LEFT = "left"  # for another night: it changed, another run holds it, its time limit passed, or the night ended
+    NEEDS_DECISION = "needs a decision"  # reported for the first time in this night
+    SKIPPED = "skipped"  # there was nothing to do
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,21 @@ class NightRow:
     Attributes
     ----------
     name : str
-        Of the acquisition.
+        Name of the acquisition.
     action : Action
-        As planned.
+        The planned action.
     outcome : Outcome
-        What became of it.
+        What happened to it.
     reason : str
-        Why it was planned so, or why it failed.
+        Why this action was planned, or why it failed.
     seconds : float
-        Wall time of all tries in this night.
+        Wall time of all its tries in this night.
     n_objects, n_pixels : int or None
-        Of what was segmented in this night.
+        Numbers of what was segmented in this night.
     output : str
-        Where its result lies.
+        Path of its output.
     page : str
-        File of its report; "" if there is none.
+        Path of its report; "" if there is none.
     """
 
     name: str
@@ -54,18 +54,18 @@ class NightRow:
 
 @dataclass(frozen=True)
 class NightReport:
-    """What a night did.
+    """What a night has done.
 
     Attributes
     ----------
     rows : tuple of NightRow
-        Every acquisition, by name.
+        One row for each acquisition, sorted by name.
     folder : str
-        Where the results of this model lie.
+        Folder for the results of this model.
     skipped_because : str
-        Why nothing was done at all: another night was at work.
+        Why the night did nothing: another night was running.
     ended_by : str
-        The error that ended the night before its end; "" if none did.
+        The error that ended the night early; "" if there was none.
     """
 
     rows: tuple[NightRow, ...] = ()
@@ -74,17 +74,17 @@ class NightReport:
     ended_by: str = ""
 
     def count(self, outcome: Outcome) -> int:
-        """Acquisitions with an outcome."""
+        """Number of acquisitions with an outcome."""
         return sum(row.outcome == outcome for row in self.rows)
 
     @property
     def n_segmented(self) -> int:
-        """Acquisitions that were finished in this night."""
+        """Number of acquisitions that were finished in this night."""
         return self.count(Outcome.SEGMENTED)
 
     @property
     def n_failed(self) -> int:
-        """Acquisitions that failed in this night, set aside or not."""
+        """Number of acquisitions that failed in this night, set aside or not."""
         return self.count(Outcome.FAILED) + self.count(Outcome.SET_ASIDE)
 
     @property
@@ -94,10 +94,10 @@ class NightReport:
 
     @property
     def newly_undecided(self) -> tuple[NightRow, ...]:
-        """Acquisitions that somebody has to decide about, and that no night before said so of."""
+        """Acquisitions that need a person's decision, and that no earlier night has reported."""
         return tuple(row for row in self.rows if row.outcome == Outcome.NEEDS_DECISION)
 
     @property
     def needs_operator(self) -> bool:
-        """Whether something failed or asks for a decision in this night; what did so before does not count."""
+        """Whether something failed, needs a decision or ended the night; reports of earlier nights do not count."""
         return self.n_failed > 0 or bool(self.newly_undecided) or bool(self.ended_by)

@@ -1,6 +1,6 @@
-"""A night: every acquisition that is complete is segmented once by each version of the model.
+"""A night: each version of the model segments every complete acquisition once.
 
-Plan, lock, one acquisition after the other, failures again after all others: in this order, visible below.
+The order is visible below: plan, lock, one acquisition after the other, then the failed ones again.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ IsInfrastructure = Callable[[Exception], bool]
 
 
 def run_quietly(request: SlideRequest, _decision: Decision) -> SlideReport:
-    """All stages of one acquisition, here."""
+    """Run all stages of one acquisition in this process."""
     return process_slide(request)
 
 
 def nothing_is_infrastructure(_error: Exception) -> bool:
-    """Where nothing but the stages themselves can fail."""
+    """Say that no error comes from infrastructure: for runs that use nothing but the stages themselves."""
     return False
 
 
@@ -55,35 +55,35 @@ def segment_new(
     is_infrastructure: IsInfrastructure = nothing_is_infrastructure,
     on_broken_off: OnReport | None = None,
 ) -> NightReport:
-    """Segment what is new and complete, go on with what was interrupted, and try again what failed.
+    """Segment new and complete acquisitions, continue interrupted ones, and try failed ones again.
 
-    What fails is tried again after all others, until it failed `max_tries` times, this night or earlier; then it is
-    set aside. An interruption counts as no failure. One night at a time works in an outputs folder; object stores
-    have no locks: there two nights at once do the same work twice, and write the same bytes.
+    A failed acquisition is tried again after all others. It is set aside when it has failed `max_tries` times, in this
+    night or in earlier ones. An interruption is not a failure. A lock lets only one night at a time work in an outputs
+    folder. Object stores have no locks: there, two nights at once do the same work twice and write the same bytes.
 
     Parameters
     ----------
     request : NightRequest
-        What to watch.
+        The request of the night.
     run_one : callable
-        Carries out the stages of one acquisition.
+        Runs the stages of one acquisition.
     on_result : callable, optional
         Called after each try.
     clock : callable
         Time of day (epoch).
-    is_infrastructure : callable
-        Whether an error that `run_one` raised is of what carries out the stages, and not of the acquisition: a server
-        that does not answer. Such an error ends the night and counts for nobody.
+    Present time (s since the epoch).
+        Whether an error that `run_one` raised comes from the infrastructure (such as a server that does not answer) and
+        not from the acquisition. Such an error ends the night and is not counted as a failure.
     on_broken_off : callable, optional
-        Called with the report so far if the night ends by an error or is interrupted, before that is raised.
+        Called with the report so far if an error or an interruption ends the night, before the error is raised.
 
     Raises
     ------
     InputError, PlanError, UnetError, ClusterError, OutputError
-        What no acquisition could be segmented with: at the beginning, with nothing created; or later (workers that do
-        not come, a full disk, another model in the place of the first), with what is done kept.
+        If no acquisition can be segmented. This is found at the beginning, before anything is created, or later
+        (missing workers, a full disk, a replaced model); then finished work stays.
     Exception
-        What `is_infrastructure` is true of.
+        An error for which `is_infrastructure` returns True.
     """
     layout = check_night(request)
     with contextlib.ExitStack() as stack:
@@ -106,13 +106,13 @@ def segment_new(
 
 
 def _remove_leftovers(folders: set[str]) -> None:
-    """Notes that a killed night had not finished writing."""
+    """Delete notes that a killed night did not finish writing."""
     for folder in sorted(folders):
         store.remove_leftovers(folder, "", below=False)
 
 
 def _show_broken_off(on_broken_off: OnReport | None, report: NightReport) -> None:
-    """Show what was done; if that cannot be done either, the error that ended the night is the one to raise."""
+    """Show what was done. If this fails too, the error that ended the night is still the one to raise."""
     try:
         if on_broken_off is not None:
             on_broken_off(report)
@@ -122,7 +122,7 @@ def _show_broken_off(on_broken_off: OnReport | None, report: NightReport) -> Non
 
 @dataclass(frozen=True)
 class _Night:
-    """One run over all acquisitions, with the outputs folder held."""
+    """One run over all acquisitions, while the outputs folder is locked."""
 
     request: NightRequest
     layout: Layout
@@ -132,11 +132,11 @@ class _Night:
     rows: dict[str, NightRow] = field(default_factory=dict)
 
     def report(self, ended_by: str = "") -> NightReport:
-        """What became of each so far, by name."""
+        """What happened to each acquisition so far, sorted by name."""
         return NightReport(tuple(self.rows.values()), self.layout.folder, ended_by=ended_by)
 
     def run(self, decisions: Sequence[Decision], on_result: Callable[[NightRow], None] | None) -> None:
-        """Everything that is to be done; failures of earlier nights come last, then those of this one."""
+        """Do all planned work. Failures of earlier nights come after it, and failures of this night last."""
         self.rows.update({d.acquisition.name: _first_row(d) for d in decisions})
         queue = deque(sorted((d for d in decisions if d.is_work), key=lambda d: d.action == Action.RETRY))
         while queue:
@@ -149,26 +149,26 @@ class _Night:
                     self.rows[before.name] = replace(before, reason=f"ended with the night: {explain(error)}")
                 raise
             if row.outcome == Outcome.LEFT and before.outcome == Outcome.FAILED:
-                continue  # it failed, and its next try is another night's
+                continue  # keep the row of its failure; another night tries again
             row = replace(row, action=before.action, seconds=before.seconds + row.seconds)
             self.rows[row.name] = row
             if on_result is not None:
                 on_result(row)
             if row.outcome == Outcome.FAILED:
                 queue.append(replace(decision, action=Action.RETRY, reason=row.reason, tries=decision.tries + 1))
-        for decision in decisions:  # last, so that what was shown to nobody is asked again
+        for decision in decisions:  # last, so that questions that nobody has seen are asked again
             if decision.needs_decision:
                 notes.write_question(decision.output, decision.acquisition.name, decision.reason)
 
     def _try(self, decision: Decision) -> NightRow:
-        """Segment one acquisition, and write down how that ended."""
+        """Segment one acquisition, and write down the result."""
         if _has_changed(decision):
             return _row(decision, Outcome.LEFT, "changed since the night began")
         self._check_model()
         began = time.perf_counter()
         report, error = self._attempt(decision)
         seconds = time.perf_counter() - began
-        if _has_changed(decision):  # what was read may be half the old and half the new: made again in another night
+        if _has_changed(decision):  # the result may mix old and new content: another night makes it again
             reason = "changed while it was segmented"
             self._note(decision, decision.tries, reason)
             return _row(decision, Outcome.LEFT, reason, seconds)
@@ -181,7 +181,7 @@ class _Night:
         return _row(decision, Outcome.SEGMENTED, decision.reason, seconds, report.page, **counts)
 
     def _attempt(self, decision: Decision) -> tuple[SlideReport | None, Exception | None]:
-        """The report of all stages, or the error that is this acquisition's own or nobody's; others are raised."""
+        """Return the report of all stages, or the error of this acquisition (or nobody's); raise all other errors."""
         try:
             self._clear_the_way(decision)
             report = self.run_one(slide_request(self.request, decision), decision)
@@ -215,12 +215,12 @@ class _Night:
         return done
 
     def _check_model(self) -> None:
-        """A model that is replaced in the night would write into the folder of the one before."""
+        """Refuse a model that was replaced during the night: its results would go into the old model's folder."""
         if open_network(self.layout.model_path).sha256 != self.layout.model_sha256:
             raise InputError(f"model={self.layout.model_path} was replaced during the night; begin again.")
 
     def _clear_the_way(self, decision: Decision) -> None:
-        """Delete what does not go with what is to be made: of an earlier content, or of parts that somebody deleted."""
+        """Delete what does not fit what will be made: parts of an earlier content, or parts made from deleted ones."""
         output, acquisition = decision.output, decision.acquisition
         outputs.check_free(output)
         if notes.begun_from(output) not in (None, acquisition.fingerprint):
@@ -236,7 +236,7 @@ class _Night:
 
 
 def _first_row(decision: Decision) -> NightRow:
-    """What became of an acquisition if the night ended now."""
+    """Row of an acquisition as it would be if the night ended now."""
     if decision.is_work:
         return _row(decision, Outcome.LEFT, f"its turn did not come: {decision.reason}")
     if decision.needs_decision:

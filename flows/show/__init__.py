@@ -1,1 +1,1 @@
-"""What commands print: tables of plans, images, objects, scores, trainings and nights."""
+"""What the commands print: tables of plans, images, objects, scores, trainings and nights."""

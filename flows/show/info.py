@@ -1,4 +1,4 @@
-"""What is printed for people: plans, reports, and what lies at a path."""
+"""What the commands print: plans, reports, and what lies at a path."""
 
 import os
 from pathlib import Path
@@ -113,7 +113,7 @@ def show_info(console: Console, path: str) -> None:
 
 
 def _guess_axes(location: str) -> str | None:
-    """Axes under which a bare array is only described, never segmented."""
+    """Guess the axes of a bare array, only to describe it; a segmentation never guesses."""
     from segment_slide.pipeline.errors import InputError
     from segment_slide.pipeline.storage.store import open_array
 

@@ -1,4 +1,4 @@
-"""What is printed of a night: what would be done, what is being done, what was done."""
+"""What the commands print of a night: what would be done, what is being done, what was done."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def show_decisions(console: Console, decisions: Sequence[Decision]) -> None:
 
 
 def show_begin(console: Console, decision: Decision) -> None:
-    """Print which acquisition's turn it is."""
+    """Print which acquisition is segmented next."""
     console.print(
         f"[bold]{escape(decision.acquisition.name)}[/]: {escape(in_options(decision.reason))}",
         highlight=False,
@@ -44,7 +44,7 @@ def show_begin(console: Console, decision: Decision) -> None:
 
 
 def show_failure(console: Console, row: NightRow) -> None:
-    """Print why an acquisition failed; what went well is in the table at the end."""
+    """Print why an acquisition failed; successes are listed in the table at the end."""
     if row.outcome != Outcome.SEGMENTED:
         console.print(
             f"[bold red]{escape(row.name)}[/]: {row.outcome}: {escape(in_options(row.reason))}",
@@ -81,5 +81,5 @@ def _result(row: NightRow) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        table.add_column(name, overflow="fold")  # whole names and reasons, never an ellipsis
+        table.add_column(name, overflow="fold")  # whole names and reasons, without ellipsis
     return table

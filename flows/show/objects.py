@@ -1,4 +1,4 @@
-"""What is printed of a table of objects: counts and sizes per class, where it is, how to open it."""
+"""What the commands print of a table of objects: counts and sizes per class, where it is, how to open it."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def show_measure(console: Console, report: "MeasureReport") -> None:
-    """Print what a run measured and how to go on."""
+    """Print what a run measured and how to continue."""
     if report.n_blocks_done_before or report.n_parts_done_before:
         console.print(
             f"Went on: {report.n_blocks_done_before} blocks and {report.n_parts_done_before} of {report.n_parts} parts "

@@ -1,4 +1,4 @@
-"""Scores for people and for programs: a table, JSON, CSV; all three from one list of rows."""
+"""Scores as a table for people, and as JSON and CSV for programs; all three come from one list of rows."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ _COLUMNS = ("score", "of", "value")
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One number: which score, what it is about ("class 1", "IoU > 0.5", "threshold 0.4", or all), its value."""
+    """One score: its name, what it refers to ("class 1", "IoU > 0.5", "threshold 0.4", or all), its value."""
 
     score: str
     of: str
@@ -33,7 +33,7 @@ class ScoreRow:
 
 
 def score_rows(report: "EvaluateReport") -> list[ScoreRow]:
-    """All scores of a report, the most telling first."""
+    """All scores of a report, the most informative first."""
     rows: list[ScoreRow] = []
     if report.classes is not None:
         rows += _class_rows(report.classes)
@@ -90,7 +90,7 @@ def _membrane_rows(membranes: "MembraneScores") -> Iterator[ScoreRow]:
 
 
 def show_scores(console: Console, report: "EvaluateReport") -> None:
-    """Print the scores as a table, with what a reader should know below."""
+    """Print the scores as a table, with notes below."""
     table = Table(title=f"Scores ({report.request.kind})", title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("score")
     table.add_column("of")
@@ -110,7 +110,7 @@ def show_scores(console: Console, report: "EvaluateReport") -> None:
 
 
 def _format(value: float) -> str:
-    """Counts whole; small errors keep their digits.
+    """Format a number: counts as whole numbers; small errors keep their digits.
 
     >>> _format(12345), _format(0.5), _format(0.000353)
     ('12,345', '0.5000', '0.000353')
@@ -121,7 +121,7 @@ def _format(value: float) -> str:
 
 
 def write_json(report: "EvaluateReport", path: str | Path) -> None:
-    """Write what was compared, the notes, and all scores at full precision.
+    """Write the compared images, the notes, and all scores at full precision.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the pages of the command line share: tables, sizes, how to look at a result."""
+"""Parts shared by all that the commands print: tables, sizes, how to view a result."""
 
 import shlex
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def make_table(title: str, rows: dict[str, str]) -> Table:
-    """Rows of a name and a value."""
+    """Make a table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # whole paths and sums, never an ellipsis
+    table.add_column(overflow="fold")  # whole paths and hashes, without ellipsis
     for name, value in rows.items():
         table.add_row(f"[dim]{name}[/]", escape(value))
     return table
@@ -33,7 +33,7 @@ def show_how_to_look(console: Console, location: str) -> None:
 
 
 def view_command(location: str) -> str:
-    """What opens an output in the browser.
+    """Return the command that opens an output in the browser.
 
     >>> view_command("/data/my slide.ome.zarr")
     "segment-slide view '/data/my slide.ome.zarr'"

@@ -1,4 +1,4 @@
-"""What is printed for people about training sets, samples and trainings."""
+"""What the commands print of training sets, samples and trainings."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def show_weight_maps(console: Console, report: "WeightMapsReport") -> None:
 
 
 def weight_maps_rows(report: "WeightMapsReport") -> dict[str, str]:
-    """What a training set holds, and what a run did."""
+    """Rows that say what a training set holds, and what a run did."""
     left_out = {"left out": f"{', '.join(report.without_labels)}: not annotated"} if report.without_labels else {}
     rows = _describe_set(report.training_set) | {
         **left_out,
@@ -51,7 +51,7 @@ def show_training_data(console: Console, report: "TrainingDataReport") -> None:
 
 
 def training_data_rows(report: "TrainingDataReport") -> dict[str, str]:
-    """What samples were made."""
+    """Rows that say which samples were made."""
     rows = _describe_samples(report.samples) | {
         "files": f"{report.n_files:,}, {report.n_files_before:,} of them there before",
         "time": format_seconds(report.seconds),
@@ -114,7 +114,7 @@ def show_train(console: Console, report: "TrainReport") -> None:
 
 
 def train_rows(report: "TrainReport") -> dict[str, str]:
-    """How a training went."""
+    """Rows that say how a training went."""
     history, config = report.history, report.checkpoint.config
     rows = {
         "network": f"{config.architecture.n_parameters:,} parameters, depth {config.architecture.depth}, "
