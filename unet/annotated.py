@@ -1,7 +1,7 @@
-"""Annotated images as samples are drawn from them, wherever they are kept; here those in memory.
+"""Annotated images from which training samples are drawn, wherever they are stored; here those in memory.
 
-A box may leave the image: its intensities go on as their own mirror image (Ronneberger 2015, Sec. 2, the edge pixel
-not repeated), its annotation ends.
+A box may reach beyond the image. There the intensities are the image's mirror image (Ronneberger 2015, Sec. 2, the
+edge pixel not repeated), and nothing is annotated.
 """
 
 from functools import cached_property
@@ -15,7 +15,7 @@ from segment_slide.unet.sample import IGNORE
 
 
 class AnnotatedPixels(Protocol):
-    """One image with its annotation, wherever it is kept: read in boxes that may leave the image."""
+    """One image with its annotation, wherever it is stored; it is read in boxes that may reach beyond the image."""
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -33,15 +33,15 @@ class AnnotatedPixels(Protocol):
         ...
 
     def count(self, *, foreground: bool) -> int:
-        """Annotated pixels: all, or those of a class above 0."""
+        """Number of annotated pixels: all, or those of a class above 0."""
         ...
 
     def locate(self, rank: int, *, foreground: bool) -> tuple[int, ...]:
-        """Index on (*planes, *spatial) of the annotated (foreground) pixel of a rank, 0 to ``count - 1``."""
+        """Index on (*planes, *spatial) of the annotated (foreground) pixel with a rank from 0 to ``count - 1``."""
         ...
 
     def read_image(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
-        """Normalised intensities, float32 (c, *spatial); beyond the image its mirror image, edge pixel not repeated."""
+        """Normalised intensities, float32 (c, *spatial); mirrored beyond the image, edge pixel not repeated."""
         ...
 
     def read_annotation(self, plane: tuple[int, ...], box: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +54,7 @@ class AnnotatedPixels(Protocol):
 
 
 def is_drawn(classes: np.ndarray, *, foreground: bool) -> np.ndarray:
-    """Which pixels a sample may be drawn around: all that are annotated, or those of a class above 0.
+    """Mask of pixels around which a sample may be drawn: all annotated ones, or those of a class above 0.
 
     >>> is_drawn(np.array([0, 1, 2, 255], np.uint8), foreground=True).tolist()
     [False, True, True, False]
@@ -64,7 +64,7 @@ def is_drawn(classes: np.ndarray, *, foreground: bool) -> np.ndarray:
 
 
 def mirror(start: int, stop: int, size: int) -> np.ndarray:
-    """Pixels of an axis that positions show; the edge pixel is not repeated, as in ``numpy.pad(mode="reflect")``.
+    """Pixels of an axis shown at positions start to stop; beyond its ends mirrored, the edge pixel not repeated.
 
     >>> mirror(-3, 6, 3).tolist()
     [1, 2, 1, 0, 1, 2, 1, 0, 1]
@@ -75,7 +75,7 @@ def mirror(start: int, stop: int, size: int) -> np.ndarray:
 
 
 def read_mirrored(image: np.ndarray, box: Box) -> np.ndarray:
-    """A box of an image (c, *spatial), mirrored where it leaves the image.
+    """Read a box of an image (c, *spatial), mirrored where it reaches beyond the image.
 
     >>> read_mirrored(np.array([[5, 6, 7]]), (slice(-1, 4),)).tolist()
     [[6, 5, 6, 7, 6]]
@@ -88,7 +88,7 @@ def read_mirrored(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def read_padded(pixels: np.ndarray, box: Box, fill: int) -> np.ndarray:
-    """A box of an array, with a constant where it leaves the array.
+    """Read a box of an array, filled with a constant where it reaches beyond the array.
 
     >>> read_padded(np.array([5, 6, 7]), (slice(-1, 2),), 0).tolist()
     [0, 5, 6]
@@ -98,7 +98,7 @@ def read_padded(pixels: np.ndarray, box: Box, fill: int) -> np.ndarray:
 
 
 def fill_around(pixels: np.ndarray, inside: Box, box: Box, fill: int) -> np.ndarray:
-    """Pixels of the part `inside` of a box as the whole box, a constant around them."""
+    """Extend pixels of the part `inside` of a box to the whole box, filled with a constant around them."""
     if inside == box:
         return pixels
     whole = np.full([part.stop - part.start for part in box], fill, pixels.dtype)
@@ -161,7 +161,7 @@ class ArrayPixels:
 
     @cached_property
     def _row_ends(self) -> dict[bool, np.ndarray]:
-        """Annotated (foreground) pixels in all rows up to each, in raster order."""
+        """For each row, the number of annotated (foreground) pixels up to its end, in raster order."""
         rows = self._classes.reshape(-1, self.spatial[-1])
         return {
             foreground: np.cumsum(is_drawn(rows, foreground=foreground).sum(axis=1)) for foreground in (False, True)

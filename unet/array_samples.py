@@ -1,4 +1,4 @@
-"""Samples of images in memory as `unet.sample.Samples`: drawn when they are asked for, nothing is stored."""
+"""Samples of images in memory, as `unet.sample.Samples`: each is drawn when it is requested, none is stored."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from segment_slide.unet.sample import Sample
 
 
 class ArraySamples:
-    """Samples drawn when they are asked for, as `unet.sample.Samples`.
+    """Samples that are drawn when they are requested, as `unet.sample.Samples`.
 
     Parameters
     ----------
     sources : sequence of AnnotatedPixels
         For example `unet.annotated.ArrayPixels`.
     settings : SampleSettings
-        What samples are like.
+        Size of samples, and how they are varied.
     count : int
-        How many there are.
+        Number of samples.
 
     Raises
     ------
@@ -30,16 +30,16 @@ class ArraySamples:
         self._sources, self._settings, self._count = sources, settings, count
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of samples."""
         return self._count
 
     def __getitem__(self, number: int, /) -> Sample:
-        """The sample of a number, drawn anew at each call.
+        """The sample with a number, drawn again at each call.
 
         Raises
         ------
         IndexError
-            If there is none.
+            If there is no such sample.
         """
         if not 0 <= number < self._count:
             raise IndexError(f"sample {number} of {self._count}")
@@ -47,12 +47,12 @@ class ArraySamples:
 
 
 class PlainSamples:
-    """All annotated pixels of some images, once, as they are: for validation; as `unet.sample.Samples`.
+    """Tiles that show each annotated pixel of some images once, unchanged: for validation; as `unet.sample.Samples`.
 
     Parameters
     ----------
     sources, settings
-        As for `ArraySamples`; nothing is drawn and nothing varied.
+        As for `ArraySamples`, but without random choices and variation.
     """
 
     def __init__(self, sources: Sequence[AnnotatedPixels], settings: SampleSettings) -> None:
@@ -61,9 +61,9 @@ class PlainSamples:
         self._places = list(plain_places(sources, settings.tile_px))
 
     def __len__(self) -> int:
-        """How many tiles."""
+        """Number of tiles."""
         return len(self._places)
 
     def __getitem__(self, number: int, /) -> Sample:
-        """The tile of a number, in raster order."""
+        """The tile with a number, in raster order."""
         return cut_plain(self._sources, self._settings, self._places[number])

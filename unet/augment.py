@@ -1,9 +1,9 @@
-"""Deformations that a training sample goes through: one field moves image, classes and weights together.
+"""Deformations of a training sample: one displacement field moves image, classes and weights together.
 
 Ronneberger 2015, Sec. 3.1: "smooth deformations using random displacement vectors on a coarse 3 by 3 grid", Gaussian
-with 10 px standard deviation, per pixel by bicubic interpolation; besides shift, rotation and grey-value variation.
+with 10 px standard deviation, per pixel by bicubic interpolation. Shift, rotation and grey-value variation are added.
 
-The control points span what a sample reads, corners included, here 3 along an axis of n px::
+The control points span the pixels that a sample reads, corners included. Here are 3 along an axis of n px::
 
     |o-----------------o-----------------o|      at pixels 0, (n - 1)/2 and n - 1
 """
@@ -25,12 +25,12 @@ class GreyCurve:
     Parameters
     ----------
     gain : float
-        Above 0: contrast.
+        Contrast; above 0.
     offset : float
         Brightness, in normalised units.
     bend : float
-        Between -1 and 1: like a gamma, but for intensities of both signs. Dark ones are stretched and bright ones
-        compressed, or the other way round; 0 stays 0.
+        Between -1 and 1. It acts like a gamma, but for intensities of both signs: dark ones are stretched and bright
+        ones compressed, or the other way round. 0 stays 0.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class GreyCurve:
     bend: float = 0.0
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """The curve at each value; float32 in, float32 out."""
+        """Apply the curve to each value; float32 in, float32 out."""
         bent = np.sqrt(np.square(values) + np.float32(1))
         bent -= np.float32(1)
         bent *= np.float32(self.gain * self.bend)
@@ -54,14 +54,14 @@ class GreyCurve:
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """All that is random in one sample but its place.
+    """Everything that is random in one sample, except its position in the image.
 
     Parameters
     ----------
     displacements : ndarray of float64, (ndim, *grid)
-        Displacement (px) at each control point, one component per axis first.
+        Displacement (px) at each control point; the first axis holds the components.
     matrix : ndarray of float64, (ndim, ndim)
-        Rotation and flips: a direction in the sample to one in the image.
+        Rotation and flips: maps a direction in the sample to one in the image.
     curves : tuple of GreyCurve
         One per channel.
     """
@@ -71,17 +71,17 @@ class Deformation:
     curves: tuple[GreyCurve, ...]
 
     def coordinates(self, size_px: tuple[int, ...]) -> np.ndarray:
-        """Where each pixel of a sample comes from, relative to the place of its middle in the image.
+        """Position in the image of each pixel of a sample, relative to the sample's middle.
 
         Parameters
         ----------
         size_px : tuple of int
-            What the sample reads, per spatial axis.
+            Size that the sample reads, per spatial axis.
 
         Returns
         -------
         ndarray of float32, (ndim, *size_px)
-            Positions in pixels; the middle lies between two pixels where the size is even.
+            Positions in pixels. If a size is even, the middle lies between two pixels.
 
         Examples
         --------
@@ -89,7 +89,7 @@ class Deformation:
         >>> still.coordinates((1, 4)).tolist()
         [[[0.0, 0.0, 0.0, 0.0]], [[1.5, 0.5, -0.5, -1.5]]]
         """
-        missing = 3 - len(size_px)  # a plane is a volume of one layer
+        missing = 3 - len(size_px)  # a plane is treated as a volume of one layer
         vectors = np.zeros((3, *(1,) * missing, *self.displacements.shape[1:]))
         vectors[missing:] = self.displacements.reshape(len(size_px), *vectors.shape[1:])
         matrix = np.eye(3)
@@ -101,25 +101,25 @@ class Deformation:
         return out[missing:].reshape(len(size_px), *size_px)
 
     def vary_grey(self, image: np.ndarray) -> np.ndarray:
-        """Intensities, (c, *spatial) of float32, after each channel's curve."""
+        """Apply each channel's curve to intensities, (c, *spatial) of float32."""
         if all(curve == GreyCurve() for curve in self.curves):
             return image
         return np.stack([curve.apply(channel) for curve, channel in zip(self.curves, image, strict=True)])
 
 
 def draw_deformation(random: np.random.Generator, settings: AugmentSettings, ndim: int, n_channels: int) -> Deformation:
-    """Draw a deformation; how many numbers it takes from the generator does not depend on strengths.
+    """Draw a deformation. The generator is advanced equally far for all strengths.
 
     Parameters
     ----------
     random : Generator
-        Moved on.
+        Random numbers; it is advanced.
     settings : AugmentSettings
         Strengths.
     ndim : int
         2 or 3.
     n_channels : int
-        Of the image: each has a grey-value curve of its own.
+        Channels of the image; each has its own grey-value curve.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def draw_deformation(random: np.random.Generator, settings: AugmentSettings, ndi
 
 
 def _rotation(kind: str, turn: float) -> np.ndarray:
-    """Matrix of a share `turn` of the full circle; quarter turns without rounding."""
+    """Matrix of a rotation by `turn` times the full circle; quarter turns are exact, without rounding."""
     if kind == "any":
         cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
     else:
@@ -155,15 +155,15 @@ def _rotation(kind: str, turn: float) -> np.ndarray:
 def control_shares(size_px: int, n_points: int) -> np.ndarray:
     """Share of each control point in the displacement of each pixel along one axis, by cubic spline.
 
-    The spline goes through the control points and is level at both ends (as an image mirrored there): the 2D or 3D
-    field is the product of its axes.
+    The spline goes through the control points and has slope 0 at both ends (like an image mirrored there). The 2D or 3D
+    field is the product over the axes.
 
     Parameters
     ----------
     size_px : int
-        Pixels of the axis.
+        Number of pixels of the axis.
     n_points : int
-        Control points, the first at pixel 0, the last at ``size_px - 1``.
+        Number of control points; the first lies at pixel 0, the last at ``size_px - 1``.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def control_shares(size_px: int, n_points: int) -> np.ndarray:
     """
     from scipy.interpolate import CubicSpline
 
-    if size_px == 1:  # all control points fall together
+    if size_px == 1:  # all control points coincide
         return np.full((1, n_points), 1 / n_points)
     knots = np.linspace(0, size_px - 1, n_points)
     shares = CubicSpline(knots, np.eye(n_points), bc_type="clamped")(np.arange(size_px))

@@ -1,4 +1,4 @@
-"""How training samples are varied: plain numbers, nothing compiled is imported."""
+"""Settings for the variation of training samples: plain numbers; this file imports nothing compiled."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ROTATIONS = ("any", "quarter", "none")
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How strongly samples are varied; "none" and zeros leave them as they are.
+    """How strongly samples are varied; "none" and 0 switch a variation off.
 
     Parameters
     ----------
@@ -21,13 +21,13 @@ class AugmentSettings:
     elastic_grid : int
         Control points per axis; 3 in Sec. 3.1.
     anisotropy : float
-        Height of a voxel in its widths: displacements along z are smaller by it. 3D only.
+        Height of a voxel divided by its width: displacements along z are divided by it. 3D only.
     rotation : {"any", "quarter", "none"}
         In the plane (y, x): by any angle, or by multiples of 90 degrees.
     flip : bool
         Mirror along each axis with probability 1/2.
     grey : float
-        Strength of the grey-value curve (`GreyCurve`), 0 to below 1; the paper does not say how its own varied.
+        Strength of the grey-value curve (`GreyCurve`), 0 to below 1; the paper does not give its own.
 
     Raises
     ------
@@ -36,8 +36,8 @@ class AugmentSettings:
 
     Notes
     -----
-    Without elastic deformation and rotation by any angle, samples are permutations of the image's pixels: nothing is
-    interpolated.
+    Without elastic deformation and without rotation by any angle, nothing is interpolated: samples hold the image's own
+    pixels in another order.
     """
 
     elastic_std_px: Annotated[
@@ -70,7 +70,7 @@ class AugmentSettings:
 
     @property
     def interpolates(self) -> bool:
-        """Whether samples lie between the image's pixels."""
+        """Whether samples need intensities between the image's pixels."""
         return self.elastic_std_px > 0 or self.rotation == "any"
 
     def stds_px(self, ndim: int) -> tuple[float, ...]:
@@ -82,7 +82,7 @@ class AugmentSettings:
         return (float(self.elastic_std_px / self.anisotropy),) * (ndim - 2) + (float(self.elastic_std_px),) * 2
 
     def spacing_px(self, size_px: int) -> float:
-        """Distance (px) of control points along an axis. Below some 5 standard deviations, deformations may fold.
+        """Distance (px) of control points along an axis; below about 5 standard deviations, deformations may fold.
 
         >>> AugmentSettings().spacing_px(444)
         221.5

@@ -1,4 +1,4 @@
-"""Loops over pixels that numpy cannot say, compiled by numba at their first call and then kept on disk."""
+"""Loops over pixels that numpy cannot express. numba compiles them at the first call and keeps the result on disk."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,12 +9,12 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def compiled(loop: Loop) -> Loop:
-    """A loop as machine code that does not hold Python's lock.
+    """Compile a loop to machine code that runs without Python's lock.
 
-    What was compiled is kept beside the module or in the user's cache folder; where neither can be written (a compute
-    node with a read-only home), it is compiled anew in each process, which takes some seconds.
+    The compiled code is kept beside the module or in the user's cache folder. If neither is writable (a compute node
+    with a read-only home), each process compiles it again, which takes some seconds.
     """
     try:
         return cast(Loop, njit(cache=True, nogil=True)(loop))
-    except RuntimeError:  # numba found no folder to keep it in
+    except RuntimeError:  # numba found no writable folder
         return cast(Loop, njit(nogil=True)(loop))

@@ -1,4 +1,4 @@
-"""Which device, precision and layout passes run in, decided once; knows nothing of networks."""
+"""Which device, precision and memory layout to use, decided in one place; this file knows nothing of networks."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}  # by the nu
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """The torch device of "auto" (the first GPU, else the CPU), "cpu" or "cuda".
+    """Return the torch device for "auto" (the first GPU, else the CPU), "cpu" or "cuda".
 
     Raises
     ------
     DeviceError
-        If CUDA is asked for and this machine has none, or the device is another one.
+        If CUDA is requested and this machine has none, or if the name is not one of these.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,7 +32,7 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 def describe_processor(device: torch.device) -> str:
-    """What decides the last bits of a score: the GPU's name, or the instructions that oneDNN has on this CPU.
+    """Name what determines the last bits of a score: the GPU, or the instructions that oneDNN uses on this CPU.
 
     >>> describe_processor(torch.device("cpu")).split()[0] in ("AVX512", "AVX2", "DEFAULT", "NO")
     True
@@ -44,9 +44,9 @@ def describe_processor(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Precision of "auto" on a device: bfloat16 where the hardware multiplies in it, else float32.
+    """Resolve "auto" to bfloat16 if the hardware multiplies in it, else to float32.
 
-    It takes half the time; 99.9 % of the labels of real slices are those of float32 (benchmarks/limits.py).
+    bfloat16 takes half the time; 99.9 % of the labels of real slices equal those of float32 (benchmarks/limits.py).
 
     Raises
     ------
@@ -65,7 +65,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What decides the bits of a result: "cpu" or "cuda", which one (`describe_processor`), and the precision."""
+    """What determines the bits of a result: "cpu" or "cuda", its name (`describe_processor`), and the precision."""
 
     kind: str
     processor: str
@@ -73,7 +73,7 @@ class DeviceFacts:
 
 
 def describe_device(device: str = "auto", precision: str = "auto") -> DeviceFacts:
-    """The device and precision of these words on the machine that asks.
+    """Resolve device and precision on this machine.
 
     Raises
     ------
@@ -87,18 +87,18 @@ def describe_device(device: str = "auto", precision: str = "auto") -> DeviceFact
 def use_one_core() -> None:
     """Make this thread's forward passes run on one core.
 
-    The number is read first: a thread's first use of torch sets it to the process' latest choice, which
-    another thread may have changed after the line below.
+    The number is read first because of a side effect: at a thread's first use of torch, the thread takes over the
+    number that the process set last. If that happened after the second line, it would replace the 1.
     """
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
 def use_exact_float32() -> None:
-    """Keep CUDA convolutions in float32 and repeatable.
+    """Make CUDA convolutions use float32 and give repeatable results.
 
-    By default cuDNN rounds float32 inputs to TF32 (10 bits of mantissa), which would change labels between tile
-    sizes, and may choose algorithms whose sums depend on timing. Holds for the whole process.
+    By default cuDNN rounds float32 inputs to TF32 (10 bits of mantissa), which would change labels between tile sizes.
+    It may also choose algorithms whose sums depend on timing. The setting holds for the whole process.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,7 +1,7 @@
-"""Which part of which image a sample shows, and the sample itself: a pure function of (seed, number, sources).
+"""Choose which part of which image a sample shows, and draw it: a pure function of (seed, number, sources).
 
-A sample is drawn from one pixel outwards. An annotated pixel is chosen, then where in the tile it shall lie, then the
-deformation; the tile's place follows. So each sample holds annotated pixels, however sparse the annotation is::
+First an annotated pixel is chosen, then its position within the tile, then the deformation. The tile's place follows
+from these. So each sample holds annotated pixels, however sparse the annotation is::
 
     image   |--------------------x-------------------|      x  the drawn pixel
     read             |hhhh|TTTTTTxT|hhhh|                   anywhere in the tile, T
@@ -25,26 +25,26 @@ from segment_slide.unet.sample import Sample
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What samples are like; with the sources, all that they depend on.
+    """Size of samples and how they are varied. A sample depends on these settings, its number and the sources only.
 
     Parameters
     ----------
     tile_px : tuple of int
-        Pixels per spatial axis whose classes are compared, multiples of the stride.
+        Size of the tile whose classes are compared, per spatial axis; multiples of the stride.
     depth : int
-        Of the network; fixes the halo.
+        Depth of the network; it determines the halo.
     seed : int
-        At least 0.
+        Seed of the random numbers, at least 0.
     foreground_share : float
         Probability (0 to 1) that a sample is drawn around a pixel of a class above 0; the others are drawn around any
-        annotated pixel. Rare cells would hardly ever be seen otherwise.
+        annotated pixel. Without it, rare cells would hardly ever be seen.
     augment : AugmentSettings
         How samples are varied.
 
     Raises
     ------
     TrainingDataError, GeometryError
-        If a value is out of range, or the tile not a multiple of the stride.
+        If a value is out of range, or the tile is not a multiple of the stride.
     """
 
     tile_px: tuple[int, ...]
@@ -65,7 +65,7 @@ class SampleSettings:
 
     @property
     def geometry(self) -> Geometry:
-        """Stride and halo."""
+        """Stride and halo of the network."""
         return Geometry(self.depth)
 
     @property
@@ -75,7 +75,7 @@ class SampleSettings:
 
     @property
     def inner(self) -> Box:
-        """The tile within what is read."""
+        """The tile within the pixels that are read."""
         return tuple(slice(self.geometry.halo, self.geometry.halo + size) for size in self.tile_px)
 
 
@@ -90,7 +90,7 @@ class Place:
     plane : tuple of int
         Index on its plane axes.
     centre_px : tuple of float
-        Middle of the tile in the image, on spatial axes: between two pixels where the tile is even, as it is.
+        Middle of the tile in the image, on spatial axes. Tiles have even sizes, so it lies between two pixels.
     """
 
     image: int
@@ -99,22 +99,22 @@ class Place:
 
 
 def draw_sample(sources: Sequence[AnnotatedPixels], settings: SampleSettings, number: int) -> tuple[Sample, Place]:
-    """The sample of a number: equal for equal (seed, number, sources), in whatever order and process.
+    """Draw the sample with a number: the same for equal (seed, number, sources), in any order and any process.
 
     Parameters
     ----------
     sources : sequence of AnnotatedPixels
-        Annotated images; one is chosen in proportion to its annotated pixels.
+        Annotated images. Each is chosen with a probability proportional to its number of annotated pixels.
     settings : SampleSettings
-        What samples are like.
+        Size of samples, and how they are varied.
     number : int
-        0 the first.
+        Number of the sample, from 0.
 
     Returns
     -------
     Sample, Place
-        At least one pixel is annotated. Pixels without annotation, and what lies beyond the image, have class 255 and
-        weight 0; the intensities there are the image's, or its mirror image (Sec. 2).
+        The sample has at least one annotated pixel. Pixels without annotation, and beyond the image, have class 255 and
+        weight 0; their intensities are the image's, or its mirror image's (Sec. 2).
 
     Raises
     ------
@@ -123,8 +123,8 @@ def draw_sample(sources: Sequence[AnnotatedPixels], settings: SampleSettings, nu
 
     Notes
     -----
-    A tile that would leave the image is moved into it as long as pixels like the drawn one (annotated, or foreground)
-    stay in the tile; an image smaller than the tile lies in its middle.
+    A tile that would reach beyond the image is moved into it, as long as pixels like the drawn one (annotated, or
+    foreground) stay in the tile. An image smaller than the tile lies in the tile's middle.
     """
     random = np.random.default_rng([settings.seed, number])
     image, pixel, foreground = _draw_pixel(sources, settings, random)
@@ -134,7 +134,7 @@ def draw_sample(sources: Sequence[AnnotatedPixels], settings: SampleSettings, nu
     wanted = [
         int(halo.start + random.integers(size)) for halo, size in zip(settings.inner, settings.tile_px, strict=True)
     ]
-    between = random.uniform(-0.49, 0.49, len(spatial))  # below 1/2: the drawn pixel stays the nearest
+    between = random.uniform(-0.49, 0.49, len(spatial))  # below 1/2, so that the drawn pixel stays the nearest
     deformation = draw_deformation(random, settings.augment, len(spatial), source.n_channels)
     coordinates = deformation.coordinates(settings.read_px)
     inner = coordinates[(slice(None), *settings.inner)]
@@ -153,10 +153,10 @@ def draw_sample(sources: Sequence[AnnotatedPixels], settings: SampleSettings, nu
 def _draw_pixel(
     sources: Sequence[AnnotatedPixels], settings: SampleSettings, random: np.random.Generator
 ) -> tuple[int, tuple[int, ...], bool]:
-    """Number of a source, index of one of its pixels, and whether only foreground was drawn from, evenly."""
+    """Draw a source, one of its pixels, and whether the choice was among foreground pixels only."""
     foreground = bool(random.random() < settings.foreground_share)
     ends = np.cumsum([source.count(foreground=foreground) for source in sources])
-    if foreground and not ends[-1]:  # nothing but background is annotated: that is learnt from, then
+    if foreground and not ends[-1]:  # only background is annotated, so learn from that
         foreground = False
         ends = np.cumsum([source.count(foreground=False) for source in sources])
     if not len(ends) or not ends[-1]:
@@ -168,7 +168,7 @@ def _draw_pixel(
 
 
 def _move_inside(centre: np.ndarray, spatial: tuple[int, ...], tile_px: tuple[int, ...]) -> np.ndarray:
-    """The nearest centre whose tile, were it not turned, lies in the image; the image's where the tile is larger.
+    """Move a centre so that the unrotated tile lies in the image; a tile larger than the image is centred on it.
 
     >>> _move_inside(np.array([1.5, 50.5]), (100, 5), (16, 16)).tolist()
     [7.5, 1.5]
@@ -176,7 +176,7 @@ def _move_inside(centre: np.ndarray, spatial: tuple[int, ...], tile_px: tuple[in
     reach = (np.array(tile_px) - 1) / 2
     size = np.array(spatial)
     inside = np.clip(centre, reach, np.maximum(size - 1 - reach, reach))
-    return np.where(size >= tile_px, inside, size // 2 - 0.5)  # a half, like all centres: nothing is interpolated
+    return np.where(size >= tile_px, inside, size // 2 - 0.5)  # .5 like all centres: nothing is interpolated
 
 
 def _warp_annotation(
@@ -197,7 +197,7 @@ def _warp_image(
 
 
 def plain_places(sources: Sequence[AnnotatedPixels], tile_px: tuple[int, ...]) -> Iterator[Place]:
-    """Tiles on a grid from each image's origin that cover all annotated pixels once; those without any are left out.
+    """Tiles on a grid from each image's origin that cover each annotated pixel once; tiles without any are left out.
 
     >>> from segment_slide.unet.annotated import ArrayPixels
     >>> classes = np.full((16, 40), 255, np.uint8)
@@ -216,12 +216,12 @@ def plain_places(sources: Sequence[AnnotatedPixels], tile_px: tuple[int, ...]) -
 
 
 def cut_plain(sources: Sequence[AnnotatedPixels], settings: SampleSettings, place: Place) -> Sample:
-    """The sample at a place as the image is: what validation compares.
+    """Cut the unchanged sample at a place, for validation.
 
     Returns
     -------
     Sample
-        Mirrored beyond the image; 255 and weight 0 there, so that no pixel counts twice.
+        Mirrored beyond the image; class 255 and weight 0 there, so that no pixel counts twice.
     """
     origin = [int(centre - (tile - 1) / 2) for centre, tile in zip(place.centre_px, settings.tile_px, strict=True)]
     halo, source = settings.geometry.halo, sources[place.image]
@@ -232,12 +232,12 @@ def cut_plain(sources: Sequence[AnnotatedPixels], settings: SampleSettings, plac
 
 
 def check_sources(sources: Sequence[AnnotatedPixels], settings: SampleSettings) -> None:
-    """Refuse images that do not fit the tile or each other, or in which nothing is annotated.
+    """Refuse images that do not fit the tile or each other, and sources without any annotated pixel.
 
     Raises
     ------
     TrainingDataError
-        Naming the image by its position.
+        The message names the image by its position.
     """
     for number, source in enumerate(sources):
         if len(source.spatial) != len(settings.tile_px):

@@ -7,18 +7,18 @@
     ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
     ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
     ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
-    ├── OptionError (ValueError)      a text that does not say the value of an option
+    ├── OptionError (ValueError)      a text that is no valid value of an option
     ├── RankError (RuntimeError)      one of several processes that train together ended
     └── DivergedError (RuntimeError)  a training whose loss became NaN or infinite
 """
 
 
 class UnetError(Exception):
-    """Base of all errors of this package; the command line turns each into exit code 2."""
+    """Base of all errors of this package; the command line ends with exit code 2 for each of them."""
 
 
 class GeometryError(UnetError, ValueError):
-    """A size, depth or tile that valid convolutions and 2x2 pooling do not allow."""
+    """A size, depth or tile for which valid convolutions and 2x2 pooling do not work out."""
 
 
 class CheckpointError(UnetError, ValueError):
@@ -26,7 +26,7 @@ class CheckpointError(UnetError, ValueError):
 
 
 class DeviceError(UnetError, RuntimeError):
-    """A device or a precision that was asked for and that this machine does not have."""
+    """A device or a precision that was requested and that this machine does not have."""
 
 
 class TrainingDataError(UnetError, ValueError):
@@ -34,14 +34,14 @@ class TrainingDataError(UnetError, ValueError):
 
 
 class OptionError(UnetError, ValueError):
-    """A text that does not say the value of an option.
+    """A text that is no valid value of an option.
 
     Parameters
     ----------
     name : str
-        Of the option.
+        Name of the option.
     sentence : str
-        What was given and what was expected.
+        The given text, and what was expected.
     """
 
     def __init__(self, name: str, sentence: str) -> None:
@@ -61,7 +61,7 @@ class DivergedError(UnetError, RuntimeError):
     message : str
         What happened and what to do.
     step, sample : int
-        Where: step (1 the first) and number of the sample.
+        Where the loss became infinite or NaN: the step, from 1, and the number of the sample.
     """
 
     def __init__(self, message: str, *, step: int, sample: int) -> None:

@@ -7,7 +7,7 @@ from segment_slide.unet.sample import IGNORE
 
 
 def crop_to(logits: Tensor, classes: Tensor) -> Tensor:
-    """Scores of the tile alone: outputs are symmetrically wider by what tiles crop.
+    """Crop scores to the tile: the output is wider than the tile by the same amount on both sides.
 
     Parameters
     ----------
@@ -23,15 +23,15 @@ def crop_to(logits: Tensor, classes: Tensor) -> Tensor:
 def weighted_loss(logits: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy of each tile: the sum of Eq. 1 over the tile's pixels, divided by their number.
 
-    The division makes a learning rate suit every tile size. It counts all pixels of the tile, annotated or not: a
-    tile of which one pixel is annotated moves the weights as little as that pixel would in a full one.
+    The division makes one learning rate suit every tile size. It counts all pixels of the tile, annotated or not. So a
+    tile with a single annotated pixel changes the weights as little as that pixel would in a fully annotated tile.
 
     Parameters
     ----------
     logits : Tensor of float32, (n, n_classes, *network output)
         Scores.
     classes : Tensor of uint8, (n, *tile)
-        Classes; 255 counts for nothing.
+        Classes; pixels of class 255 do not count.
     weights : Tensor of float32, (n, *tile)
         Weight of each pixel (Eq. 2).
 

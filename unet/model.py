@@ -1,9 +1,9 @@
-"""The network of the paper, whole, in one file (Ronneberger 2015, Sec. 2, Fig. 1).
+"""The network of the paper, complete, in one file (Ronneberger 2015, Sec. 2, Fig. 1).
 
 Valid 3x3 convolutions with ReLU, 2x2 max-pooling, 2x2 up-convolutions that halve the channels,
-concatenation with the centre-cropped map of the same level, a last 1x1 convolution. We depart from the
-authors' release where the paper does: the last up-convolution halves its channels and no ReLU follows an
-up-convolution, hence 31,030,658 parameters.
+concatenation with the centre-cropped map of the same level, a last 1x1 convolution. Where the authors' release
+differs from the paper, we follow the paper: the last up-convolution halves its channels, and no ReLU follows an
+up-convolution. This gives 31,030,658 parameters.
 """
 
 import math
@@ -45,7 +45,7 @@ class DoubleConvolution(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net, 2D or 3D, with the weights of a freshly initialised network.
+    """The U-Net, 2D or 3D, with freshly initialised weights.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ class UNet(nn.Module):
 
     Notes
     -----
-    Weights are Gaussian with standard deviation sqrt(2/N), N the incoming nodes of one neuron, biases 0
-    (Sec. 3, after He 2015). The draw uses torch's global generator: seed it for reproducible weights.
+    Weights are Gaussian with standard deviation sqrt(2/N), where N is the number of incoming nodes of one neuron.
+    Biases are 0 (Sec. 3, after He 2015). Torch's global generator draws them: seed it for reproducible weights.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -68,7 +68,7 @@ class UNet(nn.Module):
             DoubleConvolution(ndim, before, width) for before, width in zip(inputs, widths, strict=True)
         )
         self.pool = _MAX_POOL[ndim](kernel_size=2)
-        # the release drops after the second ReLU of its two lowest levels
+        # The release applies dropout after the second ReLU of its two lowest levels.
         self.dropout = nn.Dropout(architecture.dropout)
         self.up = nn.ModuleList(
             _UP_CONVOLUTION[ndim](2 * width, width, kernel_size=2, stride=2) for width in widths[:-1]
@@ -88,8 +88,8 @@ class UNet(nn.Module):
         Returns
         -------
         Tensor, (n, n_classes, *spatial), float32
-            Logits; each spatial axis is 2 * margin shorter than the input's. The last 1x1 convolution
-            runs in float32 whatever the precision of the features, so that scores are not rounded.
+            Logits; each spatial axis is 2 * margin shorter than the input's. The last 1x1 convolution always runs in
+            float32, whatever the precision of the features, so that scores are not rounded.
         """
         depth = self.architecture.depth
         features, skips = image, []

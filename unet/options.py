@@ -1,8 +1,8 @@
-"""What a person may choose: said once, where the field that holds it is defined.
+"""The options of a stage: each is described once, at the field that holds its value.
 
-The options of a stage are the fields of a frozen dataclass. A field that people may choose is annotated with an
-`Option`: what it is, its choices and bounds. The command line's options, the form of a scheduled flow and the record of
-an output all follow from it; who adds one adds a field::
+The options of a stage are the fields of a frozen dataclass. A field that users may set is annotated with an `Option`:
+its help text, choices and bounds. The command line's options, the form of a scheduled flow and the record of an output
+are made from it. To add an option, add a field::
 
     @dataclass(frozen=True)
     class Sizes:
@@ -25,32 +25,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """What is said of a field that people may choose.
+    """What users are told of a field that they may set.
 
     Parameters
     ----------
     help : str
-        What it is, for people.
+        Help text.
     choices : tuple of str
-        All values there are.
+        All allowed values.
     above, at_least, below, at_most : float, optional
-        Bounds of a number, which a form refuses; the stage itself says why in a sentence.
+        Bounds of a number. A form refuses other numbers; the stage itself explains the reason in a sentence.
     metavar : str
-        What stands for the value in the help of the command line.
+        Placeholder for the value in the help of the command line.
     name : str
-        Outside of Python, where it is not the field's.
+        Name outside of Python, if it differs from the field's.
     flags : tuple of str
-        On the command line, where they are not ``--name``.
+        Names on the command line, if they differ from ``--name``.
     none : str
-        The word for None, as "auto"; by default None is what is not given.
+        The word that stands for None, such as "auto"; by default, leaving the option out means None.
     read : callable, optional
-        Makes the value of a text and the option's name, where people write a text: "2:10", "12.5um2".
+        Converts a text and the option's name to the value, for options that users write as text: "2:10", "12.5um2".
     is_repeated : bool
-        Several values are given one by one on the command line; by default between commas.
+        Whether the option is given once for each value on the command line; by default, commas separate the values.
     keys : tuple of str
-        Of a field that is a mapping: which of its keys this option sets.
+        For a field that is a mapping: the keys that this option sets.
     switch : tuple
-        Of a field with two values, those that stand for off and on: (2, 3) of spatial axes for "volumes".
+        For a field with two values: the values for off and on, such as (2, 3) spatial axes for "volumes".
     """
 
     help: str
@@ -71,18 +71,18 @@ class Option:
 
 @dataclass(frozen=True)
 class OptionField:
-    """A field that people may choose.
+    """A field that users may set.
 
     Attributes
     ----------
     name : str
-        Outside of Python.
+        Name outside of Python.
     kind : type
-        Of the field, as it is annotated; of a mapping, of its values; of a switch, bool.
+        Type of the field as annotated; of a mapping, the type of its values; of a switch, bool.
     default : object
-        What is there where nothing is chosen.
+        Value if the user sets nothing.
     option : Option
-        What is said of it.
+        The field's option.
     """
 
     name: str
@@ -92,12 +92,12 @@ class OptionField:
 
     @property
     def is_list(self) -> bool:
-        """Whether it holds several words."""
+        """Whether the value is a list of words."""
         return bool(self.kind == tuple[str, ...])
 
 
 def option_fields(owner: type, without: Collection[str] = ()) -> Iterator[OptionField]:
-    """Fields of a dataclass that people may choose, those of the dataclasses in it included, in order.
+    """Yield the fields of a dataclass that users may set, in order, including those of nested dataclasses.
 
     Parameters
     ----------
@@ -127,22 +127,22 @@ def option_fields(owner: type, without: Collection[str] = ()) -> Iterator[Option
 
 
 def make_options(owner: type[T], chosen: Mapping[str, Any], **given: Any) -> T:
-    """A dataclass with what people chose.
+    """Make a dataclass from the values that a user gave.
 
     Parameters
     ----------
     owner : type
         The dataclass.
     chosen : mapping
-        Values by the names of `option_fields`, as people gave them: texts where the option is read from one, lists of
-        words, None for what was not given. Names that are missing keep their defaults.
+        Values by the names of `option_fields`, as the user gave them: texts if the option has a `read`, lists of words,
+        None if nothing was given. Missing names keep their defaults.
     **given
-        Fields that are set as they are.
+        Fields that are set directly, without conversion.
 
     Raises
     ------
     OptionError
-        If a text does not say a value.
+        If a text is no valid value.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def _read(name: str, value: Any, kind: Any, option: Option) -> Any:
 
 @functools.cache
 def _annotated_fields(owner: Any) -> tuple[tuple[dataclasses.Field[Any], Any, tuple[Option, ...]], ...]:
-    """Each field, its type without annotations, and its options."""
+    """List each field with its type (without annotations) and its options."""
     hints = typing.get_type_hints(owner, include_extras=True)
     found = []
     for item in dataclasses.fields(owner):
@@ -202,7 +202,7 @@ def _annotated_fields(owner: Any) -> tuple[tuple[dataclasses.Field[Any], Any, tu
 
 
 def _is_nested(item: "dataclasses.Field[Any]", kind: Any) -> bool:
-    """Whether a field stands for the options of its class; one without a default has to be given."""
+    """Whether a field stands for the options of its class; a field without a default does not."""
     has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
     return dataclasses.is_dataclass(kind) and has_default
 

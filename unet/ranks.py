@@ -1,7 +1,7 @@
-"""Processes of one machine that train one network together, each on its own tiles: one per GPU.
+"""Several processes of one machine that train one network together, one per GPU, each on its own tiles.
 
-The calling process is rank 0; it starts the others, and whichever of them ends takes the others with it. Gradients are
-averaged by torch's DistributedDataParallel, so n processes with a batch of b are one process with a batch of n * b.
+The calling process is rank 0 and starts the others. If one of them ends, the others are ended too. Gradients are
+averaged by torch's DistributedDataParallel, so n processes with batch size b act like one process with n * b.
 """
 
 import contextlib
@@ -22,21 +22,21 @@ from torch.nn.parallel import DistributedDataParallel
 from segment_slide.unet.errors import DeviceError, RankError, UnetError
 from segment_slide.unet.train_settings import MEETING_PREFIX
 
-_PATIENCE_S = 10  # for the other processes to end by themselves
-# All on one machine: without these, gloo and NCCL look for the address of the host's name, which may be none.
+_PATIENCE_S = 10  # time for the other processes to end by themselves
+# All processes run on one machine. Without these, gloo and NCCL look up the host name, which may have no address.
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Place of this process among those that train together.
+    """Place of a process among those that train together.
 
     Parameters
     ----------
     rank, size : int
-        Which one, of how many.
+        Number of this process, and number of all.
     device : torch.device
-        Its own.
+        Device of this process.
     """
 
     rank: int
@@ -44,13 +44,13 @@ class Ranks:
     device: torch.device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The network whose gradients are averaged over all processes; its weights become those of rank 0."""
+        """Wrap a network so that gradients are averaged over all processes; it takes over the weights of rank 0."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Elementwise sum over all processes, float64, the same on each."""
+        """Sum arrays over all processes, elementwise in float64; each process gets the same result."""
         if self.size == 1:
             return values.astype(np.float64)
         total = torch.from_numpy(values.astype(np.float64)).to(self.device)
@@ -58,22 +58,22 @@ class Ranks:
         return total.cpu().numpy()
 
     def gather(self, values: Sequence[float]) -> list[float]:
-        """The values of rank 0, then those of rank 1, and so on: the same list on each."""
+        """Concatenate the values of rank 0, rank 1 and so on; each process gets the same list."""
         if self.size == 1:
             return list(values)
         table = np.zeros((self.size, len(values)))
-        # NaN times 0 is NaN, so the others' rows are set and not multiplied
+        # Rows of other ranks are 0 from the start. Multiplying them by 0 would not do: NaN times 0 is NaN.
         table[self.rank] = np.nan_to_num(values, nan=np.inf, posinf=np.inf, neginf=np.inf)
         return self.sum(table).ravel().tolist()
 
 
 def count_processes(device: torch.device) -> int:
-    """As many as there are GPUs; 1 on a CPU, whose cores one process uses."""
+    """Number of processes: one per GPU; 1 on a CPU, because one process uses all its cores."""
     return max(1, torch.cuda.device_count()) if device.type == "cuda" else 1
 
 
 def device_of(device: torch.device, rank: int) -> torch.device:
-    """The device of a rank.
+    """Device of a rank.
 
     Raises
     ------
@@ -93,23 +93,23 @@ def device_of(device: torch.device, rank: int) -> torch.device:
 def start_ranks(
     size: int, device: torch.device, work: Callable[[Ranks], object], folder: Path | None = None
 ) -> Iterator[Ranks]:
-    """Start the other processes and yield this one's place; end them however the body ends.
+    """Start the other processes and yield this process's rank; the others are ended when the body ends or fails.
 
     Parameters
     ----------
     size : int
-        Processes, this one included.
+        Number of processes, this one included.
     device : torch.device
         Kind of device.
     work : callable
-        What the others run, given their place; picklable.
+        Function that the others run, called with their rank; must be picklable.
     folder : Path, optional
-        Where they meet, in a folder of its own called ``ranks-…``; by default that for temporary files.
+        Folder in which they find each other, in a subfolder ``ranks-…``; by default the folder for temporary files.
 
     Raises
     ------
     RankError
-        If one of the others ended before its time.
+        If one of the others ended too early.
     """
     for rank in range(size):
         device_of(device, rank)
@@ -128,7 +128,7 @@ def start_ranks(
         try:
             with _joined(0, size, device, meeting) as ranks:
                 yield ranks
-        except RuntimeError as error:  # torch's, where the connection to another process breaks
+        except RuntimeError as error:  # raised by torch if the connection to another process breaks
             if isinstance(error, UnetError) or not (ended := _find_ended(others)):
                 raise
             raise RankError(
@@ -142,7 +142,7 @@ def start_ranks(
 
 
 def _find_ended(others: "Sequence[BaseProcess]") -> tuple[int, int] | None:
-    """Rank and exit code of a process that failed; its own end may take a moment to be seen."""
+    """Rank and exit code of a process that failed; waits a moment, because its end may be seen late."""
     for rank, process in enumerate(others, start=1):
         process.join(_PATIENCE_S / len(others))
         if process.exitcode:
@@ -155,7 +155,7 @@ def _run_rank(rank: int, size: int, device: torch.device, meeting: str, work: Ca
         with _joined(rank, size, device, meeting) as ranks:
             work(ranks)
     except (UnetError, KeyboardInterrupt):
-        sys.exit(1)  # rank 0 meets the same, and says so
+        sys.exit(1)  # rank 0 gets the same error and reports it
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def _joined(rank: int, size: int, device: torch.device, meeting: str) -> Iterato
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables for this process and those it starts, as they were afterwards."""
+    """Set variables for this process and for those that it starts, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: value for name, value in values.items() if before[name] is None})
     try:

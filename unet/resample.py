@@ -1,11 +1,11 @@
-"""Values of an image between its pixels, and classes at the nearest pixel: the loops behind `unet.augment`.
+"""Intensities between the pixels of an image, and classes at the nearest pixel: the loops behind `unet.augment`.
 
-Compiled by numba: each output pixel costs its own multiplications and nothing is kept in between. All sums have a
+numba compiles them: each output pixel costs only its own multiplications, without intermediate arrays. All sums have a
 fixed order, without fast-math, so equal input gives equal bits in every thread and process.
 
-Intensities are interpolated by cubic convolution (Keys 1981, a = -1/2; where the paper is silent). It looks at 4
-pixels per axis and no further, so the result does not depend on the box that was read, as a spline's would. Of the
-noise of an image it keeps 0.81 of the standard deviation, linear interpolation 0.67.
+Intensities are interpolated by cubic convolution (Keys 1981, a = -1/2); the paper does not say how. It uses 4 pixels
+per axis and no others, so the result does not depend on the box that was read, as a spline's would. It keeps 0.81 of
+the standard deviation of an image's noise; linear interpolation keeps 0.67.
 """
 
 import math
@@ -17,20 +17,20 @@ from segment_slide.unet.compiled import compiled
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.sample import IGNORE
 
-REACH_PX = 2  # how far from a coordinate cubic convolution looks, per side
+REACH_PX = 2  # distance from a coordinate to the farthest pixel that is used, per side
 
 
 def interpolate(image: np.ndarray, coordinates: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Intensities at any positions, by cubic convolution; at a pixel's centre exactly that pixel's.
+    """Intensities at any positions, by cubic convolution; at the centre of a pixel exactly the pixel's value.
 
     Parameters
     ----------
     image : ndarray of float32, (c, *spatial)
-        Pixels, at least `REACH_PX` beyond all positions.
+        Pixels; they must reach at least `REACH_PX` beyond all positions.
     coordinates : ndarray of float32, (ndim, *size)
         Position of each output pixel (px).
     shift : ndarray of float64, (ndim,)
-        Added to all positions (px): where the coordinates' origin lies in `image`.
+        Added to all positions (px): the place in `image` of the coordinates' origin.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def interpolate(image: np.ndarray, coordinates: np.ndarray, shift: np.ndarray) -
     Raises
     ------
     TrainingDataError
-        If a position is too near to the image's end.
+        If a position is too near to the edge of the pixels.
 
     Examples
     --------
@@ -59,12 +59,12 @@ def interpolate(image: np.ndarray, coordinates: np.ndarray, shift: np.ndarray) -
 def pick_nearest(
     classes: np.ndarray, weights: np.ndarray, coordinates: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and weights of the pixel nearest to each position: one choice of pixel for both.
+    """Classes and weights of the pixel nearest to each position; both are taken from the same pixel.
 
     Parameters
     ----------
     classes, weights : ndarray of uint8 and of float32, (*spatial)
-        Annotation; must reach to the pixel nearest to each position.
+        Annotation; it must contain the pixel nearest to each position.
     coordinates, shift : ndarray
         As for `interpolate`.
 
@@ -76,7 +76,7 @@ def pick_nearest(
     Raises
     ------
     TrainingDataError
-        If a position is beyond the annotation's end.
+        If a position lies beyond the annotation.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def pick_nearest(
 
 
 def find_ends(coordinates: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last pixel at or below any position, per axis.
+    """First and last pixel at or below any of the positions, per axis.
 
     >>> first, last = find_ends(np.array([[[-0.5, 7.25]]], np.float32), np.array([1.0]))
     >>> first.tolist(), last.tolist()
@@ -114,7 +114,7 @@ def find_ends(coordinates: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _check_inside(size: tuple[int, ...], coordinates: np.ndarray, shift: np.ndarray, before: int, after: int) -> None:
-    """Compiled loops do not look where they read, so it is checked here."""
+    """Check that all positions lie inside, because compiled loops do not check where they read."""
     first, last = find_ends(coordinates, shift)
     if (first < before).any() or (last + after >= np.array(size)).any():
         raise TrainingDataError(
@@ -125,7 +125,7 @@ def _check_inside(size: tuple[int, ...], coordinates: np.ndarray, shift: np.ndar
 
 @compiled
 def _weigh(t: float) -> tuple[float, float, float, float]:
-    """Weights of four pixels in a row for a position `t` of the way from the second to the third."""
+    """Weights of four pixels in a row; the position lies at share `t` between the second and the third."""
     u = 1.0 - t
     return -0.5 * t * u * u, 1.0 + t * t * (1.5 * t - 2.5), 1.0 + u * u * (1.5 * u - 2.5), -0.5 * u * t * t
 
@@ -160,7 +160,7 @@ def _cubic_3d(image: Any, coordinates: Any, shift: Any, out: Any) -> None:
                 for c in range(image.shape[0]):
                     total = 0.0
                     for b in range(4):
-                        if wz[b] == 0.0:  # planes are not interpolated where nothing moves along z
+                        if wz[b] == 0.0:  # without movement along z, planes are not interpolated
                             continue
                         part = 0.0
                         for a in range(4):
@@ -192,7 +192,7 @@ def place_pixels(matrix: Any, vectors: Any, wz: Any, wy: Any, wx: Any, out: Any)
     Parameters
     ----------
     matrix : ndarray of float64, (3, 3)
-        Turns and flips, on (z, y, x).
+        Rotation and flips, on (z, y, x).
     vectors : ndarray of float64, (3, gz, gy, gx)
         Displacement (px) at each control point.
     wz, wy, wx : ndarray of float64, (n, g)

@@ -1,7 +1,7 @@
-"""What one training step learns from, and where samples come from; arrays only, no torch.
+"""What a training step learns from; arrays only, no torch.
 
-A sample is a function of its number alone (its source knows the seed), so training on one process, on eight, or
-after a crash sees the same pixels.
+A sample depends on its number alone (its source knows the seed). So training sees the same pixels on one process, on
+eight, or after a crash.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-IGNORE = 255  # class of pixels that nobody annotated: they weigh nothing
+IGNORE = 255  # class of pixels without annotation; their weight is 0
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Sample:
     image : ndarray of float32, (c, *spatial)
         Normalised intensities: the tile with its halo (`Geometry.read_size` px per axis).
     classes : ndarray of uint8, (*spatial)
-        Class of each pixel of the tile; 255 where nothing is annotated or the image has ended.
+        Class of each pixel of the tile; 255 without annotation or beyond the image.
     weights : ndarray of float32, (*spatial)
         Weight of each pixel (Eq. 2); 0 exactly where `classes` is 255.
     """
@@ -35,9 +35,9 @@ class Samples(Protocol):
     """Numbered samples of one size."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of samples."""
         ...
 
     def __getitem__(self, number: int, /) -> Sample:
-        """The sample of a number, 0 to ``len - 1``: the same at each call."""
+        """The sample with a number from 0 to ``len - 1``: the same at each call."""
         ...

@@ -1,8 +1,8 @@
-"""The training of the paper: one large tile a step, weighted loss, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
+"""The training of the paper: one large tile per step, weighted loss, SGD, momentum 0.99 (Ronneberger 2015, Sec. 3).
 
 The loop knows numbered samples, not files: `unet.draw` makes them from arrays, `pipeline.training.sample_set` reads
-stored ones. Everything random in a step is a function of (seed, step), so a training that was killed goes on from its
-last state to the weights of one that nobody disturbed.
+stored ones. Everything random in a step is a function of (seed, step). A training that was killed therefore resumes
+from its last state and ends with the same weights as an undisturbed one.
 """
 
 import copy
@@ -30,40 +30,40 @@ OnSave = Callable[[History], None]
 
 
 def build_model(architecture: Architecture, seed: int) -> UNet:
-    """A network whose initial weights depend on the seed alone; torch's global generator stays as it was."""
+    """Make a network whose initial weights depend on the seed alone; torch's global generator is left unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet(architecture)
 
 
 def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_save: OnSave | None = None) -> History:
-    """Fit a network to samples, in place, or go on with a training that was interrupted.
+    """Fit a network to samples, in place, or resume an interrupted training.
 
     Parameters
     ----------
     model : UNet
-        float32 network; left on its device, in evaluation mode, with the weights of the best validation (the last
-        ones if there is no validation).
+        float32 network. It stays on its device and ends in evaluation mode, with the weights of the best validation
+        (or the last weights, if there is no validation).
     training : Training
         Samples and settings.
     on_step : callable, optional
         Called with the number of steps done and the loss after each step.
     on_save : callable, optional
-        Called with the history whenever the state is kept, and at the end.
+        Called with the history whenever the state is saved, and at the end.
 
     Returns
     -------
     History
-        Losses and validations, those before an interruption included.
+        Losses and validations, including those before an interruption.
 
     Raises
     ------
     TrainingDataError
-        If samples do not fit the network, or the state is of another training.
+        If the samples do not fit the network, or the state belongs to another training.
     DivergedError
-        If a loss is not finite, naming the step and the sample.
+        If a loss is not finite; the message names the step and the sample.
     RankError
-        If another process that trains with this one ended.
+        If another process of this training ended.
 
     Notes
     -----
@@ -93,11 +93,11 @@ def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_
 def _run(
     model: UNet, training: Training, ranks: Ranks, on_step: OnStep | None = None, on_save: OnSave | None = None
 ) -> History:
-    """One process of those that train together; only rank 0 keeps the state."""
+    """Train in one of the processes; only rank 0 saves the state."""
     loop, path = TrainLoop(model, training, ranks), training.state_path
     if path is not None and (begun := load_state(path, training.identity or {}, training.compared)) is not None:
         loop.restore(begun)
-    ranks.sum(np.zeros(1))  # all have read the state before rank 0 replaces it
+    ranks.sum(np.zeros(1))  # wait until all have read the state, because rank 0 will replace it
     for step, loss in loop.steps():
         if on_step is not None:
             on_step(step, loss)
@@ -111,12 +111,12 @@ def _run(
 
 
 def check_samples(architecture: Architecture, samples: Samples | tuple[Sample, ...], name: str) -> None:
-    """Refuse, before the first step, samples that do not fit the network; the first one is looked at.
+    """Before the first step, refuse samples that do not fit the network; only the first one is checked.
 
     Raises
     ------
     TrainingDataError
-        Naming what does not fit.
+        The message says what does not fit.
     GeometryError
         If the tile is not a multiple of the stride.
     """

@@ -1,4 +1,4 @@
-"""The steps of a training, in one process of those that train together."""
+"""The steps of a training, in one of the processes that train together."""
 
 import math
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ from segment_slide.unet.sample import IGNORE, Sample
 from segment_slide.unet.train_settings import Training, TrainSettings, sample_number, step_seed
 from segment_slide.unet.training_state import History, TrainingState, Validation, optimiser_tensors, restore_optimiser
 
-_READ_AHEAD = 2  # steps whose samples are read, or drawn, while the device computes
+_READ_AHEAD = 2  # steps whose samples are read or drawn ahead while the device computes
 
 
 class TrainLoop:
-    """A network in training.
+    """A network during training.
 
     Parameters
     ----------
     model : UNet
-        Its weights change with each step.
+        The network; its weights change with each step.
     training : Training
         Samples and settings.
     ranks : Ranks
@@ -35,7 +35,7 @@ class TrainLoop:
 
     def __init__(self, model: UNet, training: Training, ranks: Ranks) -> None:
         if ranks.device.type == "cuda":
-            use_exact_float32()  # and repeatable, as far as a GPU's sums are
+            use_exact_float32()  # and repeatable, as far as sums on a GPU are
         self._training, self._settings, self._ranks = training, training.settings, ranks
         self._format = CHANNELS_LAST[model.architecture.ndim]
         self._model = model.to(ranks.device, memory_format=self._format)  # type: ignore[call-overload]
@@ -46,11 +46,11 @@ class TrainLoop:
 
     @property
     def history(self) -> History:
-        """What happened so far."""
+        """Losses and validations so far."""
         return History(tuple(self._losses), self._history.validations, self._history.best, self._history.stopped)
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self._model.load_state_dict(dict(state.weights))
         restore_optimiser(self._optimiser, state.optimiser)
         self._losses, self._history, self._best = list(state.history.losses), state.history, dict(state.best)
@@ -63,18 +63,18 @@ class TrainLoop:
         )
 
     def finish(self) -> None:
-        """Take the weights of the best validation, ready to predict."""
+        """Switch to the weights of the best validation, ready to predict."""
         if self._best:
             self._model.load_state_dict(self._best)
         self._model.eval()
 
     def steps(self) -> Iterator[tuple[int, float]]:
-        """Do the steps that are left; yield how many are done and the loss, before its update, of the last.
+        """Do the remaining steps; after each one, yield the number of steps done and its loss before the update.
 
         Raises
         ------
         DivergedError
-            If a loss is not finite, naming the step and the sample.
+            If a loss is not finite; the message names the step and the sample.
         """
         wrapped, cuda = self._ranks.wrap(self._model), self._ranks.device.type == "cuda"
         first, end = len(self._losses), self._settings.steps
@@ -91,17 +91,17 @@ class TrainLoop:
                 yield step + 1, self._losses[-1]
 
     def _read(self, step: int) -> list[Sample]:
-        """Samples of a step, those of this process."""
+        """Read the samples of a step that belong to this process."""
         samples, batch = self._training.samples, self._settings.batch
         first = (step * self._ranks.size + self._ranks.rank) * batch
         return [samples[sample_number(self._settings, len(samples), first + place)] for place in range(batch)]
 
     def _update(self, wrapped: nn.Module, step: int, waiting: "Future[list[Sample]]") -> float:
-        """One update of the weights; the mean loss of its tiles on all processes."""
+        """Update the weights once; return the mean loss of the tiles of all processes."""
         image, classes, weights = self._to_device(waiting.result())
         for group in self._optimiser.param_groups:
             group["lr"] = self._settings.rate(step)
-        torch.manual_seed(step_seed(self._settings, step, self._ranks.rank))  # dropout's
+        torch.manual_seed(step_seed(self._settings, step, self._ranks.rank))  # for dropout
         wrapped.train()
         self._optimiser.zero_grad()
         with self._precision():
@@ -139,7 +139,7 @@ class TrainLoop:
         return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _validate(self, step: int) -> None:
-        """Judge the network, keep it if it is the best; each process takes its share of the samples."""
+        """Validate the network, and keep its weights if it is the best; each process takes its share of the samples."""
         n_classes = self._model.architecture.n_classes
         total, confusion = 0.0, np.zeros((n_classes, n_classes), np.int64)
         self._model.eval()
@@ -159,14 +159,14 @@ class TrainLoop:
 
 
 def _count_pairs(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Annotated pixels by true class (row) and predicted class (column)."""
+    """Count annotated pixels by true class (row) and predicted class (column)."""
     annotated = truth != IGNORE
     pairs = truth[annotated].astype(np.int64) * n_classes + predicted[annotated]
     return np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
 
 
 def _summarise(step: int, total: float, confusion: np.ndarray) -> Validation:
-    """Loss per annotated pixel, mean foreground IoU and pixel error."""
+    """Compute loss per annotated pixel, mean foreground IoU and pixel error."""
     n_pixels, agree = max(confusion.sum(), 1.0), np.diag(confusion)
     union = confusion.sum(0) + confusion.sum(1) - agree
     iou = np.divide(agree, union, out=np.ones_like(agree), where=union > 0)

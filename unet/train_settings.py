@@ -1,4 +1,4 @@
-"""How to train: every choice that decides the weights, checked before the first step (no torch)."""
+"""Settings of a training: every choice that affects the weights, checked before the first step (without torch)."""
 
 import functools
 import math
@@ -16,47 +16,47 @@ from segment_slide.unet.sample import Sample, Samples
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
 MONITORS = ("loss", "iou")
-# With momentum 0.99 each gradient acts about a hundred times, so SGD's rate is that much smaller than it looks.
+# With momentum 0.99 each gradient acts about 100 times, so SGD's rate acts about 100 times stronger than it looks.
 DEFAULT_RATES = {"sgd": 1e-3, "adamw": 1e-3}
-MEETING_PREFIX = "ranks-"  # of folders in which several processes meet, see `unet.ranks`
-_WARM_UP = 0.05  # share of the steps in which the rate rises; ReLUs without it may die in the first ones
-_ORDER = 1  # this file's use of the seed, beside the steps' own (`step_seed`)
+MEETING_PREFIX = "ranks-"  # of the folders in which several processes find each other, see `unet.ranks`
+_WARM_UP = 0.05  # share of the steps in which the rate rises; without it, ReLUs may die in the first steps
+_ORDER = 1  # number of this file's use of the seed, beside those of the steps (`step_seed`)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; equal settings and samples give equal weights on the same kind of processor, GPUs by and large.
+    """Settings of a training. Equal settings and samples give equal weights on equal processors (on GPUs nearly equal).
 
     Parameters
     ----------
     steps : int
-        Updates of the weights.
+        Number of updates of the weights.
     batch : int
         Tiles per update and process: "a batch of one large tile" (Ronneberger 2015, Sec. 3).
     optimiser : {"sgd", "adamw"}
-        "sgd" with momentum 0.99 is the paper's; "adamw" needs fewer steps where time is short.
+        The paper uses "sgd" with momentum 0.99; "adamw" needs fewer steps if time is short.
     learning_rate : float or None
-        Highest rate, or what suits the optimiser; the paper does not say its own.
+        Highest learning rate; None for one that suits the optimiser. The paper does not give its own.
     momentum : float
-        Of "sgd".
+        Momentum of "sgd".
     weight_decay : float
-        Of either.
+        Weight decay of either optimiser.
     schedule : {"constant", "linear", "cosine"}
-        After a rise over the first twentieth of the steps: stay, or fall to 0.
+        After rising over the first twentieth of the steps, the rate stays constant or falls to 0.
     clip_norm : float
-        Gradients whose norm is larger are scaled down to it; 0 leaves all as they are (the paper).
+        Gradients with a larger norm are scaled down to it; 0 leaves all as they are (the paper).
     precision : {"float32", "bfloat16"}
-        "bfloat16" multiplies in it and keeps weights, sums and the loss in float32.
+        "bfloat16" multiplies in bfloat16, and keeps weights, sums and the loss in float32.
     validate_every : int
         Steps between validations; 0 validates after the last step only.
     patience : int
-        Validations without a better value before training stops early; 0 never stops.
+        Training stops early after this many validations without a better value; 0 never stops early.
     monitor : {"loss", "iou"}
         What "better" means: the weighted loss (lower), or the mean IoU of the foreground classes (higher).
     save_every : int
-        Steps between states that a killed training goes on from; 0 saves with each validation only.
+        Steps between saved states, from which a killed training resumes; 0 saves at validations only.
     seed : int
-        Chooses the order of samples and dropout.
+        Determines the order of samples and dropout.
 
     Raises
     ------
@@ -66,12 +66,12 @@ class TrainSettings:
 
     steps: Annotated[int, Option("Updates of the weights.", at_least=1)] = 5000
     batch: Annotated[int, Option("Samples per update and GPU; the paper has 1.", at_least=1)] = 1
-    optimiser: Annotated[str, Option("sgd (the paper's) or adamw (sooner good).", choices=OPTIMISERS)] = "sgd"
+    optimiser: Annotated[str, Option("sgd (the paper's) or adamw (needs fewer steps).", choices=OPTIMISERS)] = "sgd"
     learning_rate: Annotated[float | None, Option("Highest rate (by default what suits the optimiser).", above=0)] = (
         None
     )
-    momentum: Annotated[float, Option("Of sgd; the paper has 0.99.", at_least=0, below=1)] = 0.99
-    weight_decay: Annotated[float, Option("Of either optimiser.", at_least=0)] = 0.0
+    momentum: Annotated[float, Option("Momentum of sgd; the paper has 0.99.", at_least=0, below=1)] = 0.99
+    weight_decay: Annotated[float, Option("Weight decay of either optimiser.", at_least=0)] = 0.0
     schedule: Annotated[str, Option("After a rise: constant, linear or cosine.", choices=SCHEDULES)] = "linear"
     clip_norm: Annotated[float, Option("Largest norm of a gradient; 0 for any.", at_least=0)] = 0.0
     precision: Annotated[
@@ -81,8 +81,8 @@ class TrainSettings:
         ),
     ] = "float32"
     validate_every: Annotated[int, Option("Steps between validations; 0 for one at the end.", at_least=0)] = 250
-    patience: Annotated[int, Option("Validations without a better one before stopping; 0 never.", at_least=0)] = 0
-    monitor: Annotated[str, Option("Which validation is better: by loss or iou.", choices=MONITORS)] = "loss"
+    patience: Annotated[int, Option("Stop after so many validations without a better one; 0: never.", at_least=0)] = 0
+    monitor: Annotated[str, Option("Which score decides the best validation: loss or iou.", choices=MONITORS)] = "loss"
     save_every: Annotated[int, Option("Steps between states to go on from after a crash.", at_least=0)] = 250
     seed: Annotated[int, Option("Chooses everything that is random.", at_least=0)] = 0
 
@@ -111,7 +111,7 @@ class TrainSettings:
         return DEFAULT_RATES[self.optimiser] if self.learning_rate is None else self.learning_rate
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, 0 the first; never 0.
+        """Learning rate of a step, counted from 0; it never reaches 0.
 
         >>> settings = TrainSettings(steps=100, learning_rate=1.0, schedule="linear")
         >>> [round(settings.rate(step), 2) for step in (0, 4, 5, 52, 99)]
@@ -123,30 +123,30 @@ class TrainSettings:
         return self.peak_rate * min((step + 1) / rising, fall)
 
     def is_validated(self, step: int) -> bool:
-        """Whether a validation follows a step, 0 the first."""
+        """Whether a validation follows a step, counted from 0."""
         return step + 1 == self.steps or (self.validate_every > 0 and (step + 1) % self.validate_every == 0)
 
     def is_saved(self, step: int) -> bool:
-        """Whether the state is kept after a step, 0 the first."""
+        """Whether the state is saved after a step, counted from 0."""
         return self.is_validated(step) or (self.save_every > 0 and (step + 1) % self.save_every == 0)
 
 
 @dataclass(frozen=True)
 class Training:
-    """What to train on and where to keep the state; picklable, as each process of several gets it.
+    """What to train on and where to save the state; picklable, because each process gets a copy.
 
     Parameters
     ----------
     samples, validation : Samples
-        To learn from, and to judge by; `validation` may be empty.
+        Samples to learn from, and samples to validate with; `validation` may be empty.
     settings : TrainSettings
-        How.
+        Settings of the training.
     device : str
         "auto", "cpu" or "cuda".
     processes : int or None
-        That train together; by default one per GPU.
+        Number of processes that train together; by default one per GPU.
     state_path : Path or None
-        File that a killed training goes on from; None keeps nothing.
+        File from which a killed training resumes; None saves nothing.
     identity : dict
         What the samples are, as JSON: a state of other samples is refused.
     compared : callable
@@ -155,7 +155,7 @@ class Training:
     Raises
     ------
     TrainingDataError
-        If there are no processes.
+        If `processes` is below 1.
     """
 
     samples: Samples
@@ -173,7 +173,7 @@ class Training:
 
 
 def sample_number(settings: TrainSettings, n_samples: int, position: int) -> int:
-    """Which sample comes at a position of the training: each once, in random order, then each again in another.
+    """Number of the sample at a position of the training: in each epoch all samples once, in a new random order.
 
     >>> settings = TrainSettings(seed=3)
     >>> [sample_number(settings, 3, position) for position in range(9)]
@@ -189,7 +189,7 @@ def _order(seed: int, n_samples: int, epoch: int) -> np.ndarray:
 
 
 def step_seed(settings: TrainSettings, step: int, rank: int) -> int:
-    """Seed of what is random inside the network in one step of one process: dropout.
+    """Seed for everything random inside the network in one step of one process: dropout.
 
     >>> step_seed(TrainSettings(seed=3), step=7, rank=0) == step_seed(TrainSettings(seed=3), step=7, rank=1)
     False

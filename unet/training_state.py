@@ -1,7 +1,7 @@
-"""What a training that was killed goes on from: one safetensors file, replaced whole, no pickle.
+"""The state from which a killed training resumes: one safetensors file, always replaced completely, no pickle.
 
-It holds weights, the optimiser's sums, the best weights so far and the history; everything random in a step is a
-function of the step, so nothing else is needed for the same weights as of a training that nobody disturbed.
+It holds weights, the optimiser's sums, the best weights so far and the history. Everything random in a step is a
+function of the step, so this is enough to end with the same weights as an undisturbed training.
 """
 
 import json
@@ -24,18 +24,18 @@ _KEY = "state"
 
 @dataclass(frozen=True)
 class Validation:
-    """How well the network did on what it does not learn from.
+    """Scores of the network on samples that it does not learn from.
 
     Attributes
     ----------
     step : int
-        Steps done.
+        Number of steps done.
     loss : float
         Weighted loss: nats per pixel.
     iou : float
-        Mean of the foreground classes' intersection over union; 1 for a class that neither has.
+        Mean intersection over union of the foreground classes; 1 for a class that occurs in neither truth nor result.
     pixel_error : float
-        Share of annotated pixels with another class.
+        Share of annotated pixels that get a wrong class.
     """
 
     step: int
@@ -44,7 +44,7 @@ class Validation:
     pixel_error: float
 
     def better_than(self, other: "Validation | None", monitor: str) -> bool:
-        """Whether this one is better: a lower loss, or a higher IoU; a loss that is not finite never is."""
+        """Whether this one is better: lower loss, or higher IoU; a loss that is not finite is never better."""
         if not math.isfinite(self.loss):
             return False
         if other is None:
@@ -54,18 +54,18 @@ class Validation:
 
 @dataclass(frozen=True)
 class History:
-    """What happened so far.
+    """Losses and validations so far.
 
     Attributes
     ----------
     losses : tuple of float
         Mean loss of each step's tiles, before its update: nats per pixel.
     validations : tuple of Validation
-        In order.
+        All validations, in order.
     best : Validation or None
-        Whose weights are kept.
+        The best validation; its weights are kept.
     stopped : bool
-        Whether the training ended early, as no validation became better.
+        Whether the training ended early because validations did not improve.
     """
 
     losses: tuple[float, ...] = ()
@@ -79,7 +79,7 @@ class History:
         return len(self.losses)
 
     def add(self, validation: Validation, monitor: str, patience: int) -> "History":
-        """The history with one more validation."""
+        """Return the history with one more validation."""
         best = validation if validation.better_than(self.best, monitor) else self.best
         waited = [v for v in (*self.validations, validation) if best is None or v.step > best.step]
         stopped = 0 < patience <= len(waited)
@@ -93,11 +93,11 @@ class TrainingState:
     Attributes
     ----------
     identity : dict
-        Settings, samples and network, as JSON: a state of another training is refused.
+        Settings, samples and network, as JSON: the state of another training is refused.
     history : History
         Losses and validations.
     weights, best, optimiser : dict of Tensor
-        Of the network; of the best validation (empty before the first); of the optimiser, by ``<number>.<name>``.
+        Tensors of the network; of the best validation (empty before the first); of the optimiser (``<number>.<name>``).
     """
 
     identity: Mapping[str, Any]
@@ -108,12 +108,12 @@ class TrainingState:
 
 
 def save_state(path: Path, state: TrainingState) -> None:
-    """Write a state, whole or not at all; it is on the disk when this returns.
+    """Write a state completely or not at all; it is on the disk when this returns.
 
     Raises
     ------
     OSError
-        If the disk is full; the state before it stays.
+        If the disk is full; the previous state stays.
     """
     from safetensors.torch import save
 
@@ -156,7 +156,7 @@ def load_state(
     Raises
     ------
     TrainingDataError
-        If the state is of another training, naming what differs.
+        If the state belongs to another training; the message names what differs.
     CheckpointError
         If the file is damaged.
     """
@@ -205,7 +205,7 @@ def read_identity(path: Path) -> dict[str, Any]:
 
 
 def count_steps(path: Path) -> int:
-    """Steps that a state's training has done; 0 if there is no state.
+    """Number of steps done by the training of a state; 0 if there is no state.
 
     Raises
     ------
@@ -242,7 +242,7 @@ def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) ->
 
 
 def _flatten(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Values by dotted names.
+    """Map dotted names to values.
 
     >>> _flatten({"settings": {"steps": 5}, "n": 2})
     {'settings.steps': 5, 'n': 2}
@@ -254,7 +254,7 @@ def _flatten(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's sums, by ``<number of the parameter>.<name>``."""
+    """Tensors of the optimiser, by ``<number of the parameter>.<name>``."""
     return {
         f"{number}.{name}": value
         for number, values in optimiser.state_dict()["state"].items()

@@ -1,17 +1,17 @@
 """Squared distances from every pixel to its two nearest objects: exact, axis by axis, compiled by numba.
 
-A distance transform per object costs pixels x objects. Here every pixel carries its two best candidates instead, of
-*distinct* objects, and each axis is one pass that offers it the candidates of the pixels in its line:
+A distance transform per object would cost pixels x objects. Instead, every pixel carries its two best candidates, of
+*distinct* objects. Each axis takes one pass, which offers each pixel the candidates of the other pixels in its line:
 
-- The squared Euclidean distance is a sum over axes, so the best candidate over a plane is the best over lines of the
-  best within each line (Saito & Toriwaki 1994, "New algorithms for Euclidean distance transformation").
-- Two per line suffice: if an object is third in some line, two others are nearer there, and remain nearer to every
+- The squared Euclidean distance is a sum over axes. So the best candidate in a plane is the best among the best of its
+  lines (Saito & Toriwaki 1994, "New algorithms for Euclidean distance transformation").
+- Two per line are enough: if an object is third in a line, two others are nearer there. They stay nearer for every
   pixel that looks at that line, because all three gain the same distance on the way.
-- A pass looks outwards from a pixel and stops where the way alone is as long as its second best candidate.
+- A pass looks outwards from a pixel. It stops where the way alone is as long as the distance to the second candidate.
 
 The cost is pixels x min(reach, distance to the second object), whatever the number, shape or nesting of objects. Sums
-are rounded to float32 in a fixed order, and rounding keeps order: a pixel's result depends on the pixels within reach
-alone, not on what else is in the array.
+are rounded to float32 in a fixed order, and rounding keeps the order of distances. So a pixel's result depends only on
+pixels within reach, not on other parts of the array.
 """
 
 import math
@@ -21,7 +21,7 @@ import numpy as np
 
 from segment_slide.unet.compiled import compiled
 
-_STRIP_PX = 64  # lines worked on at a time: their candidates stay in the processor's cache
+_STRIP_PX = 64  # lines processed at a time, so that their candidates stay in the processor's cache
 
 
 def two_nearest(ids: np.ndarray, spacing: Sequence[float], reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -34,13 +34,13 @@ def two_nearest(ids: np.ndarray, spacing: Sequence[float], reach: float) -> tupl
     spacing : sequence of float
         Distance of neighbouring pixels per axis.
     reach : float
-        What lies farther away than this is not looked for; in the unit of `spacing`.
+        Objects farther away than this are ignored; in the unit of `spacing`.
 
     Returns
     -------
     nearest, second : ndarray of float32
-        Squared distances of pixel centres, infinite beyond the reach. At an object's own pixels the nearest is 0 and
-        the second undefined: nobody asks for it, and the last pass leaves it out.
+        Squared distances of pixel centres, infinite beyond the reach. At an object's own pixels, the nearest is 0 and
+        the second is undefined: no caller needs it, and the last pass skips it.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def two_nearest(ids: np.ndarray, spacing: Sequence[float], reach: float) -> tupl
 
 @compiled
 def _scan_rows(ids, nearest, second, nearest_id, second_id, spacing, limit):  # type: ignore[no-untyped-def]
-    """The first pass: along a row the two last objects met from the left, then from the right, are the nearest."""
+    """First pass: along a row, the nearest objects are the last two met from the left or from the right."""
     n_rows, n = ids.shape
     for row in range(n_rows):
         for direction in (1, -1):
@@ -93,12 +93,12 @@ def _scan_rows(ids, nearest, second, nearest_id, second_id, spacing, limit):  # 
 
 @compiled
 def _merge_lines(nearest, second, nearest_id, second_id, spacing, limit, is_last):  # type: ignore[no-untyped-def]
-    """One more axis: each pixel is offered the candidates of its line (the middle axis), in place."""
+    """Pass along one more axis (the middle one), in place: each pixel is offered the candidates of its line."""
     n_outer, n, n_inner = nearest.shape
     for outer in range(n_outer):
         for first in range(0, n_inner, _STRIP_PX):
             end = min(first + _STRIP_PX, n_inner)
-            # what the lines held before this pass
+            # the candidates of the lines before this pass
             distance_a, distance_b = nearest[outer, :, first:end].copy(), second[outer, :, first:end].copy()
             id_a, id_b = nearest_id[outer, :, first:end].copy(), second_id[outer, :, first:end].copy()
             for i in range(n):
@@ -138,14 +138,14 @@ def _look_along(distance_a, distance_b, id_a, id_b, i, x, spacing, limit):  # ty
 
 @compiled
 def find_ridges(ids, offsets):  # type: ignore[no-untyped-def]
-    """Object pixels that have a pixel of another object at one of some offsets.
+    """Object pixels that have a pixel of another object at one of the given offsets.
 
     Parameters
     ----------
     ids : ndarray of int32, (z, y, x)
         0 is background, any other value an object.
     offsets : ndarray of int64, (n, 3)
-        Where to look, seen from a pixel; what lies outside the array is background.
+        Offsets from a pixel; positions outside the array count as background.
 
     Returns
     -------
@@ -178,17 +178,17 @@ def find_ridges(ids, offsets):  # type: ignore[no-untyped-def]
 def separation_term(ids, nearest, second, w0, sigma):  # type: ignore[no-untyped-def]
     """The second term of Eq. 2 (Ronneberger 2015, Sec. 3) on background pixels with two objects within reach.
 
-    Compiled rather than numpy, whose vector and scalar exponentials may differ in the last bit: a pixel's value must
-    not depend on where in an array it stands.
+    It is compiled, because numpy's vector and scalar exponentials may differ in the last bit, and a pixel's value must
+    not depend on its position in an array.
 
     Parameters
     ----------
     ids : ndarray of int32
         0 is background, any other value an object.
     nearest, second : ndarray of float32
-        Squared distances, of `two_nearest`.
+        Squared distances from `two_nearest`.
     w0, sigma : float
-        Of Eq. 2, sigma in the unit of the distances.
+        Constants of Eq. 2; sigma is in the unit of the distances.
 
     Returns
     -------

@@ -1,11 +1,11 @@
-"""How much each pixel counts in the loss: rare classes more, the gaps between close objects most.
+"""Weight of each pixel in the loss: rare classes count more, gaps between close objects count most.
 
 Ronneberger 2015, Sec. 3, Eq. 2: ``w(x) = w_c(x) + w0 * exp(-(d1(x) + d2(x))^2 / (2 sigma^2))``, with d1 and d2 the
-distances to the nearest and the second-nearest object. The paper leaves open what the authors' later code decides, and
-so do we: distances are Euclidean, between pixel centres, to the objects after ridges were cut between those that
-touch; the second term is added on background only; pixels that nobody annotated weigh nothing.
+distances to the nearest and the second-nearest object. Where the paper leaves details open, we follow the authors'
+later code: distances are Euclidean, between pixel centres, to the objects after ridges were cut between touching ones;
+the second term is added on background only; pixels without annotation have weight 0.
 
-Whole arrays and blocks with a halo (`halo`) give the same bits: what lies beyond the reach is not looked at in either.
+Whole arrays, and blocks with a halo (`halo`), give the same bits: pixels beyond the reach have no influence in either.
 """
 
 import itertools
@@ -35,14 +35,14 @@ __all__ = [
 
 
 class WeightMap(NamedTuple):
-    """What training needs of an annotation.
+    """What training needs from an annotation.
 
     Attributes
     ----------
     classes : ndarray of uint8
-        Ridges cut; 255 where nothing is annotated.
+        Classes after cutting ridges; 255 without annotation.
     weights : ndarray of float32
-        Eq. 2; 0 where nothing is annotated.
+        Weights of Eq. 2; 0 without annotation.
     """
 
     classes: np.ndarray
@@ -50,7 +50,7 @@ class WeightMap(NamedTuple):
 
 
 def ridge_offsets(ridge_px: int, ndim: int) -> np.ndarray:
-    """Where an object pixel looks for other objects, (n, ndim): see `cut_ridges`.
+    """Offsets at which an object pixel looks for other objects, (n, ndim): see `cut_ridges`.
 
     >>> ridge_offsets(1, 2).tolist()
     [[-1, -1], [-1, 0], [-1, 1], [0, -1]]
@@ -68,14 +68,14 @@ def ridge_offsets(ridge_px: int, ndim: int) -> np.ndarray:
 
 
 def cut_ridges(instances: np.ndarray, ridge_px: int = 1) -> np.ndarray:
-    """Make background what touches another object, so that the network can learn to separate them.
+    """Turn object pixels that touch another object into background, so that the network can learn to separate them.
 
-    An object pixel becomes background if another object has a pixel within ``ridge_px // 2`` px (in each axis), or,
-    if `ridge_px` is odd, within ``ridge_px // 2 + 1`` px among those that come before it in raster order. 1 is the
-    rule of the authors' later code (W, NW, N and NE neighbours; 13 in a volume). All pixels are judged by the
-    objects as they were given, so the result does not depend on the order. Even widths cut both objects alike.
+    An object pixel becomes background if another object has a pixel within ``ridge_px // 2`` px (along each axis). If
+    `ridge_px` is odd, this also holds for pixels within ``ridge_px // 2 + 1`` px that come before it in raster order.
+    1 is the rule of the authors' later code (W, NW, N and NE neighbours; 13 in a volume). All pixels are compared with
+    the given objects, so the result does not depend on the order. Even widths cut both objects equally.
 
-    An object of one pixel that touches another may vanish, by the authors' rule too.
+    An object of one pixel that touches another may vanish, as with the authors' rule.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def nearest_two(
     instances : ndarray of any integer dtype, 1 to 3 axes
         0 is background, any other value an object.
     reach : float
-        What lies farther away is not looked for; in the unit of `spacing`.
+        Objects farther away are ignored; in the unit of `spacing`.
     spacing : sequence of float
         Distance of neighbouring pixels per axis, 1 by default.
 
@@ -137,19 +137,19 @@ def nearest_two(
 
 
 def border_weights(instances: np.ndarray, settings: WeightSettings) -> np.ndarray:
-    """The second term of Eq. 2: large in the gaps between close objects, 0 on objects and far from two of them.
+    """The second term of Eq. 2: large in gaps between close objects, 0 on objects and where no two objects are near.
 
     Parameters
     ----------
     instances : ndarray of any integer dtype, 1 to 3 axes
-        0 is background, any other value an object; ridges are cut already.
+        0 is background, any other value an object; ridges must be cut already.
     settings : WeightSettings
         w0, sigma and spacing.
 
     Returns
     -------
     ndarray of float32
-        The same bits for any part of an array that brings a halo of `settings.reach_px`.
+        The same bits for any part of an array that is given with a halo of `settings.reach_px`.
 
     Examples
     --------
@@ -165,16 +165,16 @@ def border_weights(instances: np.ndarray, settings: WeightSettings) -> np.ndarra
 
 
 def count_class_weights(counts: Sequence[int] | np.ndarray, *, balance: bool = True) -> tuple[float, ...]:
-    """w_c of Eq. 2 for each class: inverse to its frequency, 1 on average over all annotated pixels.
+    """w_c of Eq. 2 for each class: inversely proportional to its frequency, 1 on average over all annotated pixels.
 
-    The paper says "to balance the class frequencies"; each class that is present gets the same share of the weight.
+    The paper says "to balance the class frequencies". Here each class that occurs gets the same share of the weight.
 
     Parameters
     ----------
     counts : sequence of int
         Annotated pixels of each class in the whole data set.
     balance : bool
-        False: 1 for each class.
+        If False, each class gets 1.
 
     Examples
     --------
@@ -194,23 +194,23 @@ def weight_map(
     classes: np.ndarray | None = None,
     class_weights: Sequence[float] | None = None,
 ) -> WeightMap:
-    """Classes and weights of an annotation that is in memory as a whole, or of a block with its halo.
+    """Compute classes and weights of an annotation that is completely in memory, or of a block with its halo.
 
     Parameters
     ----------
     instances : ndarray of any integer dtype, 1 to 3 axes
         0 is background, any other value an object.
     settings : WeightSettings, optional
-        The paper's by default.
+        By default the paper's.
     classes : ndarray of uint8, optional
-        Class of each pixel, 255 where nothing is annotated (no object reaches there); by default 1 on objects.
+        Class of each pixel, 255 without annotation (objects must not reach there); by default 1 on objects.
     class_weights : sequence of float, optional
-        w_c of each class, counted over a whole data set; by default over this array.
+        w_c of each class, counted over a whole data set; by default it is counted over this array.
 
     Returns
     -------
     WeightMap
-        Classes after cutting ridges, and weights. With one class alone w_c is 1; without objects the second term is 0.
+        Classes after cutting ridges, and weights. With a single class w_c is 1; without objects the second term is 0.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def _check_integers(ids: np.ndarray, name: str) -> None:
 
 
 def _compact(ids: np.ndarray) -> np.ndarray:
-    """The same objects as int32; ids that do not fit get new numbers."""
+    """Return the same objects as int32; ids that do not fit get new numbers."""
     if ids.dtype.itemsize < 4 or ids.max() <= np.iinfo(np.int32).max:
         return np.ascontiguousarray(ids, np.int32)
     values, numbers = np.unique(ids, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The numbers of a weight map, and how far around a pixel it looks; plain arithmetic, nothing compiled is imported."""
+"""The constants of a weight map, and its reach around a pixel: plain arithmetic; this file imports nothing compiled."""
 
 import math
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from typing import Annotated
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.options import Option, read_numbers
 
-# Half a unit in the last place of a float32 in [0.25, 0.5). With two classes no w_c is below 0.5, so what is left out
-# beyond the reach would have been rounded away.
+# Half a unit in the last place of a float32 in [0.25, 0.5). With two classes no w_c is below 0.5, so contributions from
+# beyond the reach would be rounded away.
 _NEGLIGIBLE = 2.0**-26
-_MAX_RIDGE_PX = 15  # each object pixel looks at about (ridge + 1)^2 others, in volumes ^3
+_MAX_RIDGE_PX = 15  # each object pixel looks at about (ridge + 1)^2 others, in volumes (ridge + 1)^3
 
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """The numbers of Eq. 2, and how objects that touch are separated.
+    """The constants of Eq. 2, and how touching objects are separated.
 
     Parameters
     ----------
     w0 : float
-        Weight that a gap of no width would gain; 0 leaves the second term out.
+        Weight added in a gap of width 0; 0 leaves the second term out.
     sigma_px : float
-        How fast it falls with the width of the gap; in pixels of the last axis.
+        How fast the weight falls with the width of the gap; in pixels of the last axis.
     ridge_px : int
-        Background cut between objects that touch, see `cut_ridges`; 1 is the authors' rule, 0 cuts nothing.
+        Width of the background cut between touching objects, see `cut_ridges`; 1 is the authors' rule, 0 cuts nothing.
     balance : bool
-        Weigh classes by their inverse frequency (w_c); else w_c is 1.
+        Weight classes by their inverse frequency (w_c); otherwise w_c is 1.
     spacing : tuple of float
-        Distance of neighbouring pixels per spatial axis, in pixels of the last axis: (5, 1, 1) for planes five times
-        as far apart. Empty: 1 on each axis.
+        Distance of neighbouring pixels per spatial axis, in pixels of the last axis: (5, 1, 1) for planes that are five
+        times as far apart. If empty, 1 on each axis.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class WeightSettings:
     """
 
     w0: Annotated[float, Option("Weight of a gap of no width between two objects (Eq. 2).", at_least=0)] = 10.0
-    sigma_px: Annotated[float, Option("How fast it falls with the gap's width (px).", above=0, name="sigma")] = 5.0
+    sigma_px: Annotated[float, Option("How fast w0 falls with the gap's width (px).", above=0, name="sigma")] = 5.0
     ridge_px: Annotated[int, Option("Background cut between objects that touch (px).", at_least=0, name="ridge")] = 1
     balance: Annotated[bool, Option("Weigh classes by their inverse frequency.")] = True
     spacing: Annotated[
@@ -64,18 +64,18 @@ class WeightSettings:
 
     @property
     def reach_px(self) -> int:
-        """Distance (pixels of the last axis) beyond which a second object adds less than float32 resolves."""
+        """Distance (pixels of the last axis) beyond which a second object adds less than float32 can represent."""
         if self.w0 <= _NEGLIGIBLE:
             return 0
         return math.ceil(self.sigma_px * math.sqrt(2 * math.log(self.w0 / _NEGLIGIBLE)))
 
     def steps(self, ndim: int) -> tuple[float, ...]:
-        """Spacing on each of so many axes.
+        """Spacing on each of `ndim` axes.
 
         Raises
         ------
         TrainingDataError
-            If another number was given.
+            If `spacing` has another number of values.
         """
         if self.spacing and len(self.spacing) != ndim:
             raise TrainingDataError(f"spacing={self.spacing}, expected {ndim} distances, one per spatial axis.")
@@ -92,7 +92,7 @@ def ridge_halo(settings: WeightSettings) -> int:
 
 
 def halo(settings: WeightSettings, ndim: int) -> tuple[int, ...]:
-    """Pixels per side and axis that a block reads beyond what it writes: the reach, and what cutting ridges reads.
+    """Pixels per side and axis that a block reads beyond what it writes: the reach, and the pixels for cutting ridges.
 
     >>> halo(WeightSettings(), 2), halo(WeightSettings(spacing=(4, 1, 1)), 3)
     ((33, 33), (9, 33, 33))
