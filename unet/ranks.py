@@ -84,7 +84,7 @@ def device_of(device: torch.device, rank: int) -> torch.device:
         return device
     if rank >= torch.cuda.device_count():
         raise DeviceError(
-            f"{rank + 1} processes were asked for, one per GPU, but {torch.cuda.device_count()} are here."
+            f"{rank + 1} processes were requested, one per GPU, but only {torch.cuda.device_count()} GPU(s) are here."
         )
     return torch.device("cuda", rank)
 

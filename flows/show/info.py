@@ -38,8 +38,8 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> 
         "block": f"{_sizes(grid.block[spatial])} px, one task and one file; {grid.n_blocks:,} blocks",
         "windows": f"{plan.n_windows:,} of {_sizes(plan.window_blocks)} blocks, at most "
         f"{plan.n_tasks_per_window:,} Dask tasks each",
-        "scheduling": f"{format_seconds(plan.scheduling_s)} of one core, the least that any number of workers takes; "
-        "larger blocks take less",
+        "scheduling": f"{format_seconds(plan.scheduling_s)} of one core; more workers do not shorten it, "
+        "larger blocks do",
         "files": f"{plan.n_files:,}, at most {format_bytes(shard_bytes)} before compression",
         "operations": f"{plan.flops / 1e12:,.1f} TFLOP "
         f"({plan.flops / max(1, _volume(grid.shape)) / 1e6:.2f} MFLOP per pixel)",

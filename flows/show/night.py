@@ -67,7 +67,7 @@ def show_night(console: Console, report: NightReport) -> None:
     counts = f"{report.n_segmented} segmented, {report.n_failed} failed, of {len(report.rows)} acquisition(s)"
     if report.newly_undecided:
         counts += f"; {len(report.newly_undecided)} need(s) a decision"
-    console.print(f"[bold]{'Broken off' if report.ended_by else 'Done'}:[/] {counts}", highlight=False)
+    console.print(f"[bold]{'Ended early' if report.ended_by else 'Done'}:[/] {counts}", highlight=False)
     console.print(f"Results: {escape(report.folder)}", highlight=False, soft_wrap=True)
 
 

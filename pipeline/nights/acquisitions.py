@@ -114,7 +114,7 @@ def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float
         return "its store does not say when it was changed: use a marker"
     quiet = (now_s - acquisition.changed_s) / 60
     if quiet < 0:
-        return f"changed {-quiet:.1f} min after now: its server's clock is ahead; set it right, or use a marker"
+        return f"changed {-quiet:.1f} min in the future: its server's clock is ahead; set it right, or use a marker"
     return "" if quiet >= stable_minutes else f"changed {quiet:.1f} min ago, expected {stable_minutes:g} or more"
 
 

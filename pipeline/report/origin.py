@@ -89,11 +89,11 @@ def times(spans: Sequence[Span], seconds: Mapping[str, float]) -> Markup:
         heads = ("written", "first file", "last file", "files", "between", "Mpx/s")
         parts.append(table(heads, [_span_row(span) for span in spans], n_words=3))
         text = (
-            "By the times of the files: from the end of the first block to that of the last, with the pauses of a run "
-            "that was interrupted. A copy of the output may have other times."
+            "Taken from the times of the files: from the end of the first block to the end of the last, including the "
+            "pauses of an interrupted run. A copy of the output may have other times."
         )
         parts.append(tag("p", text, class_="note"))
-    return join(*parts) if parts else tag("p", "Nothing tells how long it took.", class_="note")
+    return join(*parts) if parts else tag("p", "There is no record of how long it took.", class_="note")
 
 
 def _span_row(span: Span) -> tuple[str, ...]:
@@ -179,7 +179,7 @@ def _model_rows(model: Model) -> list[tuple[object, object]]:
     rows += [("classes", ", ".join(f"{value} {name}" for value, name in enumerate(classes)))] if classes else []
     checkpoint = _find_checkpoint(model)
     if checkpoint is None:
-        return [*rows, ("network", "the file is not there any more, or is another now")]
+        return [*rows, ("network", "the file is gone or has changed")]
     network, training = checkpoint.config.architecture, checkpoint.config.training
     about = (
         f"U-Net {network.ndim}D, depth {network.depth}, base {network.base_channels}, "

@@ -168,7 +168,7 @@ def pictures(content: Content) -> Markup:
     sight = content.sight
     parts: list[Markup] = []
     if not sight.image:
-        text = "The image that was segmented is not where it was, or is another now: labels are drawn alone."
+        text = "The segmented image was moved, deleted or replaced: labels are drawn alone."
         parts.append(tag("p", text, class_="note"))
     if sight.shown_plane:
         parts.append(tag("p", f"Pictures show {sight.shown_plane}.", class_="note"))

@@ -146,7 +146,7 @@ def draw_all(facts: Facts, sight: Sight, places: CountMap | None, what: str, not
         )
     else:
         shown.append(_show(notes, sight, "The whole", "", whole, details))
-    reasons = [why, f"A usual place: of all that hold any, half have fewer {what}, half have more."]
+    reasons = [why, f"A typical place: of all places with {what}, half have fewer and half have more."]
     for mark, reason in zip(details, reasons, strict=False):
         shown.append(_show(notes, sight, f"Place {mark.letter}", reason, mark.frame, [], close=True))
     return _made(shown)
@@ -160,7 +160,7 @@ def _first_place(facts: Facts, places: CountMap | None, what: str) -> tuple[Fram
     size = facts.labels.size("y"), facts.labels.size("x")
     found = None if places is None else densest(places, DETAIL_PX)
     if found is not None:
-        return found, f"Where {what} lie densest: the hardest place, not the best."
+        return found, f"The place with the most {what}: the hardest one, not the best one."
     middle = (size[0] / 2, size[1] / 2)
     why = "The middle of the image." if places is None else "The middle of the image: nothing was found anywhere."
     if facts.n_blocks_done < facts.n_blocks:

@@ -92,7 +92,7 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
     try:
         pixels = _read_coarse(image, plane)
     except UnreadableChunkError as error:
-        notes.append(f"Intensities are those of the metadata, or all that the type holds: {error}")
+        notes.append(f"Intensities are shown in the range of the metadata, or else of the data type: {error}")
     is_photo = np.dtype(image.dtype).name == "uint8" and (
         (n_channels == 3 and (stored == _PRIMARIES or None in stored)) or (n_channels == 4 and not any(stored))
     )
@@ -109,7 +109,7 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
         return Look(True, is_bright, tuple(channels[3:]), tuple(notes))
     kept = sorted(channels, key=lambda channel: not channel.is_visible)[:MOST_LAYERS]
     if len(kept) < len(channels):
-        notes.append(f"Of {len(channels)} channels {len(kept)} are shown; name an image of fewer to see the others.")
+        notes.append(f"Of {len(channels)} channels {len(kept)} are shown: a browser cannot show more at once.")
     return Look(False, False, tuple(sorted(kept, key=lambda channel: channel.index)), tuple(notes))
 
 

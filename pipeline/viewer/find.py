@@ -116,12 +116,10 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
     if base is None:
         if not labels:
             raise InputError(f"{location} holds neither an image nor labels that can be shown. {' '.join(notes)}")
-        notes.append(f"The image that {location} was made from is not where it was; name it: `image='PATH'`.")
+        notes.append(f"The image that {location} was made from was moved or deleted; name it: `image='PATH'`.")
     below = base or labels[0].image
     if image is not None and not sources and any(item.record for item in labels):
-        notes.append(
-            f"{image} is not the image that was segmented: its size is another, so that labels lie by metadata."
-        )
+        notes.append(f"{image} is not the image that was segmented: its size differs. Labels are placed by metadata.")
     for item in labels:
         notes += _describe_state(location, item)
     placed = {item.name: _place(item, below, sources.get(item.name), notes) for item in labels}

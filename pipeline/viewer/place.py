@@ -139,10 +139,10 @@ def place_described(image: StoredImage, base: StoredImage) -> tuple[Placement | 
         return Placement(step, start), ""
     sides = f"{image.size('y'):,} × {image.size('x'):,} px over {base.size('y'):,} × {base.size('x'):,}"
     if set(doubtful) & set("yx") and not _are_similar(image, base):
-        return None, f"is left out: its calibration contradicts the image's, and its proportions are others ({sides})."
+        return None, f"is left out: its calibration contradicts the image's, and its proportions differ ({sides})."
     return Placement(step, start), (
-        f"lies by counts of pixels ({sides}), as its calibration along {', '.join(doubtful)} and the image's "
-        f"contradict each other: it is taken for the whole of it, which may be wrong."
+        f"is placed by counts of pixels ({sides}), because its calibration along {', '.join(doubtful)} and the image's "
+        f"contradict each other. It is assumed to cover the whole image, which may be wrong."
     )
 
 

@@ -140,7 +140,7 @@ def test_the_command_shows_what_was_done_before_the_night_ended(watch, outputs, 
     options = ("--stable-minutes", 0, "--block", 64, "--precision", "float32", "--no-instances")
     outcome = run_here("segment-new", watch, "-o", outputs, "-m", model, *options)
     assert (outcome.exit_code, "no workers came" in outcome.err) == (2, True), outcome
-    assert "Broken off: 1 segmented, 0 failed, of 3 acquisition(s)" in outcome.out
+    assert "Ended early: 1 segmented, 0 failed, of 3 acquisition(s)" in outcome.out
     assert "its turn did not come" in outcome.out
 
 

@@ -240,7 +240,7 @@ def test_an_acquisition_is_complete_when_it_has_not_changed_for_long_enough(tmp_
     assert why_incomplete(acquisition, changed + 599, 10) == "changed 10.0 min ago, expected 10 or more"
     assert why_incomplete(acquisition, changed + 600, 10) == ""
     assert why_incomplete(acquisition, changed, 0) == ""
-    assert "min after now: its server's clock is ahead" in why_incomplete(acquisition, changed - 60, 10)
+    assert "min in the future: its server's clock is ahead" in why_incomplete(acquisition, changed - 60, 10)
 
 
 def test_a_time_of_modification_in_the_future_keeps_nothing_waiting(tmp_path):
