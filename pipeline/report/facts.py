@@ -106,7 +106,7 @@ def choose_name(location: str, name: str | None) -> str:
             raise InputError(f"{store_path} holds no segmentation {name!r}; {there}.")
         return name
     classes = [found for found in names if found not in map(instances_name, names)]
-    shown = read_mark(where).shows.removeprefix("labels/")
+    shown = read_mark(store_path).shows.removeprefix("labels/")
     for wanted in (shown, DEFAULT_NAME):
         if wanted in classes:
             return wanted

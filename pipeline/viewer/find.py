@@ -203,7 +203,7 @@ def _follow(item: Labels) -> tuple[Labels | None, str]:
     group = item.record.input.location if isinstance(item.record, InstancesRecord) else ""
     where, between, name = group.rpartition("/labels/")
     if not between:
-        return None, store_location
+        return None, where
     try:
         source = Labels(name, describe_image(group), read_own_record(group, []))
     except PipelineError:  # it is not there any more: who only looks needs it for the image's address
