@@ -3,7 +3,7 @@
     python benchmarks/scale_workers.py tcp://127.0.0.1:4000 8
 
 Everything else is the product's: graphs, halos that travel between workers, cutting, reports. The product has no seam
-for another block function, and needs none, so `pipeline.segmentation.run.run_block` is replaced in this process alone.
+for another block function, and needs none, so `pipeline.segmentation.block.run_block` is replaced in this process alone.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import dask
 import numpy as np
 from distributed import Worker, get_worker
 
-import segment_slide.pipeline.segmentation.run
+import segment_slide.pipeline.segmentation.block
 from segment_slide.cluster.settings import SETTINGS, quieten
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.segmentation.block import BlockJob, BlockReport
@@ -73,7 +73,7 @@ async def work(address: str, count: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    segment_slide.pipeline.segmentation.run.run_block = sleep_block  # type: ignore[assignment]
+    segment_slide.pipeline.segmentation.block.run_block = sleep_block  # type: ignore[assignment]
     quieten()
     settings = {key: value for key, value in SETTINGS.items() if not key.endswith("preload")}
     with dask.config.set(settings):

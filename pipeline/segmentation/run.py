@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from segment_slide.pipeline.blocks.canvas import Canvas, result_of, submit_blocks
 from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.blocks.windows import run_windows
@@ -24,11 +23,8 @@ from segment_slide.pipeline.segmentation.block import (
     run_block,
     run_block_alone,
 )
-from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.unet.boxes import Box
 
 if TYPE_CHECKING:
-    import dask.array
     from distributed import Client, Future
 
 OnBlock = Callable[[BlockReport], None]
@@ -46,93 +42,9 @@ class BlockFailure:
     ended_workers: bool = False
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """The pixels that a window's Dask array spans, read when they are sliced (see `pipeline.blocks.grid`).
-
-    Looks like an array to `dask.array.from_array`: shape, dtype, ndim, slicing.
-    """
-
-    source: ImageSource
-    window: Window
-
-    @property
-    def chunks(self) -> tuple[tuple[int, ...], ...]:
-        """Chunk sizes with the channel axis between planes and space."""
-        chunks, planes = self.window.canvas_chunks(), self.window.grid.n_planes_axes
-        return (*chunks[:planes], (len(self.source.channels),), *chunks[planes:])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size (px) on (*planes, c, *spatial)."""
-        return tuple(map(sum, self.chunks))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As stored."""
-        return self.source.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Plane axes, channel axis, spatial axes."""
-        return len(self.chunks)
-
-    def __getitem__(self, box: Box) -> np.ndarray:
-        """Pixels of a box in canvas coordinates, all channels."""
-        planes = self.window.grid.n_planes_axes
-        without_channels = (*box[:planes], *box[planes + 1 :])
-        return self.source.read(
-            tuple(
-                slice(s.start + start, s.stop + start)
-                for s, start in zip(without_channels, self.window.origin, strict=True)
-            )
-        )
-
-
-def window_array(job: BlockJob, window: Window) -> "dask.array.Array":
-    """The lazy segmentation of a window: one element per chunk, whose task segments and stores a block.
-
-    The chunks of the surrounding halo have elements too, which are never asked for and so never computed.
-    """
-    import dask.array as da
-
-    canvas = Canvas(job.source, window)
-    pixels = da.from_array(
-        canvas,
-        chunks=canvas.chunks,
-        name=False,
-        asarray=False,
-        inline_array=True,
-        meta=np.empty((0,) * canvas.ndim, canvas.dtype),
-    )
-    depth = dict.fromkeys(range(canvas.ndim), 0)
-    for axis in range(window.grid.n_planes_axes, len(window.grid.shape)):
-        depth[axis + 1] = window.grid.halo(axis)
-    return da.map_overlap(
-        run_chunk,
-        pixels,
-        depth=depth,
-        boundary="none",
-        trim=False,
-        allow_rechunk=False,
-        chunks=tuple((1,) * len(sizes) for sizes in canvas.chunks),
-        dtype=object,
-        meta=np.empty((0,) * canvas.ndim, object),
-        job=job,
-        window=window,
-    )
-
-
-def run_chunk(pixels: np.ndarray, *, job: BlockJob, window: Window, block_id: Index) -> np.ndarray:
-    """`run_block` as `map_overlap` calls it: the widened chunk is cut to the block's read box."""
-    planes = window.grid.n_planes_axes
-    index = window.index_of((*block_id[:planes], *block_id[planes + 1 :]))
-    sizes = [s.stop - s.start for s in window.grid.read_box(index)[planes:]]
-    inner: tuple[Any, ...] = (..., *(slice(size) for size in sizes))
-    report = run_block(job, pixels[inner], index)
-    result = np.empty((1,) * pixels.ndim, object)
-    result.flat[0] = report
-    return result
+def canvas_of(job: BlockJob, window: Window) -> Canvas:
+    """The pixels of a window, all channels that the network takes."""
+    return Canvas(job.source, window, n_channels=len(job.source.channels))
 
 
 def segment_blocks(
@@ -216,21 +128,13 @@ def _run_windows(client: "Client", job: BlockJob, window_blocks: tuple[int, ...]
 
     with contextlib.closing(run_windows(client, job.grid.windows(window_blocks), submit)) as results:
         for index, result, error in results:
-            yield index, None if result is None else result.flat[0], error
+            yield index, result_of(result), error
 
 
 def _submit_window(
     client: "Client", job: BlockJob, window: Window, done: Collection[Index], number: int
 ) -> "dict[Index, Future[Any]]":
-    """Futures of a window's pending blocks; Dask drops the tasks that no pending block needs."""
+    """Futures of a window's pending blocks."""
     pending = [index for index in window.indices() if index not in done]
-    if not pending:
-        return {}
-    lazy = window_array(job, window).to_delayed()
-    planes = window.grid.n_planes_axes
-    wanted = []
-    for index in pending:
-        chunk = window.chunk_of(index)
-        wanted.append(lazy[(*chunk[:planes], 0, *chunk[planes:])])
-    futures = client.compute(wanted, priority=-number)
-    return dict(zip(pending, futures, strict=True))
+    task = functools.partial(run_block, job)
+    return submit_blocks(client, canvas_of(job, window), task, pending, priority=-number)

@@ -6,22 +6,19 @@ busy as one slide.
 """
 
 import contextlib
+import functools
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from segment_slide.pipeline.blocks.canvas import Canvas, result_of, submit_blocks
 from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.sizes import choose_window
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.blocks.windows import run_windows
 from segment_slide.pipeline.training.weights_block import WeightJob, weigh_block, weigh_block_alone
 from segment_slide.pipeline.training.weights_inputs import OnBlock
-from segment_slide.unet.boxes import Box
 
 if TYPE_CHECKING:
-    import dask.array
     from distributed import Client, Future
 
 Place = tuple[int, Index]  # number of the image, block
@@ -29,76 +26,6 @@ Item = tuple[int, WeightJob, Index]
 Tries = Generator[tuple[Item, int | None, Exception | None]]
 
 WORDING = Wording("blocks of weight maps could not be made:", "Blocks that are done are kept.", "blocks")
-
-
-@dataclass(frozen=True)
-class LabelCanvas:
-    """The label values that a window's Dask array spans, read when they are sliced; background beyond the image.
-
-    Looks like an array to `dask.array.from_array`: shape, dtype, ndim, slicing.
-    """
-
-    job: WeightJob
-    window: Window
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Size (px) on the image's axes."""
-        return tuple(map(sum, self.window.canvas_chunks()))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """As stored."""
-        return self.job.labels.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Plane axes and spatial axes."""
-        return len(self.window.blocks)
-
-    def __getitem__(self, box: Box) -> np.ndarray:
-        """Values of a box in canvas coordinates."""
-        return self.job.labels.read(
-            tuple(slice(s.start + start, s.stop + start) for s, start in zip(box, self.window.origin, strict=True))
-        )
-
-
-def window_array(job: WeightJob, window: Window) -> "dask.array.Array":
-    """The lazy weight map of a window: one element per chunk, whose task makes and stores a block.
-
-    The chunks of the surrounding halo have elements too, which are never asked for and so never computed.
-    """
-    import dask.array as da
-
-    canvas, chunks = LabelCanvas(job, window), window.canvas_chunks()
-    values = da.from_array(
-        canvas,
-        chunks=chunks,
-        name=False,
-        asarray=False,
-        inline_array=True,
-        meta=np.empty((0,) * canvas.ndim, canvas.dtype),
-    )
-    return da.map_overlap(
-        run_chunk,
-        values,
-        depth={axis: job.grid.halo(axis) for axis in range(canvas.ndim)},
-        boundary="none",
-        trim=False,
-        allow_rechunk=False,
-        chunks=tuple((1,) * len(sizes) for sizes in chunks),
-        dtype=np.int64,
-        meta=np.empty((0,) * canvas.ndim, np.int64),
-        job=job,
-        window=window,
-    )
-
-
-def run_chunk(values: np.ndarray, *, job: WeightJob, window: Window, block_id: Index) -> np.ndarray:
-    """`weigh_block` as `map_overlap` calls it: the widened chunk is cut to the block's read box."""
-    index = window.index_of(block_id)
-    inner = tuple(slice(part.stop - part.start) for part in window.grid.read_box(index))
-    return np.full((1,) * values.ndim, weigh_block(job, values[inner], index), np.int64)
 
 
 def make_weights(
@@ -151,12 +78,11 @@ def _run_windows(client: "Client", jobs: Sequence[WeightJob], pending: Sequence[
     def submit(part: tuple[int, Window], priority: int) -> "dict[Place, Future[Any]]":
         number, window = part
         blocks = [index for index in window.indices() if index in wanted[number]]
-        if not blocks:
-            return {}
-        lazy = window_array(jobs[number], window).to_delayed()
-        futures = client.compute([lazy[window.chunk_of(index)] for index in blocks], priority=-priority)
-        return {(number, index): future for index, future in zip(blocks, futures, strict=True)}
+        task = functools.partial(weigh_block, jobs[number])
+        canvas = Canvas(jobs[number].labels, window)
+        futures = submit_blocks(client, canvas, task, blocks, priority=-priority)
+        return {(number, index): future for index, future in futures.items()}
 
     with contextlib.closing(run_windows(client, windows, submit)) as results:
         for (number, index), stored, error in results:
-            yield (number, jobs[number], index), None if stored is None else int(stored.flat[0]), error
+            yield (number, jobs[number], index), result_of(stored), error

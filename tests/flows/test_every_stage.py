@@ -20,6 +20,7 @@ import tifffile
 from distributed import Client
 from scipy import ndimage
 
+import segment_slide.pipeline.blocks.canvas
 import segment_slide.pipeline.blocks.tasks
 import segment_slide.pipeline.ingest.run
 import segment_slide.pipeline.segmentation.run
@@ -161,8 +162,8 @@ class Stage:
         Tasks that cannot be done if the first one fails always: itself, and what is made of it.
     leaves_no : str, optional
         A reduction: what must not be there without all tasks, within FOLDER.
-    in_windows : str, optional
-        Module whose `run_chunk` is the first try on a cluster.
+    in_windows : bool
+        Whether the first try on a cluster is a chunk of a window.
     in_threads : bool
         Whether it never runs on workers.
     is_quick : bool
@@ -175,7 +176,7 @@ class Stage:
     named: str
     lost: int = 1
     leaves_no: str = ""
-    in_windows: Any = None
+    in_windows: bool = False
     in_threads: bool = False
     is_quick: bool = False
 
@@ -192,7 +193,7 @@ STAGES = {
         "run_block_alone",
         segment,
         BLOCK,
-        in_windows=segment_slide.pipeline.segmentation.run,
+        in_windows=True,
         is_quick=True,
     ),
     "pyramid": Stage(
@@ -223,7 +224,7 @@ STAGES = {
         "_run_item",
         weight_maps,
         SET_BLOCK,
-        in_windows=segment_slide.pipeline.training.weights_run,
+        in_windows=True,
     ),
     "samples": Stage("training/samples_run.py", "write_shard", training_data, "training file 0"),
     "scores of classes": Stage(
@@ -310,11 +311,7 @@ def test_nothing_runs_tasks_but_by_the_one_function() -> None:
         for path in (ROOT / part).rglob("*.py"):
             if path.parent.name != "blocks":
                 others = re.findall(r"\b(?:run_tasks|as_completed|client\.(?:submit|map|compute))\b", path.read_text())
-                in_windows = str(path.relative_to(ROOT)) in (
-                    "pipeline/segmentation/run.py",
-                    "pipeline/training/weights_run.py",
-                )
-                assert others == ["client.compute"] * in_windows, path
+                assert not others, path
 
 
 # -- running them ------------------------------------------------------------------------------------------------------
@@ -380,7 +377,8 @@ def disturb(patch: pytest.MonkeyPatch, client: Client | None, stage: Stage, how:
     patch.setattr(tasks, "run_tasks", disturbed(tasks.run_tasks, 1))
     patch.setattr(threads, "try_in_threads", disturbed(threads.try_in_threads, 0))
     if stage.in_windows and client:
-        patch.setattr(stage.in_windows, "run_chunk", Disturbed(stage.in_windows.run_chunk, how, folder, "run_chunk"))
+        canvas = segment_slide.pipeline.blocks.canvas
+        patch.setattr(canvas, "run_chunk", Disturbed(canvas.run_chunk, how, folder, "run_chunk"))
 
 
 def run(

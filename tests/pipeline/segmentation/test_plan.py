@@ -1,6 +1,7 @@
 """A plan against what a run would do: real Dask graphs, real files, tiles counted one by one."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -11,6 +12,7 @@ import dask
 import numpy as np
 import pytest
 
+from segment_slide.pipeline.blocks.canvas import window_array
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_CHUNK,
@@ -23,11 +25,11 @@ from segment_slide.pipeline.blocks.sizes import (
     window_bytes,
 )
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.block import BlockJob, run_block
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.output import create_output
 from segment_slide.pipeline.segmentation.plan import MemoryEstimate, SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segmentation.run import Canvas, window_array
+from segment_slide.pipeline.segmentation.run import canvas_of
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.label_records import Model, SegmentationRecord, SegmentParameters
@@ -126,7 +128,9 @@ def test_scheduling_grows_with_the_blocks_whatever_they_hold() -> None:
 def test_a_real_dask_graph_has_no_more_tasks_than_planned_and_not_far_fewer(made: SegmentPlan) -> None:
     lengths, windows = [], list(made.grid.windows(made.window_blocks))
     for window in windows[:: 1 + len(windows) // 8]:  # most are alike
-        (optimised,) = dask.optimize(window_array(job_of(made), window))
+        (optimised,) = dask.optimize(
+            window_array(canvas_of(job_of(made), window), functools.partial(run_block, job_of(made)))
+        )
         lengths.append(len(dict(optimised.__dask_graph__())))
     assert max(lengths) <= made.n_tasks_per_window
     assert max(lengths) >= made.n_tasks_per_window / 3  # a bound that says nothing would pass the line above
@@ -136,7 +140,7 @@ def test_a_real_dask_graph_has_no_more_tasks_than_planned_and_not_far_fewer(made
 def test_a_window_keeps_to_its_blocks_and_bytes(made: SegmentPlan) -> None:
     for window in made.grid.windows(made.window_blocks):
         assert window.n_blocks <= MAX_WINDOW_BLOCKS
-        canvas = Canvas(made.source, window)
+        canvas = canvas_of(job_of(made), window)
         canvas_bytes = math.prod(canvas.shape) * canvas.dtype.itemsize
         assert (
             canvas_bytes <= window_bytes(made.grid, made.window_blocks, made.source.pixel_bytes) <= WINDOW_BUDGET_BYTES

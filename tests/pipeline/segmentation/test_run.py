@@ -1,5 +1,6 @@
 """The promise of the project: labels are the whole image's, whatever the chunks, tiles, blocks, windows and workers."""
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -14,14 +15,15 @@ import zarr
 from distributed import Client, LocalCluster
 from zarr.storage import WrapperStore
 
+from segment_slide.pipeline.blocks.canvas import window_array
 from segment_slide.pipeline.blocks.tasks import while_some_survive
 from segment_slide.pipeline.errors import IncompleteError, OutputError, UnreadableChunkError, WorkerDiedError
 from segment_slide.pipeline.segmentation import output, record
 from segment_slide.pipeline.segmentation import run as segment
-from segment_slide.pipeline.segmentation.block import BlockJob
+from segment_slide.pipeline.segmentation.block import BlockJob, run_block
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
-from segment_slide.pipeline.segmentation.run import WORDING, segment_blocks, window_array
+from segment_slide.pipeline.segmentation.run import WORDING, canvas_of, segment_blocks
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -294,7 +296,7 @@ def test_a_windows_graph_is_bounded_and_reads_each_block_of_input_once(tmp_path)
     plan = plan_segmentation(source, network.architecture, SegmentOptions(block=128, tile=64))
     job = make_job(plan, path, sha256, str(tmp_path / "out.ome.zarr"))
     (window,) = plan.grid.windows((8, 8))
-    array = window_array(job, window)
+    array = window_array(canvas_of(job, window), functools.partial(run_block, job))
     assert array.numblocks == (1, 10, 10)
     (optimised,) = dask.optimize(array)
     assert len(dict(optimised.__dask_graph__())) <= plan.n_tasks_per_window
