@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segment_slide.cluster.errors import ClusterError
     from segment_slide.pipeline.errors import (
         BlockError,
+        ChunkAccessError,
         IncompleteError,
         InputError,
         NotFiniteError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         OutputMismatchError,
         PipelineError,
         PlanError,
+        TasksFailedError,
         UnknownAxesError,
         UnreadableChunkError,
         WorkerDiedError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockError",
     "CheckpointError",
+    "ChunkAccessError",
     "ClusterError",
     "DeviceError",
     "DivergedError",
@@ -60,6 +63,7 @@ __all__ = [
     "PipelineError",
     "PlanError",
     "RankError",
+    "TasksFailedError",
     "TrainingDataError",
     "UnetError",
     "UnknownAxesError",
@@ -72,6 +76,7 @@ _ERRORS = {
     "cluster": ("ClusterError",),
     "pipeline": (
         "BlockError",
+        "ChunkAccessError",
         "IncompleteError",
         "InputError",
         "NotFiniteError",
@@ -79,6 +84,7 @@ _ERRORS = {
         "OutputMismatchError",
         "PipelineError",
         "PlanError",
+        "TasksFailedError",
         "UnknownAxesError",
         "UnreadableChunkError",
         "WorkerDiedError",

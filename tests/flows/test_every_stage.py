@@ -164,8 +164,8 @@ class Stage:
         A reduction: what must not be there without all tasks, within FOLDER.
     in_windows : bool
         Whether the first try on a cluster is a chunk of a window.
-    in_threads : bool
-        Whether it never runs on workers.
+    runs_here : bool
+        Whether the scenario has no workers for it.
     is_quick : bool
         Whether its worker is ended in the quick tier too.
     """
@@ -177,7 +177,7 @@ class Stage:
     lost: int = 1
     leaves_no: str = ""
     in_windows: bool = False
-    in_threads: bool = False
+    runs_here: bool = False
     is_quick: bool = False
 
 
@@ -213,10 +213,10 @@ STAGES = {
     "number": Stage("objects/run.py", "rank_objects", instances, ROW),
     "write": Stage("objects/run.py", "write_objects", instances, BLOCK),
     "regrow": Stage("objects/run.py", "regrow_objects", instances, BLOCK),
-    "measure rows": Stage("measurement/run.py", "run_block", measure, BLOCK),
+    "measure rows": Stage("measurement/run.py", "measure_place", measure, BLOCK),
     "recall rows": Stage("measurement/run.py", "recall_block", measure_on, BLOCK),
     "table": Stage("measurement/run.py", "run_part", measure, "part 0 of the table"),
-    "recall table": Stage("measurement/run.py", "recall_part", measure_again, "part 0 of the table"),
+    "recall table": Stage("measurement/run.py", "recall_part", measure_again, "part 0 of the table", runs_here=True),
     "objects of masks": Stage("training/weights_inputs.py", "_write_objects", weight_maps, "t0"),
     "count": Stage("training/class_counts.py", "_count", weight_maps, SET_BLOCK, leaves_no="out/*/weights"),
     "weights": Stage(
@@ -249,8 +249,8 @@ STAGES = {
         leaves_no="out/scores.csv",
     ),
     "drawing": Stage("synthetic/stored.py", "_store_shard", draw, r"file \(0, 0\)"),
-    "ingest": Stage("ingest/run.py", "_write_shard", ingest, "file 0/0/0", in_threads=True),
-    "ingest's levels": Stage("ingest/run.py", "run_level_shard", ingest, "file 0/0/0 of 1", in_threads=True),
+    "ingest": Stage("ingest/run.py", "_write_shard", ingest, "file 0/0/0", runs_here=True),
+    "ingest's levels": Stage("ingest/run.py", "run_level_shard", ingest, "file 0/0/0 of 1", runs_here=True),
 }
 
 
@@ -449,7 +449,7 @@ def processes() -> Iterator[Client]:
     [
         pytest.param(name, marks=[] if stage.is_quick else pytest.mark.slow)
         for name, stage in STAGES.items()
-        if not stage.in_threads
+        if not stage.runs_here
     ],
 )
 def test_a_worker_that_dies_leaves_no_trace(name, inputs, undisturbed, processes, tmp_path) -> None:

@@ -183,7 +183,7 @@ def test_another_network_is_tiled_as_the_whole_image_and_too_small_a_halo_is_not
 def test_sizes_off_another_networks_stride_are_refused(tmp_path):
     source = store_image(tmp_path, np.zeros((30, 30), np.uint8))
     network = Sums(reach=1, cell=3, ndim=2, halo=1)
-    assert plan_segmentation(source, network, SegmentOptions()).parameters["block"] == 2049
+    assert plan_segmentation(source, network, SegmentOptions()).parameters.block == 2049
     with pytest.raises(PlanError, match="block=25 px is not a positive multiple of the network's stride 3"):
         plan_segmentation(source, network, SegmentOptions(block=25))
 

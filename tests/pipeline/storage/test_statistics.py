@@ -11,7 +11,7 @@ import pytest
 import zarr
 from distributed import Client
 
-from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.errors import InputError, TasksFailedError, UnreadableChunkError
 from segment_slide.pipeline.storage import statistics
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -274,6 +274,21 @@ def damaged_source(folder: Path, dtype: str) -> ImageSource:
 def test_an_image_with_an_unreadable_chunk_cannot_be_measured(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(InputError, match="the image cannot be measured: unreadable chunk 1/0"):
         measure(damaged_source(tmp_path / "image", dtype))
+
+
+@pytest.mark.parametrize("kind", ["mean-std", "constants"])
+def test_a_chunk_that_the_system_cannot_read_is_not_the_images_fault(tmp_path: Path, kind: str) -> None:
+    source = source_of(tmp_path / "image", noise((100, 90), "float32"))
+    chunk = tmp_path / "image/c/1/0"
+    whole = chunk.read_bytes()
+    chunk.unlink()
+    chunk.symlink_to(chunk)  # opening it fails for as long as it is so
+    normalisation = Normalisation(kind, (0.0,), (1.0,))
+    with pytest.raises(TasksFailedError, match=r"region \(y 64:80, x 0:16\): unreadable chunk 1/0 of .*symbolic"):
+        resolve_normalisation(source, normalisation)
+    chunk.unlink()
+    chunk.write_bytes(whole)
+    resolve_normalisation(source, normalisation)
 
 
 def test_checking_for_finite_values_leaves_unreadable_chunks_to_the_run(tmp_path: Path) -> None:

@@ -502,7 +502,7 @@ def test_a_slide_of_100_000_px_is_planned_in_a_second_and_refused_where_memory_i
     assert time.perf_counter() - began < 1
     assert plan.n_blocks == 98 * 98
     plan.check_memory(2 << 30, tasks=3)
-    with pytest.raises(PlanError, match=r"a worker with 3 tasks of \d+ MiB needs \d+ MiB, but has 100 MiB"):
+    with pytest.raises(PlanError, match=r"a worker with 3 tasks of [\d.]+ MiB needs [\d.]+ MiB but has 100.00 MiB"):
         plan.check_memory(100 << 20, tasks=3)
     with pytest.raises(InputError, match="kind 'instances'"):
         plan_for(tmp_path, np.zeros(1), kind="binary")
