@@ -3,7 +3,7 @@
     python benchmarks/scale_workers.py tcp://127.0.0.1:4000 8
 
 Everything else is the product's: graphs, halos that travel between workers, cutting, reports. The product has no seam
-for another block function, and needs none, so `pipeline.segmentation.block.run_block` is replaced in this process alone.
+for another block function, and needs none, so `segmentation.block.run_block` is replaced in this process alone.
 """
 
 import asyncio
