@@ -1,7 +1,7 @@
-"""Sentences of the pipeline in the words of the command line: an option where they name a parameter of Python.
+"""Translate the pipeline's messages for the command line: names of Python parameters become options.
 
-A parameter stands in backquotes, alone or with a value: "choose fewer `workers`", "for example `channels=(0, 1)`". It
-becomes an option where a command shows the sentence, and nowhere else: notebooks and Prefect keep the parameters.
+In a message, a parameter stands in backquotes, alone or with a value: "choose fewer `workers`", "for example
+`channels=(0, 1)`". Only commands replace it by the option; notebooks and Prefect show the parameter.
 """
 
 import ast
@@ -14,24 +14,24 @@ from typing import Any
 
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 
-#: Finds the options of the command that runs, by the names of their parameters; outside of a command there are none.
+#: Returns the options of the running command, by the names of their parameters; empty outside of a command.
 find_options: ContextVar[Callable[[], Mapping[str, str]]] = ContextVar("find_options", default=dict)
 
 
 def in_options(sentence: str) -> str:
-    """A sentence for whoever gave the command that runs; parameters for which it has no option stay as they are."""
+    """Translate a sentence for the running command; a parameter without an option stays as it is."""
     return name_options(sentence, find_options.get()()) if "`" in sentence else sentence
 
 
 def list_options(command: Any, words: Sequence[str]) -> dict[str, str]:
-    """Options of the command that runs, by the names of their parameters.
+    """List the options of the running command, by the names of their parameters.
 
     Parameters
     ----------
     command : click's Group
         The whole command line.
     words : sequence of str
-        What was typed after its name: the names of groups and of the command come first.
+        The words typed after the program's name; names of groups and of the command come first.
     """
     for word in words:
         command = getattr(command, "commands", {}).get(word, command)
@@ -40,7 +40,7 @@ def list_options(command: Any, words: Sequence[str]) -> dict[str, str]:
 
 
 def make_log_handler() -> logging.Handler:
-    """What prints warnings on standard error."""
+    """Make a handler that prints warnings on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     return handler
@@ -53,12 +53,12 @@ class _Formatter(logging.Formatter):
 
 
 def name_options(sentence: str, options: Mapping[str, str]) -> str:
-    """A sentence with options instead of parameters.
+    """Replace the parameters in a sentence by options.
 
     Parameters
     ----------
     sentence : str
-        Of an error or a note.
+        Text of an error or a note.
     options : mapping of str to str
         Options by the names of their parameters.
 
@@ -79,11 +79,11 @@ def name_options(sentence: str, options: Mapping[str, str]) -> str:
 
 
 def _as_argument(value: str | None) -> list[str]:
-    """What follows an option: nothing, a word, or words between commas."""
+    """Words after an option: none, one word, or values between commas."""
     if value is None:
         return []
     try:
         given = ast.literal_eval(value)
-    except (SyntaxError, ValueError):  # no Python, so nothing to translate
+    except (SyntaxError, ValueError):  # not Python, so there is nothing to translate
         return [value]
     return [shlex.quote(",".join(map(str, given)) if isinstance(given, tuple) else str(given))]

@@ -109,7 +109,9 @@ def look_at(image: StoredImage, plane: Mapping[str, int]) -> Look:
         return Look(True, is_bright, tuple(channels[3:]), tuple(notes))
     kept = sorted(channels, key=lambda channel: not channel.is_visible)[:MOST_LAYERS]
     if len(kept) < len(channels):
-        notes.append(f"Of {len(channels)} channels {len(kept)} are shown: a browser cannot show more at once.")
+        notes.append(
+            f"Of {len(channels)} channels {len(kept)} are shown. To see the others, name an image with fewer channels."
+        )
     return Look(False, False, tuple(sorted(kept, key=lambda channel: channel.index)), tuple(notes))
 
 
