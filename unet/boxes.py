@@ -4,7 +4,7 @@ Box = tuple[slice, ...]
 
 
 def clip_box(box: Box, shape: tuple[int, ...]) -> Box:
-    """The part of a box inside an array; empty where there is none.
+    """The part of a box inside an array; empty if there is none.
 
     >>> clip_box((slice(-3, 2), slice(7, 9)), (5, 5))
     (slice(0, 2, None), slice(5, 5, None))
