@@ -357,11 +357,12 @@ def test_a_mask_under_the_kind_instances_is_noted(tmp_path, block):
     assert run(plan_for(tmp_path, mask, block=block, ignore=7, kind="binary", name="b.zarr")).notes == ()
 
 
+@pytest.mark.parametrize("block", [16, 64], ids=["in another block", "in the same"])
 @pytest.mark.parametrize("other", [254, 7], ids=["the last", "the first"])
-def test_a_second_object_in_another_block_needs_no_note(tmp_path, other):
+def test_a_second_object_needs_no_note(tmp_path, other, block):
     labels = np.zeros((40, 40), np.uint8)
     labels[:5, :5], labels[30:, 30:] = 255, other
-    assert run(plan_for(tmp_path, labels, block=16)).notes == ()
+    assert run(plan_for(tmp_path, labels, block=block)).notes == ()
 
 
 def test_a_mask_of_bool_under_the_kind_instances_is_refused(tmp_path):
