@@ -18,7 +18,7 @@ from segment_slide.pipeline.report.commands import command
 from segment_slide.pipeline.report.run import write_report
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import read_record
+from segment_slide.pipeline.storage.label_records import read_record
 from tests.flows.support import (
     can_mount,
     mounted,
