@@ -1,9 +1,9 @@
-"""One function over many items, once each, here or on a Dask cluster: who calls it is the only difference.
+"""Call one function once for each of many items, in this process or on a Dask cluster.
 
-At most a bounded number of tasks exist at a time, so a slide of a million blocks costs the scheduler no more
-than one of a thousand. Results are gathered and forgotten as they come: nothing stays on workers.
+The number of tasks that exist at a time is bounded, so a slide of a million blocks costs the scheduler no more
+than a slide of a thousand. Each result is fetched as it arrives and then released: no result stays on a worker.
 
-What failed comes back with its error. `pipeline.blocks.tasks`, through which all stages run, decides what is done then.
+A failed item comes back with its error. `pipeline.blocks.tasks`, through which all stages run, decides what to do.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,18 +32,18 @@ def run_tasks(
     Parameters
     ----------
     client : Client or None
-        Where to run; None runs here, one after the other.
+        Where to run; None runs in this process, one item after the other.
     function : callable
-        Pure of its item, and picklable.
+        Picklable; its result depends on the item alone.
     items : iterable
         Picklable items, consumed lazily.
     batch : int
-        Items per task of the cluster: a task costs some milliseconds of scheduling, as much as some items do.
+        Items per Dask task. To schedule a task takes some milliseconds, as long as some items take themselves.
 
     Yields
     ------
     (item, result, error)
-        `error` is None and `result` set, or the other way round.
+        If the item succeeded, `error` is None. If it failed, `result` is None.
     """
     if client is None:
         for item in items:
@@ -55,7 +55,7 @@ def run_tasks(
 def try_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[tuple[Item, Result | None, Exception | None]]:
-    """`run_tasks` in threads of this process, a few more items taken than there are threads."""
+    """The same as `run_tasks`, in threads of this process; it takes at most one item more than there are threads."""
     running: dict[futures.Future[tuple[Result | None, Exception | None]], Item] = {}
 
     def take_finished() -> Iterator[tuple[Item, Result | None, Exception | None]]:
@@ -78,7 +78,7 @@ def try_in_threads(
 def _attempt(function: Callable[[Item], Result], item: Item) -> tuple[Result | None, Exception | None]:
     try:
         return function(item), None
-    except Exception as error:  # noqa: BLE001, whatever it is, it belongs to this item
+    except Exception as error:  # noqa: BLE001, any error belongs to this item
         return None, error
 
 
@@ -89,7 +89,7 @@ def _attempt_all(function: Callable[[Item], Result], items: list[Item]) -> list[
 
 
 def portable(error: Exception) -> Exception:
-    """An error that can travel: without its causes, and in words alone if its own class cannot be made again.
+    """An error that can be sent: without its causes, and as a RuntimeError if its own class cannot be unpickled.
 
     >>> import zarr
     >>> from segment_slide.pipeline.errors import OutputError
@@ -103,8 +103,8 @@ def portable(error: Exception) -> Exception:
     error.__cause__ = error.__context__ = None
     error = error.with_traceback(None)
     try:
-        loads(dumps(error))  # some of zarr's can be sent and not received
-    except Exception:  # noqa: BLE001, whatever a class does in its constructor
+        loads(dumps(error))  # some of zarr's errors can be pickled but not unpickled
+    except Exception:  # noqa: BLE001, a constructor may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
@@ -137,18 +137,18 @@ def _run_on_cluster(
 
 
 def outcome(future: "Future[Any]") -> tuple[Any, Exception | None]:
-    """Result or error of a finished future, the errors of Dask itself in words.
+    """Result or error of a finished future; errors of Dask itself get a readable message.
 
     Raises
     ------
     IncompleteError
-        If there is nobody any more who could do it, or anything else.
+        If the scheduler or all workers are gone: then no other task can run either.
     """
     error: Any = None
     if future.status == "finished":
         try:
             return future.result(), None
-        except Exception as lost:  # noqa: BLE001, its worker died before it was fetched, and it could not be had again
+        except Exception as lost:  # noqa: BLE001, the result was lost with its worker and not recomputed
             error = lost
     if future.client.status != "running":
         raise IncompleteError(f"{SCHEDULER_GONE} What is done is kept.")
@@ -159,7 +159,7 @@ def outcome(future: "Future[Any]") -> tuple[Any, Exception | None]:
 
 
 def _in_words(error: Exception) -> Exception:
-    """What Dask says of a task by its key, for people; any other error as it is."""
+    """A readable message for errors of Dask, which name a task by its key; any other error is returned unchanged."""
     from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
     if isinstance(error, KilledWorker):
@@ -172,13 +172,13 @@ def _in_words(error: Exception) -> Exception:
 
 
 def cancel(client: "Client", futures: "Iterable[Future[Any]]") -> None:
-    """Forget tasks, those that have not begun never do; without a scheduler there is nothing to forget."""
+    """Cancel tasks, so that those not yet begun never begin; do nothing if the scheduler is gone."""
     if client.status == "running":
         client.cancel(list(futures))
 
 
 def choose_batch(client: "Client | None", n_items: int) -> int:
-    """Items per task: enough to hide what scheduling costs, few enough that all threads end together."""
+    """Items per task: enough to hide the cost of scheduling, few enough that all threads end at about the same time."""
     if client is None:
         return 1
     return max(1, min(MAX_BATCH, n_items // (count_threads(client) * 2 * TASKS_PER_THREAD)))

@@ -1,7 +1,7 @@
 """Where blocks and windows lie, in integers (imports no array library).
 
 Axes here are canonical: plane axes first (each plane is segmented by itself), then the network's spatial axes.
-One spatial axis, two blocks and a cut one, `h` halo::
+One spatial axis with two whole blocks and a cut one; `h` is the halo::
 
     image           |----------------------------|
     write boxes     |wwwwwwwwwwww|wwwwwwwwwwww|ww|          a partition: each pixel has one owner
@@ -26,7 +26,7 @@ Index = tuple[int, ...]
 
 
 class Context(Protocol):
-    """What blocks need to know of their work: `unet.geometry.Locality` of a network, or stride 1 of what has none."""
+    """Stride and halo that blocks need: a network's `unet.geometry.Locality`, or `PixelGrid` if there is no stride."""
 
     @property
     def stride(self) -> int:
@@ -47,7 +47,7 @@ def ceil_divide(size: int, by: int) -> int:
 
 
 def reflect(position: int, size: int) -> int:
-    """Pixel of an axis that a position outside it mirrors; the edge pixel is not repeated.
+    """The pixel that is mirrored to a position outside an axis; the edge pixel is not repeated.
 
     The same as ``numpy.pad(mode="reflect")``, repeated as often as needed when the image is narrow.
 
@@ -71,7 +71,7 @@ class BlockGrid:
     block : tuple of int
         Block size (px) on the same axes: 1 on plane axes, a multiple of the stride on spatial ones.
     geometry : Context
-        Stride and halo, the network's.
+        Stride and halo of the network.
     n_spatial : int
         2 or 3: how many of the last axes are spatial.
     """
@@ -107,7 +107,7 @@ class BlockGrid:
     def widen(self, owned_px: int, axis: int) -> int:
         """Size (px) of the canvas chunk that holds a block's pixels: whole strides, and at least a halo.
 
-        Its neighbour takes its context from it alone, and `dask.array` refuses a chunk narrower than the halo.
+        The next block takes its context from this chunk alone, and `dask.array` refuses a chunk narrower than the halo.
         """
         return round_up(max(owned_px, self.halo(axis)), self.geometry.stride) if self.is_spatial(axis) else owned_px
 
@@ -209,7 +209,7 @@ class Window:
 
 @dataclass(frozen=True)
 class PixelGrid:
-    """The context that a `BlockGrid` asks for, of what has no stride."""
+    """The `Context` of work that has no stride."""
 
     stride: int = 1
     halo: int = 0

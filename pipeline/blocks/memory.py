@@ -1,4 +1,4 @@
-"""Whether a task fits a worker: refused while planning, with all amounts."""
+"""Whether a task fits a worker. If it does not, the plan is refused, and the message names all amounts."""
 
 from segment_slide.pipeline.blocks.sizes import MiB
 from segment_slide.pipeline.errors import PlanError
@@ -8,7 +8,7 @@ PROCESS_BYTES = 600 * MiB
 
 
 def check_fits(needed_bytes: int, available_bytes: int, remedy: str, *, doing: str = "", made_of: str = "") -> None:
-    """Refuse work that a worker has no memory for.
+    """Refuse work that needs more memory than a worker has.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def check_fits(needed_bytes: int, available_bytes: int, remedy: str, *, doing: s
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Bytes for people.
+    """A number of bytes as readable text.
 
     >>> format_bytes(3 << 30), format_bytes(1500)
     ('3.00 GiB', '1.5 KiB')

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing; who shows it is not known here."""
+"""How a run reports its progress; this file does not know who shows it."""
 
 import contextlib
 import time
@@ -7,15 +7,15 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """One step is done."""
+    """Called when one step is done."""
 
     def __call__(self, n_pixels: int, note: str = "") -> None:
-        """Count a step with the pixels that it covered, and say something about it."""
+        """Count a step with the pixels that it covered; `note` says something about it."""
         ...
 
 
 class Stages(Protocol):
-    """How a run tells what it is doing."""
+    """What a run reports its progress to."""
 
     def stage(
         self, name: str, total: int, done: int = 0, unit: str = "blocks"
@@ -27,11 +27,11 @@ class Stages(Protocol):
 
 
 def ignore(n_pixels: int, note: str = "") -> None:
-    """Nobody is told."""
+    """Report nothing."""
 
 
 class QuietStages:
-    """Tells nobody."""
+    """Reports nothing."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, done: int = 0, unit: str = "blocks") -> Iterator[Advance]:

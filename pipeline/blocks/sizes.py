@@ -1,4 +1,4 @@
-"""Sizes chosen for whom does not choose: blocks, tiles, chunks, levels, windows. Integers only.
+"""Default sizes, and checks of chosen ones: blocks, tiles, chunks, levels, windows. Integers only.
 
 Each function says what it refuses and why; `pipeline.segmentation.plan` puts the sizes together.
 """
@@ -14,23 +14,23 @@ from segment_slide.unet.network import NetworkDescription
 MiB = 1 << 20
 GiB = 1 << 30
 
-# Sizes that suit most slides; each may be chosen.
-DEFAULT_BLOCK = {2: 2048, 3: 256}  # seconds of a core, 0.1 s of a GPU: SCHEDULING_S is small beside both
-DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once; larger ones are read 1.5 times as fast, no more
-# Feature maps of one forward pass. Larger tiles waste less on halos, and yet in 2D those beyond this were slower and
-# took twice the memory (benchmarks/allocator.py); why is not known. Volumes, where halos weigh more, were not measured.
+# Defaults that suit most slides; the user may choose others.
+DEFAULT_BLOCK = {2: 2048, 3: 256}  # seconds on a core, 0.1 s on a GPU: SCHEDULING_S is small beside both
+DEFAULT_CHUNK = {2: 512, 3: 64}  # what a viewer fetches at once; larger ones are read at most 1.5 times as fast
+# Feature maps of one forward pass. Larger tiles waste less on halos. Yet in 2D, tiles beyond this were slower and took
+# twice the memory (benchmarks/allocator.py); why is not known. Volumes, where halos weigh more, were not measured.
 TILE_BUDGET_BYTES = {2: 512 * MiB, 3: 3 * GiB // 2}
 
 # One Dask graph: about 15 tasks per block.
 MAX_WINDOW_BLOCKS = 64
 WINDOW_BUDGET_BYTES = 512 * MiB
 WINDOWS_IN_FLIGHT = 2  # the next one is submitted while the last one drains
-BLOCKS_PER_THREAD = 2  # it drains when fewer blocks are left than this
-SCHEDULING_S = 0.016  # a block costs client and scheduler, on the one core that they share (benchmarks/scale.py)
+BLOCKS_PER_THREAD = 2  # a window drains when no more blocks than this are left per thread
+SCHEDULING_S = 0.016  # time per block of client and scheduler, on the one core that they share (benchmarks/scale.py)
 
 
 def shared_locality(network: NetworkDescription) -> Locality:
-    """Stride and halo of all axes of a network: blocks, tiles and chunks have one size for all of them.
+    """Stride and halo of a network, which must be the same on all axes: blocks, tiles and chunks have one size for all.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def shared_locality(network: NetworkDescription) -> Locality:
 
 
 def choose_block(block: int | None, network: NetworkDescription) -> int:
-    """The user's block, checked, or the default; at depth 6 the halo is wider than the default of volumes."""
+    """The user's block, checked, or the default, but at least the halo (at depth 6 above the default of volumes)."""
     axis = shared_locality(network)
     smallest = axis.round_up(axis.halo)
     if block is None:
@@ -128,7 +128,7 @@ def window_bytes(grid: BlockGrid, window_blocks: tuple[int, ...], pixel_bytes: i
 
 
 def choose_window(grid: BlockGrid, pixel_bytes: int) -> tuple[int, ...]:
-    """Blocks per axis in a window: near cubic, at most 64, within the byte budget, planes last."""
+    """Blocks per axis in a window: near cubic, at most 64 in all, within the byte budget; planes are added last."""
     side = int(MAX_WINDOW_BLOCKS ** (1 / grid.n_spatial) + 1e-9)
     planes = grid.n_planes_axes
     window = [1] * planes + [min(side, count) for count in grid.counts[planes:]]

@@ -1,14 +1,14 @@
-"""The one way in which all stages run their tasks, and what becomes of a task that fails.
+"""How all stages run their tasks, and what happens to a task that fails.
 
 ::
 
     first try       all tasks, a bounded number at a time
-                    ├── full disk, input or network unusable: it would fail for every task, the run ends at once
-                    └── anything else: noted, all other tasks go on
-    second try      what failed; alone, while no other task runs, if its worker died: a neighbour may have ended it
-    given up        what failed again is named; all others are done, and the same command goes on
+                    ├── full disk, unusable input or network: every task would fail, the run ends at once
+                    └── any other error: it is noted, all other tasks go on
+    second try      the failed tasks. If its worker died, a task now runs alone: another task may have ended the worker
+    given up        tasks that failed again are named; all others are done. The same command continues the run
 
-A sum over all tasks is never a partial one: its stage raises instead of returning.
+A stage that sums over all tasks never returns a partial sum: if a task failed, the stage raises.
 """
 
 import contextlib
@@ -40,7 +40,8 @@ Attempts = Generator[tuple[Item, Result | None, Exception | None]]
 log = logging.getLogger(__name__)
 
 _SHOWN = 10
-# Of tasks in a row. Among others a task dies with its neighbours on the worker, alone only by what it does itself.
+# Deaths in a row that end a run. A task that shares its worker may die through its neighbours; a task that runs alone
+# dies only by itself, so fewer deaths are enough.
 MOST_DEATHS, MOST_DEATHS_ALONE = 24, 6
 
 
@@ -51,11 +52,11 @@ class Wording:
     Parameters
     ----------
     given_up : str
-        What is said before the tasks that failed twice, after their number.
+        Text between the number of tasks that failed twice and their list.
     kept : str
-        What is said if the run ends at once.
+        Text at the end of the message if the run ends at once.
     plural : str
-        What tasks are called together.
+        Plural name of the tasks.
     """
 
     given_up: str = "step(s) could not be done; all others are kept:"
@@ -76,33 +77,33 @@ def run_all(
     first_tries: "Attempts[Item, Result] | None" = None,
     wording: Wording = STEPS,
 ) -> Generator[tuple[Item, Result]]:
-    """Call a function for each item; yield items and results in order of completion. What failed is tried once more.
+    """Call a function for each item; yield items and results in order of completion. Failed items are tried once more.
 
     Parameters
     ----------
     client : Client or None
-        Where to run; None runs here, one after the other.
+        Where to run; None runs in this process, one item after the other.
     function : callable
-        Pure of its item, and picklable.
+        Picklable; its result depends on the item alone.
     items : iterable
         Picklable items, consumed lazily.
     name : callable
         What an item is called in messages, e.g. "block (0, 3)".
     batch : int
-        Items per task of the cluster.
+        Items per Dask task.
     first_tries : generator of (item, result, error), optional
-        How else all items are tried first (`items` is not looked at): as chunks of one Dask array, or in threads.
+        First tries that run in another way, e.g. as chunks of one Dask array or in threads; then `items` is not used.
     wording : Wording
         How the stage speaks of its tasks.
 
     Raises
     ------
     TasksFailedError
-        When all others are done, naming what failed twice.
+        After all other items are done, naming those that failed twice.
     IncompleteError
-        At once, where the output cannot be written, or too many tasks in a row end their workers.
+        At once, if the output cannot be written, or too many tasks in a row end their workers.
     InputError
-        At once, if the input or the network is not what it should be; its cause is the task's own error.
+        At once, if the input or the network is unusable; its cause is the task's own error.
     """
     failed: list[tuple[Item, Exception]] = []
     attempts = run_tasks(client, function, items, batch=batch) if first_tries is None else first_tries
@@ -134,7 +135,7 @@ def _try_again(
     others = [item for item, error in failed if not isinstance(error, WorkerDiedError)]
     with contextlib.closing(run_tasks(client, function, others)) as attempts:
         for item, result, error in attempts:
-            if isinstance(error, WorkerDiedError):  # it had neighbours
+            if isinstance(error, WorkerDiedError):  # another task may have ended it
                 alone.append(item)
             else:
                 yield item, result, error
@@ -144,7 +145,7 @@ def _try_again(
 
 
 def _end_if_all_would_fail(name: str, error: Exception, wording: Wording) -> None:
-    """Raise what concerns every task: going on would fail for each of them."""
+    """End the run if every other task would fail with this error too."""
     if isinstance(error, InputError | UnetError):
         raise InputError(f"{name}: {error}") from error
     if isinstance(error, OutputError):
@@ -152,7 +153,7 @@ def _end_if_all_would_fail(name: str, error: Exception, wording: Wording) -> Non
 
 
 def explain_failures(failures: Sequence[Failure], wording: Wording = STEPS) -> TasksFailedError:
-    """The error that names what failed twice, the first ones of many, whoever came first."""
+    """The error that names the tasks that failed twice, sorted by name; of many, only the first ones."""
     failures = sorted(failures, key=lambda failure: _numbers_as_numbers(failure.name))
     shown = [f"  {failure.name}: {failure.error}" for failure in failures[:_SHOWN]]
     more = [f"  … and {len(failures) - _SHOWN} more"] if len(failures) > _SHOWN else []
@@ -170,12 +171,12 @@ def while_some_survive(
     name: Callable[[Item], str],
     wording: Wording = STEPS,
 ) -> "Attempts[Item, Result]":
-    """Attempts as they come, until too many tasks in a row ended their workers: then the next ones would too.
+    """Yield attempts as they come, until too many tasks in a row ended their workers: the next ones would do so too.
 
     Raises
     ------
     IncompleteError
-        Rather than ending workers for each block of a slide, four times and four times alone.
+        If so. Otherwise each block of a slide could end workers four times, and four times more when it runs alone.
     """
     in_a_row = 0
     for item, result, error in attempts:
@@ -190,7 +191,7 @@ def while_some_survive(
 
 @contextlib.contextmanager
 def keeping_what_is_done(kept: str = STEPS.kept) -> Generator[None]:
-    """Say of whatever ends a run that has begun: it is not complete, and the same command goes on.
+    """Report any error that ends a begun run as `IncompleteError`: the same command continues the run.
 
     Raises
     ------

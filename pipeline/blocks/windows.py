@@ -16,18 +16,18 @@ Key = TypeVar("Key", bound=Hashable)
 def run_windows(
     client: "Client", windows: Iterable[Part], submit: "Callable[[Part, int], dict[Key, Future[Any]]]"
 ) -> Generator[tuple[Key, Any, Exception | None]]:
-    """Submit windows as workers run dry; yield each block's key, result and error in order of completion.
+    """Submit a window when workers run out of blocks; yield each block's key, result and error in order of completion.
 
-    Close it (`contextlib.closing`) if it is left before its end: that cancels what still runs.
+    Close the generator (`contextlib.closing`) if it is left before its end: that cancels the tasks that still run.
 
     Parameters
     ----------
     client : Client
         Dask cluster.
     windows : iterable
-        What becomes one graph each, consumed lazily.
+        Each becomes one graph; consumed lazily.
     submit : callable
-        Of a window and its number: futures of its pending blocks by key; none if nothing is left to do.
+        Takes a window and its number, returns futures of its pending blocks by key; empty if nothing is left to do.
     """
     from distributed import as_completed
 
@@ -48,7 +48,7 @@ def run_windows(
         for future in running:
             key = key_of.pop(future.key)
             result, error = outcome(future)
-            # draining: fewer blocks left than the workers will ask for next
+            # draining: no more blocks are left than the workers will ask for next
             while len(key_of) <= BLOCKS_PER_THREAD * count_threads(client) and submit_next():
                 pass
             yield key, result, error
