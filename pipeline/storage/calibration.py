@@ -1,6 +1,6 @@
-"""Pixels and micrometres: where voxels lie and how large they are, or that nobody knows.
+"""From pixels to micrometres: where voxels lie and how large they are, where that is known.
 
-A size in pixels is never passed off as one in micrometres: without a known unit there is no `Calibration`.
+A size in pixels is never reported as a size in micrometres: without a known unit there is no `Calibration`.
 """
 
 import math
@@ -25,7 +25,7 @@ class Calibration:
 
 
 def calibrate_um(image: StoredImage, n_spatial: int) -> Calibration | None:
-    """The calibration of the spatial axes of an image, or None if the unit of one is unknown, or no length."""
+    """The calibration of the spatial axes of an image, or None if the unit of one is unknown or not a length."""
     level = image.multiscale.levels[image.level]
     places = [image.axes.index(axis) for axis in "zyx"[-n_spatial:]]
     factors = [MICROMETRES.get(image.multiscale.units[place] or "") for place in places]

@@ -1,6 +1,6 @@
 """Colours of classes: one palette for metadata, pages and pictures."""
 
-# Okabe & Ito's palette, which colour-blind readers tell apart, in the order of label values 7, 1, 2, …
+# Okabe & Ito's palette, whose colours colour-blind readers can tell apart, in the order of label values 7, 1, 2, …
 _PALETTE = (
     (0, 114, 178),
     (230, 159, 0),
@@ -22,7 +22,7 @@ def class_colour(value: int) -> tuple[int, int, int]:
 
 
 def hex_colour(value: int) -> str:
-    """The same as HTML writes it.
+    """The same colour in HTML notation.
 
     >>> hex_colour(1)
     '#e69f00'

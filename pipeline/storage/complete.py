@@ -1,4 +1,4 @@
-"""Is what we wrote complete? An interrupted run leaves arrays whose missing files any viewer shows as background."""
+"""Whether an output is complete: after an interrupted run files are missing, and viewers show them as background."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from segment_slide.pipeline.storage.image import StoredImage
 
 @dataclass(frozen=True)
 class FileCount:
-    """Files of an array.
+    """Number of files of an array.
 
     Attributes
     ----------
     n_files, n_missing : int
-        That there should be, and of these the ones that are not there (yet).
+        Files of the complete array, and those of them that are missing.
     """
 
     n_files: int
@@ -23,18 +23,18 @@ class FileCount:
 
     @property
     def n_done(self) -> int:
-        """Those that are there."""
+        """Files that are present."""
         return self.n_files - self.n_missing
 
 
 def count_files(image: StoredImage) -> FileCount:
-    """Files of one of our own arrays; others may leave out those of background, so that they cannot tell."""
+    """Count the files of an array of ours; arrays of other software may leave out files of pure background."""
     n_files = _count_all(image)
     return FileCount(n_files, max(0, n_files - len(store.stored_shards(image.location, image.array_path))))
 
 
 def count_known_missing(image: StoredImage) -> FileCount:
-    """The same where one can ask; elsewhere nothing can be told to be missing."""
+    """The same for any array; where missing files cannot be known, none counts as missing."""
     if image.zarr_format == 3 and has_listing(image.location):
         return count_files(image)
     return FileCount(_count_all(image), 0)
@@ -45,10 +45,10 @@ def _count_all(image: StoredImage) -> int:
 
 
 def has_listing(location: str) -> bool:
-    """Whether one can ask what is there: of folders and object stores, not of a web server."""
+    """Whether the files of a location can be listed: folders and object stores allow it, web servers do not."""
     return not location.startswith(("http://", "https://"))
 
 
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:
-    """Without coarse levels of which something is missing: holes in an overview pass for background."""
+    """The levels without incomplete coarse ones: holes in an overview look like background."""
     return [level for number, level in enumerate(levels) if number == 0 or not count_known_missing(level).n_missing]

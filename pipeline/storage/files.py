@@ -1,4 +1,4 @@
-"""Plain files beside Zarr arrays, local or by URL: there whole or not at all."""
+"""Plain files beside Zarr arrays, local or by URL; each is written completely or not at all."""
 
 import shutil
 import uuid
@@ -10,7 +10,7 @@ from segment_slide.pipeline.storage import store
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Write a file whole or not at all; the name aside is one that `store.remove_leftovers` knows.
+    """Write a file completely or not at all; `store.remove_leftovers` knows the name of the temporary file.
 
     Raises
     ------
@@ -34,11 +34,11 @@ def write_file(path: str, content: bytes) -> None:
 
 
 def read_file(path: str) -> bytes:
-    """All of a file; raises whatever the file system does where there is none."""
+    """Content of a file; if there is none, raises the error of the file system."""
     if not store.is_remote(path):
         return Path(path).read_bytes()
     filesystem, inner = _filesystem(path)
-    filesystem.invalidate_cache()  # a listing from before a worker wrote the file would hide it
+    filesystem.invalidate_cache()  # a listing that is older than the file would hide it
     content: bytes = filesystem.cat_file(inner)
     return content
 
@@ -51,7 +51,7 @@ def _filesystem(path: str) -> tuple[Any, str]:
 
 
 def exists(path: str) -> bool:
-    """Whether a file or folder is there; raises whatever an object store does that cannot be reached."""
+    """Whether a file or folder is there; if an object store cannot be reached, raises its own error."""
     if not store.is_remote(path):
         return Path(path).exists()
     filesystem, inner = _filesystem(path)
@@ -60,7 +60,7 @@ def exists(path: str) -> bool:
 
 
 def delete(path: str) -> None:
-    """Delete a file, or a folder with all below it; nothing if there is none.
+    """Delete a file, or a folder with all below it; do nothing if there is none.
 
     Raises
     ------

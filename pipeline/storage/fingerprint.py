@@ -1,4 +1,4 @@
-"""Has an input changed? Answered from what the file system already knows, without reading pixels."""
+"""Whether an input has changed, told from what the file system already knows, without reading pixels."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ def fingerprint(image: StoredImage) -> str:
     """sha256 over the level's metadata (calibration included) and its files' names, sizes and modification marks.
 
     Reading every byte of a slide twice to detect a change would double the input's traffic; the file system
-    (or object store) already knows which files changed. HTTP has no listing: there only metadata count.
+    (or object store) already knows which files changed. HTTP has no listing: there only the metadata count.
     """
     digest = hashlib.sha256()
     base = join(image.location, image.array_path)

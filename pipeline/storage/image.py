@@ -39,7 +39,7 @@ class StoredImage:
     zarr_format : int
         2 or 3.
     inner_chunks : tuple of int
-        What is decoded at once: smaller than `chunks` where these are shards; empty if the same.
+        What is decoded at once, in pixels: smaller than `chunks` if these are shards; empty if the same.
     """
 
     location: str
@@ -84,7 +84,7 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     level : int
         Resolution of an OME-Zarr image, 0 the finest.
     axes : str, optional
-        Axes of a bare array, e.g. "cyx"; refused for an OME-Zarr image, whose metadata say it.
+        Axes of a bare array, e.g. "cyx"; refused for an OME-Zarr image, whose metadata name its axes.
 
     Raises
     ------

@@ -25,23 +25,23 @@ class SegmentedInput(Section):
     Attributes
     ----------
     location : str
-        The image; "" if nobody recorded it.
+        The image; "" if not recorded.
     array : str or None
-        Path of its array there; None if nobody recorded it.
+        Path of its array there; None if not recorded.
     level : int or None
-        Resolution, 0 the finest.
+        Resolution, 0 the finest; None if not recorded.
     axes, shape, dtype
         Of the array.
     channels : tuple of int
         In the network's order.
     ranges : mapping of str to (int, int), or None
-        Chosen planes per axis ("t", "z"): the first, and the one behind the last.
+        Chosen planes per axis ("t", "z"): the first, and the one after the last.
     fingerprint : str
-        Of the array; after a repair that of the repaired one.
+        Of the array; after a repair, of the repaired array.
     mask_fingerprint : str or None
-        Of the level that tells glass from tissue, where that was asked for.
+        Of the level that tells glass from tissue; None if background was not skipped.
     repaired_from : tuple of str
-        Fingerprints of before, the first is that of the beginning.
+        Fingerprints before repairs, oldest first: the first is the one at the beginning of the run.
     """
 
     location: str = ""
@@ -58,7 +58,7 @@ class SegmentedInput(Section):
 
     @property
     def planes(self) -> dict[str, tuple[int, int]]:
-        """Chosen planes per axis; empty if there are none to choose."""
+        """Chosen planes per axis; empty if there are no plane axes."""
         return dict(self.ranges or {})
 
 
@@ -73,16 +73,16 @@ class Model(Section):
 
 @dataclass(frozen=True)
 class SegmentParameters(Section):
-    """What of the user's choices and of the processor decides a segmentation's bytes.
+    """The user's choices, and the facts of the processor, that decide a segmentation's bytes.
 
     Attributes
     ----------
     block, tile, chunk : int
         Pixels on each spatial axis.
     precision, tta, probabilities, skip_background
-        As `pipeline.segmentation.options.SegmentOptions` has them, precision resolved.
+        As in `pipeline.segmentation.options.SegmentOptions`, with the precision resolved.
     device, processor : str
-        Which the passes run on; not known while a run is planned.
+        What the forward passes run on; not known while a run is planned.
     """
 
     block: int = 0
@@ -107,7 +107,7 @@ class UsedNormalisation(Section):
 
 @dataclass(frozen=True)
 class SegmentationRecord(Section):
-    """What made a segmentation; None stands for sections that nobody recorded, or not yet."""
+    """What made a segmentation; a section is None if it is not recorded (yet)."""
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: SegmentedInput | None = field(default=None, metadata=OPTIONAL)
@@ -117,7 +117,7 @@ class SegmentationRecord(Section):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of label values from 0; empty if nobody recorded them."""
+        """Names of label values from 0; empty if not recorded."""
         return self.model.classes if self.model else ()
 
 
@@ -134,7 +134,7 @@ class LabelledInput(Section):
 
 @dataclass(frozen=True)
 class InstanceParameters(Section):
-    """What of the user's choices decides the ids; all sizes in pixels. `ndim` is 0 if nobody recorded it."""
+    """The user's choices that decide the ids; all sizes in pixels. `ndim` is 0 if not recorded."""
 
     ndim: int = 0
     connectivity: int = 1
@@ -148,7 +148,7 @@ class InstanceParameters(Section):
 
 @dataclass(frozen=True)
 class ClassesIdentity(Section):
-    """What identifies the record of the class map; None if another tool made that."""
+    """What identifies the record of the class map; None if another tool made the class map."""
 
     classes: str | None = None
 
@@ -160,13 +160,13 @@ class InstancesRecord(Section):
     Attributes
     ----------
     code, input, parameters
-        Which code made what of which classes.
+        Which code, from which class map, with which choices.
     identity : ClassesIdentity or None
-        Of the classes' record; None if the record is from before there was such a note.
+        Of the class map's record; None if this record is older than the field.
     n_objects : int or None
-        Written last, so that it says that all ids are there.
+        Written last: if it is there, all ids are there.
     n_larger_than_halo : int or None
-        Objects that no block saw as a whole when they were split.
+        Objects that no block saw as a whole while it split them.
     """
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
@@ -189,17 +189,17 @@ def read_record(location: str, name: str) -> SegmentationRecord | None:
 
 
 def read_segmentation_record(group: str) -> SegmentationRecord | None:
-    """The same of a class map wherever it lies."""
+    """The same for a class map in any group."""
     return _read(SegmentationRecord, group)
 
 
 def read_instances_record(location: str, name: str) -> InstancesRecord | None:
-    """The same of the instances of a class map."""
+    """The same for the instances of a class map."""
     return _read(InstancesRecord, store.join(location, instance_group(name)))
 
 
 def read_label_record(group: str) -> SegmentationRecord | InstancesRecord | None:
-    """The record of a label image of either kind: only a segmentation has a model; None if another tool made it."""
+    """The record of a label image of either kind: only a segmentation has a model. None if another tool made it."""
     content = (store.read_attributes(group) or {}).get(ATTRIBUTE)
     is_instances = isinstance(content, Mapping) and "model" not in content
     return _read(InstancesRecord, group) if is_instances else _read(SegmentationRecord, group)

@@ -29,7 +29,7 @@ class LabelSource:
         UnreadableChunkError
             If a chunk cannot be read, naming it.
         InputError
-            If a value is no class.
+            If a value is not a class (0 to 255).
         """
         values = self.image.read(box)[(slice(None),) * len(self.image.plane_axes) + (0,)]
         if values.dtype != np.bool_ and values.dtype != np.uint8 and values.size:
@@ -69,7 +69,8 @@ class LabelPixels:
     def read(self, box: Box) -> np.ndarray:
         """Values of a box that may leave the image on spatial axes.
 
-        Mirroring, as images are read, would mirror objects too, and ridges look in one direction.
+        They are not mirrored at the border as images are: that would mirror objects too. It would also be wrong for
+        ridges, because these look at neighbours in one direction only.
 
         Raises
         ------

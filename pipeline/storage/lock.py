@@ -1,4 +1,4 @@
-"""One writer at a time: a lock file in a local output, which the system lets go of however its holder ends."""
+"""One writer at a time: a lock file in a local output. The system releases the lock however its holder ends."""
 
 import contextlib
 import fcntl
@@ -18,17 +18,17 @@ LOCK_NAME = ".segment-slide.lock"
 
 @contextlib.contextmanager
 def hold(location: str, clean: Callable[[], None]) -> Iterator[None]:
-    """Hold an output for this process; the system lets go of it however the process ends.
+    """Hold an output for this process; the system releases it however the process ends.
 
-    On the way out nothing unfinished is left: no half-written file, no lock, no directory that stayed empty.
-    Object stores have no locks: there two equal runs do the same work twice, and write the same bytes.
+    At the end, half-written files, the lock and directories that stayed empty are removed.
+    Object stores have no locks: there, two equal runs do the same work twice and write the same bytes.
 
     Parameters
     ----------
     location : str
         Output; its folder is made if it is not there.
     clean : callable
-        Removes what writers that were killed left half-written; called on the way out.
+        Removes half-written files of writers that were killed; called at the end.
 
     Raises
     ------
@@ -46,13 +46,13 @@ def hold(location: str, clean: Callable[[], None]) -> Iterator[None]:
         finally:
             clean()
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the first that holds something, and all above it, stay
+            with contextlib.suppress(OSError):  # stops at the first that is not empty: it and all above it stay
                 for folder in missing:
                     folder.rmdir()
 
 
 def _locked(path: Path, location: str) -> IO[str]:
-    """The lock file, open and locked; closing it lets go."""
+    """The lock file, open and locked; closing it releases the lock."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,4 +68,4 @@ def _locked(path: Path, location: str) -> IO[str]:
             log.warning("output=%s cannot be locked (%s): take care that no other run writes there", location, error)
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
-        file.close()  # its last holder has just removed it
+        file.close()  # its last holder has just removed it: lock a new one

@@ -29,7 +29,7 @@ def check_name(name: str) -> None:
     Raises
     ------
     OutputError
-        Saying what is.
+        Saying which names are allowed.
     """
     if not all(c.isalnum() or c in "-_." for c in name) or name.startswith((".", "__")) or name in ("", "zarr.json"):
         raise OutputError(

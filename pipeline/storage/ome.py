@@ -42,7 +42,7 @@ class Multiscale:
     levels : tuple of Level
         Finest first.
     name : str
-        For people.
+        Name for people.
     channel_names : tuple of str
         From the "omero" block; may be empty.
     """
@@ -74,7 +74,7 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
         return _parse(ome, where) if ome.get("multiscales") else None
     except InputError:
         raise
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:  # any JSON may stand there
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:  # the metadata may be any JSON
         raise InputError(
             f"{where}: OME-Zarr metadata are damaged ({type(error).__name__}: {error}); expected version {VERSION}."
         ) from error
@@ -159,7 +159,7 @@ def multiscale_attributes(multiscale: Multiscale) -> dict[str, Any]:
 def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dict[str, Any]:
     """The "ome" attribute of a label image; `classes` name the label values from 0.
 
-    Colours are left to the viewer for objects; for classes each value gets its name as a property.
+    For classes, each value gets a colour, and its name as a property. For objects, the viewer chooses colours.
     """
     label: dict[str, Any] = {"source": {"image": "../../"}}
     if classes:

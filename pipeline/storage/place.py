@@ -25,7 +25,7 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
     Raises
     ------
     OutputError
-        If the name is not a plain name, the output would lie in the input or over foreign files.
+        If the name is not a plain name, or the output would lie in the input or over files of other tools.
     """
     check_name(name)
     if not in_place:
@@ -73,10 +73,10 @@ def _check_place(location: str, image_location: str) -> None:
 
 
 def _is_foreign(location: str, path: str = "", key: str = "") -> bool:
-    """Whether something lies there that a segmentation did not make.
+    """Whether something is there that a segmentation did not make.
 
-    Our groups bear a mark (with `key` in it) before there is anything else in them, so a creation that was
-    interrupted is known, and nobody else's files are taken for one.
+    Our groups get a mark (with `key` in it) before anything else is written into them. So we recognise a creation that
+    was interrupted, and do not mistake files of other tools for one.
     """
     attributes = store.read_attributes(location, path)
     if attributes is None:
@@ -110,7 +110,7 @@ def _remove_leftovers(location: str, name: str) -> None:
 
 
 def list_label(location: str, name: str) -> None:
-    """Name a label image in ``labels/``, beside those that are named there."""
+    """Add a label image to the list in ``labels/``; other names in the list stay."""
     listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
     names = sorted({*listed.get("labels", []), name})
     if names != listed.get("labels"):

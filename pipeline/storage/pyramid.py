@@ -1,7 +1,7 @@
-"""Coarser levels of a stored image, each shard from the level below, a whole level never in memory.
+"""Coarser levels of a stored image: each shard is made from the level below; a whole level is never in memory.
 
 `nearest` (every second pixel) for labels and ids, which must not be mixed; `local_mean` for intensities and
-probabilities. Axis coordinates follow: a kept pixel stays where it is, a mean lies between its pixels.
+probabilities. Coordinates follow the method: a kept pixel stays where it is, a mean lies between its pixels.
 """
 
 import functools
@@ -55,7 +55,7 @@ def downsample(pixels: np.ndarray, axes: tuple[int, ...], method: Method) -> np.
         return pixels[tuple(slice(None, None, 2) if axis in axes else slice(None) for axis in range(pixels.ndim))]
     if pixels.dtype.kind == "b":
         return downsample(pixels.view(np.uint8), axes, method).astype(bool)
-    # an odd edge is doubled, so that its mean is its own
+    # the last pixel of an odd axis is repeated, so that its mean is its own value
     odd = [(0, pixels.shape[axis] % 2 if axis in axes else 0) for axis in range(pixels.ndim)]
     even = np.pad(pixels, odd, mode="edge") if any(right for _, right in odd) else pixels
     steps = [(slice(0, None, 2), slice(1, None, 2)) if axis in axes else (slice(None),) for axis in range(pixels.ndim)]
@@ -69,7 +69,7 @@ def downsample(pixels: np.ndarray, axes: tuple[int, ...], method: Method) -> np.
 
 
 def _mean_of_integers(parts: list[np.ndarray], n: int) -> np.ndarray:
-    """Mean of 2^n arrays, rounded half up, in their own dtype: quotients and remainders are added apart."""
+    """Mean of 2^n arrays, rounded half up, in their own dtype: quotients and remainders are added separately."""
     quotient, rest = parts[0] >> n, parts[0] & (2**n - 1)
     for part in parts[1:]:
         quotient += part >> n
@@ -91,7 +91,7 @@ def calibrate(
     Parameters
     ----------
     name : str
-        For people.
+        Name for people.
     axes, units : str, tuple
         Axes and their units.
     level_0 : Level
@@ -99,8 +99,8 @@ def calibrate(
     n_levels : int
         Number of levels, with paths "0", "1", ….
     method : {"nearest", "local_mean"}
-        `nearest` keeps the first pixel of two, so level k starts where level 0 does; the first mean of
-        level k lies (2^k - 1) / 2 pixels of level 0 further.
+        `nearest` keeps the first pixel of two, so level k starts where level 0 does. With `local_mean`, the first
+        pixel of level k lies (2^k - 1) / 2 pixels of level 0 further.
     halved : str
         Axes that are halved.
     """
@@ -240,7 +240,7 @@ def build_pyramid(
     Raises
     ------
     IncompleteError
-        If shards failed twice, naming them, when all others that can be made are; at once if none can be written.
+        If shards failed twice, naming them, after all others that can be made are made. At once if none can be written.
     """
     written, failures = 0, list[Failure]()
     for source, target in itertools.pairwise(arrays):
@@ -252,7 +252,7 @@ def build_pyramid(
                 written += 1
                 if on_shard is not None:
                     on_shard()
-        except TasksFailedError as failed:  # the next level can do without, where it does not need them
+        except TasksFailedError as failed:  # the next level makes all shards that do not need the failed ones
             failures += failed.failures
     if failures:
         raise explain_failures(failures)

@@ -1,4 +1,4 @@
-"""What made an output: written when it is begun, compared when a run goes on.
+"""The record of what made an output: written when it is begun, compared when a run is resumed.
 
 The record is the only thing that decides whether an output may be continued, so it holds all that determines
 the bytes and nothing that does not (no times, no worker counts).
@@ -20,10 +20,10 @@ PACKAGE = "segment-slide"
 
 
 class Results:
-    """Which bytes each stage makes of the same input and parameters, as a number per stage.
+    """A number per stage that stands for the bytes that the stage makes of the same input and parameters.
 
     Raise a stage's number when, and only when, a change of the code changes the bytes that it stores. A run that was
-    begun with another number is not gone on with. The package's version is noted beside it and not compared.
+    begun with another number is not resumed. The package's version is recorded beside it, but not compared.
     """
 
     SEGMENT = 1
@@ -42,7 +42,7 @@ _VERSIONS = {"code.version", "settings.version", "code_version"}
 _RESULTS = {"code.results": "code.version", "settings.results": "settings.version", "results": "code_version"}
 _FIRST_RESULTS = 1  # of a record that has no number: the version 0.1.0 wrote none
 
-_RESULTS_HINT = " Another number of results stands for other bytes: go on with the version that began it."
+_RESULTS_HINT = " A different number of results means different bytes: go on with the version that began the output."
 _REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: blocks that are done stay."
 
 
@@ -52,20 +52,20 @@ def code_version() -> str:
 
 
 def has_mark(location: str, path: str = "") -> bool:
-    """Whether this package made a group, or began to: it marks each before anything else is in it."""
+    """Whether this package made a group, or began to: it marks each group before it writes anything else into it."""
     return ATTRIBUTE in (store.read_attributes(location, path) or {})
 
 
 @dataclass(frozen=True)
 class RootMark(Section):
-    """What the root of a store of ours says of itself.
+    """What the root of a store of ours says about itself.
 
     Attributes
     ----------
     shows : str
-        Path of the label image that it shows as its own; "" if it is no output of a segmentation.
+        Path of the label image that the root shows as its image; "" if it is not the output of a segmentation.
     kind : str
-        Of training data; "" for everything else.
+        Kind of training data; "" for everything else.
     """
 
     shows: str = field(default="", metadata=OPTIONAL)
@@ -73,7 +73,7 @@ class RootMark(Section):
 
 
 def read_mark(location: str) -> RootMark:
-    """The mark of a store; empty if it bears none.
+    """The mark of a store; empty if it has none.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class Code(Section):
     Attributes
     ----------
     name : str
-        Of the package; not everywhere recorded.
+        Of the package; not always recorded.
     version : str
         Of the package, for information.
     torch : str
@@ -125,7 +125,7 @@ def compare_records(
     Parameters
     ----------
     recorded, wanted : Section or mapping
-        Records, or their JSON; what is only recorded is not compared.
+        Records, or their JSON; fields that only `recorded` has are not compared.
     location : str
         The output, for the message.
     what : str
@@ -151,7 +151,7 @@ def compare_records(
 
 
 def list_differences(recorded: Section | Mapping[str, Any], wanted: Section | Mapping[str, Any]) -> list[str]:
-    """One text per field of the second record that the first has otherwise; places and versions are not compared."""
+    """One text per field of the second record that differs in the first; places and versions are not compared."""
     begun, now = _flatten(recorded), _flatten(wanted)
     found = []
     for name, value in now.items():
@@ -165,7 +165,7 @@ def list_differences(recorded: Section | Mapping[str, Any], wanted: Section | Ma
 
 
 def _explain_results(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Numbers of results that differ, with the versions that gave them."""
+    """Text for two numbers of results that differ, with the versions that wrote them."""
     older, newer = (record.get(_RESULTS[name]) or "unknown" for record in (begun, now))
     return (
         f"{name}: begun with {begun.get(name) or _FIRST_RESULTS} ({PACKAGE} {older}), now {now[name]} "
@@ -183,10 +183,10 @@ def _flatten(record: Section | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identify_record(record: Mapping[str, Any]) -> str:
-    """What identifies what a record made: the same in every copy, another for everything that decides the bytes.
+    """Identity of what a record made: the same in every copy, another if anything that decides the bytes differs.
 
-    Left out is where things lie. Of an input that was repaired the fingerprint is the one that it was begun with: what
-    had been made until then stayed.
+    It leaves out where things lie. For an input that was repaired, it takes the fingerprint that the run was begun
+    with, because what had been made before the repair stayed.
     """
     kept = {key: dict(part) if isinstance(part, Mapping) else part for key, part in record.items()}
     for section, place in (("input", "location"), ("model", "path")):
@@ -199,6 +199,6 @@ def identify_record(record: Mapping[str, Any]) -> str:
 
 
 def identify_group(location: str, group: str = "") -> str | None:
-    """The same of the record of a label image; None if it has none: another tool made it."""
+    """The same for the record of a label image; None if it has no record, because another tool made it."""
     record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE)
     return identify_record(record) if record else None

@@ -1,10 +1,10 @@
 """Records as dataclasses: read from JSON and checked once, written as the same JSON again.
 
-A record is a JSON object of sections, a section is one of fields; each is a frozen dataclass that extends `Section`.
-What is read is written again as it was: keys that were absent stay absent, and keys that this version does not know
-stay. So a record of another version can be rewritten, and its identity does not change.
+A record is a JSON object of sections; a section is a JSON object of fields. Each is a frozen dataclass that extends
+`Section`. A record is written again as it was read: keys that were absent stay absent, and keys that this version does
+not know are kept. So a record of another version can be rewritten, and its identity does not change.
 
-Plain dataclasses and this file, because the libraries for this take longer to import than a command may take.
+We use plain dataclasses and this file, because the libraries for this take longer to import than a command may take.
 """
 
 import functools
@@ -20,9 +20,9 @@ Kind = TypeVar("Kind")
 
 # Metadata of fields.
 OPTIONAL = {"is_optional": True}  # not written while it has its default
-NOT_STORED = {"is_stored": False}  # not in the JSON: given by whoever reads
+NOT_STORED = {"is_stored": False}  # not in the JSON: the caller of `read_section` gives it
 
-_LARGEST = 1 << 63  # what counts and sizes stay below; JSON has no limit
+_LARGEST = 1 << 63  # counts and sizes stay below this; JSON has no limit
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -54,9 +54,9 @@ def read_section(kind: type[Kind], content: object, file: str, **given: object) 
     kind : type
         A dataclass. If it extends `Section`, keys that it does not know are kept.
     content : object
-        As JSON gives it.
+        The parsed JSON.
     file : str
-        Where it was read, for the message.
+        The file that it was read from, for the message.
     **given : object
         Fields that are not in the JSON.
 
@@ -77,7 +77,7 @@ def read_section(kind: type[Kind], content: object, file: str, **given: object) 
 
 
 def write_section(section: Any) -> dict[str, Any]:
-    """A section as JSON, its keys in the order in which they were read, else in that of its fields."""
+    """A section as JSON; keys are in the order in which they were read, or else in the order of the fields."""
     before: Mapping[str, Any] | None = getattr(section, "read_from", None)
     now: dict[str, Any] = {}
     dropped = set()
@@ -117,7 +117,7 @@ def _read(kind: type[Kind], content: object, key: str, given: Mapping[str, objec
 
 
 def _from_json(kind: Any, value: object, key: str) -> Any:
-    """A value as its field's type has it."""
+    """A JSON value, converted to the type of its field."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         (inner,) = (item for item in arguments if item is not types.NoneType)
@@ -148,7 +148,7 @@ def _read_tuple(kinds: tuple[Any, ...], value: object, key: str) -> tuple[Any, .
 
 
 def _is_plain(kind: type, value: object) -> bool:
-    """Whether a value is of a type that JSON knows; whole numbers are numbers, true and false are none."""
+    """Whether a JSON value is of a plain type; whole numbers count as numbers, true and false do not."""
     if kind in (int, float) and isinstance(value, bool):
         return False
     if kind is int:
@@ -180,7 +180,7 @@ def _default(item: "Field[Any]") -> Any:
 
 
 def _find_version(content: object) -> str:
-    """The version that a record says it was written by; "" if it does not."""
+    """The version that wrote a record, as the record says; "" if it does not say so."""
     if not isinstance(content, Mapping):
         return ""
     sections = (content.get(name) for name in ("code", "settings"))

@@ -1,6 +1,6 @@
 """The pixels of an image as the network wants them: chosen channels and planes, mirrored at the border.
 
-An `ImageSource` is a few hundred bytes that travel to a worker; the array is opened there, once per process.
+An `ImageSource` is a few hundred bytes that travel to a worker; the array is opened there, anew for each read.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class ImageSource:
     image : StoredImage
         The stored level.
     n_spatial : int
-        Spatial axes of the network: 2 (y, x), z and t are planes; 3 (z, y, x), t is a plane axis.
+        Number of spatial axes of the network. 2: y and x; z and t are plane axes. 3: z, y and x; t is a plane axis.
     channels : tuple of int
         Channels in the order the network takes them.
     ranges : tuple of (start, stop)
@@ -96,7 +96,7 @@ class ImageSource:
         try:
             pixels = np.asarray(self.image.array()[stored])
         except Exception as error:  # codecs raise whatever they like on damaged bytes
-            # what the system refuses has a number; OSErrors of gzip and bz2, of damaged bytes, have none
+            # errors of the system have an errno; OSErrors that gzip and bz2 raise on damaged bytes have none
             is_systems = isinstance(error, OSError) and error.errno is not None
             kind = ChunkAccessError if is_systems else UnreadableChunkError
             raise kind(self._explain_unreadable(stored, error)) from error
@@ -146,7 +146,7 @@ class ImageSource:
         return f"unreadable chunk {chunks} of {array} ({type(error).__name__}: {error})"
 
     def _unreadable_chunks(self, stored: Box) -> list[str]:
-        """Grid positions of the chunks (files) inside a stored box that fail by themselves."""
+        """Grid positions of the chunks (files) inside a stored box that fail when read alone."""
         array, sizes = self.image.array(), self.image.chunks
         grids = [range(s.start // size, ceil_divide(s.stop, size)) for s, size in zip(stored, sizes, strict=True)]
         bad = []
@@ -159,7 +159,7 @@ class ImageSource:
         return bad
 
     def _explain_not_finite(self, pixels: np.ndarray, bad: np.ndarray, stored: Box) -> str:
-        """Which value, where: `pixels` are canonical and not yet mirrored."""
+        """Say which value is not finite, and where; `pixels` are canonical and not yet mirrored."""
         first = np.argwhere(bad)[0]
         value = pixels[tuple(first)]
         place = np.delete(first, len(self.plane_axes))
@@ -172,7 +172,7 @@ class ImageSource:
 
 
 def _is_usable(pixels: np.ndarray) -> np.ndarray:
-    """Where real numbers are finite as float32, in which the network sees them: a float64 of 1e300 is not."""
+    """Where real numbers are finite as float32, which the network computes with: a float64 of 1e300 is not."""
     usable: np.ndarray = np.abs(pixels) <= np.finfo(np.float32).max  # false for NaN too
     return usable
 
@@ -229,12 +229,12 @@ def select_source(
 
 
 def find_channel(name: str | int, n_channels: int, names: Sequence[str], location: str) -> int:
-    """Position of a channel that is named, or numbered from 0.
+    """Position of a channel that is given by name, or by number from 0.
 
     Raises
     ------
     InputError
-        If there is none such, naming those there are.
+        If there is no such channel, naming those that exist.
     """
     if str(name) in names:
         return names.index(str(name))

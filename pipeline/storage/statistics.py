@@ -1,8 +1,8 @@
 """Statistics of a whole image in one pass, the same whatever the blocks and workers.
 
-Nothing is measured per tile: a normalisation that follows the tile makes seams. The image is read in boxes of
-a fixed grid of its own; integers are counted exactly, and what boxes found is merged in raster order, so the
-result does not depend on the run's block size.
+Nothing is measured per tile: a normalisation that differs from tile to tile makes seams. The image is read in boxes
+of a fixed grid, independent of the run's blocks. Integers are counted exactly, and the counts of boxes are merged in
+raster order. So the result does not depend on the run's block size.
 """
 
 import functools
@@ -29,7 +29,7 @@ from segment_slide.unet.checkpoint import Normalisation
 if TYPE_CHECKING:
     from distributed import Client
 
-WORDING = Wording("part(s) of the image could not be read, and nothing is measured without them:", plural="parts")
+WORDING = Wording("part(s) of the image could not be read, but all are needed:", plural="parts")
 _BOX_PX = {2: 2048, 3: 128}
 # float32 patterns are grouped by their upper 20 bits: sign, exponent and 11 bits of mantissa, 0.05 % apart
 _FLOAT_SHIFT = 12
@@ -85,14 +85,14 @@ def resolve_normalisation(
 
 
 def count_boxes(source: ImageSource, normalisation: Normalisation) -> int:
-    """Boxes that `resolve_normalisation` will read; 0 if it need not look at the image."""
+    """Boxes that `resolve_normalisation` will read; 0 if it does not read the image."""
     if normalisation.kind == "constants" and source.dtype.kind != "f":
         return 0
     return sum(1 for _ in _boxes(source))
 
 
 def _percentile(values: np.ndarray, counts: np.ndarray, q: float) -> float:
-    """Value at rank q % of a histogram, between two values in proportion.
+    """Value at rank q % of a histogram, interpolated linearly between two values.
 
     >>> _percentile(np.array([1.0, 5.0]), np.array([2, 2]), 50)
     3.0
@@ -122,7 +122,7 @@ def measure(
     InputError
         If a value is not finite or a chunk is damaged; the message says where.
     IncompleteError
-        If a part could not be read for another reason: there are no statistics of the others.
+        If a part could not be read for another reason: no statistics are made of the others alone.
     """
     try:
         return _measure(source, client, on_box)
@@ -153,7 +153,7 @@ def _measure(source: ImageSource, client: "Client | None", on_box: Callable[[int
 def check_finite(
     source: ImageSource, client: "Client | None" = None, on_box: Callable[[int], None] | None = None
 ) -> None:
-    """Read an image of real numbers once and refuse NaN and infinities; integers pass unread.
+    """Read an image of real numbers once and refuse NaN and infinities; integers are not read.
 
     Damaged chunks are left to the run itself, which names them and finishes the rest.
 
@@ -185,7 +185,7 @@ def _look_at_box(source: ImageSource, box: Box) -> None:
 
 
 def _read(source: ImageSource, box: Box) -> np.ndarray:
-    """Pixels; what is not finite is the input's fault, and ends the measuring at once."""
+    """Pixels of a box; a value that is not finite is the input's fault and ends the measuring at once."""
     try:
         return source.read(box)
     except NotFiniteError as error:
@@ -265,7 +265,7 @@ def _merge(
 
 
 def _moments(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, summed exactly (math.fsum) so that no order of addition shows."""
+    """Mean and standard deviation, summed exactly (math.fsum), so that the order of addition does not matter."""
     total = int(counts.sum())
     mean = math.fsum(float(v) * int(n) for v, n in zip(values, counts, strict=True)) / total
     squares = math.fsum((float(v) - mean) ** 2 * int(n) for v, n in zip(values, counts, strict=True))

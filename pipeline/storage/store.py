@@ -1,8 +1,8 @@
 """The only file that opens and creates Zarr stores, groups and arrays, and knows which shards are there.
 
 A location is a local path or an fsspec URL (``s3://bucket/slide.zarr``). Shards of local stores are written
-aside and renamed, those of object stores are put whole: a shard is there completely or not at all, which is
-what resuming rests on.
+under a temporary name and then renamed; shards of object stores are uploaded whole. So a shard is there completely or
+not at all. Resuming relies on that.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from segment_slide.pipeline.errors import OutputError, PipelineError
 
-_ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; it writes far faster than networks compute
+_ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
 DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
 ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
-_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # zarr's LocalStore writes aside under such a name
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # temporary names of zarr's LocalStore
 
 
 def is_remote(location: str) -> bool:
@@ -38,7 +38,7 @@ def is_remote(location: str) -> bool:
 
 
 def resolve_location(location: str | Path) -> str:
-    """Absolute path, or the URL, without a trailing slash; ``file://`` is a path: only paths are renamed whole."""
+    """Absolute path, or the URL, without a trailing slash; ``file://`` becomes a path: only paths can be renamed."""
     text = str(location).removeprefix("file://").rstrip("/") or "/"
     return text if is_remote(text) else os.path.abspath(os.path.expanduser(text))
 
@@ -50,7 +50,7 @@ def join(location: str, *parts: str) -> str:
 
 @contextlib.contextmanager
 def _failing_as(what: str, *, remote: bool) -> Iterator[None]:
-    """Say as `OutputError` what a file system raises, or an object store's back end with classes of its own."""
+    """Raise `OutputError` for what a file system raises, or an object store's back end, which has its own classes."""
     try:
         yield
     except PipelineError:
@@ -88,11 +88,11 @@ def open_store(location: str, *, writable: bool = False) -> Store:
 def open_array(
     location: str, path: str = "", *, writable: bool = False, zarr_format: Literal[2, 3] | None = None
 ) -> zarr.Array[Any]:
-    """An array, opened anew: a handle kept in a long-lived worker would outlive an output made again.
+    """Open an array anew: a handle kept in a long-lived worker would outlive its output when that is made again.
 
     Blocks of all background are written like any other (`write_empty_chunks`), so that a shard's presence says
-    that its block is done. With a known format (what we write is 3) only that one's metadata are looked for: two
-    requests of an object store instead of six, at each block.
+    that its block is done. If the format is known (we write format 3), only its metadata are looked for: two
+    requests to an object store instead of six, for each block.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class ArraySpec:
 def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attributes: Mapping[str, Any]) -> None:
     """Create a group with its arrays, without any chunk; a group that is there keeps its other attributes.
 
-    The group's attributes come last: a group that has them is complete, and an interrupted creation is done again
+    The group's attributes are written last: a group that has them is complete. An interrupted creation is done again
     with the same bytes.
 
     Raises
@@ -185,7 +185,7 @@ def is_occupied(location: str) -> bool:
 
 
 def list_names(location: str) -> set[str]:
-    """Names in a directory or under a prefix, but for files that were not finished; empty if nothing is there.
+    """Names in a directory or under a prefix, without unfinished files; empty if nothing is there.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def list_names(location: str) -> set[str]:
 
 
 def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
-    """Grid indices of the shards that are present; a local file of 0 bytes (a power cut) is not a shard."""
+    """Grid indices of the shards that are present; a local file of 0 bytes (after a power cut) is not a shard."""
     prefix = f"{array_path}/c/"
 
     async def keys() -> list[str]:
@@ -222,7 +222,7 @@ def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
 
 
 def remove(location: str, path: str) -> None:
-    """Delete a group or array with all below it; nothing if there is none.
+    """Delete a group or array with all below it; do nothing if there is none.
 
     Raises
     ------
@@ -234,7 +234,7 @@ def remove(location: str, path: str) -> None:
 
 
 def remove_leftovers(location: str, path: str, *, below: bool = True) -> None:
-    """Delete files that a killed process had not finished writing (local stores write aside, then rename).
+    """Delete files that a killed process had not finished writing (local stores write under a temporary name first).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Intermediate results of a run on disk: one small file per block, there whole or not at all, deleted at the end.
+"""Intermediate results of a run on disk: one small file per block, written whole or not at all, deleted at the end.
 
-What must be known across blocks is too much for one memory and too little for a Zarr array of its own. A file's
-presence says that its block's step is done, so a run that was killed goes on from what is here.
+What blocks must know of each other is too much for one process's memory and too little for a Zarr array of its own.
+If a file is present, its block's step is done, so a run that was killed goes on from these files.
 """
 
 import io
@@ -19,8 +19,8 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import read_file, write_file
 
 _SUFFIX = ".npz.zst"
-_NAME = re.compile(r"(\d+(?:\.\d+)*)\.npz\.zst")  # and not what a file server leaves beside it
-_CODEC = Zstd(level=1)  # written once, read once or twice: fast beats small
+_NAME = re.compile(r"(\d+(?:\.\d+)*)\.npz\.zst")  # ignores other files, which a file server may leave here
+_CODEC = Zstd(level=1)  # written once, read once or twice: speed matters more than size
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,7 +41,7 @@ class WorkFolder:
     path: str
 
     def save(self, kind: str, index: Index, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the arrays of a block, aside and then renamed.
+        """Write the arrays of a block, completely or not at all.
 
         Raises
         ------
@@ -70,12 +70,12 @@ class WorkFolder:
             ) from error
 
     def stored(self, kind: str) -> set[Index]:
-        """Blocks whose file of a kind is there; a local file of 0 bytes (a power cut) is not."""
+        """Blocks whose file of a kind is there; a local file of 0 bytes (after a power cut) does not count."""
         found = (_NAME.fullmatch(name) for name in self._names(kind))
         return {tuple(map(int, match[1].split("."))) for match in found if match}
 
     def remove(self) -> None:
-        """Delete the folder with all in it; nothing if it is not there."""
+        """Delete the folder with all in it; do nothing if it is not there."""
         store.remove(self.location, self.path)
 
     def _file(self, kind: str, index: Index) -> str:
