@@ -1,7 +1,7 @@
 """CZI, LIF, ND2 and whatever else an installed `bioio` plugin opens (extra ``bioio``).
 
-`bioio` gives a Dask array whose blocks are what its plugin decodes at once, for some formats whole planes: memory is
-planned from those blocks, and a block is decoded once per visit (see `pipeline.ingest.reader.SegmentCache`).
+`bioio` gives a Dask array. Each of its blocks is what the plugin decodes at once, for some formats a whole plane.
+Memory is planned from the size of these blocks; decoded blocks are kept in a `pipeline.ingest.reader.SegmentCache`.
 """
 
 import functools
@@ -41,7 +41,7 @@ class BioioReader:
         order = sorted(range(len(letters)), key=lambda axis: AXIS_ORDER.index(letters[axis]))
         samples = xarray.sizes.get("S", 0)
         if samples == 4:
-            xarray = xarray.isel(S=slice(3))  # alpha
+            xarray = xarray.isel(S=slice(3))  # without alpha
         self._array = xarray.data.transpose(order)
         self.info = _describe(path, image, self._array, "".join(letters[axis] for axis in order), samples, n_scenes)
 

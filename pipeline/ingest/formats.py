@@ -1,4 +1,4 @@
-"""The table of file formats: how each is recognised, and what opens it. A new one is a row, and a reader."""
+"""The table of file formats: how each is recognised, and what opens it. To add one, add a row and a reader."""
 
 import importlib.util
 import os
@@ -17,20 +17,20 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @dataclass(frozen=True)
 class Format:
-    """One row.
+    """One row of the table.
 
     Parameters
     ----------
     name : str
-        As messages say it.
+        Name in messages.
     suffixes : tuple of str
-        Ends of file names, in small letters, by which files of a watched folder are taken for images.
+        Endings of file names, in lower case: files in a watched folder with one of them are taken for images.
     is_it : callable
-        Takes the first bytes of a file and its name in small letters, returns whether it has this format.
+        Takes the first bytes of a file and its name in lower case, returns whether it has this format.
     open : callable
-        Takes path, cache, series and axes (see `open_reader`), returns the reader, whose module it imports itself.
+        Takes path, cache, series and axes (see `open_reader`), returns the reader; imports the reader's module itself.
     page_suffixes : tuple of str
-        Those of `suffixes` that a folder of pages is searched for.
+        Those of `suffixes` that mark the pages in a folder of pages.
     plugin : str
         Module without which files of this format cannot be read; "" if none is needed.
     """
@@ -44,7 +44,7 @@ class Format:
 
     @property
     def is_readable(self) -> bool:
-        """Whether this machine has what is needed."""
+        """Whether this machine has the plugin, if one is needed."""
         return not self.plugin or importlib.util.find_spec(self.plugin) is not None
 
 
@@ -73,7 +73,7 @@ def _open_by_bioio(path: str, cache: SegmentCache, series: int | None, axes: str
     return BioioReader(path, cache, series=series)
 
 
-# Whole slides and stacks. No JPEG: scanners lay overviews beside their slides.
+# Whole slides and stacks. No JPEG: scanners write JPEG overviews beside their slides.
 FORMATS: tuple[Format, ...] = (
     Format(
         "TIFF (SVS, NDPI, OME-TIFF, BigTIFF)",
@@ -90,12 +90,12 @@ FORMATS: tuple[Format, ...] = (
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Ends of names of files that this machine can read."""
+    """Endings of the names of files that this machine can read."""
     return tuple(suffix for row in FORMATS if row.is_readable for suffix in row.suffixes)
 
 
 def page_suffixes() -> tuple[str, ...]:
-    """Ends of names that a folder of pages is searched for.
+    """Endings of names that mark the pages in a folder of pages.
 
     >>> page_suffixes()
     ('.png', '.tif', '.tiff')
@@ -114,7 +114,7 @@ def natural_key(path: str | Path) -> list[tuple[int, int | str]]:
 
 
 def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
-    """Absolute paths of the pages that are meant: a file, several in natural order, or a folder of PNG and TIFF.
+    """Absolute paths of the files to read: one file, several in natural order, or the PNG and TIFF files of a folder.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
         return _list_folder(paths[0])
     folders = [path for path in paths if os.path.isdir(path)]
     if folders or not paths:
-        raise InputError(f"input={folders}: expected one folder, or files; a folder is a stack by itself.")
+        raise InputError(f"input={folders}: expected one folder alone, or files; each folder is a stack of its own.")
     if len(set(paths)) < len(paths):
         raise InputError(f"{len(paths) - len(set(paths))} of {len(paths)} input files are named twice.")
     return tuple(sorted(paths, key=natural_key))
@@ -163,16 +163,16 @@ def open_reader(
     series : int, optional
         Which image of a file that holds several; by default the largest.
     axes : str, optional
-        Axes of a TIFF's dimensions, in the file's order, where the file does not say them.
+        Axes of a TIFF's dimensions, in the file's order, if the file does not say them.
     stack_axis : {"z", "t", "c"}
-        What the pages of a stack are.
+        The axis that the pages of a stack lie along.
     cache_bytes : int
-        Decoded segments to keep.
+        Bytes of decoded segments to keep.
 
     Raises
     ------
     InputError
-        If a file is no image this can read, or pages differ.
+        If a file is not an image that we can read, or pages differ.
     """
     cache = SegmentCache(cache_bytes)
     if len(files) == 1:
@@ -183,7 +183,7 @@ def open_reader(
 
 
 def open_file(path: str, cache: SegmentCache, series: int | None = None, axes: str | None = None) -> Reader:
-    """A reader for one file: of the first format in the table that it has, or else through bioio."""
+    """A reader for one file: that of the first matching format in the table, or else bioio's."""
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:

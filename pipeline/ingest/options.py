@@ -16,15 +16,16 @@ class IngestOptions:
     series : int, optional
         Which image of a file that holds several; by default the one with the largest planes.
     axes : str, optional
-        Axes of a TIFF's dimensions in the file's order, where the file does not say them ("czyx", "tyx").
+        Axes of a TIFF's dimensions in the file's order, if the file does not say them ("czyx", "tyx").
     stack_axis : {"z", "t", "c"}
-        What the pages are if several files or a folder are given.
+        The axis that pages lie along if several files or a folder are given.
     pixel_size : mapping of str to float
-        Distance of pixels by axis (um; s for t), instead of what the file says.
+        Distance between pixels by axis (um; s for t), instead of what the file says.
     name : str, optional
         Name of the image, by default the file's.
     chunk, shard : int
-        Pixels along y and x of what a viewer fetches, and of one file, a multiple of it.
+        Pixels along y and x of a chunk, which a viewer fetches at once, and of a shard, which is one file. The shard is
+        a multiple of the chunk.
     """
 
     series: Annotated[

@@ -20,7 +20,7 @@ _PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette (3) i
 class PngReader:
     """A PNG page; the format has no random access, so a page is one segment.
 
-    Bilevel and 2- and 4-bit grey are spread over 0 to 255, palettes become RGB; an alpha channel is left out.
+    Bilevel and 2- and 4-bit grey are scaled to 0 to 255, palettes become RGB; an alpha channel is left out.
     """
 
     def __init__(self, path: str, cache: SegmentCache) -> None:
@@ -99,9 +99,9 @@ class StackReader:
     files : sequence of str
         Pages in order.
     axis : {"z", "t", "c"}
-        What they are pages of.
+        The axis that the pages lie along.
     open_page : callable
-        Gives the reader of one file.
+        Takes a path, returns the reader of that file.
     """
 
     def __init__(self, files: Sequence[str], axis: str, open_page: Callable[[str], Reader]) -> None:

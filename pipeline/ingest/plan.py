@@ -22,11 +22,11 @@ from segment_slide.pipeline.storage.record import Results, code_version
 
 MiB = 1 << 20
 MAX_CACHE_BYTES = 1024 * MiB  # a row of strips of a slide 100,000 px wide, RGB, is 600 MiB
-ALLOCATOR = 2  # what a process keeps over what it uses: up to 1.8 was measured, freed memory stays with the thread
+ALLOCATOR = 2  # memory kept over memory used: up to 1.8 was measured, because freed memory stays with the thread
 SAMPLE_BYTES, N_SAMPLES = 1 << 16, 64  # what a fingerprint reads of a large file
 
-# What is stored for what is read. Integers are kept exactly, those that some viewers refuse (int64) too; bool and
-# float16 become the smallest dtype that every viewer shows, float64 loses digits that no detector measures.
+# Stored dtype for each dtype that is read. Integers are kept exactly, even those that some viewers refuse (int64).
+# bool and float16 become the smallest dtype that every viewer shows. float64 loses digits that no detector measures.
 STORED_DTYPE = {"bool": "uint8", "float16": "float32", "float32": "float32", "float64": "float32"} | {
     f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -123,12 +123,12 @@ def plan_ingest(
     options : IngestOptions, optional
         Choices.
     memory_bytes : int, optional
-        Refuse a plan that one thread cannot run in this.
+        Refuse a plan that needs more than this with one thread.
 
     Raises
     ------
     InputError
-        If it is missing, no image, or holds pixels that cannot be stored.
+        If the input is missing, is not an image, or holds pixels that cannot be stored.
     PlanError
         If the chunk does not divide the shard, or memory does not suffice.
     """
@@ -150,7 +150,7 @@ def plan_ingest(
         raise PlanError(
             f"ingest needs {needed / MiB:.0f} MiB with one thread (of which {plan.cache_bytes / MiB:.0f} MiB for what "
             f"the file decodes at once), but memory is {memory_bytes / MiB:.0f} MiB; choose a shard below "
-            f"{options.shard} px, or give it more."
+            f"{options.shard} px, or give it more memory."
         )
     return plan
 
@@ -166,7 +166,7 @@ def _check_sizes(options: IngestOptions) -> None:
 
 
 def open_source(files: tuple[str, ...], options: IngestOptions, cache_bytes: int = 0) -> Reader:
-    """The reader that a plan was made with."""
+    """Open the files with the reader that the plan was made with."""
     return open_reader(
         files,
         series=options.series,
@@ -188,7 +188,7 @@ def _plan_levels(image: ImageInfo, options: IngestOptions) -> tuple[store.ArrayS
     """Arrays, each half the last along y and x, down to one that fits a chunk."""
 
     def box(size: int) -> tuple[int, ...]:
-        # a colour's samples lie together (viewers need all three), other channels and planes by themselves
+        # the samples of a colour share a chunk (viewers need all three); other channels and planes have their own
         return tuple(size if axis in "yx" else 3 if axis == "c" and image.is_rgb else 1 for axis in image.axes)
 
     n_levels = 1 + max(0, math.ceil(math.log2(max(image.shape[-2:]) / options.chunk)))
@@ -235,10 +235,10 @@ def _make_record(
 
 
 def fingerprint_files(files: Iterable[str]) -> str:
-    """sha256 over the names, sizes and contents of files; of a large one, over 64 samples of 64 KiB.
+    """sha256 over the names, sizes and contents of files; of a large file, over 64 samples of 64 KiB.
 
-    A slide is not read twice to tell it from another. What is changed between two samples, in a file whose size stays,
-    goes unnoticed.
+    Samples are enough to tell slides apart, so a slide is not read twice. The limit: a change between two samples is
+    not noticed if the file's size stays the same.
     """
     digest = hashlib.sha256()
     for path in files:

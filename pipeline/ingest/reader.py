@@ -1,4 +1,4 @@
-"""Microscope files as one thing: a description from metadata, and any box of pixels on demand.
+"""One interface to all microscope files: a description from metadata, and any box of pixels on demand.
 
 A `Reader` knows axes, shape, calibration and how to decode the part of a file that a box touches; it knows nothing
 of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, all others
@@ -23,20 +23,20 @@ PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a pri
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file says of its image, without a pixel read.
+    """What a file says about its image, without reading a pixel.
 
     Attributes
     ----------
     kind : str
         "tiff", "png", "stack" or "bioio".
     axes : str
-        Subset of "tczyx", in that order; singleton axes are left out, but for y and x.
+        Subset of "tczyx", in that order; axes of length 1 are left out, except y and x.
     shape : tuple of int
         Pixels per axis.
     dtype : str
         numpy name, native byte order, as read (before `pipeline.ingest.run` converts it).
     pixel_size : tuple of (float or None)
-        Distance of pixels per axis: um, for t in s; None where unknown.
+        Distance between pixels per axis, in um (t: in s); None where unknown.
     channel_names : tuple of str
         One per channel, or empty.
     is_rgb : bool
@@ -44,7 +44,7 @@ class ImageInfo:
     segment : tuple of int
         (height, width) in px of what is decoded at once (a tile, a strip, a page); (0, 0) if rows are read directly.
     segment_bytes : int
-        Decoded size of one.
+        Decoded size of one segment.
     files : tuple of str
         Every file that holds pixels.
     notes : tuple of str
@@ -88,14 +88,14 @@ class Reader(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of files; the reader cannot be used again."""
+        """Close the files; the reader cannot be used again."""
 
 
 class SegmentCache:
-    """Decoded segments, the last used ones within a number of bytes, each decoded once however many threads ask.
+    """A cache of the last used decoded segments, up to a number of bytes; each is decoded once for all threads.
 
-    Neighbouring shards touch the same tiles, and all shards of a row the same strips: without this a strip of a wide
-    image would be decoded once per shard.
+    Neighbouring shards touch the same tiles, and all shards of a row touch the same strips. Without the cache, a strip
+    of a wide image would be decoded once per shard.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -105,7 +105,7 @@ class SegmentCache:
         self._lock = threading.Lock()
 
     def get(self, key: Any, decode: Callable[[], np.ndarray]) -> np.ndarray:
-        """The segment of that key; decoded by the first who asks, others wait for it."""
+        """The segment with this key. The first thread that asks decodes it; others wait."""
         with self._lock:
             future = self._futures.get(key)
             is_mine = future is None
@@ -122,14 +122,14 @@ class SegmentCache:
                 self._futures.pop(key)
             future.set_exception(error)
             raise
-        with self._lock:  # done and counted in one step: eviction takes what is done for counted
+        with self._lock:  # set and count in one step: `_evict` assumes that each finished segment is counted
             future.set_result(values)
             self._held_bytes += values.nbytes
             self._evict()
         return values
 
     def _evict(self) -> None:
-        """Forget the longest unused; segments that are being decoded are not counted yet, so they stay."""
+        """Drop the segments that were unused for longest; those being decoded are not counted yet, so they stay."""
         for key in list(self._futures):
             if self._held_bytes <= self._max_bytes:
                 return

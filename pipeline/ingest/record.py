@@ -19,7 +19,7 @@ class IngestedFrom(Section):
 
 @dataclass(frozen=True)
 class IngestParameters(Section):
-    """What of the user's choices and of the files decides the bytes; see `pipeline.ingest.plan.IngestOptions`."""
+    """The user's choices and facts of the files that decide the bytes; see `pipeline.ingest.options.IngestOptions`."""
 
     series: int | None = None
     name: str | None = None
@@ -52,7 +52,7 @@ class IngestRecord(Section):
 
 
 def read_ingest_record(location: str) -> IngestRecord | None:
-    """The record of a converted image; None if it is another image, or none.
+    """The record of a converted image; None if it was not made by ingest, or is not there.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Microscope files to OME-Zarr 0.5 with a pyramid: decided first (`plan_ingest`), then written shard by shard.
 
 Neither the slide nor one of its levels is ever in memory as a whole. A shard that is stored is done, so an interrupted
-ingest goes on where it was; equal inputs give equal bytes.
+ingest goes on where it stopped. Equal inputs give equal bytes.
 """
 
 import functools
@@ -58,9 +58,9 @@ def run_ingest(
     output : path or URL
         The OME-Zarr group, by convention ``NAME.ome.zarr``.
     threads : int
-        Shards in work at a time.
+        Shards that are processed at a time.
     on_progress : callable, optional
-        Called with (shards done, shards in all), first with what was there.
+        Called with (shards done, shards in all); the first call counts the shards that were there.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def run_ingest(
     OutputMismatchError
         If the output was begun from another input, with other parameters or other code.
     UnreadableChunkError
-        If a part of the input cannot be decoded; all that needs no such part is written.
+        If a part of the input cannot be decoded; all shards that do not need it are written.
     IncompleteError
         If parts failed twice for another reason, naming them; all others are written.
     """
@@ -88,7 +88,7 @@ def run_ingest(
 
 
 def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, int], None]) -> int:
-    begun = _find(plan, location)  # again: what another process did before this one had the lock counts
+    begun = _find(plan, location)  # re-check after taking the lock: another process may have begun or finished it
     if begun is None:
         attributes = {"ome": ome.multiscale_attributes(plan.multiscale), ATTRIBUTE: write_section(plan.record)}
         store.create_group(location, "", plan.levels, attributes)
@@ -105,11 +105,11 @@ def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, i
 
 
 def _say_nothing(_done: int, _total: int) -> None:
-    """What is called where no progress is asked for."""
+    """What is called if nobody asks for progress."""
 
 
 def _find(plan: IngestPlan, location: str) -> IngestRecord | None:
-    """Record of the output if this plan (or the same with other results) has begun it; None if nothing is there."""
+    """Record of the output if this plan, with whatever number of results, began it; None if nothing is there."""
     if not store.is_remote(location) and store.is_file(location):
         raise OutputError(f"output={location} is a file; expected a new directory, by convention NAME.ome.zarr.")
     try:
@@ -128,14 +128,14 @@ def _find(plan: IngestPlan, location: str) -> IngestRecord | None:
 
 
 def _is_complete(plan: IngestPlan, location: str, begun: IngestRecord | None) -> bool:
-    """Whether nothing is left to do; then the number of its results does not matter."""
+    """Whether nothing is left to do; then the number of results does not matter."""
     if begun is None or ("c" in plan.axes and not _has_channels(location)):
         return False
     return _count_stored(plan, location) == plan.n_shards
 
 
 def _has_channels(location: str) -> bool:
-    """Whether what is written last is there."""
+    """Whether the channels are there; they are written last."""
     return "omero" in ((store.read_attributes(location) or {}).get("ome") or {})
 
 
@@ -184,7 +184,7 @@ def _run_all(
     threads: int,
     failures: list[Failure],
 ) -> Iterator[None]:
-    """Yield after each shard; add to `failures` what failed twice, for other shards can do without."""
+    """Yield after each shard; add shards that failed twice to `failures` and go on, as others can do without them."""
     try:
         first_tries = try_in_threads(function, indices, threads)
         for _ in run_all(None, function, (), name, first_tries=first_tries):
@@ -194,7 +194,7 @@ def _run_all(
 
 
 def _shard_indices(level: store.ArraySpec) -> Iterator[Index]:
-    """Raster order: neighbours share strips and tiles, which are decoded once while they are remembered."""
+    """Shards in raster order: neighbours share strips and tiles, decoded once while they are in the cache."""
     return itertools.product(*(range(ceil_divide(a, b)) for a, b in zip(level.shape, level.shard, strict=True)))
 
 
@@ -214,9 +214,10 @@ def _write_shard(reader: Reader, level: store.ArraySpec, location: str, index: I
 
 
 def _add_channels(plan: IngestPlan, location: str) -> None:
-    """Names, colours and brightness of channels, for viewers ("omero"); last, since brightness is measured.
+    """Write names, colours and brightness of channels, for viewers ("omero"); last, because brightness is measured.
 
-    Measured on the middle plane of the coarsest level: a dtype's full range would show a 12-bit camera black.
+    It is measured on the middle plane of the coarsest level. With a dtype's full range, the image of a 12-bit camera
+    would look black.
     """
     if "c" not in plan.axes:
         return

@@ -1,8 +1,8 @@
 """TIFF and its dialects (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI …) read box by box, through tifffile's pages.
 
 A file is a list of series, a series a list of pages, a page a grid of tiles or strips; only what a box touches is
-read and decoded. tifffile's own Zarr store would do too, but it takes bytes that a cut file no longer has for
-a picture (a JPEG decoder fills the rest with grey), and decodes a wide strip once for every shard it crosses.
+read and decoded. We do not use tifffile's own Zarr store: it accepts segments of which a cut file has lost the
+end (a JPEG decoder fills the rest with grey), and it decodes a wide strip once for every shard that it crosses.
 """
 
 import functools
@@ -117,7 +117,7 @@ class TiffReader:
     def _find_page(self, number: int) -> tuple[Any, int | None]:
         """A page, and where its pixels begin if they can be read as they are."""
         with self._lock:
-            if self._raw_offset is not None:  # one run of pixels, whatever pages it has
+            if self._raw_offset is not None:  # the pixels of all pages are one run in the file
                 page = self._series[0]
                 return page, self._raw_offset + number * page.nbytes
             page = self._series[number]
@@ -166,7 +166,7 @@ class TiffReader:
         return out
 
     def _read_rows(self, page: Any, offset: int, sample: int, rows: slice, columns: slice) -> np.ndarray:
-        """Uncompressed pixels, row by row: a box of a wide image needs no more of it than its own columns.
+        """Uncompressed pixels, row by row: for a box of a wide image, only the box's own columns are read.
 
         Not memory-mapped: a file that shrinks, or a network drive that goes away, would kill the process.
         """
@@ -183,7 +183,7 @@ class TiffReader:
         return out
 
     def _decode(self, page: Any, number: int, segment: int) -> np.ndarray:
-        """One tile or strip, (y, x, interleaved sample); what the file leaves out is its "no data" value."""
+        """One tile or strip, (y, x, interleaved sample); if the file leaves it out, filled with its "no data" value."""
         keyframe = page.keyframe
         try:
             values = self._decode_segment(page, segment)

@@ -1,4 +1,4 @@
-"""How the dimensions of a TIFF series are spread over pages, samples and segments; refuses what is not read."""
+"""How the dimensions of a TIFF series are spread over pages, samples and segments; unsupported layouts are refused."""
 
 import math
 import struct
@@ -11,7 +11,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 
 _AXIS_OF = {"T": "t", "C": "c", "S": "c", "Z": "z", "Y": "y", "X": "x"}
-_UNNAMED = "IQ"  # tifffile's letters for a sequence of pages that says nothing of itself
+_UNNAMED = "IQ"  # tifffile's letters for a sequence of pages whose axis the file does not name
 JPEG = (6, 7, 34892, 33007)  # compressions
 YCBCR, RGB = 6, 2  # photometric interpretations
 _KEPT_AS_STORED = {
@@ -21,7 +21,7 @@ _KEPT_AS_STORED = {
     8: "colours are kept as they are stored, CIELAB",
 }
 _APERIO_YCBCR = 33003
-_DESCRIPTION = 270  # the tag with OME-XML, and with what Aperio, ImageJ and others say
+_DESCRIPTION = 270  # the tag that holds OME-XML, or the text of Aperio, ImageJ and others
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 
 
@@ -32,7 +32,7 @@ class Layout:
     Attributes
     ----------
     lead_axes, lead_shape : str, tuple of int
-        Dimensions before y: their raster order is that of pages, and within a page of its separate sample planes.
+        Dimensions before y. Their raster order is the order of pages and, within a page, of its separate sample planes.
     separate : int
         Sample planes of a page (planar configuration 2), else 1.
     interleaved : int
@@ -100,7 +100,9 @@ def _check_pixels(path: str, series: Any) -> None:
     if 0 in series.shape or 0 in page.shaped:
         raise InputError(f"input={path}: shape={series.shape} has no pixels.")
     if series.dtype is None or page.dtype is None:
-        raise InputError(f"input={path}: pixels of {page.bitspersample} bits in sample format {page.sampleformat}.")
+        raise InputError(
+            f"input={path}: pixels of {page.bitspersample} bits in sample format {page.sampleformat} are not read."
+        )
     if page.shaped[1] > 1 or page.tiledepth > 1:
         raise InputError(f"input={path}: pages with a depth of {page.shaped[1]} planes (SGI volumes) are not read.")
     if page.compression == _APERIO_YCBCR or (page.photometric == YCBCR and page.compression not in JPEG):
@@ -111,7 +113,7 @@ def _check_pixels(path: str, series: Any) -> None:
 
 
 def _count_kept(page: Any, n_samples: int) -> int:
-    """Samples of a pixel that are picture: an alpha channel comes last."""
+    """Samples of a pixel without its alpha channel, which comes last."""
     return n_samples - 1 if n_samples > 1 and page.extrasamples and page.extrasamples[-1] in _ALPHA else n_samples
 
 
@@ -123,7 +125,7 @@ def segment_shape(page: Any) -> tuple[int, int]:
 
 
 def check_planes(tif: tifffile.TiffFile, series: Any, path: str) -> None:
-    """Refuse a file that lacks planes: tifffile takes it for a shorter stack, or reads them as zeros.
+    """Refuse a file that lacks planes: tifffile would read a shorter stack, or zeros in their place.
 
     Raises
     ------
@@ -152,9 +154,9 @@ def check_planes(tif: tifffile.TiffFile, series: Any, path: str) -> None:
 
 
 def _read_directory(tif: tifffile.TiffFile, number: int) -> tuple[set[int], int]:
-    """Codes of the tags that a page lists, and where it says that the next one begins (0: it is the last).
+    """Codes of the tags that a page lists, and the offset that it gives for the next page (0: it is the last).
 
-    tifffile drops what lies beyond the end of the file with no more than a log message.
+    tifffile drops what lies beyond the end of the file and only logs a message.
     """
     file, layout, page = tif.filehandle, tif.tiff, tif.pages[number % len(tif.pages)]
     if getattr(page, "is_virtual", False):  # made up from a count, as in ScanImage files
@@ -168,7 +170,7 @@ def _read_directory(tif: tifffile.TiffFile, number: int) -> tuple[set[int], int]
 
 
 def _count_promised(tif: tifffile.TiffFile) -> int:
-    """Planes that ImageJ's or tifffile's own metadata speak of, where the reader had to give them up."""
+    """Planes that ImageJ's or tifffile's own metadata promise, in files where tifffile had to ignore them."""
     if tif.is_imagej:
         return int((tif.imagej_metadata or {}).get("images", 0))
     if tif.is_shaped and tif.shaped_metadata:

@@ -1,4 +1,4 @@
-"""Pixel sizes and channel names out of what TIFF dialects write: OME-XML, Aperio's text, ImageJ's, resolution tags."""
+"""Pixel sizes and channel names from the metadata of TIFF: OME-XML, Aperio's text, ImageJ's, resolution tags."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 1e4, 4: 1e3, 5: 1.0}  # inch, cm; mm a
 
 @dataclass(frozen=True)
 class Calibration:
-    """`pixel_size` by axis: um, for t in s; axes that are not known are not there."""
+    """`pixel_size` by axis, in um (t: in s); unknown axes are left out."""
 
     pixel_size: Mapping[str, float] = field(default_factory=dict)
     channel_names: tuple[str, ...] = ()
@@ -28,14 +28,14 @@ class Calibration:
 
 
 def read_calibration(tif: tifffile.TiffFile, series: Any, number: int) -> Calibration:
-    """What a TIFF says of the size of its pixels, by the most specific source that it has.
+    """What a TIFF says about the size of its pixels and its channels, from the most specific source that it has.
 
     Parameters
     ----------
     tif : TiffFile
         The open file.
     series : TiffPageSeries
-        The chosen series, `number` among the file's.
+        The chosen series; `number` is its position in the file.
     """
     if tif.is_ome and tif.ome_metadata:
         found = parse_ome_xml(tif.ome_metadata, number, len(tif.series))
@@ -106,7 +106,7 @@ def _from_imagej(metadata: Mapping[str, Any], page: Any) -> Calibration:
 
 
 def _add_resolution(page: Any, found: Calibration) -> Calibration:
-    """The resolution tags too, unless they are a printer's."""
+    """Add the sizes in the resolution tags, unless they are a printer's density."""
     factor = _UM_PER_RESOLUTION_UNIT.get(page.tags.valueof("ResolutionUnit", default=2))
     sizes = _per_pixel(page, factor) if factor else {}
     if all(plausible_pixel_size(size) for size in sizes.values()):
