@@ -1,8 +1,8 @@
 """A low-resolution tissue mask that tells which blocks are glass.
 
-Most of a slide is empty. The mask is Otsu's threshold (scikit-image) on how far a pixel is from the
-background's colour, taken from the coarsest useful level; it decides whole blocks only, and generously. Off by
-default: what it skips was not looked at.
+Most of a slide is empty. The mask is made from the coarsest useful level: Otsu's threshold (scikit-image) on how far
+a pixel is from the background's colour. It decides whole blocks only, and keeps a block if in doubt. It is off by
+default, because the network never sees the blocks that are skipped.
 """
 
 import math
@@ -72,10 +72,10 @@ def tissue_mask(pixels: np.ndarray) -> np.ndarray:
 
 
 def _threshold(distance: np.ndarray) -> float:
-    """Distance from the background above which a pixel is tissue: half of Otsu's, for pale tissue, but above noise.
+    """Distance from the background above which a pixel is tissue: half of Otsu's, to keep pale tissue, but above noise.
 
-    With nothing between glass and tissue Otsu's threshold is the largest distance on glass: half of it would call
-    noise tissue, and nothing would be skipped.
+    If no values lie between glass and tissue, Otsu's threshold is the largest distance on glass. Half of it would count
+    noise as tissue, and no block would be skipped.
     """
     from skimage.filters import threshold_otsu
 
@@ -99,7 +99,7 @@ def _background(values: np.ndarray) -> np.float32:
 
 
 def background_blocks(source: ImageSource, grid: BlockGrid) -> list[Index]:
-    """Blocks whose own pixels hold no tissue by the mask, in raster order."""
+    """Blocks whose own pixels hold no tissue according to the mask, in raster order."""
     coarse = coarse_source(source)
     planes = grid.n_planes_axes
     spatial = tuple(slice(0, size) for size in coarse.shape[planes:])

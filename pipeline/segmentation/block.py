@@ -38,9 +38,9 @@ class BlockJob:
     probability_group : str or None
         Probability image, if wanted.
     probabilities : str or None
-        Its dtype.
+        dtype of the probabilities, if wanted.
     channel_position : int
-        Its channel axis.
+        Position of the channel axis in the probability image.
     """
 
     source: ImageSource
@@ -134,7 +134,7 @@ def run_block_alone(job: BlockJob, index: Index) -> BlockReport:
 
 
 def run_background_block(job: BlockJob, index: Index) -> BlockReport:
-    """Write a block that the tissue mask does not touch: class 0, with certainty."""
+    """Write a block that the tissue mask does not touch: class 0, with probability 1."""
     shape = [s.stop - s.start for s in job.grid.write_box(index)]
     scores = None
     if job.probabilities is not None:

@@ -13,8 +13,8 @@ from segment_slide.unet.options import Option, option_fields
 class SegmentOptions:
     """What a user may choose; None means "decide for me", or "as before" when a run is resumed.
 
-    All but the name is recorded in the output: it decides the output's bytes, and a run with another value does not go
-    on with it.
+    All options but the name are recorded in the output, because they decide its bytes. A run with another value does
+    not go on with that output.
     """
 
     name: Annotated[str, Option("Name of the label image in the output.")] = "segmentation"
@@ -55,18 +55,18 @@ class SegmentOptions:
     skip_background: Annotated[bool, Option("Leave out blocks that hold only glass.")] = False
 
     def adopt(self, recorded: SegmentParameters) -> "SegmentOptions":
-        """These options with what was left open taken from a begun run's record, as far as that says it."""
+        """These options, with those left open (None) filled from the record of a begun run, if it has them."""
         open_fields = [item.name for item in fields(self) if getattr(self, item.name) is None]
         said = write_section(recorded)
         return replace(self, **{name: said[name] for name in open_fields if name in said})
 
     def check(self) -> None:
-        """Refuse a word that is none of an option's choices.
+        """Refuse a value that is not one of an option's choices.
 
         Raises
         ------
         PlanError
-            With those there are.
+            Naming the choices.
         """
         for field in option_fields(type(self)):
             value = getattr(self, field.name)
@@ -75,6 +75,6 @@ class SegmentOptions:
                 raise PlanError(f"{field.name}={value!r}, expected one of {allowed}.")
 
     def record(self) -> SegmentParameters:
-        """What an output says of them: all that decides its bytes, once nothing is left open."""
+        """These options as the output records them: all that decide its bytes; none may be left open (None)."""
         chosen = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
         return read_section(SegmentParameters, chosen, "options")

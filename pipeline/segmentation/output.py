@@ -15,7 +15,7 @@ from segment_slide.pipeline.storage.sections import write_section
 def create_output(location: str, name: str, plan: SegmentPlan, record: SegmentationRecord, *, in_place: bool) -> None:
     """Create all groups and arrays of an output, without any pixel.
 
-    The record comes last: it says that everything else is there, and an interrupted creation is done again with
+    The record is written last: if it is there, everything else is there. An interrupted creation is done again with
     the same bytes.
 
     Parameters
@@ -51,7 +51,7 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: Segmentat
 def _create_image(
     location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: SegmentationRecord
 ) -> None:
-    """Our mark, then the arrays, then what they are."""
+    """Write our mark, then the arrays, then their metadata."""
     store.create_group(location, group, [], {ATTRIBUTE: {}})
     store.create_group(location, group, arrays, {"ome": shown, ATTRIBUTE: write_section(record)})
 

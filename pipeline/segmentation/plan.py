@@ -1,6 +1,6 @@
 """The whole run decided from shapes alone: grids, files, operations, bytes. Nothing is read or created.
 
-A plan can be printed, counted and refused before a pixel is touched; running it is `pipeline.segmentation.run`'s.
+A plan can be printed, counted and refused before a pixel is touched; `pipeline.segmentation.run` runs it.
 """
 
 import math
@@ -32,14 +32,14 @@ from segment_slide.unet.network import NetworkDescription
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2}
 
-# Peak of a forward pass over the bytes of its live feature maps: the convolution library's own buffers and what the
-# allocator keeps. At most 1.47 in 44 runs in 2D and 3D, float32 and bfloat16.
+# Peak memory of a forward pass, divided by the bytes of its live feature maps. The rest is the convolution library's
+# own buffers and what the allocator keeps. At most 1.47 in 44 runs in 2D and 3D, float32 and bfloat16.
 FORWARD_SCRATCH = 1.5
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one worker needs at most, by what needs them."""
+    """Bytes that one worker needs at most, by use."""
 
     process_bytes: int
     model_bytes: int
@@ -55,7 +55,7 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """A segmentation, decided.
+    """All decisions about a segmentation.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class SegmentPlan:
     grid : BlockGrid
         Where blocks lie.
     tile_px, chunk : tuple of int
-        Sizes (px) per spatial axis and per axis of the output.
+        Sizes (px): of a tile per spatial axis, of a chunk per axis of the output.
     window_blocks : tuple of int
         Blocks per axis in one Dask graph.
     n_levels : int
@@ -94,7 +94,7 @@ class SegmentPlan:
 
     @property
     def scheduling_s(self) -> float:
-        """Seconds that client and scheduler spend on all blocks: no number of workers takes less."""
+        """Seconds that client and scheduler spend on all blocks; more workers do not shorten them."""
         return self.grid.n_blocks * SCHEDULING_S
 
     @property
@@ -148,7 +148,7 @@ class SegmentPlan:
             process_bytes=PROCESS_BYTES,
             model_bytes=parameters * (4 + itemsize),
             forward_bytes=self.concurrency * (int(features * FORWARD_SCRATCH) + edges),
-            blocks_bytes=(self.concurrency + 1) * self._block_bytes(),  # one more reads or writes meanwhile
+            blocks_bytes=(self.concurrency + 1) * self._block_bytes(),  # + 1: one more is read or written meanwhile
             windows_bytes=self._windows_bytes(),
         )
 
@@ -160,7 +160,7 @@ class SegmentPlan:
         return max(windows, blocks * window_bytes(self.grid, one_block, pixel_bytes))
 
     def _block_bytes(self) -> int:
-        """Bytes of one block in work: chunks decoded, read box joined, then labels and probabilities encoded."""
+        """Bytes that one block needs: chunks decoded, read box joined, then labels and probabilities encoded."""
         read = math.prod(
             self.grid.widen(size, axis) + 2 * self.grid.halo(axis) for axis, size in enumerate(self.grid.block)
         )
@@ -181,7 +181,7 @@ class SegmentPlan:
         ]
 
     def probability_arrays(self) -> list[ArraySpec]:
-        """Arrays of the probability image, empty if it is not stored; the channel axis is z's and y's left."""
+        """Arrays of the probability image, empty if it is not stored; the channel axis comes before z and y."""
         if self.probabilities is None:
             return []
         n_classes, where = self.n_classes, self.channel_position
@@ -203,7 +203,7 @@ class SegmentPlan:
         return 1 if self.source.axes.startswith("t") else 0
 
     def check_memory(self, available_bytes: int) -> None:
-        """Refuse a plan that does not fit a worker.
+        """Refuse a plan that does not fit the memory of a worker.
 
         Raises
         ------

@@ -54,7 +54,7 @@ class PreparedSegmentation:
     device_kind : str
         "cpu" or "cuda".
     record : SegmentationRecord
-        What makes it; of a begun one, as it was begun.
+        What makes it; if the output was begun before, the record from then.
     begun : bool
         Whether the output is there already.
     """
@@ -75,7 +75,7 @@ def prepare_segmentation(
     *,
     is_settled: bool = True,
 ) -> PreparedSegmentation:
-    """Compare what is planned with what was begun in its place; nothing is created.
+    """Compare the plan with a segmentation that was begun in the same place; nothing is created.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def prepare_segmentation(
     facts : DeviceFacts
         The device that passes run on.
     is_settled : bool
-        Whether `facts` are those of the workers. If not, what depends on them is compared when they are there.
+        Whether `facts` are those of the workers. If not, the records are compared when the workers are known.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def prepare_segmentation(
 
 
 def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:
-    """A network knows cells of one size in pixels; say so when the slide's pixels are much larger or smaller."""
+    """Warn if the slide's pixels are much larger or smaller than in training: networks know cells of one size in px."""
     image = plan.source.image
     level = image.multiscale.levels[image.level]
     for axis, trained in zip(plan.source.spatial_axes, network.config.pixel_size_um, strict=False):

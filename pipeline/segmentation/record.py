@@ -1,4 +1,4 @@
-"""What made a segmentation: its record, made and kept."""
+"""The record of what made a segmentation: how it is made and updated."""
 
 import importlib.metadata
 from dataclasses import replace
@@ -34,7 +34,7 @@ def describe_input(plan: SegmentPlan) -> SegmentedInput:
 
 
 def _mask_fingerprint(plan: SegmentPlan) -> str | None:
-    """Of the level that tells glass from tissue, where that is asked for."""
+    """Fingerprint of the level that tells glass from tissue; None if background is not skipped."""
     return fingerprint(coarse_source(plan.source).image) if plan.parameters.skip_background else None
 
 
@@ -47,7 +47,7 @@ def make_record(
     device_kind: str,
     processor: str = "",
 ) -> SegmentationRecord:
-    """The record of a run, but for statistics of the image, which are measured after it is compared.
+    """The record of a run without statistics of the image: they are measured after the record is compared.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def make_record(
     device_kind : str
         "cpu" or "cuda": their last bits differ.
     processor : str
-        Which one, as far as last bits depend on it (`unet.device.describe_processor`).
+        Which processor, as far as the last bits depend on it (`unet.device.describe_processor`).
     """
     return SegmentationRecord(
         code=this_code(Results.SEGMENT, torch=_torch_version()),
@@ -71,7 +71,7 @@ def make_record(
 
 
 def accept_repair(begun: SegmentationRecord, wanted: SegmentationRecord) -> SegmentationRecord:
-    """A begun record whose input was repaired: the fingerprint of now, and those that earlier blocks were made from."""
+    """A begun record after a repair of its input: the new fingerprint, and those that earlier blocks were made from."""
     if begun.input is None or wanted.input is None or begun.input.fingerprint == wanted.input.fingerprint:
         return begun
     history = (*begun.input.repaired_from, begun.input.fingerprint)

@@ -1,6 +1,6 @@
 """Segment one image, stage by stage: normalise, begin, segment, pyramid, in this order, visible below.
 
-Nothing here knows who starts the workers: a Dask client comes in, or None to work here, block by block.
+This file does not know who starts the workers: it gets a Dask client, or None to work in this process, block by block.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ class SegmentReport:
     location, name : str
         Output store and label image.
     n_blocks, n_done_before, n_background : int
-        Blocks of the image, those found done, those written as background unseen.
+        Blocks of the image, blocks that were done before, blocks written as background without the network.
     n_pixels : int
         Pixels segmented by this run.
     stage_seconds : dict
@@ -73,16 +73,16 @@ def run_segmentation(
     *,
     if_workers_died: str = "",
 ) -> SegmentReport:
-    """All stages; the output must be held (`storage.place.exclusive`).
+    """Run all stages; the caller must hold the output (`storage.place.exclusive`).
 
     Parameters
     ----------
     prepared : PreparedSegmentation
         What to do.
     client : Client, optional
-        Dask cluster; None works here, block by block.
+        Dask cluster; None works in this process, block by block.
     progress : Stages
-        Who is told.
+        What the run reports its progress to.
     clock : dict
         Gains the wall time of each stage.
     if_workers_died : str
@@ -93,7 +93,7 @@ def run_segmentation(
     PipelineError
         Bad input, before anything is created.
     IncompleteError
-        Blocks were left undone; what is done is kept, and the same call goes on.
+        Blocks were left undone; what is done is kept, and the same call continues the run.
     """
     destination, plan = prepared.destination, prepared.plan
     if bool(read_record(destination.location, destination.name)) != prepared.begun:
@@ -133,12 +133,12 @@ def normalise(prepared: PreparedSegmentation, client: "Client | None", progress:
 
 
 def find_background(plan: SegmentPlan) -> set[Index]:
-    """Blocks of bare glass, if they are to be left out."""
+    """Blocks of bare glass, if background is to be skipped; else none."""
     return set(background_blocks(plan.source, plan.grid)) if plan.parameters.skip_background else set()
 
 
 def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
-    """Blocks all of whose shards are there: labels, and probabilities if they are stored."""
+    """Blocks whose shards are all there: labels, and probabilities if they are stored."""
     done = store.stored_shards(location, f"{names.label_group(name)}/0")
     if plan.probabilities is None:
         return done
@@ -206,12 +206,12 @@ def _make_job(prepared: PreparedSegmentation, record: SegmentationRecord) -> Blo
 
 
 def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> None:
-    """Coarser levels of labels and probabilities, where all their sources are there.
+    """Make the coarser levels of labels and probabilities, as far as their sources are there.
 
     Raises
     ------
     IncompleteError
-        If files failed twice, naming them, when all others are made; at once if none can be written.
+        If files failed twice, naming them, after all others are made. At once if none can be written.
     """
     plan, destination = prepared.plan, prepared.destination
     images: list[tuple[str, list[store.ArraySpec], Method]]
