@@ -123,7 +123,7 @@ def test_every_kind_has_a_table(tmp_path, cells, kind):
         ({"kind": "instances", "ious": ()}, "no IoU threshold"),
         ({"truth_objects": "cells"}, "truth_objects='cells'"),
         ({"truth": "nowhere.tif"}, "no such file"),
-        ({"predicted_axes": None}, "say them with --axes"),
+        ({"predicted_axes": None}, "say them with `axes`"),
         ({"n_spatial": 3}, "z, y, x"),
     ],
 )
