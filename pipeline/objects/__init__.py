@@ -1,1 +1,1 @@
-"""From a class map to objects: found in each block, joined over faces, numbered as in the whole image."""
+"""From a class map to objects: found in each block, joined across block faces, numbered as in the whole image."""

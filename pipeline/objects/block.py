@@ -1,4 +1,4 @@
-"""One block of an instance segmentation: found, ranked and written. Who calls these, and where, does not matter."""
+"""The tasks for one block of an instance segmentation: find, rank and write. They do not depend on who calls them."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -39,11 +39,11 @@ class ObjectsJob:
     min_size_px : int
         Smaller objects are dropped.
     split_depth_px : float, optional
-        Touching objects are split (`pipeline.objects.split`).
+        If given, touching objects are split at necks of this depth (`pipeline.objects.split`).
     spacing : tuple of float
         Pixel size per spatial axis, relative to the last one's.
     location, array_path : str
-        Where ids go.
+        Store and array that the ids are written into.
     """
 
     source: LabelSource
@@ -57,7 +57,7 @@ class ObjectsJob:
 
 @dataclass(frozen=True)
 class RegrowJob:
-    """What tasks need to give ridges between objects back to them: ids as found, and where they go."""
+    """What tasks need to give ridges back to objects: the ids as found, and where to write the result."""
 
     grid: BlockGrid
     location: str
@@ -67,7 +67,7 @@ class RegrowJob:
 
 @dataclass(frozen=True)
 class RankItem:
-    """A row to rank: which of its face objects are counted, block by block."""
+    """A row of blocks to rank, and which face objects of each block are counted."""
 
     row: Index
     counted: tuple[np.ndarray, ...]
@@ -75,7 +75,7 @@ class RankItem:
 
 @dataclass(frozen=True)
 class RankedRow:
-    """Objects that begin in a row per leading line, and ranks of its blocks' face objects."""
+    """For a row of blocks: how many objects begin in each leading line, and the ranks of the face objects."""
 
     row: Index
     totals: np.ndarray
@@ -91,7 +91,7 @@ class WriteItem:
     index : tuple of int
         The block.
     before_rows : ndarray of int64
-        Objects that begin before its row, per leading line.
+        Number of objects that begin before the block's row, per leading line.
     counted : ndarray of bool, (face objects,)
         Face objects that begin here and are kept.
     ids : ndarray of uint64, (face objects,)
@@ -129,7 +129,7 @@ def _columns(job: ObjectsJob, index: Index, components: Components, classes: np.
 
 
 def _split(job: ObjectsJob, index: Index) -> BlockObjects:
-    """Pieces of what touches, found in the block and its halo, where each object shows as a whole."""
+    """Pieces of touching objects, found in the block and its halo, so that whole objects are seen."""
     from segment_slide.pipeline.objects.split import split_touching
 
     grid = job.join.grid
@@ -155,9 +155,9 @@ def _split(job: ObjectsJob, index: Index) -> BlockObjects:
 
 
 def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
-    """Between the passes: rank a row's objects; what each block needs of it is saved for its own task."""
+    """Between the passes: rank the objects of a row, and save for each block's task what it needs."""
     join = job.join
-    # a row's counts are needed together, its faces are not: they would not fit where a volume is wide
+    # The counts of a row are needed together. The faces are not, and those of a wide volume would not fit in memory.
     blocks = [replace(load_faces(join.work, index), faces={}) for index in join.row_blocks(item.row)]
     owned = join.grid.write_box((*item.row, 0))[-2]
     ranked = rank_row(blocks, item.counted, owned.stop - owned.start)
@@ -167,7 +167,7 @@ def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
 
 
 def write_objects(job: ObjectsJob, item: WriteItem) -> int:
-    """The second pass: give a block's objects their ids and store its shard; returns its pixels."""
+    """The second pass: give a block's objects their ids and store its shard. Return the number of its pixels."""
     grid, work = job.join.grid, job.join.work
     array = store.open_array(job.location, job.array_path, writable=True)
     objects, faces = load_objects(work, item.index), load_faces(work, item.index)
@@ -184,7 +184,7 @@ def write_objects(job: ObjectsJob, item: WriteItem) -> int:
 
 
 def regrow_objects(job: RegrowJob, index: Index) -> int:
-    """After the second pass: store a block's ids with the ridges between them given back; returns its pixels."""
+    """After the second pass: store a block's ids with their ridges given back. Return the number of its pixels."""
     from segment_slide.pipeline.objects.regrow import regrow_ridges
 
     grid, planes = job.grid, job.grid.n_planes_axes
@@ -202,10 +202,10 @@ def regrow_objects(job: RegrowJob, index: Index) -> int:
 
 
 def _read_ungrown(job: RegrowJob, box: Box) -> np.ndarray:
-    """Ids as they were found; if a shard of them is damaged, say which files to delete."""
+    """Ids as they were found. If one of their shards is damaged, the error says which files to delete."""
     try:
         return np.asarray(store.open_array(job.location, job.source_path)[box])
-    except Exception as error:  # codecs raise whatever they like on damaged bytes
+    except Exception as error:  # on damaged bytes, codecs raise exceptions of many types
         shards = [range(s.start // n, ceil_divide(s.stop, n)) for s, n in zip(box, job.grid.block, strict=True)]
         files = " or ".join("/".join(["c", *map(str, index)]) for index in itertools.product(*shards))
         raise UnreadableChunkError(

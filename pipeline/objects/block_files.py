@@ -1,7 +1,8 @@
-"""What one block knows of its objects, as two files: its runs, for itself, and its faces, for its neighbours.
+"""The objects of one block, saved as two files: runs, which the block itself needs, and faces, for its neighbours.
 
-An object that touches a face which the block shares with another one (a face object) may go on there; all others are
-known completely. Only face objects are ever looked at across blocks, and they alone decide how much memory that takes.
+A face object touches a face that the block shares with another block, so it may continue there. All other objects lie
+completely inside the block. Only face objects are compared across blocks, so they alone decide how much memory that
+takes.
 """
 
 import math
@@ -26,7 +27,7 @@ class BlockObjects:
     Attributes
     ----------
     components : Components
-        The objects; numbers count from 1 within the block.
+        The objects, numbered from 1 within the block.
     columns : mapping
         Values per object.
     """
@@ -37,7 +38,7 @@ class BlockObjects:
 
 @dataclass(frozen=True)
 class FaceObjects:
-    """Face objects of a block, numbered from 1 in the order of their numbers in it.
+    """Face objects of a block, numbered from 1 in the order of their object numbers.
 
     Attributes
     ----------
@@ -46,13 +47,13 @@ class FaceObjects:
     columns : mapping
         Values per face object.
     faces : mapping of Face to ndarray of uint32
-        Number (of the face object) per pixel of each face shared with another block.
+        Face object number of each pixel, for each face shared with another block.
     starts : ndarray of uint32, (lines,)
-        How many of the block's other objects that are kept begin in each line.
+        How many kept objects that are not face objects begin in each line of the block.
     line : ndarray of uint32, (face objects,)
         Line of the block in which the face object begins.
     position : ndarray of uint32, (face objects,)
-        How many of the block's other kept objects begin before it in that line.
+        How many kept objects that are not face objects begin before it in that line.
     """
 
     numbers: np.ndarray
@@ -69,7 +70,7 @@ class FaceObjects:
 
 
 def shared_faces(grid: BlockGrid, index: Index) -> list[Face]:
-    """Faces of a block behind which another block lies, on spatial axes."""
+    """Faces that a block shares with another block, on spatial axes."""
     spatial = range(grid.n_planes_axes, len(grid.shape))
     return [
         (axis, side) for axis in spatial for side in (0, 1) if 0 <= index[axis] + (2 * side - 1) < grid.counts[axis]
@@ -88,20 +89,20 @@ def first_pixels(grid: BlockGrid, index: Index, components: Components) -> np.nd
 
 
 def save_block(work: WorkFolder, index: Index, objects: BlockObjects, shared: list[Face], kept: np.ndarray) -> None:
-    """Write a block's runs and then its faces, whose presence says that the block is done.
+    """Write a block's runs, then its faces. If the faces' file exists, the block is done.
 
     Parameters
     ----------
     work : WorkFolder
-        Where to.
+        Folder to write to.
     index : tuple of int
         The block.
     objects : BlockObjects
         Its objects.
     shared : list of Face
-        Faces behind which another block lies.
+        Faces shared with another block.
     kept : ndarray of bool, (objects,)
-        Which objects stay, as far as the block alone can say.
+        Which objects are kept, judged from this block alone.
     """
     components, width = objects.components, objects.components.shape[-1]
     position_dtype = np.uint16 if width <= np.iinfo(np.uint16).max else np.uint32
@@ -124,7 +125,7 @@ def _face_arrays(objects: BlockObjects, shared: list[Face], kept: np.ndarray) ->
     for pixels in faces.values():
         is_face[pixels] = True
     is_face[0] = False
-    rank = np.cumsum(is_face, dtype=np.uint32) * is_face  # 0 stays 0: what is no face object is on no face
+    rank = np.cumsum(is_face, dtype=np.uint32) * is_face  # 0 stays 0: only face objects are on a face
     inner = kept & ~is_face[1:]
     lines, first_line = len(components.line) - 1, components.first_line
     numbers = np.flatnonzero(is_face)
@@ -144,9 +145,9 @@ def count_before(line: np.ndarray, counted: np.ndarray, n_lines: int) -> np.ndar
     Parameters
     ----------
     line : ndarray of integer, (objects,)
-        In which each begins, ascending.
+        Line in which each object begins, ascending.
     counted : ndarray of bool, (objects,)
-        Which count.
+        Which objects are counted.
     n_lines : int
         Number of lines.
 

@@ -1,7 +1,7 @@
 """Connected components of one array, as runs of pixels along its last axis (knows nothing of blocks or stores).
 
-A run is a stretch of equal values in one line. Objects of a slide have a few runs per line where they have hundreds of
-pixels, so finding, joining and storing runs costs a fraction of what pixels would::
+A run is a stretch of equal values in one line. A line of a slide has far fewer runs than pixels, so finding, joining
+and storing runs costs much less than doing so with pixels::
 
     line    0 0 3 3 3 0 0 3 0        runs (start, stop, value): (2, 5, 3) (7, 8, 3)
 """
@@ -21,15 +21,15 @@ class Components:
     Attributes
     ----------
     shape : tuple of int
-        Of the array; lines lie along its last axis, in C order.
+        Shape of the array. Lines lie along its last axis, in C order.
     line : ndarray of int64, (lines + 1,)
         Runs ``line[k]`` to ``line[k + 1]`` lie in line k.
     start, stop : ndarray of uint32, (runs,)
         First pixel of a run in its line, and the one after its last.
     number : ndarray of uint32, (runs,)
-        Object of each run.
+        Object number of each run.
     first_run : ndarray of int64, (objects,)
-        Where each object begins.
+        Index of each object's first run.
     """
 
     shape: tuple[int, ...]
@@ -62,19 +62,19 @@ class Components:
         return sizes
 
     def paint(self, values: np.ndarray, onto: np.ndarray | None = None) -> np.ndarray:
-        """The array again, with a value of one's own per object.
+        """Draw the objects into an array, each with a value of its own.
 
         Parameters
         ----------
         values : ndarray, (objects,)
             Value of each object.
         onto : ndarray, optional
-            C-contiguous array to paint objects onto, of the same dtype; by default one of zeros.
+            C-contiguous array of the same dtype to paint the objects onto. By default a new array of zeros.
 
         Returns
         -------
         ndarray
-            `onto`, or a new one of `values`' dtype.
+            `onto`, or a new array of the dtype of `values`.
         """
         if onto is None:
             onto = np.zeros(self.shape, values.dtype)
@@ -88,17 +88,17 @@ def label_components(values: np.ndarray, connectivity: int, *, planes: int = 0) 
     Parameters
     ----------
     values : ndarray of any integer dtype, 1 to 5 axes
-        0 belongs to no object; pixels of different values never hang together.
+        0 belongs to no object. Pixels of different values are never connected.
     connectivity : int
-        Pixels hang together if they differ by one along at most so many axes: 1 is 4 neighbours in 2D, 2 is 8; as
-        `scipy.ndimage.generate_binary_structure`.
+        Pixels are connected if their positions differ by one along at most this many axes: in 2D, 1 means 4 neighbours
+        and 2 means 8, as in `scipy.ndimage.generate_binary_structure`.
     planes : int
-        Leading axes along which nothing hangs together.
+        Number of leading axes along which pixels are not connected.
 
     Returns
     -------
     Components
-        For two values the numbers are those of `scipy.ndimage.label`.
+        If `values` holds only 0 and one other value, the numbers equal those of `scipy.ndimage.label`.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def label_components(values: np.ndarray, connectivity: int, *, planes: int = 0) 
 
 
 def number_pieces(pieces: np.ndarray) -> tuple[Components, np.ndarray]:
-    """Pieces that were told apart already, numbered in raster order of each one's first pixel.
+    """Number pieces that already have distinct values, in raster order of each piece's first pixel.
 
     Parameters
     ----------
@@ -128,9 +128,9 @@ def number_pieces(pieces: np.ndarray) -> tuple[Components, np.ndarray]:
     Returns
     -------
     components : Components
-        Pieces, whether their pixels hang together or not.
+        Pieces, whether their pixels are connected or not.
     value : ndarray, (pieces,)
-        What each piece was called.
+        Value of each piece in `pieces`.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def _as_lines(values: np.ndarray) -> np.ndarray:
 
 
 def _previous_lines(ndim: int, connectivity: int, planes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lines before one that its runs may hang together with: steps per leading axis, and how far runs may be off."""
+    """Earlier lines whose runs may connect to a line's runs: steps per leading axis, and how far runs may be apart."""
     steps, reaches = [], []
     for step in itertools.product((-1, 0, 1), repeat=ndim - 1):
         along = sum(map(abs, step))
@@ -164,7 +164,7 @@ def _previous_lines(ndim: int, connectivity: int, planes: int) -> tuple[np.ndarr
 
 @compiled
 def _find_runs(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets per line, starts, stops and values of all runs that are not 0."""
+    """Offsets per line, and starts, stops and values of all runs whose value is not 0."""
     n_lines, width = lines.shape
     line = np.zeros(n_lines + 1, np.int64)
     for k in range(n_lines):
@@ -210,7 +210,7 @@ def _join_runs(
     reaches: np.ndarray,
     parent: np.ndarray,
 ) -> None:
-    """Unite runs of equal value that hang together; each object's root is its first run."""
+    """Unite connected runs of equal value. Each object's root is its first run."""
     ndim = len(lines_shape)
     for k in range(len(line) - 1):
         if line[k] == line[k + 1]:
@@ -234,7 +234,7 @@ def _join_runs(
                 if i_stop < j_stop:
                     i += 1
                     continue
-                # both end at the same pixel: the next of this line may touch this one of the other by its corner
+                # Both end at the same pixel: the next run of this line may touch the other line's run at its corner.
                 if i_stop == j_stop and i + 1 < i_end and start[i + 1] < j_stop + reach and value[i + 1] == value[j]:
                     unite(parent, i + 1, j)
                 j += 1
@@ -242,7 +242,7 @@ def _join_runs(
 
 @compiled
 def find_root(parent: np.ndarray, node: int) -> int:
-    """Root of a node's tree; the path to it is halved on the way."""
+    """Root of a node's tree. Halves the path to the root on the way (path halving)."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -251,7 +251,7 @@ def find_root(parent: np.ndarray, node: int) -> int:
 
 @compiled
 def unite(parent: np.ndarray, a: int, b: int) -> None:
-    """Make two trees one; its root is the smaller of their roots."""
+    """Join two trees. The smaller of their roots becomes the root."""
     a, b = find_root(parent, a), find_root(parent, b)
     if a < b:
         parent[b] = a
@@ -261,7 +261,7 @@ def unite(parent: np.ndarray, a: int, b: int) -> None:
 
 @compiled
 def _number_roots(parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each run's object, from 1 in the order of roots, and each object's first run."""
+    """Object number of each run (from 1, in the order of roots), and the first run of each object."""
     number = np.empty(len(parent), np.uint32)
     first_run = np.empty(len(parent), np.int64)
     count = 0

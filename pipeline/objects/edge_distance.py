@@ -1,8 +1,8 @@
-"""Exact Euclidean distances to the edge of objects, as squares; knows arrays only.
+"""Exact squared Euclidean distances to the edge of objects. Works on arrays only.
 
 Saito & Toriwaki 1994, "New algorithms for Euclidean distance transformation of an n-dimensional digitized picture":
-one pass per axis. The result is the same to the last bit wherever in an array an object lies, which
-`scipy.ndimage.distance_transform_edt` does not promise where pixels are not square.
+one pass per axis. The result for an object is the same to the last bit wherever the object lies in the array.
+`scipy.ndimage.distance_transform_edt` does not promise that if pixels are not square.
 """
 
 import math
@@ -12,15 +12,15 @@ import numpy as np
 
 from segment_slide.unet.compiled import compiled
 
-_STRIP_PX = 64  # lines worked on at a time: they stay in the processor's cache
+_STRIP_PX = 64  # lines processed at a time, so that they stay in the processor's cache
 
 
 def squared_distances(classes: np.ndarray, steps: Sequence[float], faces: np.ndarray) -> np.ndarray:
     """Squared Euclidean distance of each object pixel to the nearest pixel that is not of its class.
 
-    Exact, axis by axis (Saito & Toriwaki 1994, "New algorithms for Euclidean distance transformation"). Unlike
-    scipy's, a pixel's value depends on nothing but the offsets to the pixels around it, to the last bit, for any
-    spacing; and all classes are done at once.
+    Exact, computed axis by axis (Saito & Toriwaki 1994, "New algorithms for Euclidean distance transformation"). Unlike
+    in scipy, a pixel's value depends only on the offsets to the pixels around it, to the last bit, for any spacing.
+    All classes are processed in one call.
 
     Parameters
     ----------
@@ -29,12 +29,13 @@ def squared_distances(classes: np.ndarray, steps: Sequence[float], faces: np.nda
     steps : sequence of float
         Size of a pixel on each axis.
     faces : ndarray of bool, (axis, side)
-        Faces beyond which there is background; beyond the others there is nothing.
+        True: background lies beyond this face. False: nothing lies beyond it, so it limits no distance.
 
     Returns
     -------
     ndarray of float32
-        0 on background, infinite where there is nothing but the class. Whole numbers up to 2^24 (4096 px) are exact.
+        0 on background; infinite if the array holds nothing but this class. Whole numbers up to 2^24 (4096 px) are
+        exact.
 
     Examples
     --------
@@ -84,12 +85,12 @@ def _pass_along(classes: np.ndarray, squares: np.ndarray, step: float, is_low_op
 def _spread(
     before: np.ndarray, after: np.ndarray, at: int, value: np.float32, direction: int, stop: int, step: float
 ) -> None:
-    """Offer the pixels on one side the distance by way of one pixel."""
+    """Lower the distances of the pixels on one side to the distance through one pixel, where that is shorter."""
     if value == np.inf:
         return
     for i in range(at + direction, stop, direction):
         way = (i - at) * step
         offered = np.float32(value + way * way)
         if offered >= before[i]:
-            break  # beyond, the way by i is shorter
+            break  # for all pixels beyond, the distance through i is shorter
         after[i] = min(after[i], offered)

@@ -1,7 +1,7 @@
-"""Which objects of two neighbouring blocks are one: decided from the blocks' faces alone.
+"""Which objects of two neighbouring blocks are the same object. Only the blocks' faces are needed.
 
-Neighbours along one axis share a face, along two an edge, along three a corner; what lies in the block at
-`index + offset` is looked up in the faces of both. Drawn for two blocks of a plane, with the faces' pixels::
+Blocks that differ along one axis share a face, along two axes an edge, along three a corner. The objects of a block and
+of the block at `index + offset` are compared in the faces of both. Two blocks of a plane, with the faces' pixels::
 
         |. . . . a|b . . . .|
         |. . . . a|b . . . .|      a: face (axis 1, high) of the left block, b: face (axis 1, low) of the right one
@@ -17,11 +17,11 @@ from segment_slide.pipeline.objects.components import find_root, unite
 from segment_slide.unet.compiled import compiled
 
 Face = tuple[int, int]  # axis, side: 0 where the axis begins, 1 where it ends
-Faces = Mapping[Face, np.ndarray]  # each with the block's axes but its own
+Faces = Mapping[Face, np.ndarray]  # each array has the block's axes without the face's own axis
 
 
 def touching(faces: Faces, offset: Index) -> np.ndarray:
-    """Pixels of a block that touch the block at an offset, on the axes along which the offset is 0.
+    """Pixels of a block that touch the block at an offset. The result has the axes along which the offset is 0.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def touching(faces: Faces, offset: Index) -> np.ndarray:
 
 
 def touching_pairs(one: Faces, other: Faces, offset: Index, connectivity: int) -> np.ndarray:
-    """Numbers of objects that hang together across the border of two blocks.
+    """Numbers of objects that are connected across the border of two blocks.
 
     Parameters
     ----------
     one, other : mapping
-        Faces of a block and of the one at `offset` from it; 0 is no object.
+        Faces of a block and of the block at `offset` from it. 0 means no object.
     offset : tuple of int
         -1, 0 or 1 per axis.
     connectivity : int
@@ -56,7 +56,7 @@ def touching_pairs(one: Faces, other: Faces, offset: Index, connectivity: int) -
     Returns
     -------
     ndarray of uint32, (pairs, 2)
-        Number in `one`, number in `other`; each pair once, ascending.
+        Number in `one`, number in `other`. Each pair occurs once, in ascending order.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def touching_pairs(one: Faces, other: Faces, offset: Index, connectivity: int) -
 
 
 def previous_offsets(n_planes_axes: int, n_spatial: int, connectivity: int) -> list[Index]:
-    """Offsets of the neighbours that come before a block in raster order and that its objects may reach into.
+    """Offsets of the neighbours that come before a block in raster order and may share objects with it.
 
     >>> previous_offsets(1, 2, 1), len(previous_offsets(0, 3, 3))
     ([(0, -1, 0), (0, 0, -1)], 13)
@@ -92,13 +92,13 @@ def previous_offsets(n_planes_axes: int, n_spatial: int, connectivity: int) -> l
 
 @compiled
 def unite_pairs(parent: np.ndarray, ones: np.ndarray, others: np.ndarray) -> None:
-    """Unite nodes pair by pair, in place; a tree's root is its smallest node."""
+    """Unite nodes pair by pair, in place. The root of a tree is its smallest node."""
     for pair in range(len(ones)):
         unite(parent, ones[pair], others[pair])
 
 
 @compiled
 def flatten(parent: np.ndarray) -> None:
-    """Point every node at its root, in place."""
+    """Make every node point to its root, in place."""
     for node in range(len(parent)):
         parent[node] = find_root(parent, node)

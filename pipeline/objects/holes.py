@@ -1,8 +1,8 @@
-"""Holes of one block: background that one class encloses, found and filled.
+"""Find and fill the holes of one block: background that one class encloses.
 
 A hole is a connected component of background that does not reach the image's border and touches one class only. Its
-connectivity is the complement of the objects' (8 neighbours where objects hang together by 4), so that nothing leaks
-through a corner at which an object closes.
+connectivity is the complement of the objects' connectivity (8 neighbours if objects use 4, and the other way round).
+Otherwise a hole could leak out between two pixels of an object that touch at a corner.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.unet.boxes import clip_box, widen_box
 from segment_slide.unet.compiled import compiled
 
-_NO_CLASS = 255  # lowest class so far of what touches none
+_NO_CLASS = 255  # start value for the lowest class, while no class touches
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HolesJob:
     max_size_px : int
         Smaller holes are filled.
     location, array_path : str
-        Where filled classes go.
+        Store and array that the filled classes are written into.
     """
 
     source: LabelSource
@@ -53,14 +53,14 @@ class HolesJob:
 
 @dataclass(frozen=True)
 class FillItem:
-    """A block to fill: the class of each of its face objects' holes, 0 for what stays."""
+    """A block to fill, with the class that fills each face object of its background; 0 leaves it as background."""
 
     index: Index
     fill: np.ndarray
 
 
 def complement(connectivity: int, ndim: int) -> int:
-    """Connectivity of background where objects have another.
+    """Connectivity of the background for a given connectivity of the objects.
 
     >>> complement(1, 2), complement(2, 2), complement(1, 3), complement(2, 3)
     (2, 1, 3, 1)
@@ -86,7 +86,7 @@ def find_holes(job: HolesJob, index: Index) -> None:
         "high": high,
         "border": _at_border(job, index, found),
     }
-    # where nothing is numbered, nothing has to be kept
+    # pixels that have no number need no class
     save_block(join.work, index, BlockObjects(found, columns), shared_faces(grid, index), np.zeros(found.count, bool))
 
 
@@ -98,12 +98,12 @@ def touching_classes(classes: np.ndarray, background: Components) -> tuple[np.nd
     classes : ndarray of uint8
         2 or 3 axes, with one pixel of context per side.
     background : Components
-        Of the array without context.
+        Components of the array without its context.
 
     Returns
     -------
     low, high : ndarray of uint8, (components,)
-        255 and 0 where no class touches.
+        255 and 0 if no class touches the component.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def touching_classes(classes: np.ndarray, background: Components) -> tuple[np.nd
     numbers = background.paint(np.arange(1, background.count + 1, dtype=np.uint32))
     low = np.full(background.count, _NO_CLASS, np.uint8)
     high = np.zeros(background.count, np.uint8)
-    # a plane is a volume of one, with nothing above and below
+    # an image is treated as a volume of one plane, with nothing above and below
     volume = np.pad(classes[None], ((1, 1), (0, 0), (0, 0))) if classes.ndim == 2 else classes
     _look_around(volume, numbers.reshape([size - 2 for size in volume.shape]), low, high)
     return low, high
@@ -150,14 +150,14 @@ def _at_border(job: HolesJob, index: Index, found: Components) -> np.ndarray:
 
 
 def choose_fill(columns: dict[str, np.ndarray], max_size_px: int) -> np.ndarray:
-    """Class that fills each component; 0 where it stays background.
+    """Class that fills each component; 0 if it stays background.
 
     Parameters
     ----------
     columns : dict
         "size", "border", "low" and "high" per component.
     max_size_px : int
-        Smaller ones are filled.
+        Components smaller than this are filled.
     """
     enclosed = (columns["size"] < max_size_px) & ~columns["border"] & (columns["low"] == columns["high"])
     return np.where(enclosed, columns["low"], np.uint8(0))

@@ -1,4 +1,4 @@
-"""What a user may choose about instances."""
+"""Options of the instance segmentation."""
 
 import math
 import re
@@ -13,12 +13,12 @@ Unit = Literal["px", "um2", "um3"]
 
 _SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(px|um2|um3)?\s*")
 _MOST_PIXELS = 2.0**63
-_GREEK_MU = "\u03bc"  # what the micro sign is normalised to
+_GREEK_MU = "\u03bc"  # Unicode normalisation turns the micro sign into this letter
 
 
 @dataclass(frozen=True)
 class ObjectSize:
-    """A size of objects, in pixels or in um2 (um3 of volumes).
+    """A size of objects, in pixels or in um2 (um3 in volumes).
 
     Examples
     --------
@@ -38,7 +38,7 @@ class ObjectSize:
         Raises
         ------
         PlanError
-            If it is none of these.
+            If the text is none of these.
         """
         plain = unicodedata.normalize("NFKC", text).lower().replace(_GREEK_MU, "u")
         found = _SIZE.fullmatch(plain)
@@ -50,7 +50,7 @@ class ObjectSize:
         return cls(float(found[1]), unit)
 
     def to_pixels(self, pixel_um: float | None, ndim: int, name: str) -> int:
-        """Pixels of an object of this size, rounded up.
+        """Number of pixels of an object of this size, rounded up.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class ObjectSize:
         ndim : int
             Spatial axes: 2 or 3.
         name : str
-            Of the option.
+            Name of the option.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class ObjectSize:
             raise PlanError(
                 f"{name}={self.value:g}{self.unit}, but the labels do not say how large a pixel is; give it in px."
             )
-        pixels = self.value / pixel_um * (1 - 1e-12)  # 50.000000000000007 pixels are 50
+        pixels = self.value / pixel_um * (1 - 1e-12)  # a result of 50.000000000000007 pixels counts as 50
         if not pixels < _MOST_PIXELS:
             raise PlanError(f"{name}={self.value:g}{self.unit} are {pixels:g} pixels, expected fewer than 2^63.")
         return math.ceil(pixels)
@@ -84,7 +84,7 @@ class ObjectSize:
 
 @dataclass(frozen=True)
 class InstanceOptions:
-    """What becomes an object; None leaves a step out, or lets the plan decide."""
+    """Which pixels become an object. None leaves a step out, or lets the plan decide."""
 
     connectivity: Annotated[
         int,

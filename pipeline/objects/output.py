@@ -1,4 +1,4 @@
-"""The instance image on disk: where it may lie, its groups and metadata, the record of what made it.
+"""The instance image on disk: where it may be stored, its groups and metadata, and the record of how it was made.
 
 ::
 
@@ -24,11 +24,11 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, ha
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
-FILLED, UNGROWN = "filled", "ungrown"  # classes with their holes filled; ids before ridges are given back
+FILLED, UNGROWN = "filled", "ungrown"  # classes with filled holes, and ids before their ridges are given back
 
 
 def work_folder(location: str, name: str, step: str) -> WorkFolder:
-    """Where a step keeps what must be known across blocks."""
+    """Folder where a step keeps the files that other blocks need."""
     return WorkFolder(location, f"{work_path(name)}/{step}")
 
 
@@ -38,12 +38,12 @@ def work_path(name: str) -> str:
 
 
 def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = None) -> tuple[StoredImage, bool]:
-    """The class map to label, and whether it lies in the `labels/` of the location.
+    """The class map to label, and whether it is a label image in `labels/` of the location.
 
     Raises
     ------
     InputError
-        If there is none, naming the label images there are.
+        If there is none. The message names the label images that exist.
     """
     location = store.resolve_location(location)
     check_name(name)
@@ -59,7 +59,7 @@ def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = 
 
 
 def _check_complete(location: str, name: str, image: StoredImage) -> None:
-    """Refuse a segmentation that is not finished: what is missing would pass for background."""
+    """Refuse a segmentation that is not finished: missing blocks would be read as background."""
     if not is_ours(location, name):
         return
     missing = count_files(image).n_missing
@@ -76,25 +76,25 @@ def is_ours(location: str, name: str) -> bool:
 
 
 def check_place(location: str, name: str, input_location: str, wanted: InstancesRecord, *, in_place: bool) -> bool:
-    """Refuse a place that cannot or must not take instances; whether they were begun there before.
+    """Refuse a place where instances cannot or must not be written. Return whether they were begun there before.
 
     Parameters
     ----------
     location, name : str
-        Store for the ids, and the class map's name.
+        Store for the ids, and name of the class map.
     input_location : str
         The store that classes are read from.
     wanted : InstancesRecord
         The record of this run.
     in_place : bool
-        Both are the same store.
+        Whether both are the same store.
 
     Raises
     ------
     OutputError
-        If foreign files lie there.
+        If files that are not ours are there.
     OutputMismatchError
-        If other instances were begun there, naming what differs.
+        If other instances were begun there. The message names what differs.
     """
     check_output(location, instances_name(name), input_location, in_place=in_place)
     begun = read_instances_record(location, name)
@@ -104,9 +104,9 @@ def check_place(location: str, name: str, input_location: str, wanted: Instances
 
 
 def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> None:
-    """Write down what is about to be made; no array yet: its dtype depends on how many objects there are.
+    """Record what is about to be made. The array comes later, because its dtype depends on the number of objects.
 
-    Each group bears our mark from the start, so that a run that is killed at any moment is known when it goes on.
+    Each group is marked as ours from the start, so that a run that is killed at any moment is recognised on resume.
     """
     group = instance_group(name)
     if not in_place and not has_mark(location):
@@ -117,7 +117,7 @@ def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> No
 
 
 def what_a_run_would_create(location: str, name: str) -> str:
-    """Path of all that a run which begins here adds to a store: the store itself ("") if nothing is there yet."""
+    """Path of everything that a new run adds to a store: the store itself ("") if nothing is there yet."""
     group = instance_group(name)
     for depth, folder in enumerate(("", *group.split("/")[:-1])):
         if store.read_attributes(location, folder) is None and not store.list_names(store.join(location, folder)) - {
@@ -128,7 +128,7 @@ def what_a_run_would_create(location: str, name: str) -> str:
 
 
 def create_work(location: str, name: str, plan: InstancePlan) -> None:
-    """Create the arrays that are needed on the way only, unless they are there."""
+    """Create the intermediate arrays, unless they exist already."""
     if has_mark(location, work_path(name)):
         return
     wanted = {FILLED: ("uint8", plan.parameters.fill_holes_px), UNGROWN: ("uint64", plan.parameters.regrow)}
@@ -141,9 +141,10 @@ def create_work(location: str, name: str, plan: InstancePlan) -> None:
 
 
 def create_arrays(location: str, name: str, plan: InstancePlan, count: int) -> None:
-    """Create the instance image without any pixel, unless it is there.
+    """Create the empty instance image, unless it exists already.
 
-    The label image's metadata come after its arrays, and `labels/` names it last, so that no viewer finds it before.
+    Arrays are created first, then the label image's metadata, and the entry in `labels/` last. So a viewer finds the
+    image only when it is complete.
     """
     group = instance_group(name)
     if "ome" not in (store.read_attributes(location, group) or {}):
@@ -153,7 +154,7 @@ def create_arrays(location: str, name: str, plan: InstancePlan, count: int) -> N
 
 
 def ids_dtype(count: int) -> str:
-    """The smallest dtype that a viewer shows and that holds all ids.
+    """The smallest dtype that holds all ids and that viewers can show.
 
     >>> ids_dtype(2**32 - 1), ids_dtype(2**32)
     ('uint32', 'uint64')
@@ -162,14 +163,14 @@ def ids_dtype(count: int) -> str:
 
 
 def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) -> None:
-    """Say that all ids are there.
+    """Record that all ids are written.
 
     Parameters
     ----------
     location, name : str
         Store and class map.
     n_objects, n_larger_than_halo : int
-        What the record gains: how many objects there are, and how many of them were larger than the halo.
+        Number of objects, and how many of them were larger than the halo. Both are added to the record.
     """
     record = read_instances_record(location, name)
     if record is None:
@@ -179,12 +180,12 @@ def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) ->
 
 
 def remove_work(location: str, name: str) -> None:
-    """Delete what was only needed on the way, once all ids are there."""
+    """Delete the intermediate files once all ids are written."""
     store.remove(location, work_path(name))
 
 
 def _calibrated(name: str, plan: InstancePlan) -> ome.Multiscale:
-    """Where the ids' voxels lie: where those of the classes do."""
+    """Positions of the ids' voxels: the same as those of the classes."""
     image = plan.image
     level, units = image.multiscale.levels[image.level], dict(zip(image.axes, image.multiscale.units, strict=True))
     scale, start = (dict(zip(image.axes, values, strict=True)) for values in (level.scale, level.translation))

@@ -1,4 +1,4 @@
-"""What labelling a slide takes, decided from metadata: blocks, halo, memory, provenance. Nothing is read or created."""
+"""The plan to label a slide, made from metadata: blocks, halo, memory, provenance. Reads no pixel, creates nothing."""
 
 import math
 from collections.abc import Sequence
@@ -33,29 +33,29 @@ Value = TypeVar("Value")
 
 DEFAULT_SPLIT_HALO = {2: 128, 3: 32}
 _BLOCK_STEP = 16  # chunks divide blocks
-# Bytes per pixel of a task, at most: noise has a run for every second pixel.
+# Upper limits of a task's bytes per pixel. The worst case is noise, with a run for every second pixel.
 _LABEL_BYTES = 48  # a checkerboard takes 43
 _SPLIT_BYTES = 70  # 30 of them the watershed
 
 
 @dataclass(frozen=True)
 class InstancePlan:
-    """A labelling, decided.
+    """A decided plan to label a slide.
 
     Attributes
     ----------
     source : LabelSource
-        Which class labels.
+        The class labels to read.
     grid : BlockGrid
-        Where blocks lie; its halo is what objects are split in.
+        Positions of the blocks. The halo is the context in which objects are split.
     chunk : tuple of int
-        Of the output, on its axes.
+        Chunk size of the output, on its axes.
     n_levels : int
         Levels of the output's pyramid.
     spacing : tuple of float
         Pixel size per spatial axis, relative to the last one's.
     parameters : InstanceParameters
-        What determines the output's bytes, as recorded in it.
+        The parameters that determine the output's bytes, as recorded in the output.
     """
 
     source: LabelSource
@@ -72,32 +72,32 @@ class InstancePlan:
 
     @property
     def axes(self) -> str:
-        """Of the labels, without a channel axis."""
+        """Axes of the labels, without a channel axis."""
         return self.source.image.axes
 
     @property
     def spatial_axes(self) -> str:
-        """Axes along which objects hang together."""
+        """Axes along which pixels of an object are connected."""
         return self.source.image.spatial_axes
 
     @property
     def task_bytes(self) -> int:
-        """Memory of one task at most."""
+        """Largest memory of one task."""
         read = math.prod(part.stop - part.start for part in self.grid.read_box((0,) * len(self.grid.shape)))
         per_pixel = _LABEL_BYTES if self.parameters.split is None else _SPLIT_BYTES
         return read * per_pixel + self.image.decoding_bytes
 
     def worker_bytes(self, tasks: int) -> int:
-        """Memory of a worker that runs so many tasks at a time."""
+        """Memory of a worker that runs this many tasks at a time."""
         return PROCESS_BYTES + tasks * self.task_bytes
 
     def check_memory(self, usable_bytes: int, tasks: int) -> None:
-        """Refuse blocks that a worker has no memory for.
+        """Refuse blocks that do not fit in a worker's memory.
 
         Raises
         ------
         PlanError
-            With the amounts and what to change.
+            The message names the amounts and what to change.
         """
         remedy = f"choose a smaller `block` (now {max(self.grid.block)} px) or fewer `workers`"
         doing = f"with {tasks} tasks of {format_bytes(self.task_bytes)}"
@@ -112,7 +112,7 @@ class InstancePlan:
         ]
 
     def record(self) -> InstancesRecord:
-        """What the output is compared with when a run goes on."""
+        """The record that an existing output must match for a run to resume."""
         image = self.image
         made_of = LabelledInput(image.location, image.array_path, tuple(image.shape), image.dtype, fingerprint(image))
         return InstancesRecord(this_code(Results.INSTANCES), made_of, self.parameters)
@@ -146,7 +146,7 @@ def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan
     halo = _choose_halo(options, block, ndim)
     planes = len(source.plane_axes)
     spatial = source.shape[planes:]
-    # a shard may be wider than the image: clipping it to a prime number of pixels would leave chunks of one
+    # A shard may be wider than the image. If it were clipped to a prime number of pixels, chunks would be 1 px wide.
     clipped = tuple(min(block, round_up(size, _BLOCK_STEP)) for size in spatial)
     grid = BlockGrid(source.shape, (1,) * planes + clipped, PixelGrid(halo=halo), ndim)
     chunk = choose_chunk(None, block, ndim)
@@ -181,7 +181,7 @@ def _check_image(image: StoredImage) -> None:
 
 
 def _choose_ndim(image: StoredImage, ndim: int | None) -> int:
-    """As asked for, or 3 where files hold several planes: those of a 2D segmentation hold one."""
+    """The chosen number of axes. By default 3 if files hold several planes, as those of a 2D segmentation hold one."""
     if ndim is None:
         return 3 if "z" in image.axes and image.chunks[image.axes.index("z")] > 1 else 2
     if ndim not in (2, 3) or (ndim == 3 and "z" not in image.axes):
@@ -208,7 +208,7 @@ def _check_choices(options: InstanceOptions, ndim: int) -> None:
 
 
 def _choose_block(image: StoredImage, block: int | None, ndim: int) -> int:
-    """As asked for, or the files of the input where they are of a good size, so that a task reads its own only."""
+    """The chosen block size. By default that of the input's files if it suits, so that a task reads only its own."""
     if block is not None:
         return block
     stored = max(_spatial(image, image.chunks, ndim))
@@ -223,7 +223,7 @@ def _choose_halo(options: InstanceOptions, block: int, ndim: int) -> int:
 
 
 def _relative(image: StoredImage, ndim: int) -> tuple[float, ...]:
-    """Pixel size per spatial axis over that of the last; 1 where nobody can compare them."""
+    """Pixel size per spatial axis, divided by that of the last axis; 1 if the sizes cannot be compared."""
     calibration = calibrate_um(image, ndim)
     scale = _spatial(image, image.multiscale.levels[image.level].scale, ndim)
     if calibration is not None:
@@ -234,7 +234,7 @@ def _relative(image: StoredImage, ndim: int) -> tuple[float, ...]:
 
 
 def _spatial(image: StoredImage, values: Sequence[Value], ndim: int) -> tuple[Value, ...]:
-    """Values of the spatial axes, of those of all axes as they are stored."""
+    """Pick the values of the spatial axes from the values of all stored axes."""
     return tuple(values[image.axes.index(axis)] for axis in "zyx"[-ndim:])
 
 

@@ -1,4 +1,4 @@
-"""Objects to be found, checked against their input and output before any work: nothing is read, nothing created."""
+"""Check a planned instance segmentation against its input and output before any work. Reads and creates nothing."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from segment_slide.pipeline.storage.place import check_in_place
 
 @dataclass(frozen=True)
 class PreparedInstances:
-    """Objects to be found, checked against their input and output.
+    """A planned instance segmentation, checked against its input and output.
 
     Attributes
     ----------
@@ -25,9 +25,9 @@ class PreparedInstances:
     plan : InstancePlan
         What is to be done.
     in_place : bool
-        Ids go into the store that holds the classes.
+        Whether ids are written into the store that holds the classes.
     begun : bool
-        Whether the output is there already.
+        Whether the output exists already.
     """
 
     location: str
@@ -75,7 +75,7 @@ class PreparedInstances:
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Classes whose objects are numbered, and where ids go.
+    """The classes whose objects are numbered, and where the ids are written.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ class ClassMap:
     location, name : str
         Store that ids are written into, and the class map's name.
     source : str
-        Store that was named as input.
+        Store that the user named as input.
     in_place : bool
-        Both are the same store.
+        Whether both are the same store.
     """
 
     image: StoredImage
@@ -105,20 +105,20 @@ def find_class_map(
     axes: str | None = None,
     in_place: bool = False,
 ) -> ClassMap:
-    """The classes that are meant, and where their ids may go.
+    """Find the classes that the user means, and where their ids may be written.
 
     Parameters
     ----------
     input_location : str
         A segmentation (its label image `name`), or an image of classes.
     name : str
-        Of the class map; the instances' is ``<name>-instances``.
+        Name of the class map. The instances are called ``<name>-instances``.
     output_location : str
         Another store for the ids; by default the segmentation itself.
     level, axes
-        Of the input: see `pipeline.storage.image.describe_image`.
+        Level and axes of the input: see `pipeline.storage.image.describe_image`.
     in_place : bool
-        Write into an input that this package did not make.
+        Allow writing into an input that this package did not make.
 
     Raises
     ------
@@ -138,19 +138,19 @@ def find_class_map(
 
 
 def prepare_instances(classes: ClassMap, plan: InstancePlan) -> PreparedInstances:
-    """Compare what is planned with what was begun in its place; nothing is created.
+    """Compare the plan with an output that was begun in the same place. Nothing is created.
 
     Raises
     ------
     OutputMismatchError
-        If other instances were begun there, naming what differs.
+        If other instances were begun there. The message names what differs.
     """
     begun = output.check_place(classes.location, classes.name, classes.source, plan.record(), in_place=classes.in_place)
     return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun)
 
 
 def _may_write_into(image: StoredImage, location: str, name: str, *, in_labels: bool, in_place: bool) -> bool:
-    """Whether ids may go into the input itself: into a segmentation of ours, or where that is asked for."""
+    """Whether ids may be written into the input itself: if it is a segmentation of ours, or if the user allows it."""
     if in_labels and output.is_ours(location, name):
         return True
     if in_labels and in_place:

@@ -1,13 +1,14 @@
-"""Ids in raster order, without all objects in one memory: how many objects begin before each line of each block.
+"""Ids in raster order without holding all objects in memory: count the objects that begin before each line of a block.
 
-Objects are counted where their first pixel lies. The lines of blocks side by side (a block row) interleave in raster
-order, line by line; block rows that follow each other do not, but for volumes, where they do once per plane::
+An object is counted where its first pixel lies. Blocks side by side form a block row. In raster order, their lines
+alternate line by line. The next block row begins after the last line of this one (in volumes: once per plane)::
 
     |  block 0  |  block 1  |      objects that begin in the line: 2, then 1
     |  o     o  |     o     |      ids:  1     2           3
     |     o     |  o        |                4       5
 
-So ranks are counted within a row, per leading line (all axes but the last two), and rows add what lies before them.
+So ranks are counted within a row, per leading line (all axes except the last two). Then the number of objects that
+begin before the row is added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,12 @@ class RowRanks:
     Attributes
     ----------
     totals : ndarray of int64, (leading lines,)
-        Objects that begin in the row, per leading line.
+        Number of objects that begin in the row, per leading line.
     bases : list of ndarray of int64, (lines,)
-        Per block and line: objects of the same leading line that begin before it in the row.
+        Per block and line: number of objects of the same leading line that begin before it in the row.
     ranks : list of ndarray of int64, (face objects,)
-        Per block: objects of the same leading line that begin before each face object that is counted; else 0.
+        Per block: for each counted face object, the number of objects of the same leading line that begin before it;
+        0 for other face objects.
     """
 
     totals: np.ndarray
@@ -44,11 +46,11 @@ def rank_row(blocks: Sequence[FaceObjects], counted: Sequence[np.ndarray], n_lin
     Parameters
     ----------
     blocks : sequence of FaceObjects
-        Of the row, side by side along the last axis.
+        Blocks of the row, side by side along the last axis.
     counted : sequence of ndarray of bool, (face objects,)
-        Which face objects begin (with their first pixel of all) in their block, and are kept.
+        Which face objects are kept and have the first pixel of the whole object in their block.
     n_lines : int
-        Lines per leading line: the blocks' size along the second last axis.
+        Lines per leading line: the blocks' size along the second-to-last axis.
     """
     per_block = []
     for block, begins in zip(blocks, counted, strict=True):
@@ -72,20 +74,20 @@ def number_objects(
     Parameters
     ----------
     line : ndarray of int64, (objects,)
-        In which each object of the block begins, ascending.
+        Line in which each object of the block begins, ascending.
     inner : ndarray of bool, (objects,)
-        Objects that are kept and lie in this block alone.
+        Objects that are kept and lie completely in this block.
     begins : ndarray of bool, (objects,)
-        Face objects that begin here and are kept.
+        Face objects that begin in this block and are kept.
     base : ndarray of int64, (lines,)
         See `RowRanks`.
     before_rows : ndarray of int64, (leading lines,)
-        Objects that begin before the row, per leading line of it.
+        Number of objects that begin before the row, per leading line of the row.
 
     Returns
     -------
     ndarray of uint64, (objects,)
-        Ids from 1; 0 for objects that are not inner ones.
+        Ids from 1; 0 for objects that are not inner objects.
     """
     position = count_before(line, inner | begins, len(base))
     leading = line // (len(base) // len(before_rows))
@@ -101,12 +103,12 @@ class RowOrder:
     grid : BlockGrid
         The blocks.
     totals : mapping of row to ndarray of int64
-        See `RowRanks`, of all rows.
+        Totals of all rows, see `RowRanks`.
 
     Attributes
     ----------
     count : int
-        Objects of the image.
+        Number of objects in the image.
     """
 
     def __init__(self, grid: BlockGrid, totals: Mapping[Index, np.ndarray]) -> None:
@@ -119,10 +121,10 @@ class RowOrder:
         self.count = int(counts.sum())
 
     def before(self, row: Index) -> np.ndarray:
-        """Objects that begin before a row, per leading line of it; int64."""
+        """Number of objects that begin before a row, per leading line of the row; int64."""
         return np.ascontiguousarray(self._before[self._place(row)]).reshape(-1)
 
     def _place(self, row: Index) -> tuple[slice | int, ...]:
-        """Leading lines of a row, and its position along the second last axis."""
+        """Leading lines of a row, and its position along the second-to-last axis."""
         leading = self._grid.write_box((*row, 0))[: len(row) - 1]
         return (*leading, row[-1])

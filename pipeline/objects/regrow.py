@@ -1,8 +1,8 @@
-"""Ridges between touching instances back to the objects that they were cut from.
+"""Give the ridges between touching instances back to the objects that they were cut from.
 
-Training makes background of the pixels where one instance touches another (`unet.weight_map.cut_ridges`, ridge_px=1),
-so that the network learns to separate them; what it predicts has that ridge too, and objects lack it. The outer contour
-was never cut, so nothing else is grown.
+Training turns the pixels where one instance touches another into background (`unet.weight_map.cut_ridges`,
+ridge_px=1), so that the network learns to separate them. Its predictions have this ridge too, so objects lack these
+pixels. The outer contour was never cut, so nothing else is grown.
 """
 
 import itertools
@@ -14,18 +14,18 @@ from segment_slide.unet.compiled import compiled
 
 
 def regrow_ridges(ids: np.ndarray, reach_px: int = 1) -> np.ndarray:
-    """Give background pixels between two objects to one of them.
+    """Assign each background pixel between two objects to one of them.
 
     A pixel lies on a ridge if an object is among its 8 neighbours (26 in a volume) and a different object within
     `reach_px` in each axis. Ridges are cut from the object that comes after them in raster order, so the first
     neighbour that is an object decides: those after the pixel by distance (E, S, SE, SW), then those before it (W, N,
-    NW, NE). All pixels are judged by the ids as given, so the result does not depend on the order, and `reach_px`
-    pixels of context are all that a block needs.
+    NW, NE). All pixels are judged by the ids as given, so the result does not depend on the order of the pixels, and
+    a block needs only `reach_px` pixels of context.
 
-    The ridge of `cut_ridges` is one pixel wide along y but mostly two along x, because it looks to the north-east: it
-    cuts both objects there. Polygonal cells without gaps, 15 to 40 px wide, get back 44 to 46 % of the pixels cut from
-    them with a reach of 1, and 97 to 99 % with 2 (in a volume, 20 px wide: 26 and 96 %). The price of 2 is that true
-    gaps of two pixels are filled too.
+    The ridge of `cut_ridges` is one pixel wide along y but mostly two along x: `cut_ridges` also compares with the
+    north-east neighbour, and so cuts both objects there. Polygonal cells without gaps, 15 to 40 px wide, get back 44 to
+    46 % of the pixels cut from them with a reach of 1, and 97 to 99 % with 2 (in a volume, 20 px wide: 26 and 96 %).
+    The disadvantage of 2 is that true gaps of two pixels are filled too.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def regrow_ridges(ids: np.ndarray, reach_px: int = 1) -> np.ndarray:
     Returns
     -------
     ndarray, (y, x) or (z, y, x)
-        Of the same dtype, without the context; a new array.
+        New array of the same dtype, without the context.
 
     Raises
     ------
     PlanError
-        If the array has other axes, another dtype, or no context.
+        If the array has the wrong axes or dtype, or no context.
 
     Examples
     --------
@@ -60,13 +60,13 @@ def regrow_ridges(ids: np.ndarray, reach_px: int = 1) -> np.ndarray:
             "of context on each side."
         )
     inner = ids[(slice(reach_px, -reach_px),) * ids.ndim].copy()
-    volume = (None,) * (3 - ids.ndim)  # an image is a volume of one plane, without context along z
+    volume = (None,) * (3 - ids.ndim)  # an image is treated as a volume of one plane, without context along z
     _grow(ids[volume], inner[volume], _neighbours(ids.ndim), (ids.ndim - 2) * reach_px, reach_px)
     return inner
 
 
 def _neighbours(ndim: int) -> np.ndarray:
-    """Offsets (z, y, x) in the order in which they decide, (n, 3).
+    """Offsets (z, y, x) of neighbours, in the order in which they are tried, (n, 3).
 
     >>> _neighbours(2)[:, 1:].tolist()
     [[0, 1], [1, 0], [1, 1], [1, -1], [0, -1], [-1, 0], [-1, -1], [-1, 1]]
@@ -78,13 +78,13 @@ def _neighbours(ndim: int) -> np.ndarray:
 
 
 def _distance_then_axis(step: tuple[int, ...]) -> tuple[int, list[int], list[int]]:
-    """Nearest first; of those, along the last axis first; of those, ahead first."""
+    """Sort key: nearest first, then along the last axis first, then pixels after this one first."""
     return sum(map(abs, step)), [abs(way) for way in step], [-way for way in step]
 
 
 @compiled
 def _grow(ids: np.ndarray, inner: np.ndarray, neighbours: np.ndarray, reach_z: int, reach: int) -> None:
-    """Fill ridges of `inner` in place, which starts at (reach_z, reach, reach) of `ids`."""
+    """Fill the ridges of `inner` in place. Its first pixel is at (reach_z, reach, reach) of `ids`."""
     depth, height, width = inner.shape
     for z in range(depth):
         for y in range(height):

@@ -1,14 +1,14 @@
-"""Instances of a stored class map of any size, the same as if it were labelled at once; two passes over storage.
+"""Instances of a stored class map of any size, in two passes over storage. Same result as labelling it in one piece.
 
 ::
 
     find    each block's components; runs and faces to intermediate files          a task per block
-    join    face objects that hang together across blocks; united here             a task per block row
+    join    face objects that are connected across blocks; united here             a task per block row
     rank    objects that begin before each line: ids in raster order               a task per block row
     write   ids of each block, into its shard                                      a task per block
 
-Holes are filled by the same find and join, before. Every file is whole or absent, so each step goes on after a kill
-with what is missing; joining and ranking keep nothing and are done again, in seconds.
+Before that, holes are filled with the same find and join. Every file is whole or absent. So if a run is killed, the
+next one computes only the missing files. Joining and ranking save nothing and are repeated, which takes seconds.
 """
 
 import functools
@@ -45,22 +45,22 @@ OnStep = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Numbering:
-    """Which objects there are.
+    """The objects of the image and their ids.
 
     Attributes
     ----------
     count : int
-        Objects; ids are 1 to `count`.
+        Number of objects; ids are 1 to `count`.
     n_larger_than_halo : int
-        Objects that no block saw as a whole when they were split.
+        Number of objects that no block saw as a whole when they were split.
     nodes : Nodes
         Face objects.
     counted : ndarray of bool, (nodes,)
-        Where an object that is kept begins.
+        Nodes in which a kept object begins.
     ids : ndarray of uint64, (nodes,)
-        Id per face object; 0 where it is dropped.
+        Id of each face object; 0 if it is dropped.
     order : RowOrder
-        Objects before each block row.
+        Number of objects before each block row.
     """
 
     count: int
@@ -72,12 +72,12 @@ class Numbering:
 
 
 def find_all_objects(job: ObjectsJob, client: "Client | None", on_step: OnStep) -> None:
-    """The first pass; blocks that are done are left alone.
+    """The first pass: find the objects of each block. Blocks that are done are skipped.
 
     Raises
     ------
     IncompleteError
-        Naming blocks that failed; the others are kept.
+        If blocks failed. The message names them; the others are kept.
     """
     pending = _pending(job.join)
     _run(client, functools.partial(find_objects, job), pending, on_step, _same)
@@ -89,7 +89,7 @@ def join_blocks(join: JoinJob, client: "Client | None", on_step: OnStep) -> Node
     Raises
     ------
     IncompleteError
-        If an intermediate file is damaged, naming it.
+        If an intermediate file is damaged. The message names it.
     """
     rows = join.rows()
     found: dict[Index, RowJoin] = {}
@@ -131,7 +131,7 @@ def _parts(join: JoinJob, nodes: Nodes, row: Index) -> Iterator[slice]:
 
 
 def _leading_lines(job: ObjectsJob, nodes: Nodes, row: Index) -> Iterator[np.ndarray]:
-    """Leading line within the row in which each node begins, block by block."""
+    """The leading line of the row in which each node begins, block by block."""
     grid = job.join.grid
     owned = grid.write_box((*row, 0))[:-2]
     for part in _parts(job.join, nodes, row):
@@ -144,12 +144,12 @@ def _leading_lines(job: ObjectsJob, nodes: Nodes, row: Index) -> Iterator[np.nda
 def write_all_objects(
     job: ObjectsJob, numbering: Numbering, done: Collection[Index], client: "Client | None", on_step: OnStep
 ) -> None:
-    """The second pass: ids into the shards that are missing.
+    """The second pass: write ids into the missing shards.
 
     Raises
     ------
     IncompleteError
-        Naming blocks that failed; the others are kept.
+        If blocks failed. The message names them; the others are kept.
     """
     pending = [index for index in job.join.grid.indices() if index not in done]
     make_item = functools.partial(_write_item, job, numbering)
@@ -166,24 +166,24 @@ def _nodes_of(join: JoinJob, nodes: Nodes, index: Index) -> slice:
 
 
 def regrow_all_objects(job: RegrowJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
-    """Give ridges between objects back to them, where that is not done yet.
+    """Give ridges back to objects in all blocks where that is not done yet.
 
     Raises
     ------
     IncompleteError
-        Naming blocks that failed; the others are kept.
+        If blocks failed. The message names them; the others are kept.
     """
     pending = [index for index in job.grid.indices() if index not in done]
     _run(client, functools.partial(regrow_objects, job), pending, on_step, _same)
 
 
 def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | None", on_step: OnStep) -> None:
-    """Fill holes of all blocks; three steps per block: found, joined, filled.
+    """Fill the holes of all blocks in three steps: find, join, fill.
 
     Raises
     ------
     IncompleteError
-        Naming blocks that failed; the others are kept.
+        If blocks failed. The message names them; the others are kept.
     """
     _run(client, functools.partial(find_holes, job), _pending(job.join), on_step, _same)
     nodes = join_blocks(job.join, client, on_step)
@@ -197,7 +197,7 @@ def fill_all_holes(job: HolesJob, done: Collection[Index], client: "Client | Non
 
 
 def found_blocks(join: JoinJob) -> set[Index]:
-    """Blocks whose components are known: both of their files are there."""
+    """Blocks whose components are known: both of their files exist."""
     return join.work.stored(FACES) & join.work.stored(RUNS)
 
 
@@ -213,7 +213,7 @@ def _run(
     on_step: OnStep,
     make_item: Callable[[Index], Item],
 ) -> None:
-    """Call a function for each pending block's item; items are made when their turn comes."""
+    """Call a function with the item of each pending block. Each item is made only when it is needed."""
     batch = choose_batch(client, len(pending))
     for _ in run_all(client, function, map(make_item, pending), _name, batch=batch):
         on_step(0)

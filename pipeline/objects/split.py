@@ -1,19 +1,21 @@
-"""Touching objects apart: a watershed of the distance to the edge, in the read box of one block.
+"""Split touching objects by a watershed of the distance to the edge, in the read box of one block.
 
-What ImageJ's "Watershed", CellProfiler and scikit-image's example do, made so that blocks agree: an object that lies
-wholly in the read box is split by what it alone looks like. Knows arrays and faces; nothing of Dask, Zarr or blocks.
+ImageJ's "Watershed", CellProfiler and scikit-image's example use this method. Here it gives the same result in every
+block: the split of an object that lies wholly in the read box depends on that object alone. Knows arrays and faces;
+nothing of Dask, Zarr or blocks.
 
 Why an object's pieces do not depend on what else is in the box:
 
-- Its distances are its own. A pixel q of another object is never the nearest that is not its own: unless a pixel
-  that is not of the class lay between p and q, no farther than q, the two would be one object. And an open face is
-  farther away than the pixel before it, which is not of the object, or the object would be cut.
-- All loops go through pixels in an order without ties, by (distance, place in raster order) or (distance, age). What
-  comes first is known of any two pixels without looking at a third, and cropping keeps raster order.
-- Nothing crosses from an object to another: they have no neighbours in common.
+- An object's distances depend on the object alone. Let p be a pixel of the object and q a pixel of another object of
+  its class. Between p and q, no farther from p than q, lies a pixel that is not of the class; otherwise the two would
+  be one object. So q never decides the distance of p. If no open face cuts the object, the pixel in front of an open
+  face is not of the object and is nearer than the face, so the face does not decide the distance either.
+- All loops visit pixels in an order without ties: by (distance, place in raster order) or by (distance, age). The order
+  of two pixels does not depend on any third pixel, and cropping keeps raster order.
+- Nothing passes from one object to another, because they are not neighbours.
 
-An object that is cut by an open face gets the same pieces where what is beyond does not matter: as a rule, some cells
-away from the face. Distances beside the face are too small there; markers on such distances are dropped.
+An object that is cut by an open face gets the same pieces wherever the part beyond the face has no influence: usually,
+a few cells away from the face. Distances near the face are too small; markers on such distances are dropped.
 """
 
 import math
@@ -28,7 +30,7 @@ from segment_slide.pipeline.errors import PlanError
 from segment_slide.pipeline.objects import split_kernels as kernels
 from segment_slide.pipeline.objects.edge_distance import squared_distances
 
-_MAX_PIXELS = 2**31 - 1  # indices share 64 bits with a float32
+_MAX_PIXELS = 2**31 - 1  # a pixel's index and its float32 distance share 64 bits
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Pieces:
     Attributes
     ----------
     labels : ndarray of uint32
-        Of the shape of the read box; 0 is background, 1 to n pieces. Whole objects are pieces too.
+        Same shape as the read box; 0 is background, 1 to n are pieces. Objects that stay whole are pieces too.
     seed : ndarray of int64, (n,)
-        Linear index in the read box (C order) of the first pixel of the piece's marker; -1 without a marker.
+        Linear index in the read box (C order) of the first pixel of the piece's marker; -1 if it has no marker.
     cut : ndarray of bool, (n,)
-        The object that it is a piece of touches an open face.
+        Whether the whole object that the piece belongs to touches an open face.
     classes : ndarray of uint8, (n,)
-        Its class.
+        Class of the piece.
     """
 
     labels: np.ndarray
@@ -61,35 +63,35 @@ def split_touching(
     connectivity: int,
     open_faces: Sequence[tuple[bool, bool]],
 ) -> Pieces:
-    """Split objects at their necks, by a watershed of the distance to their edge from its h-maxima.
+    """Split objects at their necks, by a watershed of the distance to their edge, with its h-maxima as markers.
 
-    Two cores are told apart if the neck between them is narrower, in radius, by at least `depth_px` than the smaller
-    core: a maximum M is a marker if each way to a higher one goes down to M - depth_px or below, and M >= depth_px
-    (Soille 2003, "Morphological Image Analysis", Sec. 6.3.4: the h-maxima transform). Maxima of equal height with
-    less than that between them are one marker. Objects with fewer than two markers stay whole. Pixels are flooded by
-    their distance, those of one distance by age, never below the level of the neck that they were reached by, as in
-    scikit-image with all other maxima removed.
+    Two cores are separated if the radius of the neck between them is at least `depth_px` smaller than the radius of the
+    smaller core: a maximum M is a marker if every path to a higher one goes down to M - depth_px or below, and
+    M >= depth_px (Soille 2003, "Morphological Image Analysis", Sec. 6.3.4: the h-maxima transform). Maxima of equal
+    height that no such neck separates are one marker. Objects with fewer than two markers stay whole. Pixels are
+    flooded in the order of their distance, and of their age if distances are equal, never below the level of the neck
+    through which they were reached, as in scikit-image with all other maxima removed.
 
     Parameters
     ----------
     classes : ndarray of uint8, (y, x) or (z, y, x)
         The read box: a block with its halo. 0 is background; an object is connected pixels of one other value.
     depth_px : float
-        In pixels of the last axis, above 0.
+        Depth of a neck in pixels of the last axis, above 0.
     spacing : sequence of float
-        Size of a pixel on each axis, as a multiple of that on the last.
+        Size of a pixel on each axis, as a multiple of the size on the last axis.
     connectivity : int
-        1 for neighbours across faces to ``classes.ndim`` for those across corners too.
+        From 1 (neighbours across faces only) to ``classes.ndim`` (across corners too).
     open_faces : sequence of (bool, bool)
-        For the low and the high face of each axis, whether the image goes on beyond. Beyond the image itself is
-        neither object nor background: it limits no distance.
+        For the low and the high face of each axis: whether the image continues beyond it. Outside the image there is
+        neither object nor background, so the image's own border limits no distance.
 
     Returns
     -------
     Pieces
-        Of an object wholly in the read box the same in every read box. Of one that an open face cuts, maxima as far
-        from the edge as from an open face are no markers: the object might be wider than is seen. So a blob that
-        fills the box has none, and stays whole.
+        An object that lies wholly in the read box gets the same pieces in every read box. In an object that an open
+        face cuts, a maximum that is as far from the edge as from an open face is no marker, because the object may be
+        wider than the box shows. So an object that fills the box has no marker and stays whole.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def split_touching(
     """
     steps, faces = _check(classes, depth_px, spacing, connectivity, open_faces)
     classes = np.ascontiguousarray(classes)  # all arrays are flattened as views
-    # one pixel of background around everything, so that no loop has to look where the array ends
+    # A border of one background pixel, so that no loop has to check for the end of the array.
     padded, squares = np.pad(classes, 1), np.pad(squared_distances(classes, steps, faces), 1)
     labels = np.zeros(padded.shape, np.uint32)
     flat = (padded.ravel(), squares.ravel(), labels.ravel(), _strides(padded, connectivity))
@@ -122,7 +124,7 @@ def split_touching(
     kernels.flood(*flat, names, pixels, owners)
 
     seeds = np.full(len(cut), -1, np.int64)
-    places = [at[::-1] - 1 for at in np.unravel_index(pixels, padded.shape)]  # from the last, so that the first stays
+    places = [at[::-1] - 1 for at in np.unravel_index(pixels, padded.shape)]  # reversed: the first pixel wins
     seeds[owners[::-1]] = np.ravel_multi_index(places, classes.shape)
     labels = inner.copy()
     found, first = kernels.number(labels.ravel(), len(cut))
@@ -130,12 +132,12 @@ def split_touching(
 
 
 class _Basins(NamedTuple):
-    """What was found around each maximum of the distance; entry 0 stands for background."""
+    """One entry per maximum of the distance (its basin); entry 0 stands for background."""
 
-    whole: np.ndarray  # the basin that stands for its object, int64
-    same: np.ndarray  # the basin that stands for its marker: maxima of equal height with no neck between them
-    peak: np.ndarray  # squared distance at its maximum, float32
-    is_core: np.ndarray  # of those in `same`: no higher maximum without a neck between them
+    whole: np.ndarray  # the basin that represents the whole object, int64
+    same: np.ndarray  # the basin that represents the marker: maxima of equal height with no neck between them
+    peak: np.ndarray  # squared distance at the basin's maximum, float32
+    is_core: np.ndarray  # for basins in `same`: a neck separates them from every higher maximum
 
 
 def _check(
@@ -164,7 +166,7 @@ def _check(
 
 
 def _strides(padded: np.ndarray, connectivity: int) -> np.ndarray:
-    """Where a pixel's neighbours lie in the flattened array, the nearest first, then in raster order."""
+    """Offsets to a pixel's neighbours in the flattened array, nearest first, then in raster order."""
     offsets = np.argwhere(generate_binary_structure(padded.ndim, connectivity)) - 1
     nearest_first = offsets[np.argsort(np.abs(offsets).sum(axis=1), kind="stable")[1:]]
     return (nearest_first @ np.array(padded.strides, np.int64)).astype(np.int64)
@@ -173,7 +175,7 @@ def _strides(padded: np.ndarray, connectivity: int) -> np.ndarray:
 def _descending(classes: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """Indices of object pixels by decreasing distance, then in raster order: the lower 32 bits of each uint64."""
     keys = np.flatnonzero(classes).view(np.uint64)
-    # floats that are not negative are ordered as their bits are
+    # non-negative floats have the same order as their bits
     keys |= (~squares.view(np.uint32)[keys]).astype(np.uint64) << np.uint64(32)
     keys.sort()
     return keys
@@ -187,7 +189,7 @@ def _certain_markers(
     steps: tuple[float, ...],
     faces: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of markers (linear, raster order) and the basin that stands for each; none as far from an open face."""
+    """Pixels of markers (linear, raster order) and the basin of each, without those as near to an open face."""
     pixels = kernels.marker_pixels(squares, labels, *basins)
     markers = basins.same[labels[pixels]]
     limit = np.full(pixels.shape, np.inf, np.float32)

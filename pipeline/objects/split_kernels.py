@@ -25,12 +25,12 @@ def grow_basins(
     strides: np.ndarray,
     depth: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Let the level sink from the highest maximum; where two basins meet, judge the lower one by its height there.
+    """Lower the level from the highest maximum. Where two basins meet, compare the lower basin's peak with the level.
 
-    Compares heights, never heights minus depth with each other, as reconstruction by dilation does: subtraction
-    rounds. Writes basins into `labels`; returns the fields of `_Basins`.
+    Never compares two values of height minus depth, as reconstruction by dilation does, because subtraction rounds.
+    Writes basins into `labels`; returns the fields of `_Basins`.
     """
-    whole, same, top = [0], [0], [0]  # top: the highest basin of an object
+    whole, same, top = [0], [0], [0]  # top: the object's highest basin
     peak, is_core = [np.float32(0)], [False]
     for key in order:
         p = np.int64(key & np.uint64(0xFFFFFFFF))
@@ -48,7 +48,7 @@ def grow_basins(
             if peak[top[a]] < peak[top[b]]:
                 a, b = b, a
             lower = top[b]
-            if not math.sqrt(np.float64(peak[lower])) - height >= depth:  # so that infinity minus infinity is no neck
+            if not math.sqrt(np.float64(peak[lower])) - height >= depth:  # infinity minus infinity is no neck
                 if peak[lower] == peak[top[a]]:
                     same[lower] = top[a]
                 else:
@@ -69,7 +69,7 @@ def grow_basins(
 def marker_pixels(
     squares: np.ndarray, labels: np.ndarray, whole: np.ndarray, same: np.ndarray, peak: np.ndarray, is_core: np.ndarray
 ) -> np.ndarray:
-    """Pixels at the height of their basin's maximum, where that is a core."""
+    """Pixels at the height of their basin's maximum, for basins that are cores."""
     found = []
     for p in range(labels.size):
         basin = labels[p]
@@ -88,7 +88,7 @@ def flood(
     pixels: np.ndarray,
     owners: np.ndarray,
 ) -> None:
-    """Basins get their names, those without one (0) are flooded from the markers, in place."""
+    """Replace basins by their names, in place. Basins without a name (0) are flooded from the markers."""
     for p in range(labels.size):
         labels[p] = names[labels[p]]
     heap = [(-np.inf, np.int64(i), pixels[i]) for i in range(pixels.size) if labels[pixels[i]] == 0]
@@ -107,7 +107,7 @@ def flood(
 
 @compiled
 def number(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Number pieces from 1 by their first pixel, in place; return their former names and their first pixels."""
+    """Number pieces from 1 in the order of their first pixels, in place. Return their old names and first pixels."""
     numbers, names, first = np.zeros(n, np.uint32), [], []
     for p in range(labels.size):
         name = labels[p]

@@ -1,6 +1,6 @@
 """Class map to objects, stage by stage: fill holes, find, join, write, regrow, pyramid, in this visible order.
 
-Nothing here knows who starts the workers: a Dask client comes in, or None to work here, block by block.
+This file does not start workers: it takes a Dask client, or None to work in this process, block by block.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InstancesReport:
-    """What a run did.
+    """Result of a run.
 
     Attributes
     ----------
     location, name : str
-        Store, and the instance image in it.
+        Store, and name of the instance image in it.
     n_objects, n_larger_than_halo : int
-        Objects, and those that no block saw as a whole when they were split.
+        Number of objects, and how many of them no block saw as a whole when they were split.
     n_blocks, n_done_before : int
-        Blocks of the image, and those whose ids were there.
+        Number of blocks of the image, and how many of them had ids before this run.
     n_pixels : int
-        Pixels of the image.
+        Number of pixels of the image.
     stage_seconds : dict
         Wall time per stage.
     """
@@ -54,23 +54,23 @@ class InstancesReport:
 
 
 def run_instances(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> InstancesReport:
-    """All stages; the output must be held (`storage.place.exclusive`).
+    """Run all stages. The caller must hold the lock on the output (`storage.place.exclusive`).
 
     Parameters
     ----------
     prepared : PreparedInstances
         What to do.
     client : Client, optional
-        Dask cluster; None works here, block by block.
+        Client of a Dask cluster; None works in this process, block by block.
     progress : Stages
-        Who is told.
+        Receives the progress.
 
     Raises
     ------
     PipelineError
-        Bad input, before anything is created.
+        If the input is bad. Raised before anything is created.
     IncompleteError
-        Blocks were left undone; what is done is kept, and the same call goes on.
+        If blocks are left undone. Finished blocks are kept, and the same call resumes.
     """
     location, name, plan = prepared.location, prepared.name, prepared.plan
     if (read_instances_record(location, name) is not None) != prepared.begun:
@@ -107,7 +107,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
 def _fill(
     prepared: PreparedInstances, client: "Client | None", progress: Stages, clock: dict[str, float]
 ) -> LabelSource:
-    """Classes with their holes filled, in the work folder; or the classes themselves, if nothing is to be filled."""
+    """The classes with filled holes, in the work folder; or the classes themselves, if no holes are to be filled."""
     plan = prepared.plan
     if not plan.parameters.fill_holes_px:
         return plan.source
@@ -123,7 +123,7 @@ def _fill(
 
 
 def _find(job: ObjectsJob, client: "Client | None", progress: Stages, clock: dict[str, float]) -> run.Numbering:
-    """Objects of each block, united and numbered."""
+    """Find the objects of each block, unite them and number them."""
     n_blocks, n_rows = job.join.grid.n_blocks, len(job.join.rows())
     n_done = len(run.found_blocks(job.join))
     with timed(clock, "find"), progress.stage("find", total=n_blocks, done=n_done) as advance:
@@ -141,7 +141,7 @@ def _write(
     progress: Stages,
     clock: dict[str, float],
 ) -> None:
-    """Ids into their shards; where ridges are given back, into the work folder first."""
+    """Write ids into their shards; if ridges are given back, into the work folder first."""
     n_blocks = prepared.plan.grid.n_blocks
     done = store.stored_shards(prepared.location, job.array_path)
     with timed(clock, "write"), progress.stage("write", total=n_blocks, done=len(done)) as advance:
@@ -154,7 +154,7 @@ def _write(
 
 
 def _pyramid(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> None:
-    """Coarser levels of the ids."""
+    """Write the coarser levels of the ids."""
     plan, location = prepared.plan, prepared.location
     group = names.instance_group(prepared.name)
     arrays = plan.arrays(output.ids_dtype(_record(prepared).n_objects or 0))
@@ -165,25 +165,25 @@ def _pyramid(prepared: PreparedInstances, client: "Client | None", progress: Sta
 
 
 def _record(prepared: PreparedInstances) -> InstancesRecord:
-    """What is recorded by now; of a store that was deleted meanwhile nothing, which whoever writes next says."""
+    """The record as stored now. It is empty if the store was deleted meanwhile; the next write reports that."""
     return read_instances_record(prepared.location, prepared.name) or InstancesRecord()
 
 
 @contextlib.contextmanager
 def _taking_back_if_refused(prepared: PreparedInstances, taken: str) -> Iterator[None]:
-    """Leave nothing of instances that this run began, if what it reads turns out to be no classes.
+    """Delete the instances that this run began, if its input turns out to hold no classes.
 
     Parameters
     ----------
     prepared : PreparedInstances
         The run.
     taken : str
-        Path of what it began.
+        Path of what the run began.
 
     Raises
     ------
     InputError
-        As it came.
+        The original error, raised again.
     """
     try:
         yield

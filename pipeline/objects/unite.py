@@ -1,7 +1,7 @@
-"""Objects of all blocks made one: face objects united across blocks, then numbered. Memory: face objects only.
+"""Unite the face objects of all blocks, so that each object gets one id. Only face objects are held in memory.
 
-A node is a face object of one block; nodes are numbered row by row, in a row block by block. Tasks read the blocks'
-faces and send home pairs of nodes and a few numbers per node; what is one object is decided here.
+A node is a face object of one block. Nodes are numbered row by row, and within a row block by block. Tasks read the
+blocks' faces and return pairs of nodes and a few numbers per node. This process decides which nodes are one object.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from segment_slide.pipeline.objects.block_files import Columns, FaceObjects, loa
 from segment_slide.pipeline.objects.faces import flatten, previous_offsets, touching_pairs, unite_pairs
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
-# How a value of an object follows from those of its parts.
+# How a value of an object is computed from the values of its parts.
 _MERGES: Mapping[str, np.ufunc] = {
     "size": np.add,
     "first": np.minimum,
@@ -35,7 +35,7 @@ class JoinJob:
     grid : BlockGrid
         The blocks.
     work : WorkFolder
-        Where their files are.
+        Folder of the blocks' files.
     connectivity : int
         See `pipeline.objects.components.label_components`.
     """
@@ -45,7 +45,7 @@ class JoinJob:
     connectivity: int
 
     def rows(self) -> list[Index]:
-        """Block rows: indices without the last axis, in raster order."""
+        """Block rows, as block indices without the last axis, in raster order."""
         return list(itertools.product(*map(range, self.grid.counts[:-1])))
 
     def row_blocks(self, row: Index) -> list[Index]:
@@ -59,7 +59,7 @@ class JoinJob:
 
 @dataclass(frozen=True)
 class RowJoin:
-    """What a row's faces say.
+    """Result of joining one block row.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class RowJoin:
     columns : mapping
         Values per node of the row.
     pairs : list of (row number, ndarray of int64, ndarray of int64)
-        Nodes of this row, and the nodes of that row each is one object with; both counted within their row.
+        Nodes of this row, and nodes of the other row that belong to the same object. Both are counted within their row.
     """
 
     counts: list[int]
@@ -77,7 +77,7 @@ class RowJoin:
 
 
 def join_row(job: JoinJob, row: Index) -> RowJoin:
-    """Find what hangs together across the borders of a row's blocks with the blocks before them."""
+    """Find objects that are connected across the borders between a row's blocks and the blocks before them."""
     offsets = previous_offsets(job.grid.n_planes_axes, job.grid.n_spatial, job.connectivity)
     rows = {_add(row, offset): None for offset in [(0,) * len(job.grid.shape), *offsets]}
     columns = _RowColumns(job, [near for near in rows if _inside(job, near)])
@@ -111,16 +111,16 @@ class _Placed:
 
 
 class _RowColumns:
-    """Face objects of neighbouring rows, three blocks of each at a time: a whole row would not fit if it is long."""
+    """Face objects of neighbouring rows, three blocks of each row at a time, as a long row would not fit in memory."""
 
     def __init__(self, job: JoinJob, rows: Sequence[Index]) -> None:
         self._job = job
         self._held: dict[Index, dict[int, _Placed]] = {row: {} for row in rows}
         self._next = dict.fromkeys(rows, 0)  # nodes of the blocks loaded so far
-        self._loaded = dict.fromkeys(rows, 0)  # and how many blocks these are
+        self._loaded = dict.fromkeys(rows, 0)  # number of blocks loaded so far
 
     def load(self, row: Index, last: int) -> _Placed:
-        """A block of a row; blocks are loaded in their order."""
+        """A block of a row. Blocks must be asked for in order."""
         while self._loaded[row] <= last:
             number = self._loaded[row]
             objects = load_faces(self._job.work, (*row, number))
@@ -130,7 +130,7 @@ class _RowColumns:
         return self._held[row][last]
 
     def forget(self, last: int) -> None:
-        """Drop a block of each row."""
+        """Drop the block at a position of each row, if it is held."""
         for held in self._held.values():
             held.pop(last, None)
 
@@ -151,7 +151,7 @@ def _inside(job: JoinJob, row: Index) -> bool:
 
 
 def _may_be_one(one: FaceObjects, a: np.ndarray, other: FaceObjects, b: np.ndarray) -> np.ndarray:
-    """Whether objects that touch are of one class and, where objects were split, of one piece."""
+    """Whether touching objects have the same class and, if objects were split, belong to the same piece."""
     same: np.ndarray = one.columns["class"][a] == other.columns["class"][b]
     if "seed" in one.columns:
         seeds = one.columns["seed"][a], other.columns["seed"][b]
@@ -165,14 +165,14 @@ class Nodes:
     Parameters
     ----------
     joins : sequence of RowJoin
-        Of all rows, in raster order.
+        The joins of all rows, in raster order.
 
     Attributes
     ----------
     root : ndarray of int64, (nodes,)
-        The node that stands for each node's object.
+        The node that represents each node's object.
     columns : mapping
-        Values per node, of its whole object; "own_first" is the node's own first pixel.
+        Values of the whole object, per node; "own_first" is the node's own first pixel.
     """
 
     def __init__(self, joins: Sequence[RowJoin]) -> None:
