@@ -1,1 +1,1 @@
-"""A row for each object: exact sums of each block, united over blocks, as a table and one page."""
+"""Measure each object: exact sums per block, united across blocks, written as a table and a summary page."""

@@ -1,4 +1,4 @@
-"""One task: what one block says of the objects in it, which `measurement.fragments` unites over blocks."""
+"""The task for one block: sums of the objects in it, which `measurement.fragments` unites across blocks."""
 
 import numpy as np
 

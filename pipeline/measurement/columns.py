@@ -1,4 +1,4 @@
-"""The columns of a table of objects, computed from sums of whole objects: what each means, and its unit.
+"""The columns of a table of objects, computed from the sums of whole objects: their meaning and unit.
 
 ========================================  ==========================================================================
 id, class, class_name                     as in the instance label image and the class map
@@ -7,17 +7,18 @@ area_px, area_um2                         pixels, and their area; 3D: volume_px,
 centroid_{axis}_px, _um                   mean position of the pixels' centres; um: ``k * scale + translation``
 bbox_min_{axis}_px, bbox_max_{axis}_px    bounding box, max exclusive
 perimeter_px, perimeter_um                2D: scikit-image's `perimeter` (neighborhood 4); um: times sqrt(sy * sx)
-faces_{axis}, surface_um2                 3D: voxel faces exposed along each axis, and the surface that Crofton's
-                                          formula makes of these three directions, 2/3 of the faces' area: right on
-                                          average over orientations (a sphere's), too small by a third for a box
-                                          along the axes
+faces_{axis}, surface_um2                 3D: voxel faces exposed along each axis, and the surface by Crofton's
+                                          formula for these three directions, which is 2/3 of the faces' area. It is
+                                          right on average over all orientations (for a sphere), and too small by a
+                                          third for a box parallel to the axes
 equivalent_diameter_px, _um               of the circle or sphere of the same size
 major_axis_px, _um, minor_axis_px, _um    of the ellipse or ellipsoid of the same second moments, as scikit-image's
 eccentricity                              2D: as scikit-image's; 3D: sqrt(1 - smallest / largest eigenvalue of the
-                                          second moments); in um where the pixel size is known, else in pixels
+                                          second moments); in um if the pixel size is known, else in pixels
 intensity_{mean,min,max,std}_{channel}    of the stored values; std is of the population (divided by n)
 probability_mean                          mean probability (0 to 1) of the object's own class
-touches_image_border                      whether a side of the image (not of a stack of planes) cuts it, perhaps
+touches_image_border                      whether it touches a side of the image, so that it may be cut there; the
+                                          first and last planes of a stack of planes are no sides
 ========================================  ==========================================================================
 """
 
@@ -37,22 +38,22 @@ _AXIS_FACTOR = {2: 16.0, 3: 20.0}  # squared length of an ellipsoid's axis over 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What decides which columns there are, and their units.
+    """What determines the columns and their units.
 
     Parameters
     ----------
     axes, shape : str, tuple of int
-        Of the label image.
+        Axes and shape of the label image.
     n_spatial : int
-        How many of the last axes objects extend along: 2 or 3.
+        Number of spatial axes, which are the last ones: 2 or 3.
     class_names : tuple of str
         Names of label values from 0; may be empty.
     channels : tuple of str
-        Of the image, as column names have them; empty if intensities are not measured.
+        Channels of the image, spelled as in column names; empty if intensities are not measured.
     score_unit : float
-        What a stored probability of 1 is: 255 or 1; 0 if none are stored.
+        Stored value of a probability of 1: 255 or 1; 0 if no probabilities are stored.
     calibration : Calibration, optional
-        None where the pixel size is unknown: columns in um are null then.
+        None if the pixel size is unknown. Columns in um are null then.
     """
 
     axes: str
@@ -70,22 +71,22 @@ class TableSpec:
 
     @property
     def plane_axes(self) -> str:
-        """Letters of the others."""
+        """Letters of the plane axes."""
         return self.axes[: -self.n_spatial]
 
     def class_name(self, value: int) -> str:
-        """Name of a label value; one that nobody named is called after itself."""
+        """Name of a label value; "class N" if value N has no name."""
         return self.class_names[value] if value < len(self.class_names) else f"class {value}"
 
     @property
     def size_name(self) -> str:
-        """What the number of pixels is: area or volume."""
+        """Name of the size in pixels: area or volume."""
         return "area" if self.n_spatial == 2 else "volume"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `values` is None where they are unknown, real numbers that are NaN are unknown too."""
+    """One column. `values` is None if all values are unknown; a NaN is a single unknown value."""
 
     name: str
     unit: str
@@ -164,11 +165,11 @@ def _variances(objects: Arrays, scale: tuple[float, ...]) -> np.ndarray:
     for column, (a, b) in enumerate(pairs):
         moment = objects["second"][:, column] / objects["count"] * (scale[a] * scale[b])
         matrices[:, a, b] = matrices[:, b, a] = moment
-    return np.maximum(np.linalg.eigvalsh(matrices), 0.0)  # rounding takes those of a line just below 0
+    return np.maximum(np.linalg.eigvalsh(matrices), 0.0)  # rounding may leave a line's zero variance just below 0
 
 
 def intensity_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
-    """Mean, smallest, largest value and spread of each channel."""
+    """Mean, smallest value, largest value and standard deviation of each channel."""
     count = objects["count"]
     for k, name in enumerate(spec.channels):
         found: dict[str, Any] = {
@@ -192,14 +193,14 @@ def score_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
 
 
 def border_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
-    """Whether a side of the image cuts the object."""
+    """Whether the object touches a side of the image."""
     sides = np.array(spec.shape[-spec.n_spatial :])
     touches = (objects["box_min"] == 0).any(axis=1) | (objects["box_max"] == sides).any(axis=1)
     yield Column("touches_image_border", "", touches)
 
 
 def channel_columns(names: tuple[str, ...], n_channels: int) -> tuple[str, ...]:
-    """What columns call channels: their names, in which blanks and the like become "_", or else their numbers.
+    """Names of channels in columns: the channel names with blanks and the like replaced by "_", or else the numbers.
 
     >>> channel_columns(("DAPI", "Alexa 488"), 2), channel_columns(("a b", "a_b"), 2), channel_columns((), 1)
     (('DAPI', 'Alexa_488'), ('0', '1'), ('0',))

@@ -1,4 +1,4 @@
-"""What follows from a finished table: its summary as a page and a picture, and objects named in the label image."""
+"""After the table is finished: write its summary as a page and a picture, and add objects to the label image."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ MOST_NAMED = 1000  # objects; a viewer loads all properties with the image's met
 
 
 def page_path(plan: MeasurePlan) -> str:
-    """File of the summary's page; its picture lies beside it."""
+    """File of the summary page. The picture is beside it."""
     return store.join(plan.location, TABLES, f"{plan.table_name}.html")
 
 
 def write_summary(plan: MeasurePlan, counts: SizeCounts) -> Summary:
-    """Write page and picture, each whole or not at all.
+    """Write the page and the picture, each whole or not at all.
 
     Parameters
     ----------
     plan : MeasurePlan
-        Of a table that is complete.
+        Plan of a table that is complete.
     counts : SizeCounts
-        Of the whole table.
+        Counts of the whole table.
 
     Raises
     ------
@@ -45,12 +45,12 @@ def write_summary(plan: MeasurePlan, counts: SizeCounts) -> Summary:
 
 
 def name_objects(plan: MeasurePlan) -> bool:
-    """Put class and size of each object into the label image's metadata, where viewers look; only if there are few.
+    """Write class and size of each object into the label image's metadata, where viewers look, if there are few.
 
     Returns
     -------
     bool
-        Whether they are there.
+        Whether they are written.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Objects out of fragments: the rows of all blocks that hold part of a range of ids, added up one block at a time.
+"""Unite fragments to objects: add up the rows of all blocks that hold part of a range of ids, block by block.
 
-Memory is that of the range, however many blocks an object spans. Blocks come in raster order, whatever workers there
-were: equal bytes. How two fragments are united is said by each row of `measurement.sums`.
+Memory is needed for the range of ids only, however many blocks an object spans. Blocks are added in raster order,
+whatever the workers, so the bytes are always equal. Each row of `measurement.sums` defines how fragments are united.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from segment_slide.pipeline.storage.work_folder import Arrays
 
 @dataclass(frozen=True)
 class IdRange:
-    """Ids from `first` to `last`, both included: one part of the table."""
+    """Ids from `first` to `last`, both included. They make one part of the table."""
 
     first: int
     last: int
 
     @property
     def size(self) -> int:
-        """How many they are."""
+        """Number of ids."""
         return self.last - self.first + 1
 
 
@@ -33,14 +33,14 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
     Parameters
     ----------
     ids : IdRange
-        Which objects.
+        The objects.
     blocks : iterable of Arrays
         Rows of blocks (`pipeline.measurement.block`) in raster order; rows of other ids are left out.
 
     Returns
     -------
     Arrays
-        As the rows of a block, one for each id of the range; ``second`` holds central moments (float64) here.
+        Same as the rows of a block, one for each id of the range; but ``second`` holds central moments (float64).
 
     Raises
     ------
@@ -75,7 +75,7 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays]) -> Arrays:
 
 
 def _empty(ids: IdRange, like: Arrays) -> Arrays:
-    """No fragment yet: all 0, of which count 0 says that any fragment replaces it."""
+    """Start value: all 0. A count of 0 means that there is no fragment yet, so the first one replaces it."""
     merged = {"ids": np.arange(ids.first, ids.last + 1, dtype=np.uint64)}
     for row in sums.SUMS:
         values = like[row.name]
@@ -84,7 +84,7 @@ def _empty(ids: IdRange, like: Arrays) -> Arrays:
 
 
 def _add(merged: Arrays, part: Arrays, at: np.ndarray) -> None:
-    """Add the fragments of one block, at most one an object."""
+    """Add the fragments of one block, at most one per object."""
     before = {name: values[at] for name, values in merged.items()}
     for row in sums.SUMS:
         merged[row.name][at] = row.merge(row.name, before, part)

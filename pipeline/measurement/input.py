@@ -1,6 +1,6 @@
-"""What objects are measured in, read block by block: their ids, their classes, the image, the probabilities.
+"""The input of a measurement, read block by block: ids, classes, image and probabilities.
 
-A `MeasureInput` is small and travels to workers; arrays are opened there. `measurement.open` finds and checks it.
+A `MeasureInput` is small and is sent to the workers, which open the arrays. `measurement.open` finds and checks it.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from segment_slide.unet.boxes import Box, clip_box
 
 @dataclass(frozen=True)
 class Context:
-    """What a `BlockGrid` asks of blocks that read some pixels around."""
+    """The geometry that a `BlockGrid` needs for blocks with a context of some pixels."""
 
     halo: int
     stride: int = 1
@@ -28,22 +28,22 @@ class Context:
 
 @dataclass(frozen=True)
 class MeasureInput:
-    """Everything that is read, and what is known of it.
+    """All arrays that are read, and their metadata.
 
     Attributes
     ----------
     instances, classes : StoredImage
-        Ids and class map, of one shape.
+        Ids and class map, of the same shape.
     scores : StoredImage or None
         Probabilities.
     source : ImageSource or None
         The image with all its channels, on the axes of the instances.
     n_spatial : int
-        How many of the last axes objects extend along: 2 or 3.
+        Number of spatial axes, which are the last ones: 2 or 3.
     n_objects : int
-        Ids are 1 to this.
+        Number of objects; ids are 1 to `n_objects`.
     class_names : tuple of str
-        Names of label values, empty if nobody recorded them.
+        Names of label values; empty if they are not recorded.
     """
 
     instances: StoredImage
@@ -62,7 +62,7 @@ class MeasureInput:
 
     @property
     def spec(self) -> TableSpec:
-        """Columns that these inputs give."""
+        """Columns that can be computed from these inputs."""
         channels = () if self.source is None else self._channel_columns(self.source)
         score_unit = 0.0 if self.scores is None else (255.0 if self.scores.dtype == "uint8" else 1.0)
         return TableSpec(
@@ -79,14 +79,14 @@ class MeasureInput:
         return channel_columns(source.image.multiscale.channel_names, len(source.channels))
 
     def read(self, index: Index) -> BlockPixels:
-        """Pixels of a block; where there is no object, of the ids alone.
+        """Pixels of a block. If the block has no object, only the ids are read.
 
         Raises
         ------
         UnreadableChunkError
-            If a chunk cannot be read, naming the place.
+            If a chunk cannot be read. The message names the place.
         NotFiniteError
-            If a value of the image is NaN or infinite, naming its position.
+            If a value of the image is NaN or infinite. The message names its position.
         """
         box = self.grid.write_box(index)
         origin = tuple(part.start for part in box)
@@ -104,7 +104,7 @@ class MeasureInput:
         )
 
     def _read_ids(self, index: Index) -> np.ndarray:
-        """Ids of the read box, background beyond the image."""
+        """Ids of the read box; beyond the image, background."""
         wanted = self.grid.read_box(index)
         inside = clip_box(wanted, self.instances.shape)
         around = [(i.start - w.start, w.stop - i.stop) for i, w in zip(inside, wanted, strict=True)]
@@ -135,7 +135,7 @@ class MeasureInput:
         return np.moveaxis(pixels, self.scores.axes.index("c"), 0)
 
     def _nothing(self, origin: tuple[int, ...], ids: np.ndarray) -> BlockPixels:
-        """One pixel of background that has the arrays' types."""
+        """One background pixel with the dtypes of the arrays."""
         one = (1,) * ids.ndim
         reach = [1 + 2 * self.grid.halo(axis) for axis in range(ids.ndim)]
         pixels = BlockPixels(np.zeros(reach, ids.dtype), origin, self.n_spatial, np.zeros(one, np.uint8))
@@ -149,7 +149,7 @@ class MeasureInput:
 def _read(image: StoredImage, box: Box) -> np.ndarray:
     try:
         pixels = np.asarray(image.array()[box])
-    except Exception as error:  # codecs raise whatever they like on damaged bytes
+    except Exception as error:  # on damaged bytes, codecs raise exceptions of many types
         place = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in zip(image.axes, box, strict=True))
         where = store.join(image.location, image.array_path)
         reason = f"{type(error).__name__}: {error}"

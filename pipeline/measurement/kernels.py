@@ -1,23 +1,23 @@
-"""Sums over the pixels of each object of one block, in one sweep each, compiled by numba.
+"""Sums over the pixels of each object of one block. Each sum takes one sweep, compiled by numba.
 
-Objects are numbered 1, 2, … within the block (`number_pixels`), so a sum is an array element and not a search; ids of
-any width and height are met once, where a run of pixels begins. All counts and coordinates are integers: exact, and the
-same in whatever order blocks are added.
+Objects are numbered 1, 2, … within the block (`number_pixels`), so the sum of an object is an array element and needs
+no search. An id is looked up only where a run of pixels begins. All counts and coordinates are integers, so sums are
+exact and do not depend on the order in which blocks are added.
 
-Arrays of pixels have four axes (plane, z, y, x) here; of two-dimensional objects z has one element.
+Arrays of pixels have four axes here (plane, z, y, x). For two-dimensional objects z has one element.
 """
 
 import numpy as np
 
 from segment_slide.unet.compiled import compiled
 
-# Columns of what `sum_coordinates` adds up; the second moments are of pairs of axes.
+# Columns of the result of `sum_coordinates`. Each second moment belongs to a pair of axes.
 COUNT, FIRST, SECOND = 0, slice(1, 4), slice(4, 10)
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # zz, zy, zx, yy, yx, xx
 
 
 def find_ids(ids: np.ndarray) -> np.ndarray:
-    """Ids above 0 in an array, in rising order: only where a run of equal pixels begins is there anything to sort.
+    """Ids above 0 in an array, in rising order. Only the first pixel of each run of equal pixels is sorted.
 
     >>> find_ids(np.array([[0, 7, 7], [7, 0, 2**40]], np.uint64)).tolist()
     [7, 1099511627776]
@@ -31,7 +31,7 @@ def find_ids(ids: np.ndarray) -> np.ndarray:
 
 
 def number_pixels(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Position of each pixel's id in a rising list, from 1; 0 for background and for ids that are not in it.
+    """Position of each pixel's id in a sorted list, from 1; 0 for background and for ids that are not in the list.
 
     >>> number_pixels(np.array([0, 7, 9, 2], np.uint32), np.array([2, 7], np.uint32)).tolist()
     [0, 2, 0, 1]
@@ -66,7 +66,7 @@ def sum_coordinates(
 ) -> None:
     """Count, sums and second moments of coordinates, box (highs exclusive), and the plane of each object.
 
-    A run of pixels along x is added as a whole: its sums are polynomials of its ends.
+    A run of pixels along x is added in one step, because its sums are polynomials of its end positions.
     """
     n_planes, n_z, n_y, n_x = numbers.shape
     for p in range(n_planes):
@@ -100,7 +100,7 @@ def sum_coordinates(
 
 @compiled
 def mark_borders(numbers: np.ndarray, border: np.ndarray) -> None:
-    """Pixels with a side neighbour that is not of their object; the array's own outermost pixels are not judged."""
+    """Pixels with a side neighbour outside their object. The outermost pixels of the array are not examined."""
     n_planes, n_y, n_x = numbers.shape
     for p in range(n_planes):
         for y in range(1, n_y - 1):
@@ -116,10 +116,10 @@ def mark_borders(numbers: np.ndarray, border: np.ndarray) -> None:
 
 @compiled
 def count_corners(numbers: np.ndarray, border: np.ndarray, reach: int, counts: np.ndarray) -> None:
-    """Border pixels of each object by how the border goes on: straight, diagonally, or one of each.
+    """Number of each object's border pixels where the border continues straight, diagonally, or one of each.
 
-    The classes of scikit-image's `perimeter` (neighborhood 4), after Benkrid & Crookes: they weigh 1, sqrt 2 and
-    (1 + sqrt 2) / 2. Pixels nearer than `reach` to the array's rim are context, and not counted.
+    These are the classes of scikit-image's `perimeter` (neighborhood 4), after Benkrid & Crookes, with the weights 1,
+    sqrt 2 and (1 + sqrt 2) / 2. Pixels nearer than `reach` to the array's edge are context and are not counted.
     """
     n_planes, n_y, n_x = numbers.shape
     for p in range(n_planes):
@@ -146,7 +146,7 @@ def count_corners(numbers: np.ndarray, border: np.ndarray, reach: int, counts: n
 
 @compiled
 def count_faces(numbers: np.ndarray, reach: int, counts: np.ndarray) -> None:
-    """Faces of voxels that their object shares with anything else, by the axis they stand on (z, y, x)."""
+    """Number of voxel faces between an object and anything else, by the axis normal to the face (z, y, x)."""
     n_planes, n_z, n_y, n_x = numbers.shape
     for p in range(n_planes):
         for z in range(reach, n_z - reach):

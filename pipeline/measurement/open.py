@@ -1,9 +1,9 @@
-"""Find what objects are measured in, and refuse what does not fit together, from metadata alone.
+"""Find the input of a measurement from metadata alone, and refuse arrays that do not fit together.
 
 ::
 
-    OUT.ome.zarr/labels/<name>-instances   ids; its record says the number of objects, and along how many axes they lie
-                /labels/<name>             classes; its record says which image was segmented, and the classes' names
+    OUT.ome.zarr/labels/<name>-instances   ids; its record has the number of objects and of their spatial axes
+                /labels/<name>             classes; its record names the image that was segmented, and the classes
                 /probability/<name>        probabilities, if they are stored
 """
 
@@ -30,16 +30,16 @@ from segment_slide.pipeline.storage.source import ImageSource
 
 
 def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
-    """Find and check everything that is to be measured.
+    """Find and check all inputs of a measurement.
 
     Parameters
     ----------
     location : str
         OME-Zarr output of a segmentation, with instances.
     name : str
-        Its label image; the instances are ``labels/<name>-instances``.
+        Label image in it; the instances are ``labels/<name>-instances``.
     choice : ImageChoice
-        Which image.
+        The image to measure intensities in.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     return MeasureInput(
         instances=instances,
         classes=classes,
-        # probabilities are stored for the finest level; objects of a coarser one go without
+        # probabilities are stored for the finest level only, so objects of a coarser level have none
         scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
         source=None if choice.no_image else _open_source(choice, segmented, instances),
         n_spatial=n_spatial,
@@ -73,7 +73,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
 
 
 def _read_facts(record: InstancesRecord, location: str, name: str) -> tuple[int, int]:
-    """Dimension of the objects and their number, which is recorded when they are complete."""
+    """Number of spatial axes and number of objects. The latter is recorded when the instances are complete."""
     n_spatial = record.parameters.ndim
     if n_spatial not in (2, 3) or record.n_objects is None:
         raise InputError(
@@ -93,7 +93,7 @@ def _check_complete(image: StoredImage, command: str) -> None:
 
 
 def _open_classes(location: str, name: str, made_of: LabelledInput, instances: StoredImage) -> StoredImage:
-    """The class map: of the same store, or where the instances' record says if they were put into another one."""
+    """The class map: in the same store, or in the one that the instances' record names."""
     beside = store.join(location, label_group(name))
     place = beside if store.read_attributes(beside) is not None else made_of.location or beside
     is_group = store.read_attributes(place) is not None

@@ -1,4 +1,4 @@
-"""What a user may choose about measurements."""
+"""Options of the measurement."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,14 +10,14 @@ DEFAULT_ROWS = 1 << 18  # objects in a part: some 60 MB of columns
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """Which image intensities are measured in.
+    """The image that intensities are measured in.
 
     Parameters
     ----------
     image : str, optional
-        Where it is; by default where the segmentation's record says.
+        Location of the image; by default the one in the segmentation's record.
     level : int, optional
-        Its resolution; by default the one that was segmented.
+        Resolution level of the image; by default the one that was segmented.
     no_image : bool
         Measure shapes only.
     """

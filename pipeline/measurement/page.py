@@ -1,6 +1,6 @@
-"""A table of objects as one page: its numbers, its picture, its columns, and how to open it.
+"""Summary of a table of objects as one HTML page: numbers, picture, columns, and how to open the table.
 
-Nothing is loaded from elsewhere, and equal tables give equal bytes: no times, no places.
+The page loads nothing from elsewhere. It holds no times and no paths, so equal tables give equal bytes.
 """
 
 import base64
@@ -31,15 +31,15 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
     Parameters
     ----------
     summary : Summary
-        Numbers.
+        Numbers to show.
     title : str
-        What was measured.
+        Title of the page, which says what was measured.
     picture : bytes
         PNG of `pipeline.measurement.picture.draw_summary`.
     schema : pyarrow.Schema
-        Of the table: names, types and units of columns.
+        Schema of the table: names, types and units of columns.
     folder : str
-        Name of the table's folder, which lies beside the page.
+        Name of the table's folder, which is beside the page.
     """
     image = base64.b64encode(picture).decode()
     columns = [
@@ -64,7 +64,7 @@ def _name_type(arrow: str) -> str:
 
 
 def class_rows(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heads of columns, and the cells of each class; where there are several (or none), all objects come last."""
+    """Column headings, and the cells of each class. If there is not exactly one class, a row of all objects follows."""
     names = (
         "class",
         "objects",
@@ -96,7 +96,7 @@ def _cells(found: ClassSummary) -> tuple[str, ...]:
 
 
 def _rows(names: Sequence[str], rows: Iterable[Sequence[str]], *, n_words: int, has_total: bool = False) -> str:
-    """A table whose first columns are words and all others numbers."""
+    """An HTML table whose first columns are words and all others numbers."""
     content = list(rows)
     lines = ["<table>", _row("th", names, n_words)]
     lines += [_row("td", row, n_words, is_total=has_total and row is content[-1]) for row in content]

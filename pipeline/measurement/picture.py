@@ -1,4 +1,4 @@
-"""A table of objects as a picture: how many of each class there are, and how large they are."""
+"""Summary of a table of objects as a picture: number of objects per class, and their sizes."""
 
 import io
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 INK, FAINT = "#222222", "#999999"
 _DPI = 120
 _MAX_BINS = 36
-_NARROW = 100  # times the smallest size, below which powers of ten alone would be too few marks
-MOST_CLASSES = 8  # in a plot: more colours nobody tells apart
+_NARROW = 100  # if the largest size is below this many times the smallest, powers of ten alone are too few axis marks
+MOST_CLASSES = 8  # in a plot; more colours are hard to tell apart
 _NAME_LETTERS = 28
-_GROUPED_FROM = 20  # objects of a class below which there is no shape to show
+_GROUPED_FROM = 20  # with fewer objects of a class, its sizes show no distribution
 
 
 def colour_of(value: int) -> str:
-    """Colour of a class, as the label image has it; grey for those that are drawn as one.
+    """Colour of a class, as in the label image; grey for the classes that are drawn together.
 
     >>> colour_of(1), colour_of(8)
     ('#e69f00', '#e69f00')
@@ -30,14 +30,14 @@ def colour_of(value: int) -> str:
 
 
 def draw_summary(summary: Summary, title: str) -> bytes:
-    """PNG of counts per class, and of sizes per class on a logarithmic axis; equal summaries give equal bytes.
+    """PNG of counts per class, and of sizes per class on a logarithmic axis. Equal summaries give equal bytes.
 
     Parameters
     ----------
     summary : Summary
-        What to show.
+        Numbers to show.
     title : str
-        Above it.
+        Title above the plots.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def number(value: float) -> str:
 
 
 def literal(text: str) -> str:
-    r"""A text that matplotlib draws as it is: between two dollars it would be a formula.
+    r"""Escape a text so that matplotlib draws it unchanged: text between two dollar signs would become a formula.
 
     >>> print(literal("a$b$"))
     a\$b\$
@@ -95,7 +95,7 @@ def literal(text: str) -> str:
 
 
 def short_name(text: str) -> str:
-    """A class's name as a plot has room for: without its middle, for names of a series differ at their ends."""
+    """A class name shortened for a plot. Its middle is left out, as names of a series often differ at their ends."""
     half = _NAME_LETTERS // 2
     return literal(text if len(text) <= _NAME_LETTERS else f"{text[:half]}…{text[-half + 1 :]}")
 
@@ -114,25 +114,27 @@ def draw_counts(axes: "Axes", summary: Summary) -> None:
             color=INK,
         )
     axes.set_yticks(range(len(summary.classes)), [short_name(found.name) for found in summary.classes])
-    axes.set_ylim(max(len(summary.classes), 5) - 0.5, -0.6)  # two bars stay bars
+    axes.set_ylim(max(len(summary.classes), 5) - 0.5, -0.6)  # keeps the bars thin if there are only a few
     axes.set_xlim(0, 1.5 * max(found.n_objects for found in summary.classes))
     axes.set_title("Objects per class", loc="left", fontsize=11, color=INK)
-    axes.set_xticks([])  # each bar has its number
+    axes.set_xticks([])  # not needed: each bar shows its number
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, colors=INK, labelsize=9.5)
 
 
 def draw_sizes(axes: "Axes", summary: Summary, *, key_below: bool = False) -> None:
-    """Share of each class per logarithmic bin of sizes, so that a rare class is seen; medians are dotted.
+    """Draw each class as shares of its own objects per logarithmic size bin, so that rare classes are visible too.
+
+    Medians are drawn as dotted lines.
 
     Parameters
     ----------
     axes : Axes
-        Where to draw.
+        Axes to draw into.
     summary : Summary
-        What to draw.
+        Numbers to draw.
     key_below : bool
-        Whether names go below the plot, where there is room for many.
+        Whether class names are placed below the plot, where there is room for many.
     """
     axes.set_title(f"{summary.size_name.capitalize()} of objects", loc="left", fontsize=11, color=INK)
     axes.set_xlabel(f"{summary.size_name} ({summary.size_unit})", fontsize=9.5, color=INK)
@@ -161,14 +163,16 @@ def draw_sizes(axes: "Axes", summary: Summary, *, key_below: bool = False) -> No
 
 
 def draw_key(axes: "Axes", *, below: bool, place: str = "upper right") -> None:
-    """Names of what is drawn: in the plot, or below it."""
+    """Draw the legend in the plot, or below it."""
     style = {"edgecolor": "none", "framealpha": 0.85, "fontsize": 9.5, "labelcolor": INK}
     where = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.2)} if below else {"loc": place}
     axes.legend(**style, **where)
 
 
 def choose_bins(counts: tuple[SizeCounts, ...]) -> np.ndarray:
-    """Edges (px) of bins about equally wide in the logarithm; between whole numbers, so that small sizes leave no comb.
+    """Edges (px) of bins of about equal width on a logarithmic axis.
+
+    Edges lie between whole numbers, so that small sizes leave no empty bins between them.
 
     >>> choose_bins((SizeCounts(*np.array([[1, 1], [1, 4], [5, 5], [0, 0]])),)).tolist()
     [0.5, 1.5, 2.5, 3.5, 4.5]

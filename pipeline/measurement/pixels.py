@@ -1,6 +1,6 @@
-"""The pixels of one block, its objects, and the sweeps over them that several sums share.
+"""The pixels and objects of one block, and the sweeps over the pixels that several sums share.
 
-Knows arrays only, no store. A fragment is the part of an object that one block owns.
+Works on arrays only and knows no store. A fragment is the part of an object that one block owns.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 from segment_slide.pipeline.measurement import kernels
 from segment_slide.pipeline.storage.work_folder import Arrays
 
-REACH = {2: 2, 3: 1}  # px of context that perimeters and faces need
+REACH = {2: 2, 3: 1}  # context (px) that perimeters (2D) and faces (3D) need
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BlockPixels:
     Parameters
     ----------
     ids : ndarray of uint32 or uint64, (*planes, *spatial)
-        With `REACH` pixels of context on both sides of each spatial axis; 0 is background, as is beyond the image.
+        Ids with `REACH` pixels of context on both sides of each spatial axis; 0 is background and beyond the image.
     origin : tuple of int
         Image coordinates of the first pixel that the block owns.
     n_spatial : int
@@ -52,12 +52,12 @@ class BlockObjects:
     Parameters
     ----------
     pixels : BlockPixels
-        Of the block.
+        Pixels of the block.
 
     Attributes
     ----------
     ids : ndarray, (m,)
-        In rising order; dtype of the label image.
+        Ids in rising order, with the dtype of the label image.
     numbers : ndarray of int32, (pixels,)
         Number of each pixel's object, 0 for background: flat, without context, in the order of a channel's pixels.
     """
@@ -75,7 +75,7 @@ class BlockObjects:
 
     @property
     def n_objects(self) -> int:
-        """How many objects the block holds a part of."""
+        """Number of objects of which the block holds a part."""
         return len(self.ids)
 
     @functools.cached_property
@@ -90,7 +90,7 @@ class BlockObjects:
 
     @functools.cached_property
     def values(self) -> Arrays:
-        """Of each channel: ``value_sum``, ``value_min``, ``value_max``, ``value_squares``."""
+        """For each channel: ``value_sum``, ``value_min``, ``value_max``, ``value_squares``."""
         return _sum_channels(self.numbers, self.pixels.channels, self.shapes["count"])
 
     @property
@@ -105,14 +105,14 @@ class BlockObjects:
         return _columns(sums, self.n_objects, np.dtype(np.int64))
 
     def over_channels(self, sweep: Callable[[np.ndarray], np.ndarray], dtype: "np.dtype[Any]") -> np.ndarray:
-        """What a function makes of each channel, side by side: (m, c).
+        """Apply a function to each channel and put the results side by side: (m, c).
 
         Parameters
         ----------
         sweep : callable
             Takes the values of one channel, flat as `numbers`, and returns one number per object: (m,).
         dtype : dtype
-            Of the result where there is no channel.
+            Dtype of the result if there is no channel.
         """
         parts = [sweep(_countable(values)) for values in self.pixels.channels]
         return _columns(parts, self.n_objects, dtype)
@@ -138,7 +138,7 @@ def _count_edges(numbers: np.ndarray, n: int, d: int) -> np.ndarray:
 
 
 def _sum_shapes(numbers: np.ndarray, n: int, origin: tuple[int, ...], planes: tuple[int, ...], d: int) -> Arrays:
-    """Counts, boxes and moments; coordinates are counted from the object's own corner, so that they stay small."""
+    """Counts, boxes and moments. Coordinates are relative to the object's own corner, so that they stay small."""
     sums = np.zeros((n, 10), np.int64)
     lows, highs = np.full((n, 3), max(numbers.shape), np.int64), np.zeros((n, 3), np.int64)
     at = np.zeros(n, np.int64)
@@ -190,7 +190,7 @@ def _sum_channel(numbers: np.ndarray, values: np.ndarray, n: int) -> tuple[np.nd
 
 
 def _countable(values: np.ndarray) -> np.ndarray:
-    """Flat pixels of a type whose sums are exact in 64 bits, or real numbers."""
+    """Flat pixels: integers of a type whose sums are exact in 64 bits, or real numbers."""
     flat = np.ascontiguousarray(values).reshape(-1)
     if flat.dtype.kind == "b":
         return flat.view(np.uint8)

@@ -1,10 +1,10 @@
-"""A measurement decided from metadata: which blocks, which parts of a table, how much memory, what decides its bytes.
+"""Plan a measurement from metadata: blocks, parts of the table, memory, and what determines the table's bytes.
 
 ::
 
-    OUT.ome.zarr/tables/                              a Zarr group; what each table was made of is in its attributes
+    OUT.ome.zarr/tables/                              a Zarr group; its attributes hold the record of each table
                        <name>-instances.parquet/      the table, in parts of equally many ids
-                       <name>-instances.work/         rows of blocks, until the table is there
+                       <name>-instances.work/         rows of blocks, until the table is complete
                        <name>-instances.html, .png    a summary
 """
 
@@ -36,20 +36,20 @@ from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
-_PX_PER_OBJECT = 16  # of a block full of objects; nuclei have hundreds
-_COLUMN_COPIES = 4  # sums, columns, Arrow's and the file's
+_PX_PER_OBJECT = 16  # assumed for a block full of objects; nuclei have hundreds
+_COLUMN_COPIES = 4  # the sums, the columns, Arrow's copy and the file's
 
 
 @dataclass(frozen=True)
 class MeasurePlan:
-    """What is to be measured, where it goes, and in which pieces.
+    """What is measured, where the table is stored, and in which parts.
 
     Parameters
     ----------
     location, name : str
         Store, and the label image whose instances are measured.
     source : MeasureInput
-        What is read.
+        The inputs.
     rows : int
         Ids per part of the table.
     """
@@ -61,22 +61,22 @@ class MeasurePlan:
 
     @property
     def table_name(self) -> str:
-        """What the table is called in the record."""
+        """Name of the table in the record."""
         return f"{self.name}-instances"
 
     @property
     def table(self) -> str:
-        """Folder of the table's parts, in the store."""
+        """Folder of the table's parts in the store."""
         return table_path(self.name)
 
     @property
     def work(self) -> WorkFolder:
-        """Rows of blocks."""
+        """Folder of the rows of blocks."""
         return WorkFolder(self.location, f"{TABLES}/{self.table_name}.work")
 
     @property
     def n_parts(self) -> int:
-        """Files of the table; without any object there is one, which has the columns."""
+        """Number of files of the table. Without objects there is one file, which only defines the columns."""
         return max(1, ceil_divide(self.source.n_objects, self.rows))
 
     def part(self, number: int) -> IdRange:
@@ -86,7 +86,7 @@ class MeasurePlan:
 
     @property
     def _row_bytes(self) -> int:
-        """Of the sums of one object."""
+        """Bytes of the sums of one object."""
         source = self.source
         n_channels = 0 if source.source is None else len(source.source.channels)
         n_scores = 0 if source.scores is None else source.scores.size("c")
@@ -94,7 +94,7 @@ class MeasurePlan:
 
     @property
     def block_bytes(self) -> int:
-        """Memory of a task that measures one block: pixels as read and as canonical, numbers, rows of objects."""
+        """Memory of a task that measures one block: pixels as read and as converted, numbers, rows of objects."""
         source, grid = self.source, self.source.grid
         owned = math.prod(grid.block)
         read = math.prod(size + 2 * grid.halo(axis) for axis, size in enumerate(grid.block))
@@ -117,16 +117,16 @@ class MeasurePlan:
         return self._row_bytes * (_COLUMN_COPIES * rows + 2 * ceil_divide(owned, _PX_PER_OBJECT))
 
     def worker_bytes(self, tasks: int) -> int:
-        """Memory of a worker that runs so many tasks at a time."""
+        """Memory of a worker that runs this many tasks at a time."""
         return PROCESS_BYTES + tasks * max(self.block_bytes, self.part_bytes)
 
     def check_memory(self, usable_bytes: int, tasks: int) -> None:
-        """Refuse a plan that does not fit a worker.
+        """Refuse a plan that does not fit in a worker's memory.
 
         Raises
         ------
         PlanError
-            With the amounts and what to change.
+            The message names the amounts and what to change.
         """
         parts = f"a block {format_bytes(self.block_bytes)}, a part of the table {format_bytes(self.part_bytes)}"
         remedy, doing = "choose fewer `workers`, or `no_image`", f"with {tasks} tasks"
@@ -134,7 +134,7 @@ class MeasurePlan:
 
     @functools.cached_property
     def record(self) -> TableRecord:
-        """What decides the table's bytes."""
+        """The record of what determines the table's bytes."""
         source, pixels = self.source, self.source.source
         measured = MeasuredInput(
             instances=fingerprint(source.instances),
@@ -152,12 +152,12 @@ class MeasurePlan:
 
     @property
     def provenance(self) -> TableRecord:
-        """What each part of the table says of itself: the record as the table was begun, so that all parts agree."""
+        """The record that is stored in each part: the one with which the table was begun, so that all parts agree."""
         return replace(read_table_record(self.location, self.table_name) or self.record, identity=None)
 
 
 def plan_measurement(location: str, name: str, source: MeasureInput, rows: int = DEFAULT_ROWS) -> MeasurePlan:
-    """Decide a measurement; one that was begun is gone on with only if it is the same.
+    """Plan a measurement. One that was begun before is resumed only if it is the same.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def plan_measurement(location: str, name: str, source: MeasureInput, rows: int =
     OutputMismatchError
         If the table was begun from other instances, another image or by another version.
     OutputError
-        If there is something at its place that is not ours.
+        If a file that is not ours is in its place.
     """
     if rows < 1:
         raise PlanError(f"rows={rows}, expected 1 or more objects in a part of the table.")
@@ -176,7 +176,7 @@ def plan_measurement(location: str, name: str, source: MeasureInput, rows: int =
 
 
 def _compare(plan: MeasurePlan) -> bool:
-    """Whether anything of this table is there, which must be of the same record; one of a deleted table is void."""
+    """Whether files of this table exist. Their record must be the same; the record of a deleted table is ignored."""
     folders = [store.join(plan.location, folder) for folder in (plan.table, plan.work.path)]
     there = [folder for folder in folders if store.list_names(folder)]
     recorded = read_table_record(plan.location, plan.table_name)
@@ -189,12 +189,12 @@ def _compare(plan: MeasurePlan) -> bool:
 
 
 def begin(plan: MeasurePlan) -> None:
-    """Write down what the table is made of, before anything of it is there.
+    """Write the record of what the table is made of, before any of its files.
 
     Raises
     ------
     OutputMismatchError
-        If another run has begun it otherwise in the meantime.
+        If another run has begun a different table in the meantime.
     OutputError
         If the store cannot be written.
     """

@@ -1,4 +1,4 @@
-"""The record of a table of objects: what it was measured in. All tables of a store share one group's attributes."""
+"""The record of a table of objects: its inputs and parameters. All tables of a store share one group's attributes."""
 
 from dataclasses import dataclass, field
 
@@ -11,18 +11,18 @@ TABLES = "tables"  # folder of an output
 
 @dataclass(frozen=True)
 class MeasuredInput(Section):
-    """What was measured.
+    """The inputs of a measurement.
 
     Attributes
     ----------
     instances, classes : str
-        Fingerprints of ids and class map; "" if nobody recorded them.
+        Fingerprints of ids and class map; "" if not recorded.
     n_objects, ndim : int
-        How many objects, along how many axes; -1 and 0 if nobody recorded them.
+        Number of objects, and of their spatial axes; -1 and 0 if not recorded.
     class_names : tuple of str
         Names of label values.
     probability, image : str or None
-        Fingerprints, where these were measured too.
+        Fingerprints, if these were measured too.
     image_level : int or None
         Resolution of the image.
     ranges : tuple of (int, int), or None
@@ -45,7 +45,7 @@ class MeasuredInput(Section):
 
 @dataclass(frozen=True)
 class TableParameters(Section):
-    """Ids per part of the table, and pixels of a block per axis; 0 and () if nobody recorded them."""
+    """Ids per part of the table, and pixels of a block per axis; 0 and () if not recorded."""
 
     rows: int = 0
     block: tuple[int, ...] = ()
@@ -53,14 +53,14 @@ class TableParameters(Section):
 
 @dataclass(frozen=True)
 class InstancesIdentity(Section):
-    """What identifies the record of the instances; None if it could not be had."""
+    """Identity of the record of the instances; None if it could not be determined."""
 
     instances: str | None = None
 
 
 @dataclass(frozen=True)
 class TableRecord(Section):
-    """What a table was made of; `identity` is None if the record is from before there was such a note."""
+    """What a table was made of. `identity` is None in records of older versions, which did not have it."""
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: MeasuredInput = MeasuredInput()
@@ -69,12 +69,12 @@ class TableRecord(Section):
 
 
 def read_table_record(location: str, table_name: str) -> TableRecord | None:
-    """What a table of a store is made of; None if none was begun.
+    """Read what a table of a store is made of; None if no such table was begun.
 
     Raises
     ------
     OutputError
-        If the record is damaged, naming file and key.
+        If the record is damaged. The message names file and key.
     """
     content = _read_all(location).get(table_name)
     where = f"{store.join(location, TABLES, 'zarr.json')}, {table_name}"
@@ -82,7 +82,7 @@ def read_table_record(location: str, table_name: str) -> TableRecord | None:
 
 
 def write_table_record(location: str, table_name: str, record: TableRecord) -> None:
-    """Write down what a table is made of; those of other tables stay as they are.
+    """Write the record of what a table is made of. The records of other tables stay unchanged.
 
     Raises
     ------
@@ -94,5 +94,5 @@ def write_table_record(location: str, table_name: str, record: TableRecord) -> N
 
 
 def _read_all(location: str) -> dict[str, object]:
-    """All records of a store as they are stored, by the tables' names."""
+    """All records of a store as they are stored, by table name."""
     return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}

@@ -1,7 +1,7 @@
-"""A table of objects in two passes: rows of each block, then objects out of them, part by part.
+"""Make a table of objects in two passes: first the rows of each block, then the objects from these, part by part.
 
-Both passes go on where an earlier run stopped: a block's rows or a part's file are there whole, or not at all. The
-order of blocks within a part is fixed, so the bytes do not depend on who did what when.
+Both passes resume where an earlier run stopped: a block's rows or a part's file are either whole or absent. The order
+of blocks within a part is fixed, so the bytes do not depend on the workers or on the order of the tasks.
 """
 
 import functools
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 ROWS = "rows"  # kind of the files in the work folder
 _SHOWN = 10
-_MERGE_EVERY = 64  # summaries of parts held at a time
+_MERGE_EVERY = 64  # summaries of parts that are held before they are merged
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ Place = tuple[int, Index]  # number of a block in raster order, and its index
 
 
 def measure_place(plan: MeasurePlan, place: Place) -> list[int]:
-    """Measure one block and store its rows; parts of the table that these belong to.
+    """Measure one block and store its rows. Return the parts of the table that the rows belong to.
 
     Raises
     ------
@@ -73,19 +73,19 @@ def measure_blocks(
     plan : MeasurePlan
         What to measure.
     client : Client, optional
-        Where to run; None runs here.
+        Client of a Dask cluster; None runs in this process.
     on_block : callable
-        Called with the pixels of each block that was measured.
+        Called with the number of pixels of each block that was measured.
 
     Returns
     -------
     list of list of index
-        For each part of the table the blocks that it needs, in raster order.
+        For each part of the table, the blocks that it needs, in raster order.
 
     Raises
     ------
     IncompleteError
-        If blocks failed twice, naming them; rows of the others are stored.
+        If blocks failed twice. The message names them; the rows of the others are stored.
     """
     done = plan.work.stored(ROWS)
     places = list(enumerate(plan.source.grid.indices()))
@@ -111,12 +111,12 @@ def _count_pixels(plan: MeasurePlan, index: Index) -> int:
 
 
 def run_part(plan: MeasurePlan, provenance: TableRecord, item: tuple[int, Sequence[Index]]) -> SizeCounts:
-    """Make and store one part of the table out of the rows of some blocks.
+    """Make and store one part of the table from the rows of some blocks.
 
     Raises
     ------
     BlockError
-        If rows are missing or damaged, naming the file; or ids are not those of instances.
+        If rows are missing or damaged (the message names the file), or if ids are not those of instances.
     OutputError
         If the part cannot be stored.
     """
@@ -128,7 +128,7 @@ def run_part(plan: MeasurePlan, provenance: TableRecord, item: tuple[int, Sequen
 
 
 def recall_part(plan: MeasurePlan, number: int) -> SizeCounts:
-    """What a stored part adds to the summary."""
+    """Counts that a stored part adds to the summary."""
     spec = plan.source.spec
     return count_sizes(spec, read_part(plan.location, plan.table, number, summary_columns(spec)))
 
@@ -146,21 +146,21 @@ def write_table(
     plan : MeasurePlan
         What to measure.
     needed : sequence
-        Blocks that each part needs, as `measure_blocks` returns them; not looked at for parts that are there.
+        Blocks that each part needs, as `measure_blocks` returns them. Not used for parts that are stored already.
     client : Client, optional
-        Where to run; None runs here.
+        Client of a Dask cluster; None runs in this process.
     on_part : callable
         Called after each part that was stored.
 
     Returns
     -------
     SizeCounts
-        Of the whole table.
+        Counts of the whole table.
 
     Raises
     ------
     IncompleteError
-        If parts failed twice, naming them; the others are stored.
+        If parts failed twice. The message names them; the others are stored.
     """
     done = stored_parts(plan.location, plan.table) & set(range(plan.n_parts))
     found: list[SizeCounts] = []

@@ -1,9 +1,10 @@
-"""Do the objects and their table that lie in an output belong to what lies there now? For all who show them.
+"""Check whether the objects and the table in an output still belong to its present classes and ids.
 
-An output is made in steps, and any of them may be made again: a table counts and measures the ids of an earlier
-numbering, then, and ids are objects of earlier classes. Each step notes what identifies the record of the step before
-(`identify_record`). A fingerprint would not do: it holds times of files, which a copy has its own of. What was made
-before there were such notes is compared by fingerprint, and if that differs is shown with a word of warning.
+An output is made in steps, and any step may be repeated. After that, a table may describe ids of an earlier numbering,
+and ids may be objects of earlier classes. So each step notes the identity of the record of the step before
+(`identify_record`). A fingerprint does not serve for this: it contains file times, which change when files are copied.
+Outputs of older versions lack these notes. They are compared by fingerprint, and shown with a warning if it differs.
+Everything that shows objects uses this check.
 
 ::
 
@@ -32,7 +33,7 @@ class Standing(StrEnum):
 
     NONE = "none"
     INCOMPLETE = "not complete"
-    OTHER = "of another"  # ids of other classes; a table of other objects
+    OTHER = "of another"  # the ids belong to other classes, or the table to other objects
     GOOD = "good"
 
 
@@ -43,19 +44,19 @@ class ObjectsState:
     Attributes
     ----------
     instances, table : Standing
-        Of the ids and of the table.
+        Standing of the ids and of the table.
     image : StoredImage or None
-        Ids, finest level, if they are good.
+        Ids at the finest level, if they are good.
     record : InstancesRecord or None
-        What made them, whatever they are; None if there are none.
+        The record of the ids, whether they are good or not; None if there are none.
     path : str
-        Folder of the table's parts in the store, whether or not it is there.
+        Folder of the table's parts in the store, whether or not it exists.
     n_parts, n_parts_done : int
-        Files that the table should have and has; 0 unless it is good or not complete.
+        Number of files that the table should have, and that it has; 0 unless it is good or not complete.
     table_record : TableRecord or None
-        What made the table; None if there is none.
+        The record of the table; None if there is none.
     notes : tuple of str
-        Sentences to be shown beside what is good but cannot be proved to be.
+        Sentences to show beside results that are accepted as good but cannot be proved to be.
     """
 
     instances: Standing
@@ -70,7 +71,7 @@ class ObjectsState:
 
 
 def judge_objects(location: str, name: str) -> ObjectsState:
-    """What lies in an output, from metadata and listings.
+    """Judge the objects and the table of an output, from metadata and listings.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def judge_objects(location: str, name: str) -> ObjectsState:
     notes: list[str] = []
     instances, image = _judge_instances(location, name, record, notes)
     table_record = read_table_record(location, instances_name(name))
-    if table_record is not None and not _has_files(location, name):  # the record of a table that was deleted is void
+    if table_record is not None and not _has_files(location, name):  # ignore the record of a table that was deleted
         table_record = None
     table = Standing.NONE
     n_parts = n_done = 0
@@ -125,7 +126,7 @@ def _judge_instances(
 
 
 def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | None:
-    """Whether ids were made from the classes that are there now; None if nobody can tell."""
+    """Whether ids were made from the present classes; None if that cannot be determined."""
     made_of = record.input
     if store.read_attributes(location, label_group(name)) is None:
         return True  # classes lie in another store
@@ -135,7 +136,7 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
         if made_of.array in paths:
             classes = describe_image(classes.location, level=paths.index(made_of.array))
     except PipelineError:
-        return True  # damaged classes are not other ones; who reads them says so
+        return True  # damaged classes are not other classes; reading them reports the damage
     if (
         made_of.array not in (None, classes.array_path)
         or made_of.shape not in ((), classes.shape)
@@ -149,7 +150,7 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
 
 
 def _has_files(location: str, name: str) -> bool:
-    """Whether anything of a table is there."""
+    """Whether any file of a table exists."""
     folders = (table_path(name), f"{TABLES}/{instances_name(name)}.work")
     return any(store.list_names(store.join(location, folder)) for folder in folders)
 
@@ -157,7 +158,7 @@ def _has_files(location: str, name: str) -> bool:
 def _judge_table(
     table_record: TableRecord, record: InstancesRecord | None, image: StoredImage | None, notes: list[str]
 ) -> Standing:
-    """Whether its rows are of the ids that are there now; not, whether all are there."""
+    """Whether the table's rows belong to the present ids. Does not check whether all rows are there."""
     measured = table_record.input
     if image is None or record is None or not table_record.parameters.rows or measured.n_objects != record.n_objects:
         return Standing.OTHER

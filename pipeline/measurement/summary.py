@@ -1,7 +1,7 @@
-"""A table of any length in a few numbers per class: counts, and how many objects there are of each size.
+"""Summarise a table of any length in a few numbers per class: counts, and the number of objects of each size.
 
-The number of different sizes is bounded by the image (1 + 2 + … + k pixels are k objects of k sizes: below 1.5 million
-in 10^12 pixels), so it is counted exactly, and medians are exact too.
+The image limits the number of different sizes: k objects of k different sizes need at least 1 + 2 + … + k pixels, so
+10^12 pixels have below 1.5 million sizes. Objects of each size are therefore counted exactly, and medians are exact.
 """
 
 import math
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SizeCounts:
-    """How many objects there are of each class and size, with those that the image border cuts.
+    """Number of objects of each class and size, and how many of them touch the image border.
 
     Attributes
     ----------
     classes, sizes : ndarray of int64, (m,)
         Class value and size (px), in rising order, each pair once.
     counts, at_border : ndarray of int64, (m,)
-        Objects, and those of them that touch the image border.
+        Number of objects, and how many of them touch the image border.
     """
 
     classes: np.ndarray
@@ -36,17 +36,17 @@ class SizeCounts:
 
     @property
     def n_objects(self) -> int:
-        """Objects of all classes."""
+        """Number of objects of all classes."""
         return int(self.counts.sum())
 
     @property
     def n_pixels(self) -> int:
-        """Pixels of all objects."""
+        """Number of pixels of all objects."""
         return int((self.counts * self.sizes).sum())
 
     @property
     def n_at_border(self) -> int:
-        """Objects that touch the image border."""
+        """Number of objects that touch the image border."""
         return int(self.at_border.sum())
 
     @property
@@ -55,12 +55,12 @@ class SizeCounts:
         return np.unique(self.classes).tolist()
 
     def of_class(self, value: int) -> "SizeCounts":
-        """One class alone."""
+        """Counts of one class."""
         chosen = self.classes == value
         return SizeCounts(*(array[chosen] for array in (self.classes, self.sizes, self.counts, self.at_border)))
 
     def quantile(self, share: float) -> float:
-        """Size (px) that so large a share of the objects stays below, as ``numpy.quantile`` of all sizes.
+        """Size (px) below which this share of the objects lies, as ``numpy.quantile`` of all sizes.
 
         >>> counts = SizeCounts(*np.array([[1, 1], [10, 20], [1, 1], [0, 0]]))
         >>> counts.quantile(0.5)
@@ -74,18 +74,18 @@ class SizeCounts:
 
 
 def count_sizes(spec: TableSpec, table: "pa.Table") -> SizeCounts:
-    """Counts of one part of a table; it needs `summary_columns` alone."""
+    """Counts of one part of a table. Only its `summary_columns` are needed."""
     value, size, border = (table[name].to_numpy().astype(np.int64) for name in summary_columns(spec))
     return _add_up(value, size, np.ones(len(value), np.int64), border)
 
 
 def summary_columns(spec: TableSpec) -> tuple[str, str, str]:
-    """Columns that a summary is made of."""
+    """Columns that are needed for a summary."""
     return "class", f"{spec.size_name}_px", "touches_image_border"
 
 
 def merge_counts(parts: Iterable[SizeCounts]) -> SizeCounts:
-    """Counts of all parts; integers, so their order does not matter.
+    """Counts of all parts. They are integers, so the order of the parts does not matter.
 
     >>> one = SizeCounts(*np.array([[1], [10], [2], [1]]))
     >>> merged = merge_counts([one, one])
@@ -107,20 +107,20 @@ def _add_up(classes: np.ndarray, sizes: np.ndarray, counts: np.ndarray, at_borde
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One class, or all, in numbers; sizes are in the summary's unit.
+    """Numbers of one class, or of all classes. Sizes are in the summary's unit.
 
     Attributes
     ----------
     name : str
-        Of the class.
+        Name of the class.
     n_objects, n_at_border : int
-        Objects, and those of them that touch the image border.
+        Number of objects, and how many of them touch the image border.
     density : float
         Objects per `Summary.density_unit` of the image.
     covered : float
-        Share of the image that they cover.
+        Share of the image that the objects cover.
     quartiles : tuple of 3 floats
-        Of sizes, the second is the median; NaN without objects.
+        Quartiles of the sizes, the second is the median; NaN without objects.
     """
 
     name: str
@@ -140,13 +140,13 @@ class Summary:
     all : ClassSummary
         All objects.
     classes : tuple of ClassSummary
-        Those that have objects, by value.
+        Classes that have objects, by class value.
     size_name, size_unit, density_unit : str
-        "area" in "µm²" and objects per "mm²", "volume" in "µm³" and per "mm³"; in pixels where their size is unknown.
+        "area" in "µm²" and objects per "mm²", "volume" in "µm³" and per "mm³"; in pixels if the pixel size is unknown.
     size_factor : float
         Size of one pixel in that unit.
     counts : tuple of SizeCounts
-        Of each class.
+        Counts of each class.
     """
 
     all: ClassSummary
@@ -159,14 +159,14 @@ class Summary:
 
 
 def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
-    """Numbers that a person wants first.
+    """The most important numbers of a table.
 
     Parameters
     ----------
     spec : TableSpec
-        Of the table.
+        Columns of the table.
     counts : SizeCounts
-        Of the whole table.
+        Counts of the whole table.
     """
     power = "²" if spec.n_spatial == 2 else "³"
     known = spec.calibration
@@ -192,18 +192,18 @@ def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
     )
 
 
-OTHERS = 0  # class value of `gather_rare`'s last class: background has no objects
+OTHERS = 0  # class value of `gather_rare`'s last class; it is free, because background has no objects
 
 
 def choose_groups(summary: Summary, most: int) -> list[list[int]]:
-    """Rows of classes to be drawn as one: the most frequent each for itself in their order, then all others together.
+    """Group the classes for drawing: the most frequent ones each alone, in class order, then all others together.
 
     Parameters
     ----------
     summary : Summary
-        Its classes.
+        Its classes are grouped.
     most : int
-        Of them that are drawn for themselves.
+        Number of classes that are drawn alone.
     """
     by_number = sorted(range(len(summary.classes)), key=lambda row: -summary.classes[row].n_objects)
     if len(by_number) <= most + 1:
@@ -212,7 +212,7 @@ def choose_groups(summary: Summary, most: int) -> list[list[int]]:
 
 
 def gather_rare(summary: Summary, most: int) -> Summary:
-    """A summary for a plot: of many classes the most frequent, and one of all others."""
+    """A summary for a plot: if there are many classes, the most frequent ones and one for all others."""
     *kept, rest = choose_groups(summary, most) or [[]]
     if len(rest) < 2:
         return summary

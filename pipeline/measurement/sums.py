@@ -1,26 +1,26 @@
-"""The table of what is added up for each object: a new measurement is one more row.
+"""The sums that are computed for each object, as a table of rows. A new measurement is one more row.
 
-A row says what a block's pixels add (`measurement.pixels`), how the fragments of an object are united
-(`measurement.merges`), and which columns follow (`measurement.columns`). The order of rows is the order of columns.
+A row defines what the pixels of a block add (`measurement.pixels`), how the fragments of an object are united
+(`measurement.merges`), and which columns result (`measurement.columns`). The order of rows is the order of columns.
 
 =================  =============================  ====================================================================
-name               of a block with m objects      what it is
+name               array for m objects            meaning
 =================  =============================  ====================================================================
 class              (m,) uint8                     largest value of the class map
-plane              (m, planes) int64              where the object is on plane axes
+plane              (m, planes) int64              position of the object on plane axes
 count              (m,) int64                     pixels
 box_min, box_max   (m, d) int64                   its bounding box in image coordinates, `box_max` exclusive
 first              (m, d) int64                   sums of coordinates relative to `box_min`
 edges              (m, 3) int64                   2D: border pixels by class (`count_corners`); 3D: faces per axis
-second             (m, d (d + 1) / 2) int64       sums of their products: yy, yx, xx, or zz, zy, zx, yy, yx, xx; of
-                                                  whole objects central moments, float64
-value_sum          (m, c) int64 or float64        of the image, exact for integers
+second             (m, d (d + 1) / 2) int64       sums of their products: yy, yx, xx, or zz, zy, zx, yy, yx, xx; for
+                                                  whole objects: central moments, float64
+value_sum          (m, c) int64 or float64        sum of the image's values, exact for integers
 value_min, _max    (m, c), dtype of image
 value_squares      (m, c) float64                 sum of squared differences from the fragment's mean
-score_sum          (m, classes) int64 or float64  of the probabilities, if they are stored
+score_sum          (m, classes) int64 or float64  sum of the probabilities, if they are stored
 =================  =============================  ====================================================================
 
-d are the axes that objects extend along, c the channels of the image.
+d is the number of spatial axes, c the number of channels of the image.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,29 +38,29 @@ Per = Literal["object", "edge", "axis", "pair of axes", "channel", "score"]
 
 
 def _no_columns(spec: TableSpec, objects: Arrays) -> Iterable[Column]:
-    """Of a sum that only other rows need."""
+    """No columns: for a sum that only other rows need."""
     return ()
 
 
 @dataclass(frozen=True)
 class Sum:
-    """One row.
+    """One row of the table of sums.
 
     Parameters
     ----------
     name : str
         Key of its array in the rows of a block and of whole objects.
     per : str
-        What an object has one number for: memory is planned from it.
+        What the object has one number per. Memory is planned from it.
     add : callable
-        Takes the objects of a block, returns their rows: (m,) or (m, numbers).
+        Takes the objects of a block and returns their rows: (m,) or (m, numbers).
     merge : callable
         Takes `name`, the sums of all fragments so far and those of one more block; see `measurement.merges`.
     columns : callable
-        Takes the table's description and the sums of whole objects, returns the columns that this row brings. It may
-        use other rows; each column has a name and a unit.
+        Takes the table's specification and the sums of whole objects, and returns the columns of this row. It may use
+        other rows. Each column has a name and a unit.
     dtype : dtype, optional
-        Of whole objects; by default as of a block's rows.
+        Dtype for whole objects; by default that of a block's rows.
     """
 
     name: str
@@ -102,7 +102,7 @@ SUMS: tuple[Sum, ...] = (
 
 
 def numbers_per_object(n_spatial: int, n_channels: int, n_scores: int) -> int:
-    """Numbers that are held for one object: its id, and those of all rows.
+    """Count of numbers that are held for one object: its id, and those of all rows.
 
     >>> numbers_per_object(n_spatial=2, n_channels=1, n_scores=0)
     20

@@ -1,11 +1,12 @@
-"""A table of objects as Parquet files, one per range of ids: written whole or not at all, read back column by column.
+"""A table of objects as Parquet files, one per range of ids. Each is written whole or not at all, and read by column.
 
 ::
 
     tables/<name>.parquet/part-00000.parquet, part-00001.parquet, …
 
-Any reader of Parquet takes the folder as one table (``pandas.read_parquet``, polars, DuckDB). Equal objects give equal
-bytes: no times, no places. Units are in each column's metadata, provenance is in the schema's, under ``segment_slide``.
+Parquet readers open the folder as one table (``pandas.read_parquet``, polars, DuckDB). Files hold no times and no
+paths, so equal objects give equal bytes. Units are in each column's metadata; provenance is in the schema's metadata,
+under ``segment_slide``.
 """
 
 import io
@@ -39,11 +40,11 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: TableRecord) -> "pa
     Parameters
     ----------
     spec : TableSpec
-        Which columns.
+        The columns.
     objects : Arrays
         Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
     provenance : TableRecord
-        What the objects were measured in, kept in the schema's metadata.
+        Inputs of the measurement, kept in the schema's metadata.
     """
     import pyarrow as pa
 
@@ -61,12 +62,12 @@ def make_table(spec: TableSpec, objects: Arrays, provenance: TableRecord) -> "pa
 
 
 def make_columns(spec: TableSpec, objects: Arrays) -> list[Column]:
-    """All columns of some objects, but for the names of classes: the id, and those of each row of `sums.SUMS`.
+    """All columns of some objects except the names of classes: the id, and those of each row of `sums.SUMS`.
 
     Parameters
     ----------
     spec : TableSpec
-        Which columns.
+        The columns.
     objects : Arrays
         Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
     """
@@ -82,7 +83,7 @@ def _to_arrow(column: Column, n_rows: int) -> "pa.Array":
 
 
 def _name_classes(spec: TableSpec, classes: np.ndarray) -> "pa.DictionaryArray":
-    """Names of values as a dictionary of all classes."""
+    """Class names of values, dictionary-encoded with all classes."""
     import pyarrow as pa
 
     n_names = max(len(spec.class_names), int(classes.max(initial=0)) + 1)
@@ -96,7 +97,7 @@ def part_path(location: str, table: str, number: int) -> str:
 
 
 def stored_parts(location: str, table: str) -> set[int]:
-    """Numbers of the parts that are there; a file of 0 bytes (a power cut) is not."""
+    """Numbers of the parts that are stored. A file of 0 bytes, as after a power cut, does not count."""
     folder = store.join(location, table)
     found = {name: _PART.fullmatch(name) for name in store.list_names(folder)}
     return {
@@ -107,12 +108,12 @@ def stored_parts(location: str, table: str) -> set[int]:
 
 
 def write_part(location: str, table: str, number: int, content: "pa.Table") -> None:
-    """Store a part, aside and then renamed.
+    """Store a part: write a temporary file, then rename it.
 
     Raises
     ------
     OutputError
-        If it cannot be written: a full disk, a lost connection.
+        If it cannot be written, for example because the disk is full or the connection is lost.
     """
     import pyarrow.parquet as pq
 
@@ -122,19 +123,19 @@ def write_part(location: str, table: str, number: int, content: "pa.Table") -> N
 
 
 def read_part(location: str, table: str, number: int, columns: Sequence[str] | None) -> "pa.Table":
-    """Some columns of a part, or all.
+    """Read some or all columns of a part.
 
     Raises
     ------
     BlockError
-        If the file is damaged, naming it.
+        If the file is damaged. The message names it.
     """
     import pyarrow.parquet as pq
 
     path = part_path(location, table, number)
     try:
         return pq.read_table(io.BytesIO(read_file(path)), columns=columns and list(columns))
-    except Exception as error:  # Arrow and file systems raise what they like on damaged bytes
+    except Exception as error:  # on damaged bytes, Arrow and file systems raise many types
         raise BlockError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it, so that it is made again"
         ) from error
@@ -146,6 +147,6 @@ def read_schema(location: str, table: str, number: int) -> "pa.Schema":
     Raises
     ------
     BlockError
-        If the file is damaged, naming it.
+        If the file is damaged. The message names it.
     """
     return read_part(location, table, number, None).schema

@@ -189,7 +189,7 @@ def _certain_markers(
     steps: tuple[float, ...],
     faces: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of markers (linear, raster order) and the basin of each, without those as near to an open face."""
+    """Pixels of markers (linear, raster order) and the basin of each; markers too close to an open face are dropped."""
     pixels = kernels.marker_pixels(squares, labels, *basins)
     markers = basins.same[labels[pixels]]
     limit = np.full(pixels.shape, np.inf, np.float32)
