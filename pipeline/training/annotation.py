@@ -1,8 +1,8 @@
-"""Which images are annotated, and by what: finding, pairing and checking, before any pixel is read.
+"""Find images and their annotations, pair them and check them, before any pixel is read.
 
 An annotation is a label image: inside an OME-Zarr image (``labels/NAME``), beside it, or a folder
-of TIFF or PNG masks beside a folder of images. What is not Zarr is converted into the training set with the project's
-own ingest, so that the rest knows one format.
+of TIFF or PNG masks beside a folder of images. Files that are not Zarr are converted into the training set with the
+project's own ingest, so that all other code reads one format.
 """
 
 import os
@@ -24,14 +24,14 @@ from segment_slide.pipeline.training.pairing import pair_files
 
 @dataclass(frozen=True)
 class FoundPixels:
-    """An image or a label image that exists: Zarr already, or files with a plan to make it so.
+    """An image or a label image that exists: either a Zarr, or files with a plan to convert them to Zarr.
 
     Attributes
     ----------
     path : str
-        As it was named.
+        Path as the user named it.
     content : StoredImage or IngestPlan
-        What is known of it.
+        Its metadata.
     """
 
     path: str
@@ -39,24 +39,24 @@ class FoundPixels:
 
     @property
     def dtype(self) -> str:
-        """As it was made, not as ingest stores it."""
+        """Dtype of the original, not the one that ingest stores."""
         return self.content.image.dtype if isinstance(self.content, IngestPlan) else self.content.dtype
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What must not be written over."""
+        """Paths that must not be overwritten."""
         return self.content.files if isinstance(self.content, IngestPlan) else (self.content.location,)
 
     @property
     def fingerprint(self) -> str:
-        """Of the input as it is now."""
+        """Fingerprint of the input as it is now."""
         if isinstance(self.content, IngestPlan):
             return self.content.record.ingested_from.fingerprint
         return fingerprint(self.content)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """One per channel, or empty."""
+        """One name per channel, or empty."""
         if isinstance(self.content, StoredImage):
             return self.content.multiscale.channel_names
         return self.content.image.channel_names or tuple(f"channel {number}" for number in range(self.size("c")))
@@ -73,14 +73,14 @@ class FoundPixels:
 
 @dataclass(frozen=True)
 class AnnotationPair:
-    """One image and its annotation, which agree in size.
+    """One image and its annotation, of the same size.
 
     Attributes
     ----------
     name : str
-        Unique among the pairs.
+        Name, unique among the pairs.
     image, labels : FoundPixels
-        Both.
+        The image and its annotation.
     """
 
     name: str
@@ -88,7 +88,7 @@ class AnnotationPair:
     labels: FoundPixels
 
     def open(self, wanted: AnnotationInput, image: StoredImage, labels: StoredImage) -> tuple[ImageSource, ImageSource]:
-        """Pixels of both, where they are Zarr by now."""
+        """Open the image and its labels for reading, when both are Zarr."""
         n_channels = len(wanted.channels) or image.size("c")
         return (
             select_source(image, n_spatial=wanted.n_spatial, n_channels=n_channels, channels=wanted.channels),
@@ -98,16 +98,16 @@ class AnnotationPair:
 
 @dataclass(frozen=True)
 class Annotation:
-    """All that a user named, found and checked.
+    """The images and labels that a user named, found and checked.
 
     Attributes
     ----------
     wanted : AnnotationInput
-        As named.
+        What the user named.
     pairs : tuple of AnnotationPair
-        In the order of their names.
+        Pairs, in the order of their names.
     without_labels : tuple of str
-        Images that nobody annotated; they are left out.
+        Images without annotation; they are left out.
     """
 
     wanted: AnnotationInput
@@ -116,7 +116,7 @@ class Annotation:
 
 
 def find_annotation(wanted: AnnotationInput) -> Annotation:
-    """Find images and labels, pair them, and check what metadata say.
+    """Find images and labels, pair them, and check their metadata.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def find_annotation(wanted: AnnotationInput) -> Annotation:
 
 
 def _expand(paths: Sequence[str], what: str) -> list[str]:
-    """Each image by itself: a folder that is not Zarr stands for the images in it."""
+    """List each image separately: a folder that is not Zarr is replaced by the images in it."""
     found: list[str] = []
     for path in map(store.resolve_location, paths):
         if os.path.isfile(path) or store.is_zarr(path):
@@ -201,17 +201,17 @@ def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationIn
 
 
 def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | None = None) -> FoundPixels:
-    """What is at a path; a bare label array without axes has those of its image, but for channels."""
+    """What is at a path. A bare label array without axes takes those of its image, without channels."""
     if not store.is_remote(path) and os.path.isfile(path):
         return FoundPixels(path, plan_ingest(path, IngestOptions(axes=axes)))
-    if store.read_attributes(path) is None:  # an array, or nothing: then it is said below
+    if store.read_attributes(path) is None:  # an array or nothing; the next line reports nothing
         axes = axes or (like.content.axes.replace("c", "") if like else None)
         return FoundPixels(path, describe_image(path, axes=axes))
     return FoundPixels(path, describe_image(path, level=level))
 
 
 def _check_channels(pairs: Sequence[AnnotationPair], wanted: AnnotationInput) -> None:
-    """One network takes them all, so all have as many channels, and those that were chosen."""
+    """Refuse images that one network cannot read: all need the same number of channels, and the chosen ones."""
     for pair in pairs:
         for channel in wanted.channels:
             find_channel(channel, pair.image.size("c"), pair.image.channel_names, pair.image.path)
@@ -222,7 +222,7 @@ def _check_channels(pairs: Sequence[AnnotationPair], wanted: AnnotationInput) ->
 
 
 def safe_name(name: str) -> str:
-    """A name that is one plain folder in a store.
+    """A name that is valid as a single plain folder in a store.
 
     >>> safe_name("slide 3/a")
     'slide_3_a'

@@ -1,4 +1,4 @@
-"""The first pass over annotations: how many pixels each class has in the whole data set, for w_c of Eq. 2."""
+"""The first pass over annotations: count the pixels of each class in the whole data set, for w_c of Eq. 2."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -38,17 +38,17 @@ def count_classes(
     counts : dict of ndarray of int64, (*blocks, n_classes)
         By image name: annotated pixels of each class and block, ridges cut.
     notes : tuple of str
-        What looks as if it was not meant.
+        Warnings about what looks unintended.
 
     Raises
     ------
     InputError
-        If values cannot be what they are said to be, nothing is annotated or nothing is foreground.
+        If values do not fit the kind of labels, nothing is annotated or nothing is foreground.
     IncompleteError
-        If blocks failed twice, naming them: there is no count without them.
+        If blocks failed twice. The message names them. There is no count without them.
     """
     tables = {job.name: np.zeros((*job.grid.counts, IGNORE), np.int64) for job in jobs}
-    ids: dict[str, set[int]] = {job.name: set() for job in jobs}  # two of each block's ids at most
+    ids: dict[str, set[int]] = {job.name: set() for job in jobs}  # at most two ids of each block
     items = ((job, index) for job in jobs for index in job.grid.indices())
     for (job, index), found in run_all(client, _count, items, _name, wording=WORDING):
         tables[job.name][index] = found.per_class
@@ -68,7 +68,7 @@ def _name(item: tuple[WeightJob, Index]) -> str:
 
 
 def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:
-    """Images with a single object, which are often masks."""
+    """Warn of images with a single object, because these are often masks."""
     single = [f"{name} ({next(iter(found))})" for name, found in ids.items() if len(found) == 1]
     if not single:
         return ()
@@ -81,7 +81,7 @@ def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:
 
 
 def _count_names(plan: WeightPlan, tables: dict[str, np.ndarray]) -> int:
-    """Classes of the set: as named, or up to the highest that occurs."""
+    """Number of classes of the set: those that are named, or all up to the highest value in the labels."""
     total = np.sum([table.reshape(-1, table.shape[-1]).sum(axis=0) for table in tables.values()], axis=0)
     highest, names = int(np.flatnonzero(total).max(initial=-1)), plan.options.class_names
     if highest < 0:
@@ -115,7 +115,7 @@ def describe_set(
     counts: Mapping[str, np.ndarray],
     notes: tuple[str, ...] = (),
 ) -> TrainingSet:
-    """The training set that plan, counts and notes make."""
+    """The training set that results from plan, counts and notes."""
     images = []
     for pixels in found:
         job = pixels.job

@@ -1,4 +1,4 @@
-"""The first samples on one page, to look at before hours are spent on them: image, classes and weights side by side."""
+"""Draw the first samples on one page (image, classes, weights), to check them before hours of training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _CAPTION_PX, _HEAD_PX, _MARGIN_PX = 20, 64, 24
 _COLUMNS = 3  # samples in a row
 _INK, _FAINT, _FRAME = (32, 32, 36), (120, 120, 126), (255, 196, 0)
 _BACKGROUND = (38, 38, 44)
-_IGNORED = ((236, 236, 238), (214, 214, 218))  # stripes: nothing was annotated there
+_IGNORED = ((236, 236, 238), (214, 214, 218))  # striped where nothing was annotated
 
 
 def write_contact_sheet(
@@ -33,13 +33,13 @@ def write_contact_sheet(
     path : Path
         File to write; replaced if it exists.
     samples : sequence of Sample
-        From left to right, top to bottom.
+        Samples, from left to right, top to bottom.
     captions : sequence of str
-        Below each: where it comes from.
+        Text below each sample: where it comes from.
     class_names : sequence of str
-        The first is background.
+        Names of the classes; the first is background.
     title : str
-        Above them.
+        Title of the page.
     """
     from PIL import Image, ImageDraw
 
@@ -76,14 +76,14 @@ def _middle_layer(sample: Sample) -> Sample:
 
 
 def _grey_ends(layers: Sequence[Sample]) -> np.ndarray:
-    """Darkest and brightest intensity shown, (2, c), the same for all samples: grey values can be compared."""
+    """Darkest and brightest intensity shown, (2, c). All samples share them, so grey values are comparable."""
     found = [np.percentile(layer.image, (0.5, 99.5), axis=(1, 2)) for layer in layers]
     ends: np.ndarray = np.median(found, axis=0)
     return ends
 
 
 def _image_panel(layer: Sample, ends: np.ndarray) -> "Picture":
-    """What the network reads; the halo is paler, the tile framed."""
+    """The image that the network reads. The halo is drawn paler, the tile has a frame."""
     from PIL import ImageDraw
 
     low, high = (end.reshape(-1, 1, 1) for end in ends)
@@ -100,7 +100,7 @@ def _image_panel(layer: Sample, ends: np.ndarray) -> "Picture":
 
 
 def _to_rgb(channels: np.ndarray) -> np.ndarray:
-    """(c, y, x) to (y, x, 3): one channel is grey, two are green and magenta, of more the first three are shown."""
+    """(c, y, x) to (y, x, 3): one channel is grey, two are green and magenta; of more, the first three are shown."""
     if len(channels) == 1:
         channels = np.repeat(channels, 3, axis=0)
     elif len(channels) == 2:
@@ -130,7 +130,7 @@ def _paint_weights(layer: Sample, top: float) -> np.ndarray:
 
 
 def _colour_map(values: np.ndarray) -> np.ndarray:
-    """0..1 to colours; by the square root, because most weights are near 1 and those between cells near 10."""
+    """0..1 to colours, through a square root, because most weights are near 1 and those between cells near 10."""
     from matplotlib import colormaps
 
     colours: np.ndarray = colormaps["inferno"](np.sqrt(np.clip(values, 0, 1)), bytes=True)[..., :3]
@@ -138,7 +138,7 @@ def _colour_map(values: np.ndarray) -> np.ndarray:
 
 
 def _panel(pixels: np.ndarray, *, smooth: bool = False) -> "Picture":
-    """Pixels (y, x, 3) as large as a panel lets them be."""
+    """Enlarge the pixels (y, x, 3) as much as fits into a panel."""
     from PIL import Image
 
     height, width = (max(1, round(size * _PANEL_PX / max(pixels.shape[:2]))) for size in pixels.shape[:2])
@@ -147,7 +147,7 @@ def _panel(pixels: np.ndarray, *, smooth: bool = False) -> "Picture":
 
 
 def _draw_head(page: "Picture", pen: "ImageDraw", title: str, class_names: Sequence[str], top: float) -> int:
-    """Title, what the three panels are, what the colours mean; returns how far to the right (px) it reaches."""
+    """Draw the title, the names of the three panels and the legend. Return their right edge (px)."""
     from PIL import Image
 
     pen.text((_MARGIN_PX, 14), title, fill=_INK, font=_font(17))
@@ -179,7 +179,7 @@ def _draw_head(page: "Picture", pen: "ImageDraw", title: str, class_names: Seque
 
 
 def _shorten(pen: "ImageDraw", text: str, width_px: int) -> str:
-    """A caption that ends before its neighbour begins."""
+    """Shorten a caption so that it ends before the next one begins."""
     if pen.textlength(text, font=_font(12)) <= width_px:
         return text
     while text and pen.textlength(text + "…", font=_font(12)) > width_px:

@@ -1,4 +1,4 @@
-"""Curves of a training, as tables for programs and a picture for people."""
+"""Curves of a training, as tables for programs and as a picture for people."""
 
 import csv
 import io
@@ -19,9 +19,9 @@ def write_tables(folder: Path, history: History) -> None:
     Parameters
     ----------
     folder : Path
-        Where.
+        Folder to write to.
     history : History
-        What happened so far.
+        Losses and scores so far.
     """
     rows = ((step, f"{loss:.6g}") for step, loss in enumerate(history.losses, start=1))
     _write(folder / "losses.csv", _table(("step", "loss"), rows))
@@ -30,12 +30,12 @@ def write_tables(folder: Path, history: History) -> None:
 
 
 def write_picture(folder: Path, history: History) -> None:
-    """Write ``curves.png``, whole or not at all; parameters as of `write_tables`."""
+    """Write ``curves.png``, whole or not at all. The parameters are those of `write_tables`."""
     _write(folder / "curves.png", _draw(history))
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean over the last `width` values at each place; fewer at the beginning.
+    """Mean over the last `width` values at each position; over fewer at the beginning.
 
     >>> smooth(np.array([4.0, 2.0, 0.0]), 2).tolist()
     [4.0, 3.0, 1.0]
@@ -55,7 +55,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _draw(history: History) -> bytes:
-    """Loss of each step and of each validation; beside it, IoU and pixel error."""
+    """Plot the loss of each step and of each validation, and beside it IoU and pixel error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def _draw(history: History) -> bytes:
         for axes in (losses, scores):
             axes.axvline(history.best.step, color="0.6", linestyle=":")
     losses.set(title="weighted loss", xlabel="step", ylabel="nats per pixel", yscale="log")
-    losses.set_ylim(bottom=means.min() / 3)  # a tile without any border may be learnt to 1e-7
+    losses.set_ylim(bottom=means.min() / 3)  # on a tile without any border the loss may fall to 1e-7
     losses.legend(loc="upper right")
     scores.set(title="validation" if at else "no validation images", xlabel="step", ylim=(0, 1))
     canvas.draw()

@@ -1,4 +1,4 @@
-"""What the values of a label image mean: objects, classes, or a mask; and the objects that a class map implies."""
+"""Meaning of the values of a label image (objects, classes or a mask), and the objects in a class map."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from segment_slide.unet.sample import IGNORE
 Kind = Literal["instances", "classes", "binary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-MAX_PLANE_PX = 1 << 28  # one plane's values, mask and components are in memory at once: about 10 GiB
-_CLASS_BITS = 8  # of a coded object: its class below, its number above
+MAX_PLANE_PX = 1 << 28  # values, mask and components of one plane are in memory together: about 10 GiB
+_CLASS_BITS = 8  # a coded object holds its class in these low bits, its number above them
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,17 @@ class LabelRule:
     Parameters
     ----------
     kind : {"instances", "classes", "binary"}
-        "instances": 0 is background, every other value an object; class 1. "classes": values are classes, 0 is
-        background. "binary": whatever is not 0 is class 1.
+        "instances": 0 is background, every other value is an object of class 1. "classes": values are classes, 0 is
+        background. "binary": every value except 0 is class 1.
     ignore : int, optional
         Value of pixels that nobody annotated.
     needs_objects : bool
-        Whether a class map or a mask is to be split into its connected components: ridges and the border term need
-        objects.
+        Whether to split a class map or a mask into its connected components. Ridges and the border term need objects.
 
     Raises
     ------
     InputError
-        If there is no such kind, or background (0) is to be ignored.
+        If there is no such kind, or if `ignore` is 0, the background.
 
     Examples
     --------
@@ -62,28 +61,28 @@ class LabelRule:
 
     @property
     def cuts_within_classes(self) -> bool:
-        """Whether ridges lie between objects of one class only: a nucleus in its cytoplasm needs no gap around it."""
+        """Whether only objects of the same class get ridges: a nucleus in its cytoplasm needs no gap around it."""
         return self.kind == "classes"
 
     def check_dtype(self, dtype: str, name: str) -> None:
-        """Refuse labels that can hold no ids where ids are expected.
+        """Refuse labels that cannot hold ids if ids are expected.
 
         Parameters
         ----------
         dtype : str
-            Of the labels, as they were made.
+            Original dtype of the labels.
         name : str
-            Of the labels.
+            Name of the labels.
 
         Raises
         ------
         InputError
-            With the kind to choose.
+            The message names the kind to choose.
         """
         if self.kind == "instances" and dtype == "bool":
             raise InputError(
-                f"labels {name} have dtype=bool: a mask, in which kind 'instances' would take all that is true for one "
-                f"object. The kind is 'binary': objects are what hangs together."
+                f"labels {name} have dtype=bool: they are a mask, and kind 'instances' would read all true pixels as "
+                f"one object. Choose kind 'binary': each connected component is an object."
             )
 
     def decode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +91,7 @@ class LabelRule:
         Parameters
         ----------
         values : ndarray of integer or bool
-            Of the annotation, or of stored objects where `is_coded`.
+            Values of the annotation; values of stored objects if `is_coded`.
 
         Returns
         -------
@@ -104,7 +103,7 @@ class LabelRule:
         Raises
         ------
         InputError
-            If a value is negative and not the ignored one, or no class.
+            If a value is negative and not the ignored one, or is no class.
         """
         if self.is_coded:
             return values >> _CLASS_BITS, (values & IGNORE).astype(np.uint8)
@@ -143,7 +142,7 @@ class LabelRule:
 
 
 def as_kind(word: str) -> Kind:
-    """A word for a kind of annotation.
+    """Check the name of a kind of annotation.
 
     Raises
     ------
@@ -157,19 +156,19 @@ def as_kind(word: str) -> Kind:
 
 
 def check_plane(shape: tuple[int, ...], name: str) -> None:
-    """Refuse planes that cannot be split into components in memory.
+    """Refuse planes that are too large to be split into components in memory.
 
     Parameters
     ----------
     shape : tuple of int
-        Spatial axes (px).
+        Size on spatial axes (px).
     name : str
-        Of the image.
+        Name of the image.
 
     Raises
     ------
     InputError
-        With what to do.
+        The message says what to do.
     """
     if math.prod(shape) > MAX_PLANE_PX:
         raise InputError(
@@ -180,7 +179,7 @@ def check_plane(shape: tuple[int, ...], name: str) -> None:
 
 
 def code_objects(classes: np.ndarray) -> np.ndarray:
-    """Connected components of each class, with their class: what `LabelRule.decode` reads.
+    """Connected components of each class, coded with their class, for `LabelRule.decode`.
 
     Parameters
     ----------
@@ -200,12 +199,12 @@ def code_objects(classes: np.ndarray) -> np.ndarray:
     from scipy.ndimage import label
 
     coded = classes.astype(np.uint64)
-    found = 0  # objects of earlier classes
+    found = 0  # number of objects in earlier classes
     for value in np.unique(classes):
         if value in (0, IGNORE):
             continue
         components, count = label(classes == value)
-        numbers = components.astype(np.uint64)  # and on in place: planes are large
+        numbers = components.astype(np.uint64)  # from here on in place, because planes are large
         numbers += np.uint64(found)
         numbers <<= np.uint64(_CLASS_BITS)
         numbers |= np.uint64(value)

@@ -1,4 +1,4 @@
-"""What a user may choose about training data."""
+"""Options of the training data."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,20 +10,20 @@ from segment_slide.unet.weight_settings import WeightSettings
 
 @dataclass(frozen=True)
 class WeightOptions:
-    """What a user may choose beyond the annotation.
+    """Options of the weight maps.
 
     Parameters
     ----------
     kind : str
-        What label values mean: "instances" (the default: ids of objects), "classes" or "binary".
+        Meaning of label values: "instances" (the default: ids of objects), "classes" or "binary".
     ignore : int, optional
         Label value of pixels that nobody annotated.
     settings : WeightSettings
-        Eq. 2.
+        Parameters of Eq. 2.
     class_names : tuple of str
-        Of the classes, background first; by default "background", "foreground" (or "class 1", "class 2" …).
+        Names of the classes, background first; by default "background", "foreground" (or "class 1", "class 2" …).
     block, chunk : int, optional
-        Pixels per spatial axis of one task and file, and of what is compressed at once.
+        Pixels per spatial axis of a block (one task and one file), and of a chunk (compressed at once).
     """
 
     kind: Annotated[
@@ -51,24 +51,26 @@ class WeightOptions:
 
 @dataclass(frozen=True)
 class AnnotationInput:
-    """What a user names: images, their annotation, and how to look at both.
+    """What a user names: images, their annotation, and how to read both.
 
     Parameters
     ----------
     images : tuple of str
         OME-Zarr images, Zarr arrays or files (TIFF, PNG …); a folder stands for all images in it.
     labels : tuple of str
-        Likewise; empty if each image is an OME-Zarr with its annotation inside (``labels/NAME``).
+        Label images, named in the same way; empty if each image is an OME-Zarr with its annotation inside
+        (``labels/NAME``).
     label_name : str, optional
-        Which of the label images inside; by default the only one.
+        Name of the label image inside; by default the only one.
     n_spatial : int
-        2: planes are learnt from one by one; 3: volumes.
+        2: samples are planes; 3: samples are volumes.
     channels : tuple of str
         Channels of the images, names or numbers; all by default.
     level : int
         Resolution of OME-Zarr images and labels, 0 the finest.
     axes, label_axes : str, optional
-        Of bare Zarr arrays and TIFF files that do not say them. A bare label array has the image's by default.
+        Axes of bare Zarr arrays and of TIFF files that do not name them. By default, a bare label array has the axes
+        of its image.
     """
 
     images: tuple[str, ...]
@@ -81,4 +83,4 @@ class AnnotationInput:
     channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, as DAPI,2.")] = ()
     level: Annotated[int, Option("Resolution of OME-Zarr images and labels, 0 the finest.", at_least=0)] = 0
     axes: Annotated[str | None, Option("Axes of bare Zarr arrays, or TIFFs that do not say them.")] = None
-    label_axes: Annotated[str | None, Option("Likewise, of the labels.")] = None
+    label_axes: Annotated[str | None, Option("Axes of bare label arrays, or label TIFFs that do not say them.")] = None

@@ -16,28 +16,29 @@ def pair_files(
 ) -> tuple[list[tuple[str, str, str]], list[str]]:
     """Pair images with label images, and name the pairs.
 
-    The first rule by which every label image has exactly one partner decides: equal names without endings; equal last
-    numbers (``t002.tif`` and ``man_seg002.tif``, as the Cell Tracking Challenge has them); the same folder; one image
-    and one label image. The order is never a reason: a file more or less would shift it.
+    These rules are tried in order, and the first that gives every label image exactly one partner is used: equal names
+    without endings; equal last numbers (``t002.tif`` and ``man_seg002.tif``, as in the Cell Tracking Challenge); the
+    same folder; one image and one label image. The order of files is never used: one more or one missing file would
+    shift it.
 
     Parameters
     ----------
     images, labels : sequence of str
         Paths, each named once.
     inside : bool
-        Each label image lies inside the image at the same place of the list.
+        Whether each label image lies inside the image at the same position of the list.
 
     Returns
     -------
     pairs : list of (name, image, labels)
-        Names are unique: the image's without endings, with its folder if others have the same.
+        Names are unique: the image's name without endings, with its folder in front if several have the same name.
     without_labels : list of str
         Images that no label image belongs to.
 
     Raises
     ------
     InputError
-        Naming label images without a partner.
+        If label images have no partner. The message names them.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def _match(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
 
 
 def _match_by(key: Key, images: Sequence[str], labels: Sequence[str]) -> dict[str, str] | None:
-    """Partners by equal keys, in the order of the images; None if a label image has not exactly one."""
+    """Partners by equal keys, in the order of the images; None if any label image has no partner or several."""
     label_of = {key(path): path for path in labels}
     count = Counter(map(key, images))
     if "" in label_of or len(label_of) < len(labels) or any(count[value] != 1 for value in label_of):
@@ -102,10 +103,10 @@ def _explain(images: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def _name(images: Sequence[str]) -> list[str]:
-    """Names that are unique: the stem, with as many folders before it as that takes."""
+    """Unique names: the stem, with as many folders in front of it as needed."""
     parts = [[*os.path.dirname(path).split("/"), stem(path)] for path in images]
     for depth in range(1, max(map(len, parts), default=1) + 1):
         names = ["-".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{number}-{part[-1]}" for number, part in enumerate(parts)]  # the same name with other endings
+    return [f"{number}-{part[-1]}" for number, part in enumerate(parts)]  # files that differ only in their endings

@@ -1,4 +1,4 @@
-"""Sections of the records of training data: how weights were made, how samples were drawn, what a set was asked for."""
+"""Sections of the records of training data: how weights were made, how samples were drawn, what was requested."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ class WeightChoices(Section):
     Attributes
     ----------
     w0, sigma_px, ridge_px, balance, spacing
-        As `unet.weight_settings.WeightSettings` has them.
+        See `unet.weight_settings.WeightSettings`.
     kind, ignore
-        What label values mean: as `pipeline.training.weights_plan.WeightOptions` has them.
+        Meaning of label values: see `pipeline.training.options.WeightOptions`.
     chunk : int
         Pixels per spatial axis that are compressed at once.
     """
@@ -35,7 +35,7 @@ class WeightChoices(Section):
 
 @dataclass(frozen=True)
 class AugmentChoices(Section):
-    """How strongly samples were varied: as `unet.augment_settings.AugmentSettings` has it."""
+    """How strongly samples were varied: see `unet.augment_settings.AugmentSettings`."""
 
     elastic_std_px: float = 10.0
     elastic_grid: int = 3
@@ -52,15 +52,15 @@ class SampleChoices(Section):
     Attributes
     ----------
     tile_px, depth, seed, foreground_share, augment
-        As `unet.draw.SampleSettings` has them.
+        See `unet.draw.SampleSettings`.
     place_axes : str
         Axes of the places that samples were cut at.
     normalisation : Normalisation
-        As it was asked for.
+        The requested normalisation.
     validation_tiles : int
-        At most.
+        Largest number of validation tiles.
     version : str
-        Of this package, for information.
+        Version of this package, for information.
     results : int
         The stage's number in `pipeline.storage.record.Results`.
     """
@@ -79,7 +79,7 @@ class SampleChoices(Section):
 
 @dataclass(frozen=True)
 class SetReference(Section):
-    """The training set that samples were drawn from: where it was, and what it is wherever it lies."""
+    """The training set that samples were drawn from: its location, and an identity that does not depend on it."""
 
     location: str = ""
     fingerprint: str = ""
@@ -87,7 +87,7 @@ class SetReference(Section):
 
 @dataclass(frozen=True)
 class AnnotationChoices(Section):
-    """Which pixels a training set was asked for, and what their label values mean."""
+    """The pixels requested for a training set, and the meaning of their label values."""
 
     kind: str = ""
     ignore: int | None = None
@@ -108,14 +108,14 @@ class WeightSizes(Section):
 
 @dataclass(frozen=True)
 class WeightRequest(Section):
-    """What a training set was asked for: all that determines its bytes.
+    """The request for a training set: everything that determines its bytes.
 
     Attributes
     ----------
     annotation, weights, sizes, code
-        Which pixels, which weights, in which blocks, by which code.
+        The pixels, the weights, the block sizes and the code.
     inputs : mapping of str to str
-        Fingerprints by name.
+        Fingerprints of the inputs by name.
     """
 
     annotation: AnnotationChoices = AnnotationChoices()

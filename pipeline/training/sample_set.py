@@ -1,11 +1,11 @@
-"""Training samples on disk: drawn and deformed once by a cluster, read in any order by a training.
+"""Training samples on disk: drawn and deformed once by a cluster, then read in any order by a training.
 
 ::
 
     SAMPLES.zarr/                 the record: from which set, how drawn, how normalised
     ├── training/                 drawn at random, deformed
     ├── preview.png               the first samples, to look at
-    └── validation/               plain tiles that cover images which training never sees
+    └── validation/               plain tiles that cover the images that training never reads
         ├── images                float32, (n, c, *read size): normalised, the tile with its halo
         ├── classes               uint8, (n, *tile); 255 ignored
         ├── weights               float32, (n, *tile); 0 where ignored
@@ -32,10 +32,10 @@ from segment_slide.unet.geometry import Geometry
 
 KIND = "training-samples"
 ARRAYS = ("images", "classes", "weights", "places")
-SHARD_SAMPLES = 16  # samples in one file: what one task draws, and what is done again after a crash
-SHARD_BYTES = 128 << 20  # fewer in 3D, where one sample with its halo may take 64 MB: a task holds a whole file
+SHARD_SAMPLES = 16  # samples in one file: one task draws them, and a crash loses at most these
+SHARD_BYTES = 128 << 20  # gives fewer samples per file in 3D, where one may take 64 MB: a task holds a whole file
 
-_MEASURED = ("normalisation", "n_validation", "image_scales")  # these follow from the rest
+_MEASURED = ("normalisation", "n_validation", "image_scales")  # these are results of the other settings
 
 Part = Literal["training", "validation"]
 PARTS: tuple[Part, ...] = ("training", "validation")
@@ -43,30 +43,30 @@ PARTS: tuple[Part, ...] = ("training", "validation")
 
 @dataclass(frozen=True)
 class SampleSet(Section):
-    """All that is known of stored samples without reading one.
+    """Metadata of stored samples; no sample is read.
 
     Parameters
     ----------
     location : str
         The store.
     n_spatial, n_channels, depth : int
-        Of the network that they are cut for; the depth fixes the halo.
+        Properties of the network that they are cut for; the depth determines the halo.
     tile_px : tuple of int
         Pixels per spatial axis whose classes are compared, multiples of the stride.
     n_training, n_validation : int
-        Samples.
+        Number of samples.
     class_names, channel_names : tuple of str
-        In order; channel names may be empty.
+        Names in order; channel names may be empty.
     pixel_size_um : tuple of float
-        On spatial axes; empty if unknown.
+        Pixel size on spatial axes; empty if unknown.
     normalisation : Normalisation
-        What was done to the intensities: the trained network's.
+        How intensities were normalised. The trained network uses the same normalisation.
     training_images, validation_images : tuple of str
-        Names of the images that either part is drawn from.
+        Names of the images that each part is drawn from.
     settings : SampleChoices
-        How samples were drawn and deformed, seed included.
+        How samples were drawn and deformed, including the seed.
     training_set : SetReference
-        What they were drawn from.
+        The training set they were drawn from.
     image_scales : dict
         By image name: the [offset, scale] (each one value per channel) that its intensities were normalised with.
     """
@@ -95,21 +95,21 @@ class SampleSet(Section):
         return tuple(geometry.read_size(size) for size in self.tile_px)
 
     def count(self, part: Part) -> int:
-        """Samples of a part."""
+        """Number of samples of a part."""
         return self.n_training if part == "training" else self.n_validation
 
     @property
     def shard_samples(self) -> int:
-        """Samples in one file."""
+        """Number of samples in one file."""
         sample_bytes = math.prod(self.read_px) * self.n_channels * 4
         return max(1, min(SHARD_SAMPLES, SHARD_BYTES // sample_bytes))
 
     def n_shards(self, part: Part) -> int:
-        """Files of each array of a part."""
+        """Number of files of each array of a part."""
         return -(-self.count(part) // self.shard_samples)
 
     def specs(self, part: Part) -> list[store.ArraySpec]:
-        """Arrays of a part: one sample a chunk, `shard_samples` a file."""
+        """Arrays of a part, with one sample per chunk and `shard_samples` per file."""
         n, spatial = self.count(part), "zyx"[-self.n_spatial :]
 
         def spec(name: str, inner: tuple[int, ...], dtype: str, axes: str) -> store.ArraySpec:
@@ -131,12 +131,12 @@ class SampleSet(Section):
         return store.open_array(self.location, store.join(part, name), writable=writable, zarr_format=3)
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON, without where the store itself lies."""
+        """The metadata as JSON, without the location of the store itself."""
         return {"kind": KIND, **write_section(self)}
 
 
 def create_sample_set(samples: SampleSet) -> None:
-    """Create groups and arrays without any sample; the record comes last.
+    """Create groups and arrays without any sample. The record is written last.
 
     Raises
     ------
@@ -156,14 +156,14 @@ def check_place(location: str, inputs: Sequence[str]) -> None:
     Parameters
     ----------
     location : str
-        Where samples shall be.
+        Location for the samples.
     inputs : sequence of str
         Training set and images, which are read-only.
 
     Raises
     ------
     OutputError
-        If something else is there, or it lies in an input.
+        If something else is there, or if it lies in an input.
     """
     for other in inputs:
         if lies_in(location, other) or lies_in(other, location):
@@ -177,13 +177,13 @@ def check_place(location: str, inputs: Sequence[str]) -> None:
 
 
 def lies_in(inner: str, outer: str) -> bool:
-    """Whether a place is another one, or inside it."""
+    """Whether a location equals another one, or lies inside it."""
     inner, outer = (path if store.is_remote(path) else os.path.realpath(path) for path in (inner, outer))
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
 def find_sample_set(location: str) -> SampleSet | None:
-    """The samples that an earlier run began at a location; None if there are none, or not even all groups of them."""
+    """The samples that an earlier run began at a location; None if there are none, or if groups are missing."""
     try:
         return read_sample_set(location)
     except InputError:
@@ -191,12 +191,12 @@ def find_sample_set(location: str) -> SampleSet | None:
 
 
 def compare_sample_sets(begun: SampleSet, wanted: SampleSet) -> None:
-    """Refuse to go on with samples that were begun otherwise; what is measured on the way is not compared.
+    """Refuse to resume samples that were begun with other settings. Values that a run measures are not compared.
 
     Raises
     ------
     OutputMismatchError
-        Naming each value that differs.
+        If settings differ. The message names each value that differs.
     """
     compare_records(_sections(begun), _sections(wanted), begun.location)
 
@@ -209,14 +209,14 @@ def _sections(samples: SampleSet) -> dict[str, Any]:
 
 
 def read_sample_set(location: str | Path) -> SampleSet:
-    """The samples at a location; they may not all be there yet (`pending_shards`).
+    """Open the samples at a location. Some may not be stored yet (`pending_shards`).
 
     Raises
     ------
     InputError
         If there are none, or their creation was interrupted.
     OutputError
-        If the record is damaged, naming file and key.
+        If the record is damaged. The message names file and key.
     """
     location = store.resolve_location(location)
     content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
@@ -226,7 +226,7 @@ def read_sample_set(location: str | Path) -> SampleSet:
 
 
 def pending_shards(samples: SampleSet, part: Part) -> list[int]:
-    """Numbers of the files (of each array) that are not stored yet, rising."""
+    """Numbers of the files (of each array) that are not stored yet, in rising order."""
     done = set(range(samples.n_shards(part)))
     for name in ARRAYS:
         done &= {index[0] for index in store.stored_shards(samples.location, store.join(part, name))}

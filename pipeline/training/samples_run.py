@@ -1,7 +1,7 @@
-"""Training samples made by many workers: each task draws one file's samples, wherever and whenever it runs.
+"""Make training samples with many workers. Each task draws the samples of one file.
 
-A sample depends on (seed, number, sources) alone and a file is written whole by one task, so any number of workers,
-a crash and a second run leave the same bytes.
+A sample depends on (seed, number, sources) alone, and one task writes a file as a whole. So the bytes are the same for
+any number of workers, and after a crash and a second run.
 """
 
 import functools
@@ -28,26 +28,28 @@ from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sampl
 if TYPE_CHECKING:
     from distributed import Client
 
-_SPLIT = 1 << 32  # this use of the seed, beyond all numbers of samples
+_SPLIT = 1 << 32  # marks this use of the seed; larger than any sample number, so random numbers differ
 
 
 def split_images(
     training_set: TrainingSet, *, share: float, names: Sequence[str], seed: int
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
-    """Images to train on, and images that training never sees. All planes of an image stay together.
+    """Choose images to train on, and images that training never sees. All planes of an image stay together.
 
-    Neighbouring planes, or patches of one image, show the same cells: a split within an image would flatter the score.
+    Neighbouring planes, or patches of one image, show the same cells. So a split within an image would give a score
+    that is too good.
 
     Parameters
     ----------
     training_set : TrainingSet
         The images; those without annotation are left out.
     share : float
-        Of the images to validate with, 0 to below 1: at least one if there are two, none of a single one.
+        Share of the images to validate with, 0 to below 1. At least one image if there are two or more; none if there
+        is only one.
     names : sequence of str
-        Validate with these instead.
+        Validate with these images instead.
     seed : int
-        Chooses them, if none are named.
+        Seed of the choice, if no images are named.
 
     Raises
     ------
@@ -86,22 +88,22 @@ def find_normalisation(
     client: "Client | None" = None,
     on_box: Callable[[int], None] | None = None,
 ) -> tuple[Normalisation, dict[str, list[list[float]]]]:
-    """What to do to intensities: never measured per tile.
+    """Determine the normalisation of intensities. It is never measured per tile.
 
     Parameters
     ----------
     training, validation : sequence of StoredAnnotation
-        Images.
+        Images of each part.
     wanted : Normalisation
-        "constants" with given constants: as they are. "constants" without: mean and standard deviation over all
-        pixels of all training images. The two others: each whole image by itself.
+        "constants" with given constants: these are used. "constants" without: mean and standard deviation over all
+        pixels of all training images. The two other methods: measured on each whole image separately.
     client, on_box
-        As for `pipeline.storage.statistics.measure`.
+        See `pipeline.storage.statistics.measure`.
 
     Returns
     -------
     Normalisation
-        The trained network's.
+        The normalisation of the trained network.
     dict
         By image name: offset and scale of each channel.
 
@@ -110,7 +112,7 @@ def find_normalisation(
     InputError
         If an image is damaged or holds a value that is not finite.
     IncompleteError
-        If an image could not be read whole.
+        If an image could not be read completely.
     """
     scales: dict[str, list[list[float]]] = {}
     remaining = [*training, *validation]
@@ -136,12 +138,12 @@ def count_boxes(
 
 
 def _is_pooled(wanted: Normalisation) -> bool:
-    """Whether constants are to be measured on all training images."""
+    """Whether constants must be measured on all training images."""
     return wanted.kind == "constants" and not wanted.offset
 
 
 def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation (1 if 0) of each channel over all images, summed exactly: in any order the same."""
+    """Mean and standard deviation (1 if 0) of each channel over all images. Sums are exact in any order of images."""
     means, stds = [], []
     for histograms in zip(*(item.histograms for item in measured), strict=True):
         pairs = [(float(v), int(n)) for values, counts in histograms for v, n in zip(values, counts, strict=True)]
@@ -153,7 +155,7 @@ def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float,
 
 
 def note_on_frames(training_names: Sequence[str], validation_names: Sequence[str]) -> str | None:
-    """What to say if an image to validate with may be the next frame of one to train on: both show the same cells.
+    """Warning if a validation image may be the frame next to a training image, because both show the same cells.
 
     >>> note_on_frames(["t000", "t001"], ["t002"])
     'validation image t002 and training image t001 are neighbours by number; if they are frames of one movie they ...
@@ -165,7 +167,7 @@ def note_on_frames(training_names: Sequence[str], validation_names: Sequence[str
         if other := frames.get((series, number - 1)) or frames.get((series, number + 1)):
             return (
                 f"validation image {name} and training image {other} are neighbours by number; if they are frames of "
-                f"one movie they show the same cells, and the score flatters: keep other movies for validation with "
+                f"one movie they show the same cells, and the score is too good: keep other movies for validation with "
                 f"`validation_images`."
             )
     return None
@@ -178,7 +180,7 @@ def _frame(name: str) -> tuple[str, int] | None:
 
 
 def fingerprint_set(training_set: TrainingSet) -> str:
-    """sha256 of what a training set was made from and how, wherever it and its images lie."""
+    """sha256 of what a training set was made from and how. It does not depend on where the set and its images lie."""
     record = training_set.record()
     record.pop("notes", None)
     for image in record["images"]:
@@ -194,11 +196,11 @@ class SampleJob:
     Parameters
     ----------
     samples : SampleSet
-        Where to.
+        Sample set to write to.
     settings : SampleSettings
         How samples are drawn.
     sources : dict
-        Normalised images of each part, in the order of their names there.
+        Normalised images of each part, in the order of their names in `samples`.
     """
 
     samples: SampleSet
@@ -208,7 +210,7 @@ class SampleJob:
 
 @dataclass(frozen=True)
 class ShardItem:
-    """One file of each array: its part and number, and the tiles it holds where these are not drawn."""
+    """One file of each array: its part and number, and, if its tiles are not drawn at random, the tiles."""
 
     part: Part
     number: int
@@ -227,19 +229,20 @@ def make_items(samples: SampleSet, places: Sequence[Place]) -> list[ShardItem]:
 
 
 def plan_task_bytes(samples: SampleSet, settings: SampleSettings) -> int:
-    """Memory (bytes, at most) that making one file takes: its samples, and what one of them is made from."""
+    """Memory (bytes, upper limit) to make one file: its samples, and the pixels that one of them is made from."""
     read_px, moved_px = math.prod(samples.read_px), 10 * settings.augment.elastic_std_px
     diagonal = math.hypot(*samples.read_px[-2:]) if settings.augment.interpolates else max(samples.read_px[-2:])
     box_px = math.prod(size + moved_px for size in samples.read_px[:-2]) * (diagonal + moved_px) ** 2
     file_bytes = samples.shard_samples * (read_px * samples.n_channels * 4 + math.prod(samples.tile_px) * 5)
-    # a file is held three times: as pixels, compressed, and put together; intensities on the way, up to four times
+    # A file is held three times: as pixels, compressed, and assembled. While a sample is made, its intensities are held
+    # up to four times.
     return int(
         3 * file_bytes + read_px * 4 * (samples.n_spatial + 4 * samples.n_channels) + box_px * samples.n_channels * 12
     )
 
 
 def write_shard(job: SampleJob, item: ShardItem) -> int:
-    """Make the samples of one file of each array and store them; returns the pixels of their tiles."""
+    """Make the samples of one file of each array and store them. Return the number of pixels of their tiles."""
     samples, sources = job.samples, job.sources[item.part]
     first = item.number * samples.shard_samples
     count = min(samples.shard_samples, samples.count(item.part) - first)
@@ -260,7 +263,7 @@ def write_shard(job: SampleJob, item: ShardItem) -> int:
 
 def _place_row(place: Place, samples: SampleSet) -> list[float]:
     found = (*place.plane, *place.centre_px)
-    missing = len(samples.settings.place_axes) - len(found)  # images without the planes that others have
+    missing = len(samples.settings.place_axes) - len(found)  # images may lack plane axes that others have
     return [place.image, *(0,) * missing, *found]
 
 
@@ -277,14 +280,14 @@ def write_samples(
     job, items : SampleJob, sequence of ShardItem
         What to make, and which files.
     client : Client, optional
-        Where to run.
+        Client of a Dask cluster; None runs in this process.
     on_shard : callable, optional
-        Called after each file with the pixels of its tiles.
+        Called after each file with the number of pixels of its tiles.
 
     Raises
     ------
     IncompleteError
-        If some failed twice, naming the first ones; all others are stored, and the same command goes on.
+        If files failed twice. The message names the first ones. All others are stored, and the same command resumes.
     """
     wording = Wording(
         f"of {len(items)} files of samples could not be made; all others are stored in {job.samples.location}:",

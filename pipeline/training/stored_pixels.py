@@ -1,7 +1,7 @@
 """Annotated images on disk as `unet.annotated.AnnotatedPixels`: only the boxes that samples show are read.
 
-Travels to workers; arrays are opened there. Where annotated pixels lie is known from the training set's table of
-counts, so choosing one of 10^10 reads a single block.
+The object is sent to workers, which open the arrays. The training set's table of counts says where annotated pixels
+are, so choosing one of 10^10 pixels reads a single block.
 """
 
 from dataclasses import dataclass, field
@@ -32,15 +32,15 @@ class StoredAnnotation:
     Parameters
     ----------
     training_set : TrainingSet
-        Where its classes and weights are.
+        Training set that holds its classes and weights.
     image : AnnotatedImage
-        Which.
+        The image.
     source : ImageSource
         Its intensities.
     block_counts : ndarray of int64, (*blocks, n_classes)
         Annotated pixels per block and class.
     offset, scale : tuple of float
-        Of each channel; intensities become ``(x - offset) / scale``, in float32 as `unet.predict` does it.
+        Offset and scale of each channel. Intensities become ``(x - offset) / scale``, in float32 as in `unet.predict`.
     """
 
     training_set: TrainingSet
@@ -52,7 +52,7 @@ class StoredAnnotation:
     _opened: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but open arrays and what follows from the rest."""
+        """Pickle everything except open arrays and values that are derived from the rest."""
         return {**self.__dict__, "_opened": {}}
 
     @property
@@ -75,12 +75,12 @@ class StoredAnnotation:
         return int(self._ends(foreground=foreground)[-1])
 
     def locate(self, rank: int, *, foreground: bool) -> tuple[int, ...]:
-        """See `AnnotatedPixels`; ranks go block by block.
+        """See `AnnotatedPixels`. Pixels are ranked block by block.
 
         Raises
         ------
         InputError
-            If the classes stored are not those that were counted.
+            If the stored classes differ from those that were counted.
         """
         ends = self._ends(foreground=foreground)
         number = int(np.searchsorted(ends, rank, side="right"))
@@ -116,7 +116,8 @@ class StoredAnnotation:
         Raises
         ------
         UnreadableChunkError
-            If an annotated pixel weighs nothing though its class does: a shard is missing, which Zarr reads as 0.
+            If an annotated pixel has weight 0 although its class has not. Then a shard is missing, which Zarr reads
+            as 0.
         """
         inside = clip_box(box, self.spatial)
         where = (*(slice(i, i + 1) for i in plane), *inside)
@@ -137,7 +138,7 @@ class StoredAnnotation:
             )
 
     def has_annotation(self, plane: tuple[int, ...], box: Box) -> bool:
-        """See `AnnotatedPixels`; reads only where the counts leave it open."""
+        """See `AnnotatedPixels`. Reads pixels only if the counts do not decide."""
         inside = (*(slice(i, i + 1) for i in plane), *clip_box(box, self.spatial))
         blocks = tuple(
             slice(part.start // n, -(-part.stop // n)) for part, n in zip(inside, self.image.block, strict=True)
@@ -149,7 +150,7 @@ class StoredAnnotation:
         return bool((self._read(CLASSES, inside) != IGNORE).any())
 
     def _ends(self, *, foreground: bool) -> np.ndarray:
-        """Annotated (foreground) pixels in all blocks up to each, in raster order."""
+        """Cumulative number of annotated (foreground) pixels of the blocks, in raster order."""
         key = f"ends, {foreground}"
         if key not in self._opened:
             self._opened[key] = np.cumsum(self.block_counts[..., int(foreground) :].sum(axis=-1))
@@ -166,12 +167,12 @@ class StoredAnnotation:
 
 
 def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredAnnotation:
-    """An image of a training set, not normalised yet.
+    """Open an image of a training set, without normalisation.
 
     Raises
     ------
     InputError
-        If the image is not there, or is not the one that the weight maps were made with.
+        If the image does not exist, or is not the one that the weight maps were made with.
     """
     source = image.image.open()
     mark = fingerprint_pixels(source.image, training_set.location)

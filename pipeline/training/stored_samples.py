@@ -1,4 +1,4 @@
-"""Stored samples as a training reads them, in any order; damaged and lost files are noticed, not learnt from."""
+"""Read stored samples for a training, in any order. Damaged and lost files are reported, never used for training."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ class StoredSamples:
     Parameters
     ----------
     samples : SampleSet
-        Where they are.
+        The sample set.
     part : {"training", "validation"}
-        Which.
+        The part to read.
 
     Raises
     ------
@@ -33,26 +33,26 @@ class StoredSamples:
         self._arrays = {name: samples.array(part, name) for name in ARRAYS} if self._count else {}
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of samples."""
         return self._count
 
     def __getitem__(self, number: int, /) -> Sample:
-        """The sample of a number.
+        """The sample with a number.
 
         Raises
         ------
         IndexError
-            If there is none.
+            If there is no such sample.
         UnreadableChunkError
-            If its file is damaged, or gone by now.
+            If its file is damaged or was deleted.
         """
         if not 0 <= number < self._count:
             raise IndexError(f"sample {number} of {self._count}")
         try:
             image, classes, weights = (np.asarray(self._arrays[name][number]) for name in ARRAYS[:3])
-        except Exception as error:  # codecs raise whatever they like on damaged bytes
+        except Exception as error:  # on damaged bytes, codecs raise exceptions of many types
             raise UnreadableChunkError(self._explain(number, f"{type(error).__name__}: {error}")) from error
-        # zarr gives zeros for a file that is gone: no weight where something is annotated, or no image
+        # Zarr reads a deleted file as zeros: then annotated pixels have no weight, or the image is empty.
         if (weights[classes != IGNORE] <= 0).any() or (not image.any() and self._is_gone(number)):
             raise UnreadableChunkError(self._explain(number, "its file is gone"))
         return Sample(image, classes, weights)
@@ -67,5 +67,5 @@ class StoredSamples:
         )
 
     def place(self, number: int) -> tuple[float, ...]:
-        """Number of the image that a sample was cut from, and the tile's centre in it (px)."""
+        """Number of the image that a sample was cut from, and the centre of the tile in it (px)."""
         return tuple(map(float, np.asarray(self._arrays["places"][number])))

@@ -1,11 +1,11 @@
-"""A training set on disk: which images are annotated, and the classes and weights of their pixels.
+"""A training set on disk: the annotated images, and the classes and weights of their pixels.
 
-Weight maps are made into it once, training samples are drawn from it often. Images stay where they are (a slide of
-10^10 pixels is not copied for a few annotated squares); a fingerprint tells if one has changed. What was ingested into
-the set moves with it, and its fingerprint is that of the files it was made from::
+Weight maps are written into it once, and training samples are drawn from it many times. Images stay where they are (a
+slide of 10^10 pixels is not copied for a few annotated squares); a fingerprint tells if one has changed. Images that
+were ingested into the set move with it, and their fingerprint is that of the files they were made from::
 
     SET.zarr/                     the record: images, classes, class weights, settings
-    ├── sources/                  what was not Zarr, as OME-Zarr
+    ├── sources/                  inputs that were not Zarr, as OME-Zarr
     └── <group of an image>/
         ├── classes               uint8, (*planes, *spatial); 255 where nothing is annotated
         ├── weights               float32, the same axes; 0 where nothing is annotated (Ronneberger 2015, Eq. 2)
@@ -36,7 +36,7 @@ CLASSES, WEIGHTS, COUNTS = "classes", "weights", "counts"
 
 @dataclass(frozen=True)
 class StoredPixels(Section):
-    """Where the pixels of an image or of its annotation lie: enough to open them again, as JSON.
+    """Location of the pixels of an image or of its annotation: enough to open them again, stored as JSON.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ class StoredPixels(Section):
     level : int
         Resolution, 0 the finest.
     axes : str or None
-        Of a bare array.
+        Axes of a bare array.
     channels : tuple of int
-        In the network's order.
+        Channels in the network's order.
     fingerprint : str
-        At the time the set was made, see `fingerprint_pixels`.
+        Fingerprint at the time when the set was made, see `fingerprint_pixels`.
     """
 
     location: str
@@ -62,12 +62,12 @@ class StoredPixels(Section):
     fingerprint: str = ""
 
     def open(self) -> ImageSource:
-        """The pixels, all planes.
+        """Open the pixels of all planes.
 
         Raises
         ------
         InputError
-            If they are not there any more.
+            If they do not exist any more.
         """
         image = describe_image(self.location, level=self.level, axes=self.axes)
         return select_source(
@@ -76,7 +76,7 @@ class StoredPixels(Section):
 
     @classmethod
     def describe(cls, source: ImageSource, set_location: str = "") -> "StoredPixels":
-        """How to find an open source again, for the set at a location."""
+        """Describe an open source so that the set at a location can open it again."""
         image = source.image
         axes = None if image.is_ome else image.axes
         mark = fingerprint_pixels(image, set_location)
@@ -84,17 +84,17 @@ class StoredPixels(Section):
 
 
 def fingerprint_pixels(image: StoredImage, set_location: str) -> str:
-    """What tells whether pixels have changed since the set was made.
+    """Fingerprint that tells whether pixels have changed since the set was made.
 
-    Of an image beside the set: names, sizes and times of its files. Of one that was ingested into the set: the
-    contents of the files it was made from, as its own record has them, so that a copy of the set is as good.
+    For an image outside the set: names, sizes and times of its files. For an image that was ingested into the set: the
+    contents of the files it was made from, taken from its own record, so that a copy of the set is valid too.
 
     Parameters
     ----------
     image : StoredImage
-        Anywhere.
+        The image, inside or outside the set.
     set_location : str
-        The set as it lies now.
+        Present location of the set.
     """
     if set_location and image.location.startswith(set_location.rstrip("/") + "/"):
         record = read_ingest_record(image.location)
@@ -110,15 +110,15 @@ class AnnotatedImage(Section):
     Parameters
     ----------
     name : str
-        Unique in the set: the file's name without endings.
+        The file's name without endings; unique in the set.
     group : str
-        In the set's store.
+        Its group in the set's store.
     shape : tuple of int
         (*planes, *spatial) in pixels.
     block : tuple of int
         Shard of `classes` and `weights`, on the same axes.
     class_counts : tuple of int
-        Annotated pixels of each class, ridges cut.
+        Number of annotated pixels of each class, after ridges are cut.
     image, labels : StoredPixels
         Intensities, and the annotation they were made from.
     """
@@ -139,7 +139,7 @@ class AnnotatedImage(Section):
 
 @dataclass(frozen=True)
 class TrainingSet(Section):
-    """All that is known of a training set without reading a pixel.
+    """Metadata of a training set; no pixel is read.
 
     Parameters
     ----------
@@ -148,19 +148,19 @@ class TrainingSet(Section):
     n_spatial : int
         2 or 3.
     class_names : tuple of str
-        One per class, the first is background.
+        One name per class, the first is background.
     class_weights : tuple of float
         w_c of each class; their mean over all annotated pixels is 1.
     images : tuple of AnnotatedImage
-        In the order of their names.
+        Images, in the order of their names.
     settings : WeightChoices
         How weights were made.
     channel_names : tuple of str
-        Of the images; empty if unknown.
+        Channels of the images; empty if unknown.
     pixel_size_um : tuple of float
-        Of the first image on spatial axes; empty if unknown.
+        Pixel size of the first image on spatial axes; empty if unknown.
     notes : tuple of str
-        What a person should know of the annotation.
+        Warnings about the annotation.
     """
 
     location: str = field(metadata=NOT_STORED)
@@ -175,15 +175,15 @@ class TrainingSet(Section):
 
     @property
     def n_classes(self) -> int:
-        """Classes, background included."""
+        """Number of classes, background included."""
         return len(self.class_names)
 
     def array(self, image: AnnotatedImage, name: str) -> zarr.Array[Any]:
-        """One of an image's arrays, for reading."""
+        """Open one of an image's arrays for reading."""
         return store.open_array(self.location, store.join(image.group, name), zarr_format=3)
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON, without where the store itself lies: what was ingested into it moves with it."""
+        """The metadata as JSON, without the store's own location, because ingested images move with the store."""
         content = write_section(self)
         for image in content["images"]:
             for pixels in (image["image"], image["labels"]):
@@ -192,12 +192,12 @@ class TrainingSet(Section):
 
 
 def create_training_set(training_set: TrainingSet, counts: Mapping[str, np.ndarray], chunk: tuple[int, ...]) -> None:
-    """Create the groups and arrays, with all counts and without any pixel; the record comes last.
+    """Create the groups and arrays, with all counts but without any pixel. The record is written last.
 
     Parameters
     ----------
     training_set : TrainingSet
-        What it will hold.
+        Metadata of the set.
     counts : dict of ndarray of int64
         By image name: annotated pixels per block and class.
     chunk : tuple of int
@@ -228,14 +228,14 @@ def create_training_set(training_set: TrainingSet, counts: Mapping[str, np.ndarr
 
 
 def read_training_set(location: str | Path) -> TrainingSet:
-    """The training set at a location; its pixels may not all be there yet (`check_complete`).
+    """Open the training set at a location. Some of its pixels may not be stored yet (`check_complete`).
 
     Raises
     ------
     InputError
         If there is none, or its creation was interrupted.
     OutputError
-        If its record is damaged, naming file and key.
+        If its record is damaged. The message names file and key.
     """
     location = store.resolve_location(location)
     content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
@@ -246,7 +246,7 @@ def read_training_set(location: str | Path) -> TrainingSet:
 
 
 def _found_in(image: AnnotatedImage, set_location: str) -> AnnotatedImage:
-    """An image whose pixels may lie in the set, with where they are now, wherever the set lies."""
+    """An image with the present location of its pixels, which may be inside the set."""
 
     def find(pixels: StoredPixels) -> StoredPixels:
         is_inside = not (store.is_remote(pixels.location) or pixels.location.startswith("/"))
@@ -263,12 +263,12 @@ def pending_blocks(training_set: TrainingSet, image: AnnotatedImage) -> list[tup
 
 
 def check_complete(training_set: TrainingSet) -> None:
-    """Refuse a set whose weight maps are not all there.
+    """Refuse a set whose weight maps are not complete.
 
     Raises
     ------
     InputError
-        With the number of missing blocks.
+        The message has the number of missing blocks.
     """
     missing = sum(len(pending_blocks(training_set, image)) for image in training_set.images)
     if missing:

@@ -1,6 +1,6 @@
-"""From one block's annotation to its classes and weights: what a task does, whoever calls it.
+"""The task for one block of a weight map: from its annotation to its classes and weights.
 
-One axis of one block (`h` halo: the reach of the border term, and what cutting ridges reads)::
+One axis of one block (`h` is the halo, which the border term and the cutting of ridges read)::
 
     read    |hhhh|wwwwwwwwwwww|hhhh|      beyond the image: background
     write        |wwwwwwwwwwww|           classes and weights, one shard each
@@ -26,22 +26,22 @@ from segment_slide.unet.weight_settings import WeightSettings, ridge_halo
 
 @dataclass(frozen=True)
 class WeightJob:
-    """All that a worker needs to make any block of one image's weight map; small and picklable.
+    """Everything that a worker needs to make any block of one image's weight map. It is small and picklable.
 
     Parameters
     ----------
     name, group : str
-        Of the image, and of its arrays in the set.
+        Name of the image, and group of its arrays in the set.
     location : str
         The training set.
     labels : LabelPixels
         The annotation, or the objects found in it (`LabelRule.is_coded`).
     grid : LabelGrid
-        Blocks.
+        The blocks.
     rule : LabelRule
-        What label values mean.
+        Meaning of label values.
     settings : WeightSettings
-        Of Eq. 2.
+        Parameters of Eq. 2.
     class_weights : tuple of float
         w_c of each class, counted over the whole set; empty while they are counted.
     """
@@ -57,33 +57,33 @@ class WeightJob:
 
     @property
     def spatial(self) -> slice:
-        """Which axes are not planes."""
+        """Which axes are spatial, not plane axes."""
         return slice(self.grid.n_planes_axes, None)
 
 
 def replace_weights(job: WeightJob, class_weights: tuple[float, ...]) -> WeightJob:
-    """The job with what was counted."""
+    """The job with the class weights that result from the counts."""
     return replace(job, class_weights=class_weights)
 
 
 def task_bytes_per_pixel(itemsize: int) -> int:
-    """Bytes per pixel (halo included) that `weigh_values` needs at most: values, ids, candidates, results.
+    """Largest number of bytes per pixel (halo included) that `weigh_values` needs: values, ids, candidates, results.
 
-    Three copies of the values as Dask cuts, joins and converts them, 32 bytes of compact ids and candidates, 12 of
-    weights and terms, 4 of classes and masks.
+    It is the sum of three copies of the values, because Dask cuts, joins and converts them, 32 bytes of compact ids and
+    candidates, 12 bytes of weights and terms, and 4 bytes of classes and masks.
     """
     return 3 * itemsize + 48
 
 
 class BlockCount(NamedTuple):
-    """What one block holds.
+    """Counts of one block.
 
     Attributes
     ----------
     per_class : ndarray of int64, (255,)
-        Annotated pixels of each class, ridges cut.
+        Number of annotated pixels of each class, after ridges are cut.
     lowest_id, highest_id : int
-        Of its objects, before ridges are cut; both 0 if it has none.
+        Lowest and highest id of its objects, before ridges are cut; both 0 if it has none.
     """
 
     per_class: np.ndarray
@@ -92,7 +92,7 @@ class BlockCount(NamedTuple):
 
 
 def count_block(job: WeightJob, index: Index) -> BlockCount:
-    """Annotated pixels and range of ids in a block's own pixels."""
+    """Count annotated pixels and find the range of ids, in a block's own pixels."""
     owned = job.grid.write_box(index)
     around = ridge_halo(job.settings)
     halos = [around if job.grid.is_spatial(axis) else 0 for axis in range(len(owned))]
@@ -107,10 +107,10 @@ def count_block(job: WeightJob, index: Index) -> BlockCount:
 
 
 def _cut(job: WeightJob, ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Objects with ridges between them; in class maps between those of the same class only.
+    """Cut ridges between objects; in class maps, only between objects of the same class.
 
-    Different classes are told apart by their class: a ridge would ring a nucleus (2) in its cytoplasm (1) with
-    background that is not there.
+    Objects of different classes are separated by their class. A ridge would surround a nucleus (2) in its cytoplasm (1)
+    with background that is not there.
     """
     width = job.settings.ridge_px
     if not job.rule.cuts_within_classes or not width:
@@ -128,11 +128,11 @@ def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
     Parameters
     ----------
     job : WeightJob
-        How.
+        The job that the block belongs to.
     values : ndarray, (*planes, *spatial)
-        Exactly the block's read box; plane axes of length 1.
+        Label values of exactly the block's read box; plane axes have length 1.
     index : tuple of int
-        Which block.
+        Index of the block.
     """
     ids, classes = job.rule.decode(values[_first_plane(job)])
     ids = _cut(job, ids, classes)
@@ -144,7 +144,9 @@ def weigh_values(job: WeightJob, values: np.ndarray, index: Index) -> WeightMap:
 
 
 def weigh_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
-    """Make and store one block; returns its pixels. Weights come last, but a block is done when both are there.
+    """Make and store one block. Return the number of its pixels. Classes are stored first, then weights.
+
+    A block is done when both are stored.
 
     Raises
     ------
@@ -159,17 +161,17 @@ def weigh_block(job: WeightJob, values: np.ndarray, index: Index) -> int:
 
 
 def weigh_block_alone(job: WeightJob, index: Index) -> int:
-    """Read a block's own read box and run it: the serial path, and the second try of a failed block."""
+    """Read one block's read box and make the block. Used for serial runs and to retry a failed block."""
     return weigh_block(job, job.labels.read(job.grid.read_box(index)), index)
 
 
 def write_objects(job: WeightJob, path: str, plane: Index) -> int:
-    """Find the objects of a class map's plane and store them; returns its pixels.
+    """Find the objects in one plane of a class map and store them. Return the number of its pixels.
 
     Parameters
     ----------
     job : WeightJob
-        `labels` are the annotation itself.
+        The job, whose `labels` are the annotation itself.
     path : str
         Array of the objects in the set, uint64.
     plane : tuple of int
@@ -191,5 +193,5 @@ def _widen(box: Box, halos: list[int]) -> Box:
 
 
 def _crop(owned: Box, halos: "list[int] | tuple[int, ...]") -> Box:
-    """The write box seen from the read box."""
+    """The write box in coordinates of the read box."""
     return tuple(slice(around, around + part.stop - part.start) for part, around in zip(owned, halos, strict=True))

@@ -1,7 +1,7 @@
-"""What weight maps are made from, brought within reach: everything Zarr, class maps split into their objects.
+"""Prepare the inputs of weight maps: convert everything to Zarr, and split class maps into their objects.
 
-What is not Zarr is ingested into the set, and objects of class maps are found plane by plane and stored beside; both
-leave out what is there already. Works here or on a Dask cluster.
+Inputs that are not Zarr are ingested into the set. Objects of class maps are found plane by plane and stored in the set
+too. Both steps skip what is stored already. Works in this process or on a Dask cluster.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _OBJECTS, _SOURCES = "objects", "sources"
 
 @dataclass(frozen=True)
 class AnnotatedPixels:
-    """One image of a plan with its pixels within reach: both are Zarr now."""
+    """One image of a plan with its image and labels opened: both are Zarr now."""
 
     image: ImageSource
     labels: ImageSource
@@ -44,14 +44,15 @@ class AnnotatedPixels:
 
 
 def begin(plan: WeightPlan) -> None:
-    """Mark the output as ours and write down what was asked for; nothing if that is there.
+    """Mark the output as ours and write the request into it, unless it is there already.
 
-    If something else was asked for before, but nothing counted yet (a wrong ignore value, say), that is forgotten.
+    An earlier, different request is replaced if nothing was counted for it yet, for example if its ignore value was
+    wrong.
 
     Raises
     ------
     OutputMismatchError
-        If another run has counted something else since this one was planned.
+        If another run has counted for a different request since this one was planned.
     """
     begun = read_request(plan.location)
     if is_counted(plan):
@@ -68,15 +69,15 @@ def begin(plan: WeightPlan) -> None:
 
 @contextlib.contextmanager
 def take_back_if_refused(plan: WeightPlan) -> Iterator[None]:
-    """Leave nothing of a set that this run began if its labels are refused before they are counted.
+    """Delete a set that this run began if its labels are refused before they are counted.
 
-    What was there before stays: another run may go on with it. So does what cannot be deleted; the next run of
-    weight-maps goes on with it, or forgets it.
+    A set that was there before stays, because another run may resume it. Files that cannot be deleted stay too; the
+    next run of weight-maps resumes or replaces them.
 
     Raises
     ------
     InputError
-        As it came.
+        The original error, raised again.
     """
     was_begun = read_request(plan.location) is not None
     try:
@@ -91,7 +92,7 @@ def take_back_if_refused(plan: WeightPlan) -> Iterator[None]:
 
 
 def inputs_to_ingest(plan: WeightPlan) -> list[tuple[str, IngestPlan]]:
-    """Where in the set what is not Zarr goes, and how."""
+    """Ingest plans for inputs that are not Zarr, with their locations in the set."""
     found = []
     for number, pair in enumerate(plan.annotation.pairs):
         for what, pixels in (("image", pair.image), ("labels", pair.labels)):
@@ -101,7 +102,7 @@ def inputs_to_ingest(plan: WeightPlan) -> list[tuple[str, IngestPlan]]:
 
 
 def ingest(location: str, planned: IngestPlan, threads: int = 1) -> None:
-    """Convert one input, or what is missing of it: level 0 is bit for bit the file's.
+    """Convert one input, or its missing parts. Level 0 equals the file bit for bit.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def ingest(location: str, planned: IngestPlan, threads: int = 1) -> None:
 
 
 def open_pixels(plan: WeightPlan) -> list[AnnotatedPixels]:
-    """Pixels of all images, once everything is Zarr."""
+    """Open the pixels of all images, once everything is Zarr."""
     found = []
     for number, pair in enumerate(plan.annotation.pairs):
         image, labels = pair.open(
@@ -140,7 +141,7 @@ def _stored(plan: WeightPlan, number: int, what: str, pixels: FoundPixels) -> St
 
 
 def pending_planes(plan: WeightPlan, found: Sequence[AnnotatedPixels]) -> dict[str, list[Index]]:
-    """By image name: planes whose objects are to be found and are not stored whole; arrays are made first."""
+    """By image name: planes whose objects must be found and are not completely stored. Creates the arrays first."""
     if not plan.options.rule.is_coded:
         return {}
     return {pixels.job.name: _pending_planes(plan, pixels.job) for pixels in found}
@@ -157,9 +158,9 @@ def find_annotated_objects(
     Raises
     ------
     InputError
-        If values of the annotation cannot be what they are said to be.
+        If values of the annotation do not fit the kind of labels.
     IncompleteError
-        If planes failed twice, naming them; the others are stored.
+        If planes failed twice. The message names them; the others are stored.
     """
     jobs = {pixels.job.name: pixels.job for pixels in found}
     items = [(jobs[name], plane) for name, planes in pending.items() for plane in planes]
@@ -173,7 +174,7 @@ def _name(item: tuple[WeightJob, Index]) -> str:
 
 
 def object_jobs(plan: WeightPlan, found: Sequence[AnnotatedPixels]) -> list[WeightJob]:
-    """Jobs whose label values tell objects: the annotation itself, or the stored components of a class map."""
+    """Jobs whose labels distinguish objects: the annotation itself, or the stored components of a class map."""
     jobs = [pixels.job for pixels in found]
     if not plan.options.rule.is_coded:
         return jobs

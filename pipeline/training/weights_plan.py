@@ -1,4 +1,4 @@
-"""What weight maps of annotated images take, decided from metadata alone: sizes, memory, places, provenance."""
+"""The plan for weight maps of annotated images, made from metadata alone: sizes, memory, locations, provenance."""
 
 import math
 import os
@@ -26,15 +26,15 @@ from segment_slide.unet.geometry import round_up
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_settings import WeightSettings, halo
 
-REQUEST_ATTRIBUTE = "segment_slide_request"  # beside the set's record, which comes when everything is counted
+REQUEST_ATTRIBUTE = "segment_slide_request"  # beside the set's record, which is written after counting
 DEFAULT_BLOCK = {2: 1024, 3: 128}
 DEFAULT_CHUNK = {2: 256, 3: 64}
-_PLANE_BYTES = 40  # per pixel of a plane whose objects are found in memory, beside its values; 36 were measured
+_PLANE_BYTES = 40  # per pixel of a plane whose objects are found in memory, in addition to its values; measured: 36
 
 
 @dataclass(frozen=True)
 class WeightPlan:
-    """All of the work on a training set, decided before a pixel is read.
+    """The complete plan for a training set, made before a pixel is read.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class WeightPlan:
     annotation : Annotation
         Images and labels, in the order of their names.
     options : WeightOptions
-        As chosen.
+        Options as the user chose them.
     block, chunk : int
         Pixels per spatial axis.
     request : WeightRequest
-        What determines the set's bytes, compared when a run goes on.
+        What determines the set's bytes. It is compared when a run resumes.
     """
 
     location: str
@@ -59,7 +59,7 @@ class WeightPlan:
 
     @property
     def n_spatial(self) -> int:
-        """2 or 3."""
+        """Number of spatial axes: 2 or 3."""
         return self.annotation.wanted.n_spatial
 
     def group(self, number: int) -> str:
@@ -76,17 +76,17 @@ class WeightPlan:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of all images."""
+        """Number of blocks of all images."""
         return sum(self.grid(pair).n_blocks for pair in self.annotation.pairs)
 
     @property
     def task_bytes(self) -> int:
-        """Memory of one task at most: a block's or, for class maps, a plane's."""
+        """Largest memory of one task, which makes a block or, for class maps, finds the objects of a plane."""
         return max(self.block_bytes, self._largest_plane()[0])
 
     @property
     def block_bytes(self) -> int:
-        """Memory of a task that makes one block, at most."""
+        """Largest memory of a task that makes one block."""
         needed = [0]
         for pair in self.annotation.pairs:
             grid, itemsize = self.grid(pair), self.itemsize(pair)
@@ -98,14 +98,14 @@ class WeightPlan:
         return max(needed)
 
     def _largest_plane(self) -> tuple[int, str]:
-        """Memory of the largest task that finds a plane's objects, 0 if none does; and the plane's labels."""
+        """Memory of the largest task that finds a plane's objects (0 if there is none), and the plane's labels."""
         if not self.options.rule.is_coded:
             return 0, ""
         planes = [(pair, math.prod(self.grid(pair).shape[-self.n_spatial :])) for pair in self.annotation.pairs]
         return max((px * (_PLANE_BYTES + _stored_dtype(pair.labels).itemsize), str(pair.labels)) for pair, px in planes)
 
     def worker_bytes(self, tasks: int) -> int:
-        """Memory of a worker that runs so many tasks at a time: theirs, and the label values that windows hold."""
+        """Memory of a worker: this many tasks at a time, plus the label values that windows hold."""
         held = [0]
         for pair in self.annotation.pairs:
             grid, itemsize = self.grid(pair), self.itemsize(pair)
@@ -113,18 +113,18 @@ class WeightPlan:
         return tasks * self.task_bytes + WINDOWS_IN_FLIGHT * max(held)
 
     def check_memory(self, usable_bytes: int, tasks: int) -> None:
-        """Refuse a plan that a worker has no memory for.
+        """Refuse a plan that does not fit in a worker's memory.
 
         Raises
         ------
         PlanError
-            With the amounts and what to change.
+            The message names the amounts and what to change.
         """
         remedy = f"choose a smaller block (now {self.block} px), a smaller sigma, or fewer workers"
         plane_bytes, labels = self._largest_plane()
         if plane_bytes > self.block_bytes:  # a smaller block would not help
             remedy = (
-                f"so much takes finding the objects of one plane of {labels}. Annotate with one id per object (kind "
+                f"finding the objects of one plane of {labels} needs this much. Annotate with one id per object (kind "
                 f"'instances'), leave both the border term (w0=0) and ridges (ridge=0) out, or choose fewer workers"
             )
         doing = f"with {tasks} tasks of {format_bytes(self.task_bytes)}"
@@ -132,18 +132,19 @@ class WeightPlan:
 
 
 def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: str) -> WeightPlan:
-    """Decide everything, and refuse what cannot work, before anything is read or created.
+    """Plan everything, and refuse what cannot work, before any pixel is read or anything created.
 
     Raises
     ------
     InputError
-        If planes are too large for finding objects in memory, a mask is no 'binary', or names of classes do not fit.
+        If planes are too large to find objects in memory, a mask is read with a kind other than 'binary', or names of
+        classes do not fit.
     PlanError
-        If blocks are smaller than the halo or no multiple of the chunk.
+        If blocks are smaller than the halo or are no multiple of the chunk.
     OutputError
         If the output lies in an input, or holds something else.
     OutputMismatchError
-        If it was begun with other settings or inputs, naming what differs.
+        If it was begun with other settings or inputs. The message names what differs.
     UnetError
         If the settings do not fit the number of axes.
     """
@@ -159,25 +160,25 @@ def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: s
     request = _make_request(annotation, options, block, chunk)
     _check_place(location, annotation)
     plan = WeightPlan(location, annotation, options, block, chunk, request)
-    if is_counted(plan):  # before that nothing is made that other settings could not make anew
+    if is_counted(plan):  # what is made before counting can be made again with other settings
         compare_records(read_request(location), request, location)
     return plan
 
 
 def read_request(location: str) -> WeightRequest | None:
-    """What a begun set was asked for, or None if there is none.
+    """Read the request that a set was begun with, or None if there is none.
 
     Raises
     ------
     OutputError
-        If it is damaged, naming file and key.
+        If it is damaged. The message names file and key.
     """
     content = (store.read_attributes(location) or {}).get(REQUEST_ATTRIBUTE)
     return read_section(WeightRequest, content, store.join(location, "zarr.json")) if content else None
 
 
 def is_counted(plan: WeightPlan) -> bool:
-    """Whether the set's record is there: all is known of it but the weights."""
+    """Whether the set's record exists: then everything except the weights is known."""
     return "images" in ((store.read_attributes(plan.location) or {}).get(ATTRIBUTE) or {})
 
 
@@ -201,7 +202,7 @@ def _make_grid(pair: AnnotationPair, n_spatial: int, block: int, settings: Weigh
     planes = len(shape) - n_spatial
     halos = [0] * planes
     for size, around in zip(shape[planes:], halo(settings, n_spatial), strict=True):
-        # a single block has no neighbour to look at, and nothing lies farther away than the image is wide
+        # A single block has no neighbour to read from, and no pixel is farther away than the image is wide.
         halos.append(1 if size <= block else max(1, min(around, size)))
     return LabelGrid(shape, (1,) * planes + (block,) * n_spatial, PixelGrid(), n_spatial, tuple(halos))
 
@@ -229,7 +230,7 @@ def _stored_dtype(labels: FoundPixels) -> "np.dtype[Any]":
 
 
 def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> WeightRequest:
-    """What determines the bytes."""
+    """The request, with everything that determines the set's bytes."""
     wanted = annotation.wanted
     inputs = {f"{pair.name} (image)": pair.image.fingerprint for pair in annotation.pairs}
     inputs |= {f"{pair.name} (labels)": pair.labels.fingerprint for pair in annotation.pairs}
