@@ -1,1 +1,1 @@
-"""How good a segmentation is: pixels, objects, Rand and warping errors, block by block."""
+"""Scores of a segmentation: pixel, object, Rand and warping scores, computed block by block."""

@@ -1,7 +1,7 @@
-"""How many pixels each pair of (true id, found id) shares: the sparse table from which all scores of objects come.
+"""The contingency table: the number of pixels that each pair of (true id, found id) shares, as a sparse table.
 
-Tables of blocks add up to the table of the whole image, exactly and in any order, because counts are integers and rows
-are sorted. Knows nothing of scores or storage.
+All scores of objects are computed from it. Tables of blocks add up to the table of the whole image, exactly and in any
+order, because counts are integers and rows are sorted. Knows nothing of scores or storage.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ class Contingency:
     Attributes
     ----------
     frame : ndarray of int64, (n,)
-        Which plane: equal ids in different frames are different objects.
+        Number of the plane. Equal ids in different frames are different objects.
     truth, predicted : ndarray of uint64, (n,)
-        Ids.
+        Ids of the pair.
     n_pixels : ndarray of int64, (n,)
-        Pixels, at least 1.
+        Number of shared pixels, at least 1.
     """
 
     frame: np.ndarray
@@ -36,7 +36,7 @@ class Contingency:
 
     @property
     def overlaps(self) -> "Contingency":
-        """Rows in which an object meets an object."""
+        """Rows in which an object overlaps an object, not background."""
         return self.rows((self.truth > 0) & (self.predicted > 0))
 
     def rows(self, chosen: np.ndarray) -> "Contingency":
@@ -44,14 +44,14 @@ class Contingency:
         return Contingency(self.frame[chosen], self.truth[chosen], self.predicted[chosen], self.n_pixels[chosen])
 
     def areas(self, side: str) -> "Areas":
-        """Pixels of each object of one side ("truth" or "predicted"), over what it meets and background."""
+        """Pixels of each object of one side ("truth" or "predicted"), summed over all its rows."""
         ids = self.truth if side == "truth" else self.predicted
         frame, ids, n_pixels = _add_up((self.frame, ids), self.n_pixels)
         kept = ids > 0
         return Areas(frame[kept], ids[kept], n_pixels[kept])
 
     def area_of_rows(self, side: str) -> np.ndarray:
-        """Pixels of the whole object (or background) that each row is a part of, on one side; int64, (n,)."""
+        """For each row: pixels of the whole object (or background) of one side that it belongs to; int64, (n,)."""
         ids = self.truth if side == "truth" else self.predicted
         order, starts = _sort((self.frame, ids))
         n_rows = np.diff(starts, append=len(order))
@@ -84,7 +84,7 @@ def count_pairs(truth: np.ndarray, predicted: np.ndarray, frame: int = 0, ignore
     Parameters
     ----------
     truth, predicted : ndarray of int or bool, the same shape
-        Ids, 0 is background.
+        Ids; 0 is background.
     frame : int
         Number of the plane that these pixels belong to.
     ignore : int, optional
@@ -93,7 +93,7 @@ def count_pairs(truth: np.ndarray, predicted: np.ndarray, frame: int = 0, ignore
     Raises
     ------
     InputError
-        If shapes differ, or labels are not integers from 0.
+        If shapes differ, or labels are not integers of 0 or more.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def count_pairs(truth: np.ndarray, predicted: np.ndarray, frame: int = 0, ignore
     if ignore is not None:
         kept = truth != ignore
         truth, predicted = truth[kept], predicted[kept]
-    # Label maps are piecewise constant: only runs of equal pairs are sorted, a tenth or less of the pixels.
+    # Label maps are piecewise constant. So only runs of equal pairs are sorted, at most a tenth of the pixels.
     changes = (truth[1:] != truth[:-1]) | (predicted[1:] != predicted[:-1])
     starts = np.append(np.zeros(min(1, truth.size), np.int64), np.flatnonzero(changes) + 1)
     n_pixels = np.diff(starts, append=truth.size)
@@ -115,7 +115,7 @@ def count_pairs(truth: np.ndarray, predicted: np.ndarray, frame: int = 0, ignore
 
 
 def merge_tables(tables: Sequence[Contingency]) -> Contingency:
-    """The table of all pixels from tables of their parts.
+    """Merge the tables of parts to the table of all pixels.
 
     Examples
     --------
@@ -129,18 +129,18 @@ def merge_tables(tables: Sequence[Contingency]) -> Contingency:
 
 
 def _join(parts: "Sequence[Contingency] | Sequence[Areas]", name: str, dtype: type) -> np.ndarray:
-    """One column of all parts; the dtype holds for no parts at all, and never becomes float64."""
+    """Join one column of all parts. The dtype is the same without any part, and never becomes float64."""
     return np.concatenate([np.zeros(0, dtype), *(getattr(part, name) for part in parts)])
 
 
 def _add_up(columns: tuple[np.ndarray, ...], n_pixels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Distinct rows in order, and the sum of each one's pixels."""
+    """Distinct rows in order, and the sum of the pixels of each."""
     order, starts = _sort(columns)
     return *(column[order][starts] for column in columns), _sum_groups(n_pixels[order], starts)
 
 
 def _sort(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The order that sorts rows by the first column, then the next, and where in it each distinct row begins."""
+    """The order that sorts rows by the first column, then the next; and the starts of distinct rows in that order."""
     order = np.lexsort(columns[::-1])
     is_new = np.ones(len(order), bool)
     is_new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
@@ -148,27 +148,27 @@ def _sort(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum_groups(n_pixels: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sums between starts, in int64: exact up to 9e18 pixels."""
+    """Sums from each start to the next, in int64, which is exact up to 9e18 pixels."""
     return np.add.reduceat(n_pixels.astype(np.int64), starts) if len(starts) else np.zeros(0, np.int64)
 
 
 def merge_areas(areas: Sequence[Areas]) -> Areas:
-    """All objects of several lists, each once, their pixels added."""
+    """All objects of several lists. Each occurs once, with its pixels added up."""
     columns = (_join(areas, "frame", np.int64), _join(areas, "ids", np.uint64))
     return Areas(*_add_up(columns, _join(areas, "n_pixels", np.int64)))
 
 
 def count_common(areas: Areas, others: Areas) -> int:
-    """How many objects two lists share; each list has an object once."""
+    """Number of objects in both lists. Each list has an object only once."""
     frame, ids = np.append(areas.frame, others.frame), np.append(areas.ids, others.ids)
     return int(np.count_nonzero(_add_up((frame, ids), np.ones(len(ids)))[-1] == 2))
 
 
 def sum_of_squares(counts: np.ndarray) -> int:
-    """Exact sum of squares, whatever the size.
+    """Exact sum of squares of counts of any size.
 
-    The squares of 10^12 pixels do not fit 64 bits, so Python's integers add them; equal counts are taken together, and
-    counts that add up to n have at most about sqrt(2 n) distinct values.
+    The squares of 10^12 pixels do not fit in 64 bits, so they are added as Python integers. Equal counts are squared
+    only once: counts that add up to n have at most about sqrt(2 n) distinct values.
 
     Examples
     --------
@@ -180,7 +180,7 @@ def sum_of_squares(counts: np.ndarray) -> int:
 
 
 def as_ids(labels: np.ndarray, name: str) -> np.ndarray:
-    """Labels as uint64, which holds every id that a store can.
+    """Convert labels to uint64, which holds every id that a store can hold.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def as_ids(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def check_same_shape(truth: np.ndarray, predicted: np.ndarray) -> None:
-    """Refuse arrays that do not lie on the same pixels.
+    """Refuse arrays that do not cover the same pixels.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Two images on the same pixels, read side by side: what is compared, and in which boxes."""
+"""The two images that are compared, on the same pixels, and the boxes in which they are read."""
 
 import itertools
 import math
@@ -12,12 +12,12 @@ from segment_slide.pipeline.scoring.mask_files import Source
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
 
-MAX_PLANE_PX = 2**28  # what is labelled, or scored as membranes, in one piece: some 4 GiB
+MAX_PLANE_PX = 2**28  # largest plane that is labelled or scored as membranes in one piece: about 4 GiB
 
 
 @dataclass(frozen=True)
 class Part:
-    """A box (spatial axes) of one frame; frames number the planes (t, and z in 2D) in raster order."""
+    """A box (spatial axes) of one frame. Frames are the planes (t, and z in 2D), numbered in raster order."""
 
     frame: int
     box: Box
@@ -30,12 +30,12 @@ class Part:
 
 @dataclass(frozen=True)
 class LabelPair:
-    """A segmentation and the truth. Blocks cover each pixel of each frame once.
+    """A segmentation and the truth. Blocks cover each pixel of each frame exactly once.
 
     Parameters
     ----------
     predicted, truth : ImageSource or ArraySource
-        Planes of size 1 are no difference: (1, 1, y, x) lies on the pixels of (y, x).
+        Labels on the same pixels. Plane axes of size 1 are ignored: (1, 1, y, x) matches (y, x).
     """
 
     predicted: Source
@@ -48,16 +48,16 @@ class LabelPair:
 
     @property
     def n_frames(self) -> int:
-        """Planes that are compared one by one."""
+        """Number of planes, which are compared one by one."""
         return math.prod(self.truth.shape[: -self.truth.n_spatial])
 
     @property
     def is_stored(self) -> bool:
-        """Whether both can be read anywhere; pixels in memory stay here."""
+        """Whether workers can read both. Pixels in memory can be read in this process only."""
         return isinstance(self.predicted, ImageSource) and isinstance(self.truth, ImageSource)
 
     def check_shapes(self) -> None:
-        """Refuse images that do not lie on the same pixels.
+        """Refuse images that do not cover the same pixels.
 
         Raises
         ------
@@ -75,12 +75,12 @@ class LabelPair:
             )
 
     def check_labels(self) -> None:
-        """Refuse what is not of integers.
+        """Refuse labels that are not integers.
 
         Raises
         ------
         InputError
-            Naming the side.
+            The message names the side.
         """
         for name, source in (("predicted", self.predicted), ("truth", self.truth)):
             if source.dtype.kind not in "bui":
@@ -90,18 +90,18 @@ class LabelPair:
                 )
 
     def check_planes(self) -> None:
-        """Refuse frames that are too large to be taken in one piece.
+        """Refuse frames that are too large to be processed in one piece.
 
         Raises
         ------
         InputError
-            Above `MAX_PLANE_PX`.
+            If a frame has more than `MAX_PLANE_PX` pixels.
         """
         n_pixels = math.prod(self.spatial_shape)
         if n_pixels > MAX_PLANE_PX:
             raise InputError(
-                f"{location_of(self.truth)}: planes of {n_pixels:,} px, expected at most {MAX_PLANE_PX:,} to be taken "
-                f"in one piece; compare instance ids instead of class maps, or a coarser level."
+                f"{location_of(self.truth)}: planes of {n_pixels:,} px, expected at most {MAX_PLANE_PX:,} to compare "
+                f"them in one piece; compare instance ids instead of class maps, or a coarser level."
             )
 
     def blocks(self, block_px: int) -> Iterator[Part]:
@@ -128,7 +128,7 @@ def read_part(source: Source, part: Part) -> np.ndarray:
 
 
 def location_of(source: Source) -> str:
-    """Where pixels come from, for people."""
+    """Where pixels come from, for messages."""
     return source.image.location if isinstance(source, ImageSource) else source.location
 
 

@@ -1,4 +1,4 @@
-"""Masks that are no Zarr: TIFF and PNG files, or a folder of them, read whole into memory as a source of blocks."""
+"""Masks that are not Zarr: TIFF and PNG files, or a folder of them, read completely into memory."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import is_zarr, resolve_location
 from segment_slide.unet.boxes import Box
 
-MAX_PIXELS = 2**30  # 1 to 8 GiB in memory
+MAX_PIXELS = 2**30  # takes 1 to 8 GiB in memory
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ArraySource:
     axes : str
         Plane axes, then "yx" or "zyx".
     pixels : ndarray
-        On `axes`.
+        Pixels with the axes `axes`.
     n_spatial : int
         2 or 3.
     """
@@ -67,7 +67,7 @@ def open_source(
     channel: int | None = None,
     files: Sequence[str] = (),
 ) -> Source:
-    """Labels or probabilities at a path: Zarr, which is read by blocks, or TIFF and PNG, read whole.
+    """Open labels or probabilities at a path: Zarr, which is read by blocks, or TIFF and PNG, which are read whole.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def open_source(
     axes : str, optional
         Axes of a bare Zarr array, or of a TIFF that does not say them.
     channel : int, optional
-        Which channel of several.
+        The channel to read, if there are several.
     files : sequence of str
-        Of a folder, those to read, in order; by default all.
+        Files of a folder to read, in order; by default all.
 
     Raises
     ------
@@ -117,12 +117,14 @@ def read_masks(
     channel: int | None = None,
     files: Sequence[str] = (),
 ) -> ArraySource:
-    """Read a TIFF or PNG file, or a folder of pages in natural order or that of `files` (axis z), into memory.
+    """Read a TIFF or PNG file, or a folder of pages, into memory.
+
+    The pages of a folder are stacked along z, in natural order or in that of `files`.
 
     Raises
     ------
     InputError
-        If nothing is there, it is RGB, has several channels and none is chosen, or is too large.
+        If nothing is there, or the image is RGB, has several channels and none is chosen, or is too large.
     """
     reader = open_reader(tuple(files) or list_files([path]), axes=axes)
     try:

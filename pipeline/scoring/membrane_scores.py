@@ -1,4 +1,4 @@
-"""The errors of the EM segmentation challenge (ISBI 2012), each at the threshold that suits it best."""
+"""The errors of the EM segmentation challenge (ISBI 2012), each at its best threshold."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -12,12 +12,12 @@ from segment_slide.pipeline.scoring.rand_scores import label_components, score_r
 from segment_slide.pipeline.scoring.warping import warping_error
 
 THRESHOLDS = tuple(step / 10 for step in range(11))
-_ERRORS = ("pixel_error", "rand_error", "warping_error")  # smaller is better; of the others, larger
+_ERRORS = ("pixel_error", "rand_error", "warping_error")  # smaller is better; for the other scores, larger
 
 
 @dataclass(frozen=True)
 class Best:
-    """A score at its best threshold; the lowest, if several are as good."""
+    """A score at its best threshold; at the lowest of these, if several thresholds are equally good."""
 
     value: float
     threshold: float
@@ -25,7 +25,7 @@ class Best:
 
 @dataclass(frozen=True)
 class MembraneScores:
-    """Scores of a probability map of cells (white) against cells and membranes, each at its own best threshold.
+    """Scores of a probability map of cells (white) compared with cells and membranes, each at its best threshold.
 
     Attributes
     ----------
@@ -51,14 +51,14 @@ def score_membranes(truth: np.ndarray, probability: np.ndarray) -> MembraneScore
     Parameters
     ----------
     truth : ndarray of int or bool, (y, x) or (z, y, x)
-        Cells where above 0, membranes 0.
+        Cells are above 0, membranes are 0.
     probability : ndarray of float in [0, 1] or of uint8, the same shape
-        Of cells.
+        Probability of cells.
 
     Returns
     -------
     MembraneScores
-        Of a stack, the mean over slices at each threshold is what is minimised.
+        For a stack, scores are averaged over slices at each threshold, and the best of these means is taken.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _score_threshold(
 
 
 def best_scores(slices: Iterable[np.ndarray]) -> MembraneScores:
-    """The best of the means over slices of what `score_thresholds` returns."""
+    """The best mean over slices of each score, from the results of `score_thresholds`."""
     means = np.mean(list(slices), axis=0)
     found = {}
     for field, values in zip(fields(MembraneScores), means.T, strict=True):

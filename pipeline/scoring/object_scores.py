@@ -1,4 +1,4 @@
-"""Which objects were found as themselves: scores from one table of overlaps (`pipeline.scoring.contingency`)."""
+"""Scores of objects that were found correctly, from one table of overlaps (`pipeline.scoring.contingency`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from segment_slide.pipeline.scoring.contingency import Areas, Contingency, count
 from segment_slide.pipeline.scoring.options import IOU_THRESHOLDS
 from segment_slide.unet.boxes import Box
 
-TOUCHING_PX = 2  # a ridge of one pixel parts touching objects
+TOUCHING_PX = 2  # a ridge of one pixel separates touching objects
 _EXACT_IN_FLOAT64 = 2**53
 _DENOMINATOR = 1000  # thresholds are exact to three decimals, so that 0.55 means 55 of 100
 
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """How many objects were found as themselves: matched one to one with IoU above a threshold.
+    """Number of objects that were found correctly: matched one to one with IoU above a threshold.
 
     Attributes
     ----------
     n_truth, n_predicted, n_matched : int
-        Objects.
+        Number of true, predicted and matched objects.
     n_touching, n_touching_matched : int
-        Objects of the truth that another one touches, and how many of them are matched: two cells that became one
-        object match nothing.
+        Number of true objects that touch another one, and how many of them are matched. Two cells that were merged into
+        one object match nothing.
     iou : float
-        The threshold.
+        The IoU threshold.
     """
 
     n_truth: int
@@ -71,14 +71,14 @@ def score_objects(truth: np.ndarray, predicted: np.ndarray, iou: float = 0.5) ->
     Parameters
     ----------
     truth, predicted : ndarray of int, (y, x) or (z, y, x)
-        Object ids, 0 outside; touching objects are at most two pixels apart.
+        Object ids, 0 outside. Objects at most two pixels apart count as touching.
     iou : float
-        An object matches if the intersection over union is above this; from 0.5 on no two can match the same.
+        Two objects match if their intersection over union is above this. From 0.5 on, matches are unique.
 
     Raises
     ------
     InputError
-        If the threshold is below 0.5, or the labels are no ids on the same pixels.
+        If the threshold is below 0.5, or if the labels are not ids on the same pixels.
 
     Examples
     --------
@@ -100,21 +100,22 @@ def score_matches(
     Parameters
     ----------
     table : Contingency
-        Of the whole image, or of all frames.
+        Table of the whole image, or of all frames.
     ious : sequence of float
-        A pair matches if its intersection over union is above this.
+        Thresholds. A pair matches if its intersection over union is above the threshold.
     touching : Areas, optional
         The true objects that touch another one.
 
     Raises
     ------
     InputError
-        If a threshold is not within 0.5 and 1.
+        If a threshold is below 0.5, or not below 1.
 
     Notes
     -----
-    Of two objects that share more than half of their union with a third, both would hold more than half of it: so a
-    match is unique without any assignment. Below 0.5 that fails and scores would depend on the choice: refused.
+    If two objects both matched the same third object, each would cover more than half of it, which is impossible. So
+    matches are unique without any assignment. With a threshold below 0.5 they need not be, and scores would depend on
+    the choice of matches; therefore such thresholds are refused.
 
     Examples
     --------
@@ -137,27 +138,27 @@ def score_matches(
 
 
 def check_ious(ious: Sequence[float]) -> None:
-    """Refuse thresholds at which matches are not unique.
+    """Refuse thresholds at which matches are not unique or not possible.
 
     Raises
     ------
     InputError
-        Naming the first such threshold.
+        If there is such a threshold. The message names the first one.
     """
     if not ious:
         raise InputError("no IoU threshold was given, expected at least one, for example 0.5.")
     for iou in ious:
         if not 0.5 <= iou < 1:
             raise InputError(
-                f"iou={iou}, expected at least 0.5 and less than 1: below, two objects may match the same one; "
-                f"at 1, none can be above."
+                f"iou={iou}, expected at least 0.5 and less than 1. Below 0.5, two objects may match the same "
+                f"one; at 1, no object can match."
             )
 
 
 def mean_average_precision(scores: Sequence[ObjectScores]) -> float:
-    """Mean over thresholds of TP / (TP + FP + FN) (Data Science Bowl 2018, Caicedo 2019; there, of one image).
+    """Mean over thresholds of TP / (TP + FP + FN) (Data Science Bowl 2018, Caicedo 2019; there for one image).
 
-    Over several frames TP, FP and FN are added up first, so that each object weighs the same.
+    For several frames, TP, FP and FN are added up first, so that each object has the same weight.
 
     Examples
     --------
@@ -168,7 +169,7 @@ def mean_average_precision(scores: Sequence[ObjectScores]) -> float:
 
 
 def _overlaps(table: Contingency) -> tuple[np.ndarray, np.ndarray, Contingency]:
-    """Pixels in both and in either object of each overlapping pair, and the pairs."""
+    """Intersection and union (pixels) of each overlapping pair of objects, and the pairs."""
     are_objects = (table.truth > 0) & (table.predicted > 0)
     total = table.area_of_rows("truth") + table.area_of_rows("predicted")
     pairs = table.rows(are_objects)
@@ -178,18 +179,19 @@ def _overlaps(table: Contingency) -> tuple[np.ndarray, np.ndarray, Contingency]:
 def score_seg(table: Contingency) -> float:
     """SEG of the Cell Tracking Challenge (Ulman 2017): mean Jaccard index over all true objects of all frames.
 
-    A true object G is matched by the found object R that holds more than half of it, strictly; it scores
-    ``|G & R| / |G | R|``, unmatched 0. The mean is over objects, not over frames; false positives cost nothing.
+    A true object G is matched by the found object R that covers strictly more than half of it. Its score is
+    ``|G & R| / |G | R|``, or 0 if it is not matched. The mean is over objects, not over frames. False positives do not
+    lower it.
 
     Parameters
     ----------
     table : Contingency
-        Of all frames.
+        Table of all frames.
 
     Raises
     ------
     InputError
-        If the truth has no object: there is nothing to take a mean of.
+        If the truth has no object, so that there is no mean.
 
     Examples
     --------
@@ -208,19 +210,19 @@ def score_seg(table: Contingency) -> float:
 
 
 def as_areas(frame: int, ids: np.ndarray) -> Areas:
-    """Objects of one frame by their ids, each counted as one pixel."""
+    """List objects of one frame by their ids, each with one pixel."""
     return Areas(np.full(len(ids), frame, np.int64), ids.astype(np.uint64), np.ones(len(ids), np.int64))
 
 
 def find_touching(ids: np.ndarray, inside: Box | None = None) -> np.ndarray:
-    """Ids of objects with another one at most two pixels away (a ridge of one pixel parts them).
+    """Ids of objects with another one at most two pixels away (a ridge of one pixel lies between them).
 
     Parameters
     ----------
     ids : ndarray of unsigned int
         Object ids, 0 outside.
     inside : tuple of slice, optional
-        Only pixels of this box are asked; two pixels around it belong to `ids` as far as the image reaches.
+        Box in `ids` whose pixels are examined. `ids` must include two pixels around it, as far as the image reaches.
 
     Examples
     --------
@@ -228,7 +230,7 @@ def find_touching(ids: np.ndarray, inside: Box | None = None) -> np.ndarray:
     [1, 2]
     """
     values = None
-    if ids.max() > _EXACT_IN_FLOAT64:  # the filters compute in it
+    if ids.max() > _EXACT_IN_FLOAT64:  # the filters compute in float64
         values, numbers = np.unique(ids, return_inverse=True)
         values = np.append(np.zeros(1, values.dtype), values)
         ids = np.where(ids > 0, numbers + 1, 0).astype(np.uint32)

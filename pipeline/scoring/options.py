@@ -1,4 +1,4 @@
-"""What a user may choose about scores."""
+"""Options of the scores."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,22 +13,22 @@ IOU_THRESHOLDS = tuple(n / 100 for n in range(50, 100, 5))  # Data Science Bowl 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How pixels become classes or ids.
+    """How pixels are read as classes or ids.
 
     Parameters
     ----------
     block_px : int
-        Pixels per side of what one task reads; never changes a score.
+        Pixels per side of the block that one task reads. It never changes a score.
     ignore : int, optional
         Pixels whose truth has this value are left out. By default 255 for classes (unless `is_binary`) and none for
         instances.
     ignores_nothing : bool
-        Every value counts.
+        Every value counts, none is ignored.
     is_binary : bool
-        Classes: everything above 0 is class 1, as in masks of 0 and 255.
+        For classes: everything above 0 is class 1, as in masks of 0 and 255.
     truth_class, predicted_class : int, optional
-        Instances: this side is a class map, and its objects are the components of this class (joined by edges), found
-        plane by plane in memory; None: it holds ids.
+        For instances: if given, this side is a class map, and its objects are the components of this class (pixels
+        connected by edges), found plane by plane in memory. None: this side holds ids.
     """
 
     block_px: Annotated[int, Option("Pixels per side of what one task reads.", above=0, name="block")] = 2048
@@ -40,11 +40,11 @@ class EvaluateOptions:
 
     @property
     def has_components(self) -> bool:
-        """Whether a class map is taken apart into objects."""
+        """Whether a class map is split into objects."""
         return self.truth_class is not None or self.predicted_class is not None
 
     def ignored(self, kind: Kind) -> int | None:
-        """The value that is left out, or None."""
+        """The value of pixels that are left out, or None."""
         if self.ignores_nothing:
             return None
         if self.ignore is None:

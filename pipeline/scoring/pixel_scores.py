@@ -1,4 +1,4 @@
-"""Scores of class maps, pixel by pixel; all of them come from one matrix of counts, which adds up over blocks."""
+"""Scores of class maps, pixel by pixel. All are computed from one matrix of counts, which adds up over blocks."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ import numpy as np
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.contingency import as_ids, check_same_shape
 
-IGNORE = 255  # class maps are uint8 and have at most 255 classes; this value marks pixels nobody decided on
+IGNORE = 255  # class maps are uint8 with at most 255 classes; this value marks pixels that nobody annotated
 _N_VALUES = 256
 
 
 @dataclass(frozen=True)
 class PixelScores:
-    """Agreement of two class maps on one class.
+    """Agreement of two class maps for one class.
 
     Attributes
     ----------
     accuracy : float
         Share of pixels with the same class.
     iou, dice : float
-        Intersection over union, and 2 * intersection over the sum of both; 1 if the class is in neither.
+        Intersection over union, and 2 * intersection over the sum of both sizes; 1 if the class is in neither.
     """
 
     accuracy: float
@@ -45,7 +45,7 @@ class ClassScores:
 
     @property
     def dice(self) -> float:
-        """Twice the intersection over the sum of both; 1 if the class is in neither."""
+        """Twice the intersection over the sum of both sizes; 1 if the class is in neither."""
         total = self.n_truth + self.n_predicted
         return 2 * self.n_both / total if total else 1.0
 
@@ -57,9 +57,9 @@ class Confusion:
     Attributes
     ----------
     counts : ndarray of int64, (256, 256)
-        Truth along the first axis; pixels that are ignored are not in it.
+        Number of pixels, with the true class along the first axis. Ignored pixels are not counted.
     n_ignored : int
-        Pixels left out.
+        Number of pixels left out.
     """
 
     counts: np.ndarray
@@ -70,7 +70,7 @@ class Confusion:
 
     @property
     def n_pixels(self) -> int:
-        """Pixels compared."""
+        """Number of pixels compared."""
         return int(self.counts.sum())
 
     @property
@@ -103,7 +103,7 @@ class Confusion:
     def classes(self) -> tuple[ClassScores, ...]:
         """Scores of each class that is in the truth or in the prediction.
 
-        The prediction's pixels of `IGNORE` are wrong wherever the truth is not ignored; they are no class.
+        `IGNORE` is no class. A predicted `IGNORE` is wrong wherever the truth is not ignored.
         """
         present = self.counts.sum(0) + self.counts.sum(1) > 0
         present[IGNORE] &= self.counts[IGNORE].any()
@@ -145,7 +145,7 @@ def count_confusion(truth: np.ndarray, predicted: np.ndarray, ignore: int | None
     """
     check_same_shape(truth, predicted)
     truth, predicted = as_classes(truth, "truth"), as_classes(predicted, "predicted")
-    # one number per pair: 65,536 bins, whatever the image
+    # One bin per pair of classes: always 65,536 bins.
     bins = np.bincount(truth.ravel() * np.intp(_N_VALUES) + predicted.ravel(), minlength=_N_VALUES**2)
     counts = bins.reshape(_N_VALUES, _N_VALUES).astype(np.int64)
     if ignore is None:
@@ -156,7 +156,7 @@ def count_confusion(truth: np.ndarray, predicted: np.ndarray, ignore: int | None
 
 
 def as_classes(labels: np.ndarray, name: str) -> np.ndarray:
-    """Labels as classes, uint8.
+    """Convert labels to classes, uint8.
 
     Raises
     ------
@@ -180,14 +180,14 @@ def as_classes(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def score_pixels(truth: np.ndarray, predicted: np.ndarray, value: int = 1) -> PixelScores:
-    """Compare two class maps on one class; no pixel is ignored.
+    """Compare two class maps for one class. No pixel is ignored.
 
     Parameters
     ----------
     truth, predicted : ndarray of the same shape
         Classes.
     value : int
-        Class that IoU and Dice are about.
+        Class of IoU and Dice.
 
     Examples
     --------
@@ -207,9 +207,9 @@ def pixel_error(truth: np.ndarray, probability: np.ndarray, threshold: float = 0
     truth : ndarray of int or bool
         Foreground (cells; white) where above 0.
     probability : ndarray of float in [0, 1], or of uint8 (255 is 1), the same shape
-        Of the foreground.
+        Probability of the foreground.
     threshold : float
-        Foreground is what lies above it, not on it: at 1.0 nothing is.
+        Foreground is strictly above the threshold, so at 1.0 there is none.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def pixel_error(truth: np.ndarray, probability: np.ndarray, threshold: float = 0
 
 
 def as_probability(values: np.ndarray) -> np.ndarray:
-    """A probability map as floats from 0 to 1; float32 stays float32, and is compared to thresholds as such.
+    """Convert a probability map to floats from 0 to 1. float32 stays float32, also when compared with thresholds.
 
     Parameters
     ----------

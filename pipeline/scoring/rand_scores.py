@@ -1,15 +1,15 @@
-"""Rand error, V_Rand and V_Info: how two partitions of the same pixels agree, from their table of overlaps.
+"""Rand error, V_Rand and V_Info: agreement of two partitions of the same pixels, from their table of overlaps.
 
-Background decides what these mean, so it is said here once. Of the *truth*, background (membrane) pixels are left out:
-a score is over pairs of pixels that are both foreground in the truth. Of the *proposal*, background pixels stay, and
-each is a segment of its own: it is together with no other pixel. This is what the organisers' program of 2012 does
+The meaning of these scores depends on how background is handled. In the *truth*, background (membrane) pixels are left
+out: a score is over pairs of pixels that are both foreground in the truth. In the *proposal*, background pixels are
+kept, and each is a segment of its own, in which there is no other pixel. The organisers' program of 2012 does the same
 (Fiji, trainableSegmentation.metrics.RandError, `randIndex`; V_Rand: `foregroundRestrictedStatsN2`; Arganda-Carreras
-2015). Their site reported as "Rand error" 1 - F (`RandScores.f_score`), minimised over thresholds; the
-paper's 0.0382 is of that kind.
+2015). The "Rand error" on their site was 1 - F (`RandScores.f_score`), minimised over thresholds; the paper's 0.0382
+is of that kind.
 
-Sums of squares are Python integers: exact for any number of pixels. `skimage.metrics.adapted_rand_error` and
-`variation_of_information` add floats and take the proposal's background for one segment: the tests compare with them
-after giving each such pixel an id.
+Sums of squares are Python integers, so they are exact for any number of pixels. `skimage.metrics.adapted_rand_error`
+and `variation_of_information` add floats and treat the proposal's background as one segment. The tests compare with
+them after giving each such pixel an id.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,15 @@ class RandScores:
         1 - Rand index over pairs of foreground pixels of the truth (EM challenge 2012): pairs on which the partitions
         disagree / all pairs.
     precision, recall, f_score : float
-        Of the pairs that the proposal puts together, those that the truth does; the other way round; harmonic mean.
+        Precision: share of the pairs joined by the proposal that the truth joins too. Recall: share of the pairs joined
+        by the truth that the proposal joins too. F-score: harmonic mean of both.
     v_rand : float
-        The same F-score over pairs with repetition (a pixel pairs with itself): 2015's main score, alpha = 0.5.
+        The same F-score over pairs with repetition (each pixel also pairs with itself): the main score of 2015,
+        alpha = 0.5.
     v_info : float
-        Mutual information over the mean of both entropies, on the same pixels, alpha = 0.5.
+        Mutual information divided by the mean of both entropies, on the same pixels, alpha = 0.5.
     error_with_background : float
-        1 - the textbook's Rand index: over all pixels, background one more object on both sides.
+        1 - the Rand index of textbooks: over all pixels, with background as one more object on both sides.
     """
 
     error: float
@@ -51,21 +53,21 @@ class RandScores:
 
 
 def score_rand(table: Contingency) -> RandScores:
-    """Rand scores of a table; the mean over its frames that have true foreground, as the challenge averaged slices.
+    """Rand scores of a table: the mean over frames that have true foreground, as the challenge averaged slices.
 
     Parameters
     ----------
     table : Contingency
-        Of components or instances (ids), with background as id 0.
+        Table of components or instances (ids), with background as id 0.
 
     Raises
     ------
     InputError
-        If no frame has true foreground: there is no pair to look at.
+        If no frame has true foreground, so that there is no pair of pixels.
 
     Examples
     --------
-    Two objects of two pixels became one of four: of 6 pairs, the 4 across are wrong.
+    Two objects of two pixels were merged into one of four. Of 6 pairs, the 4 between the two objects are wrong.
 
     >>> from segment_slide.pipeline.scoring.contingency import count_pairs
     >>> round(score_rand(count_pairs(np.array([0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 1]))).error, 4)
@@ -90,7 +92,7 @@ def _score_frame(table: Contingency) -> RandScores:
     n, n_alone = int(inside.n_pixels.sum()), int(inside.n_pixels[inside.predicted == 0].sum())
     together = inside.overlaps.n_pixels
     truth, predicted = inside.areas("truth").n_pixels, inside.areas("predicted").n_pixels
-    # sums of squares; less the pixels themselves they are ordered pairs of different pixels
+    # Sums of squares. Minus the number of pixels, they are numbers of ordered pairs of different pixels.
     both, true, found = map(sum_of_squares, (together, truth, predicted))
     both_pairs, true_pairs, found_pairs = both - (n - n_alone), true - n, found - (n - n_alone)
     return RandScores(
@@ -105,14 +107,14 @@ def _score_frame(table: Contingency) -> RandScores:
 
 
 def _ratio(part: int, whole: int, otherwise: float) -> float:
-    """Quotient of exact integers; `otherwise` where there is no pair to agree or disagree on."""
+    """Quotient of exact integers; `otherwise` if there are no pairs to divide by."""
     return part / whole if whole else otherwise
 
 
 def _v_info(together: np.ndarray, truth: np.ndarray, predicted: np.ndarray, n_alone: int) -> float:
     """2 I(S; T) / (H(S) + H(T)), in nats; 1 if both are one segment."""
     n = int(truth.sum())
-    alone = n_alone / n * float(np.log(n))  # each of them a segment of 1 / n
+    alone = n_alone / n * float(np.log(n))  # each of these pixels is a segment of size 1 / n
     of_truth, of_found = _entropy(truth, n), _entropy(predicted, n) + alone
     joint = _entropy(together, n) + alone
     return 2 * (of_truth + of_found - joint) / (of_truth + of_found) if of_truth + of_found else 1.0
@@ -134,7 +136,7 @@ def _error_with_background(table: Contingency) -> float:
 
 
 def label_components(foreground: np.ndarray) -> np.ndarray:
-    """Components of the foreground that hang together by edges (4-connected in 2D), numbered in raster order.
+    """Components of the foreground, connected by edges (4-connected in 2D) and numbered in raster order.
 
     >>> label_components(np.array([[1, 0], [0, 1]])).tolist()
     [[1, 0], [0, 2]]
@@ -148,17 +150,17 @@ def thin_borders(components: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     components : ndarray of int, (y, x)
-        Ids, 0 is border.
+        Ids; 0 is border.
 
     Returns
     -------
     ndarray of int, (y, x)
-        The same ids; 0 is left only between two of them.
+        The same ids. 0 remains only between two components.
 
     Notes
     -----
-    The challenge says "thinned to 1-pixel width" and not how. Growing by a watershed of the distance neither merges nor
-    removes a segment, at the image's edge neither, where a skeleton retracts and opens gaps.
+    The challenge says "thinned to 1-pixel width" but not how. Growing by a watershed of the distance never merges or
+    removes a segment, not even at the image's edge. A skeleton would become shorter there and open gaps.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Compare a stored segmentation with the stored truth, block by block, exactly as if both were whole in memory.
+"""Compare a stored segmentation with the stored truth, block by block. Scores equal those of both images in memory.
 
-Each block gives a table of counts; tables add up exactly, so scores do not depend on the blocks, on where they ran or
-on the order in which they came. Memory holds a few blocks and one row per pair of overlapping objects.
+Each block gives a table of counts. Tables add up exactly, so scores do not depend on the blocks, on where they ran or
+on the order in which they finish. Memory holds a few blocks and one row per pair of overlapping objects.
 
 ::
 
@@ -47,14 +47,14 @@ WORDING = Wording("part(s) could not be compared, and there is no score without 
 
 @dataclass(frozen=True)
 class ObjectCounts:
-    """What all scores of objects need.
+    """Counts that all scores of objects are computed from.
 
     Attributes
     ----------
     table : Contingency
-        Of all frames.
+        Table of all frames.
     touching : Areas
-        True objects that touch another one of their frame.
+        True objects that touch another one in their frame.
     """
 
     table: Contingency
@@ -91,20 +91,20 @@ def evaluate_stored(
     client: "Client | None" = None,
     on_block: Callable[[int], None] | None = None,
 ) -> Confusion | ObjectCounts:
-    """Count what a segmentation and the truth share.
+    """Count the pixels that each pair of labels of a segmentation and the truth share.
 
     Parameters
     ----------
     predicted, truth : ImageSource or ArraySource
         Labels on the same pixels; planes (t, and z in 2D) are frames.
     kind : {"classes", "instances"}
-        What the labels are compared as.
+        Whether labels are compared as classes or as instances.
     options : EvaluateOptions, optional
-        Blocks, ignored value, and whether class maps are to be taken apart into objects.
+        Block size, ignored value, and whether class maps are split into objects.
     client : Client, optional
-        Where to run; None runs here. Pixels in memory are never sent away.
+        Client of a Dask cluster; None runs in this process. Pixels in memory are always compared in this process.
     on_block : callable, optional
-        Called after each block with its pixels.
+        Called after each block with the number of its pixels.
 
     Returns
     -------
@@ -114,11 +114,11 @@ def evaluate_stored(
     Raises
     ------
     InputError
-        Before any pixel is read: sources that do not match. While reading: negative or non-class values.
+        Before any pixel is read: if sources do not match. While reading: if a value is negative or no class.
     BlockError
         If a chunk is damaged.
     IncompleteError
-        If a block could not be compared for another reason: there is no score of the others.
+        If a block could not be compared for another reason. There is no score without it.
     """
     options = options or EvaluateOptions()
     pair = LabelPair(predicted, truth)
@@ -156,12 +156,12 @@ def score_stored_membranes(
 
 
 def check_pair(pair: LabelPair, kind: Kind | Literal["membranes"], options: EvaluateOptions) -> int:
-    """Refuse what cannot be compared, before a pixel is read; return how many blocks (or planes) will be read.
+    """Refuse images that cannot be compared, before a pixel is read. Return the number of blocks (or planes) to read.
 
     Raises
     ------
     InputError
-        If shapes differ, labels are not integers, or planes are too large to be taken in one piece.
+        If shapes differ, labels are not integers, or planes are too large to be processed in one piece.
     """
     if options.block_px < 1:
         raise InputError(f"block={options.block_px} px, expected at least 1.")
@@ -188,7 +188,7 @@ def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Con
     truth, predicted = read_part(pair.truth, part), read_part(pair.predicted, part)
     ignore = options.ignored("classes")
     if not options.is_binary:
-        if ignore is not None and not 0 <= ignore <= IGNORE:  # -1, say: no class
+        if ignore is not None and not 0 <= ignore <= IGNORE:  # a value such as -1 is no class
             truth, ignore = np.where(truth == ignore, IGNORE, truth), IGNORE
         return count_confusion(truth, predicted, ignore)
     ignored = np.zeros(truth.shape, bool) if ignore is None else truth == ignore
@@ -211,7 +211,7 @@ def _count_objects(pair: LabelPair, options: EvaluateOptions, part: Part) -> Obj
 
 
 def _objects(labels: np.ndarray, name: str, value: int | None) -> np.ndarray:
-    """Ids: as they are, or numbers of the components of one class."""
+    """Ids as they are stored, or the numbers of the components of one class."""
     return as_ids(labels if value is None else label_components(labels == value), name)
 
 
@@ -228,7 +228,7 @@ def _run(
     client: "Client | None",
     on_block: Callable[[int], None] | None,
 ) -> Iterator[Result]:
-    """Results in order of completion; raises unless all come."""
+    """Results in order of completion. Raises an error if any is missing."""
     try:
         for part, result in run_all(client, function, parts, _name, wording=WORDING):
             if on_block is not None:

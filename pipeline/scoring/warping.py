@@ -1,8 +1,8 @@
-"""Warping error (Jain 2010; EM challenge 2012): what still differs once shapes may be deformed, but not topology.
+"""Warping error (Jain 2010; EM challenge 2012): the difference that remains after deforming shapes, not topology.
 
-The truth is warped toward the proposal by flipping pixels whose flip changes no connectivity ("simple" points;
-foreground 4-connected, background 8-connected). A border that is one pixel off costs nothing; a gap in it costs every
-pixel that cannot be flipped without merging two objects.
+The truth is warped toward the proposal by flipping pixels whose flip does not change connectivity ("simple" points;
+foreground 4-connected, background 8-connected). A border that is shifted by one pixel is no error. For a gap in a
+border, every pixel that cannot be flipped without merging two objects counts as an error.
 """
 
 import functools
@@ -20,17 +20,17 @@ NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 
 
 @functools.cache
 def simple_points() -> np.ndarray:
-    """Which of the 256 neighbourhoods let their centre flip without changing connectivity.
+    """For each of the 256 neighbourhoods: whether the centre can flip without changing connectivity.
 
     Returns
     -------
     ndarray of bool, (256,)
-        By code: bit k is set where neighbour k of `NEIGHBOURS` is foreground.
+        Indexed by code: bit k of the code is set if neighbour k of `NEIGHBOURS` is foreground.
 
     Notes
     -----
-    A pixel is simple where Yokoi's crossing number for a 4-connected foreground is 1: walking round it, one run of
-    foreground touches it by an edge, and one run of background.
+    A pixel is simple if Yokoi's crossing number for a 4-connected foreground is 1: on the circle of its neighbours,
+    exactly one run of foreground touches it by an edge, and one run of background.
 
     Examples
     --------
@@ -46,10 +46,10 @@ def simple_points() -> np.ndarray:
 
 @compiled
 def _warp_serially(warped: np.ndarray, order: np.ndarray, offsets: np.ndarray, simple: np.ndarray) -> int:
-    """Flip mismatches in their order, again and again, until a pass flips none; return how many are left.
+    """Flip mismatches in their order, and repeat until a pass flips none. Return how many are left.
 
-    Compiled by numba: plain loops. `warped` is flat uint8 with a frame of background around the image and is changed in
-    place; `order` holds positions in it and is used up.
+    Plain loops, compiled by numba. `warped` is flat uint8 with a frame of background around the image, and is changed
+    in place. `order` holds positions in `warped` and is overwritten.
     """
     count = len(order)
     while True:
@@ -75,11 +75,11 @@ def warp(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> 
     Parameters
     ----------
     truth : ndarray of int or bool, (y, x)
-        Foreground (cells) where above 0.
+        Foreground (cells) is above 0.
     probability : ndarray of float in [0, 1] or of uint8, (y, x)
-        Of the foreground; the proposal is where it is above the threshold.
+        Probability of the foreground. The proposal is where it is above the threshold.
     threshold : float
-        From 0 to 1.
+        Threshold from 0 to 1.
 
     Returns
     -------
@@ -89,16 +89,17 @@ def warp(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> 
     Raises
     ------
     InputError
-        If the arrays are not 2D of one shape, or a probability is NaN or outside [0, 1].
+        If the arrays are not 2D and of the same shape, or a probability is NaN or outside [0, 1].
 
     Notes
     -----
-    As the organisers' program: mismatches are taken by falling ``abs(probability - threshold)``, ties in raster order,
-    and flipped where simple; passes over what is left repeat until one flips nothing. Beyond the image is background.
+    This follows the organisers' program. Mismatches are visited in the order of falling
+    ``abs(probability - threshold)``, ties in raster order, and flipped if they are simple. Passes over the remaining
+    mismatches are repeated until one flips nothing. Beyond the image is background.
 
     Examples
     --------
-    A border that is one pixel off is no error; a hole is:
+    A border that is shifted by one pixel is no error; a hole is one:
 
     >>> warp(np.array([[1, 1, 0, 1]]), np.array([[0.9, 0.1, 0.9, 0.9]])).astype(int).tolist()
     [[1, 0, 1, 1]]
@@ -121,7 +122,7 @@ def warp(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> 
 
 
 def warping_error(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> float:
-    """Pixels that differ from the proposal after `warp`, divided by all pixels; see there for parameters and errors.
+    """Share of pixels that differ from the proposal after `warp`. Parameters and errors are those of `warp`.
 
     Examples
     --------
