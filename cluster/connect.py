@@ -1,4 +1,4 @@
-"""A description in, a Dask client out, whatever its kind."""
+"""Start or join a cluster of any kind: a description goes in, a Dask client comes out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def connect(spec: ClusterSpec) -> Iterator["Client"]:
-    """Start or join a cluster, yield a client, and end all that was started however the body ends.
+    """Start or join a cluster and yield a client. At the end, also after an error, stop everything that was started.
 
     Parameters
     ----------
     spec : ClusterSpec
-        Where to work; what it leaves open is filled in.
+        Which cluster to use. Values that it leaves open are filled in.
 
     Yields
     ------
     Client
-        Connected, with the workers there that the work needs to begin.
+        Connected. As many workers as the work needs to begin have arrived.
 
     Raises
     ------
     ClusterError
-        What is missing or in the way. Nothing is left running.
+        If the cluster cannot be started or joined; the message says why. Nothing is left running.
     """
     with find_kind(spec.kind).open(complete_spec(spec)) as client, _limit_tasks(client, spec.block_time_limit_s):
         yield client

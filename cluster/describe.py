@@ -1,4 +1,4 @@
-"""A description of a cluster, from a word of the command line or a YAML file."""
+"""Read the description of a cluster from a word of the command line or from a YAML file."""
 
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,17 @@ def describe_cluster(text: str, workers: int | None = None) -> ClusterSpec:
         A word of `cluster.table.STARTED` (``local``, ``slurm`` …), an address as ``tcp://host:port``, or the path of a
         YAML file.
     workers : int, optional
-        Workers, or jobs of a batch system, whatever the file says.
+        Number of workers, or of jobs of a batch system. It overrides the file.
 
     Returns
     -------
     ClusterSpec
-        What was said and no more; `cluster.complete.complete_spec` fills in the rest.
+        Only what was given; `cluster.complete.complete_spec` fills in the rest.
 
     Raises
     ------
     ClusterError
-        Naming key, value and what was expected.
+        If a key or value is wrong. The message names the key, the value and what was expected.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def describe_cluster(text: str, workers: int | None = None) -> ClusterSpec:
 
 
 def _read_content(text: str) -> tuple[dict[str, Any], str]:
-    """The keys, and how messages begin."""
+    """Return the keys with their values, and the text that error messages begin with."""
     if text in STARTED:
         return {"kind": text}, ""
     if "://" in text:
@@ -97,7 +97,7 @@ def _read_values(content: dict[str, Any], kind: Kind) -> dict[str, Any]:
 
 
 def _describe_stranger(key: Any, name: str, kind: Kind) -> str:
-    """What to say of a key that the kind does not know."""
+    """The error message for a key that the kind does not know."""
     import difflib
 
     known = sorted(kind.fields)
@@ -109,6 +109,6 @@ def _describe_stranger(key: Any, name: str, kind: Kind) -> str:
 
 def _with_workers(values: dict[str, Any], kind: Kind, workers: int) -> dict[str, Any]:
     if kind.counted is None:
-        raise ClusterError(f"workers={workers}: a scheduler that runs already has the workers that it has.")
+        raise ClusterError(f"workers={workers}: a scheduler that runs already keeps its workers; leave the number out.")
     kept = {name: value for name, value in values.items() if name not in ("minimum", "maximum")}
     return {**kept, kind.counted: workers}

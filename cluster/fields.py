@@ -1,4 +1,4 @@
-"""The keys of a description file and how the value of each is read. Which kind knows which keys is said by the kind."""
+"""The keys of a description file, and how each value is read. Each kind lists the keys that it knows."""
 
 import os
 import re
@@ -24,9 +24,9 @@ class Field:
     name : str
         Attribute of `ClusterSpec`, or a name in its `own` values.
     read : callable
-        Value as YAML gives it to the attribute's; raises WrongValueError.
+        Converts the value from YAML to the attribute's type; raises WrongValueError.
     is_own : bool
-        Only one kind, or few, make sense of it: it is kept in `ClusterSpec.own`.
+        Only one or a few kinds use this key, so its value is kept in `ClusterSpec.own`.
     """
 
     name: str
@@ -66,7 +66,7 @@ def read_size(value: Any) -> int:
 def read_duration(value: Any) -> int:
     """Seconds, from a number, a number with a unit, or SLURM's notation of hours, minutes and seconds.
 
-    A text that is a bare number is refused: SLURM reads minutes, Dask seconds.
+    A text that is only a number is refused, because it is ambiguous: SLURM reads it as minutes, Dask as seconds.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def read_text(value: Any) -> str:
 
 
 def read_path(value: Any) -> str:
-    """A path; ``~`` and variables stand for what they are on this machine."""
+    """An absolute path; ``~`` and environment variables are expanded on this machine."""
     return os.path.abspath(os.path.expanduser(os.path.expandvars(read_text(value))))
 
 
@@ -114,7 +114,7 @@ def read_flag(value: Any) -> bool:
     return value
 
 
-# What several kinds have in common; a kind may have keys of its own besides.
+# Keys that several kinds share. A kind may have keys of its own besides.
 FIELDS = {
     "workers": Field("workers", read_count),
     "memory": Field("memory_bytes", read_size),
@@ -153,7 +153,7 @@ FIELDS = {
 
 
 def choose_fields(*keys: str) -> dict[str, Field]:
-    """Some of `FIELDS`.
+    """Select some of `FIELDS` by key.
 
     Examples
     --------

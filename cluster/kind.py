@@ -1,4 +1,4 @@
-"""What a kind of cluster has to say of itself: its file in `cluster.kinds` says it, `cluster.table` finds the file."""
+"""The protocol of a kind of cluster. Each kind is one file in `cluster.kinds`; `cluster.table` finds the file."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A batch job, as people name it: "SLURM", "4711"."""
+    """A batch job: name of the batch system and number of the job, as in "SLURM", "4711"."""
 
     system: str
     number: str
@@ -22,12 +22,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Remedies:
-    """What to change when something was short.
+    """Advice for error messages: what to change when a worker lacks something.
 
     Parameters
     ----------
     memory : str
-        What a worker is to be given more of: a key of the cluster file.
+        Key of the cluster file that gives a worker more memory.
     gpu : str
         What to do when a worker does not see the GPU that it was promised.
     deaths : str
@@ -40,14 +40,17 @@ class Remedies:
 
 
 class Kind(Protocol):
-    """One kind of cluster. Loading its file imports neither Dask nor what the kind needs; `complete` and `open` do.
+    """One kind of cluster.
+
+    Loading its file must import neither Dask nor the packages that the kind needs. Only `complete` and `open` import
+    them.
 
     Attributes
     ----------
     fields : mapping of str to Field
-        Keys of a cluster file that it knows.
+        The keys of a cluster file that this kind knows.
     counted : str, optional
-        Attribute of the description that a number of workers from the command line sets; None: it takes none.
+        Attribute of the description that ``--workers`` sets. None if the kind takes no number of workers.
     is_elsewhere : bool
         Whether workers may run on other machines.
     """
@@ -57,21 +60,21 @@ class Kind(Protocol):
     is_elsewhere: bool = False
 
     def check(self, spec: ClusterSpec) -> None:
-        """Raise ClusterError if values contradict each other; counts are positive already."""
+        """Raise ClusterError if values contradict each other. That counts are positive was checked before."""
         return
 
     def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
-        """The same with `workers`, `cores` and `memory_bytes` known; see `cluster.complete.complete_spec`."""
+        """Fill in `workers`, `cores` and `memory_bytes`; see `cluster.complete.complete_spec`."""
         ...
 
     def open(self, spec: ClusterSpec) -> AbstractContextManager["Client"]:
-        """Start or join what a complete description says, yield a client, and end what was started."""
+        """Start or join the cluster of a complete description, yield a client, and end what was started."""
         ...
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
-        """What to say when workers lack something or died."""
+        """Advice for the case that workers lack something or died."""
         ...
 
     def find_job(self, environment: Mapping[str, str]) -> Job | None:
-        """The job of this kind that a process with that environment runs in, if it does."""
+        """The job of this kind that a process with that environment runs in, or None."""
         return None

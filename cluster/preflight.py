@@ -1,6 +1,6 @@
-"""Look at every worker before the first block: what is wrong is said once, by worker, and not by a thousand blocks.
+"""Check every worker before the first block. A fault is then reported once per worker, not by a thousand blocks.
 
-Knows nothing of images: what a worker must be able to do beyond Dask is given as checks, functions by name.
+This file knows nothing of images. The caller passes the checks that the work needs, as named functions.
 """
 
 import os
@@ -26,23 +26,24 @@ GiB = 1 << 30
 def preflight(
     client: "Client", spec: ClusterSpec, checks: Mapping[str, Check] | None = None, *, needed_bytes: int = 0
 ) -> None:
-    """Check versions, memory, GPUs, and whatever the work needs, on every worker.
+    """Check versions, memory, GPUs, and what else the work needs, on every worker.
 
     Parameters
     ----------
     client : Client
-        With its workers there.
+        Connected, with its workers.
     spec : ClusterSpec
         Complete; says whether GPUs were promised.
     checks : mapping of str to callable
-        By name: a picklable function that returns None, or raises an error whose message says what to change.
+        Each is a picklable function that returns None, or raises an error whose message says what to change.
     needed_bytes : int
         Memory that the plan gives to each worker.
 
     Raises
     ------
     ClusterError
-        All that was found, a line each: which worker, on which host, in which job, and what to change.
+        If a check fails. The message has one line for each fault: which worker, on which host, in which job, and what
+        to change.
     """
     check_versions(client)
     found = client.run(examine_worker, dict(checks or {}), on_error="return")
@@ -60,7 +61,7 @@ def preflight(
 
 
 def examine_worker(checks: Mapping[str, Check], dask_worker: Any = None) -> dict[str, Any]:
-    """What a worker has, and which checks fail there; runs on the worker.
+    """Report what a worker has and which checks fail there. Runs on the worker.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def examine_worker(checks: Mapping[str, Check], dask_worker: Any = None) -> dict
     for name, check in checks.items():
         try:
             check()
-        except Exception as error:  # noqa: BLE001, whatever it is, it is this check's and is told
+        except Exception as error:  # noqa: BLE001, any error means that this check failed, and is reported
             failures[name] = str(error) or type(error).__name__
     return {
         "who": _describe_worker(dask_worker),
@@ -91,7 +92,7 @@ def _describe_worker(dask_worker: Any) -> str:
 
 
 def _sees_gpu() -> bool:
-    """Whether a GPU is lent to this process; which driver and network can use it is a check of the work's own."""
+    """Whether this process has been given a GPU. Whether the work can use it is tested by a check of the caller."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return any(Path("/dev").glob("nvidia[0-9]*"))

@@ -1,4 +1,4 @@
-"""What each worker process does first: Dask calls it by the name in `cluster.settings`."""
+"""What each worker process does first. Dask loads this module by its name in `cluster.settings`."""
 
 import logging
 import signal
@@ -8,11 +8,11 @@ import dask
 
 
 def dask_setup(worker: Any) -> None:
-    """Leave Ctrl-C and the reporting of errors to the parent.
+    """Ignore Ctrl-C and set the levels of the loggers: the parent handles both Ctrl-C and errors.
 
-    A terminal sends Ctrl-C to every process of the group; the parent then ends its workers one by one, and a
-    worker that ended itself would only print its stack. The levels of the loggers are in the configuration, but
-    a worker imports distributed, which reads them, before it gets the configuration.
+    A terminal sends Ctrl-C to every process of the group. The parent then ends its workers one by one. A worker that
+    ended itself would only print its stack. The levels of the loggers are in the configuration, but a worker imports
+    distributed, which reads them, before it gets the configuration. So they are set again here.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, level in dask.config.get("logging").items():

@@ -1,7 +1,7 @@
-"""Certificates: everything that listens beyond this machine's loopback speaks TLS and wants a certificate.
+"""Certificates: everything that listens beyond this machine's loopback uses TLS and requires a certificate.
 
-Whoever can connect to a Dask scheduler can run code as its owner. Certificates are made anew for each run, signed by
-an authority that exists in this process only; workers in jobs read theirs from a folder that only the user can open.
+Anyone who can connect to a Dask scheduler can run code as its owner. Each run makes new certificates, signed by
+an authority that exists in this process only. Workers in jobs read theirs from a folder that only the user can open.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ _LOCK = ".lock"
 
 
 def new_security(folder: str) -> "Security":
-    """Certificates for scheduler, workers and client of one run.
+    """Make certificates for scheduler, workers and client of one run.
 
     Parameters
     ----------
     folder : str
-        Where they are written, for workers on other machines to read: only the user may open it.
+        Where they are written, so that workers on other machines can read them. Only the user may open it.
 
     Raises
     ------
@@ -58,12 +58,12 @@ def new_security(folder: str) -> "Security":
 
 
 def joining_security(spec: ClusterSpec) -> "Security | None":
-    """The client's certificate for an address with ``tls://``; None for ``tcp://``.
+    """Return the client's certificate for an address with ``tls://``; None for ``tcp://``.
 
     Raises
     ------
     ClusterError
-        If files are missing, or none are named, here or in Dask's configuration.
+        If a file is missing, or if neither the description nor Dask's configuration names the files.
     """
     from distributed.security import Security
 
@@ -91,20 +91,20 @@ def joining_security(spec: ClusterSpec) -> "Security | None":
 
 @contextlib.contextmanager
 def private_folder(parent: str, prefix: str) -> Iterator[str]:
-    """A new folder that only the user can open, gone after the body with what is in it.
+    """Make a new folder that only the user can open. It is removed with its content after the body.
 
     Parameters
     ----------
     parent : str
-        Folder on a file system that the nodes share; made if it is not there. Folders of ours in it whose process was
-        killed are removed.
+        Folder on a file system that the nodes share; made if it does not exist. Folders in it that a killed run left
+        behind are removed.
     prefix : str
         How the folder's name begins.
 
     Raises
     ------
     ClusterError
-        If it cannot be made, or the file system opens it to others.
+        If it cannot be made, or if the file system lets others open it.
     """
     try:
         Path(parent).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,13 +119,13 @@ def private_folder(parent: str, prefix: str) -> Iterator[str]:
                 f"shared_directory={parent}: others can open what is made in it (mode {found.st_mode & 0o777:o}), "
                 "and certificates go there; choose one on another file system."
             )
-        with contextlib.suppress(OSError):  # a file system without locks keeps what a killed process leaves
+        with contextlib.suppress(OSError):  # without file locks, folders of killed processes are not removed
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove folders whose process is gone, which held a lock while it lived."""
+    """Remove the folders of processes that ended. A running process holds a lock on its folder."""
     for lock in parent.glob(f"{_OURS}*/{_LOCK}"):
         with contextlib.suppress(OSError), open(lock, "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

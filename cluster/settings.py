@@ -1,4 +1,4 @@
-"""What every worker starts with, wherever it runs: environment and Dask settings, and both as shell lines for jobs."""
+"""The environment and the Dask settings of every worker, and both as shell lines for job scripts."""
 
 import json
 import logging
@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-# Feature maps of tens of MB come and go with every layer. By glibc's defaults each would be had from the kernel and
-# given back, page by page. One heap that keeps what is freed, in huge pages, made forward passes 1.1 to 1.4 times as
-# fast as heaps that give it back at once, in one run 0.95 times (benchmarks/allocator.py). What is larger than glibc's
-# largest threshold is still given back: with that kept too, passes were hardly faster and took up to twice the memory.
+# Every layer allocates and frees feature maps of tens of MB. By default, glibc gets each from the kernel and returns
+# it, page by page. One heap in huge pages that keeps freed memory made forward passes 1.1 to 1.4 times as fast as heaps
+# that return it at once; in one run 0.95 times (benchmarks/allocator.py). Allocations above glibc's largest threshold
+# are still returned: keeping these too hardly made passes faster and took up to twice the memory.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -23,37 +23,39 @@ ENVIRONMENT = {
 
 PRELOAD = "segment_slide.cluster.preload"
 
-# Share of its memory at which a worker is ended. Below it nothing happens.
+# A worker is ended when it uses this share of its memory. Below it nothing happens.
 TERMINATE_FRACTION = 0.98
 
-# Errors of blocks are collected and reported once, by block; a worker that was ended is worth a line.
+# Errors of blocks are collected and reported once per block, so Dask need not log them. A worker that was ended is
+# worth a line.
 LOG_LEVELS = {"distributed": "error", "distributed.nanny": "warning", "distributed.worker": "critical"}
 
-# A job's worker writes to a file of its own, which is read when something went wrong.
+# A worker in a job logs to a file of its own. It is read only when something went wrong, so it may be long.
 _JOB_LOG_LEVELS = {"distributed": "info"}
 
 _MEMORY_SETTINGS: dict[str, Any] = {
-    # Blocks go to their shards at once: spilling them to disk, or pausing until they are, only costs.
+    # Blocks are written to their shards at once. Spilling them to disk, or pausing a worker, would only cost time.
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": TERMINATE_FRACTION,
 }
 
-# So long after a worker's death Dask looks whether it is there, and otherwise forgets it for good, though its nanny may
-# be about to start it: with one worker the run would hang. Of what runs on this machine, nothing is to be forgotten.
+# Dask waits this long after a worker's death and then forgets the worker for good, although its nanny may be about to
+# start it again. With a single worker the run would hang. So workers on this machine are never forgotten.
 _NEVER_S = 10**8
 
-# Nannies that gave up leave nobody; starting a worker on a busy machine takes less.
+# Tasks fail when there has been no worker for this long: the nannies have given up. Starting a worker takes less time,
+# also on a busy machine.
 _NO_WORKERS_S = 300
 
 _QUIET_SETTINGS: dict[str, Any] = {
-    # Dask looks at every thread's stack a hundred times a second and keeps what it saw for its dashboard, which is
-    # off: 45 MiB and a third of the growth of each worker over a run of 2,500 blocks (benchmarks/memory_slope.py).
+    # Dask samples every thread's stack a hundred times a second and keeps the samples for its dashboard, which is off.
+    # That took 45 MiB, a third of the growth of each worker over a run of 2,500 blocks (benchmarks/memory_slope.py).
     "distributed.worker.profile.enabled": False,
 }
 
-# For the process that holds the scheduler, and the workers that it starts itself.
+# For the process that holds the scheduler, and for the workers that it starts itself.
 SETTINGS: dict[str, Any] = {
     "distributed.deploy.lost-worker-timeout": _NEVER_S,
     "distributed.scheduler.no-workers-timeout": _NO_WORKERS_S,
@@ -67,7 +69,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def quieten() -> None:
-    """Set the levels of Dask's loggers in this process; workers get them by the configuration."""
+    """Set the levels of Dask's loggers in this process. Workers get them from the configuration."""
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level.upper())
     for name in ("distributed.scheduler", "distributed.client"):
@@ -76,12 +78,12 @@ def quieten() -> None:
 
 
 def _is_not_of_waiting(record: logging.LogRecord) -> bool:
-    """Ctrl-C while a result is waited for leaves a coroutine of Dask's client whose end nobody asks for: no news."""
+    """Hide one harmless message: Ctrl-C while waiting for a result leaves a coroutine of Dask's client unawaited."""
     return not record.exc_info or type(record.exc_info[1]).__name__ != "AllExit"
 
 
 def _is_not_of_tasks(record: logging.LogRecord) -> bool:
-    """Single tasks are named by key there; whoever asked for one is told in words of what it was for.
+    """Hide messages about single tasks: they name only a key, and our own error says which block failed.
 
     Examples
     --------
@@ -93,7 +95,7 @@ def _is_not_of_tasks(record: logging.LogRecord) -> bool:
 
 
 def job_exports(more: Mapping[str, Any]) -> list[str]:
-    """Shell lines that give a worker started by a job script the environment and settings of a local one.
+    """Shell lines for a job script: they give its worker the environment and settings of a local worker.
 
     Parameters
     ----------
@@ -115,5 +117,5 @@ def _text(value: Any) -> str:
 
 
 def _variable(name: str) -> str:
-    """Environment variable from which Dask reads a setting."""
+    """The environment variable from which Dask reads this setting."""
     return "DASK_" + name.upper().replace(".", "__").replace("-", "_")

@@ -1,8 +1,8 @@
-"""Where the work runs, decided before anything starts: one frozen description for a laptop, a GPU box and a cluster.
+"""Where the work runs: one frozen description for a laptop, a machine with GPUs and a cluster.
 
-Only integers and names here: no Dask, no SLURM. `cluster.describe` reads one from a word or a file, `cluster.complete`
-fills in what it leaves open, `cluster.connect` turns it into a client. What a kind makes of it is in its own file: see
-`cluster.table`.
+This file holds only integers and names: no Dask, no SLURM. `cluster.describe` reads a description from a word or a
+file, `cluster.complete` fills in what it leaves open, and `cluster.connect` turns it into a client. How each kind uses
+it is in that kind's file: see `cluster.table`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from segment_slide.cluster.settings import TERMINATE_FRACTION
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """One Dask cluster. None means: decide for me, by the machine or the site's ``jobqueue.yaml``.
+    """One Dask cluster. None means: use the default of the machine or of the site's ``jobqueue.yaml``.
 
     Parameters
     ----------
@@ -23,55 +23,57 @@ class ClusterSpec:
         One of `cluster.table`: processes here, one process per GPU here, jobs of a batch system, or a scheduler that
         runs already.
     workers : int, optional
-        Worker processes, of kinds local and cuda. Of the others it is filled in.
+        Number of worker processes, for the kinds local and cuda. For the other kinds it is computed.
     cores : int, optional
         Forward passes at a time in each worker: its cores, or 1 with a GPU.
     memory_bytes : int, optional
-        Memory of each worker; one that passes it is ended and its blocks are run again.
+        Memory of each worker. A worker that uses more is ended and its blocks are run again.
     jobs : int, optional
-        Jobs of a batch system, held at that number: one that ends is replaced. Exclusive with `minimum` and `maximum`.
+        Jobs of a batch system. A job that ends is replaced, so the number stays. Exclusive with `minimum` and
+        `maximum`.
     minimum, maximum : int, optional
-        Jobs that there are at least and at most; how many is decided by the work that waits.
+        Least and greatest number of jobs. The amount of waiting work decides how many there are.
     processes : int, optional
         Workers per job; by default one per four cores, or one per GPU.
     job_cores, job_memory_bytes : int, optional
-        What each job asks for.
+        Cores and memory that each job requests.
     gpus : int
         GPUs of each job, or of each worker of kind cuda. A worker uses one.
     gres : str, optional
-        SLURM: text for ``--gres`` where ``gpu:N`` is not it, e.g. "gpu:a100:1".
+        SLURM only: text for ``--gres`` where the site needs another than ``gpu:N``, e.g. "gpu:a100:1".
     dask_cuda : bool
         Start dask-cuda workers; needed for more than one GPU per job.
     partition, account, walltime_s, directives, omit_directives
-        Queue of the jobs, who pays, longest time; further directives of the job script as ``#SBATCH`` lines, and words
-        of those that the site refuses.
+        Queue of the jobs, account that is charged, and time limit of a job. `directives` are further lines of the job
+        script, such as ``#SBATCH`` lines; `omit_directives` are words of lines to leave out because the site refuses
+        them.
     interface, host : str, optional
-        Network interface of scheduler and workers in jobs, address at which the scheduler listens.
+        Network interface of the scheduler and of workers in jobs; address at which the scheduler listens.
     lifetime_s, stagger_s : int, optional
-        A worker in a job leaves after lifetime ± stagger, before its wall time ends, and not all at once.
+        A worker in a job leaves after lifetime ± stagger: before its wall time ends, and not all workers at once.
     wait_s : int
         How long to wait for the workers.
     death_timeout_s : int
-        A worker in a job that has found no scheduler for so long ends itself.
+        A worker in a job ends itself when it has found no scheduler for this long.
     python : str, optional
         Interpreter on the nodes.
     prologue : tuple of str
         Shell lines of the job script before the worker starts.
     shared_directory, log_directory, local_directory : str, optional
-        Folder that the nodes share, for certificates; folder of the jobs' output; scratch of each worker.
+        Folder that the nodes share, for certificates; folder of the jobs' output; scratch folder of each worker.
     address : str, optional
         Scheduler to join: ``tcp://host:port`` or ``tls://host:port``.
     tls_ca_file, tls_cert, tls_key : str, optional
         PEM files for an address with ``tls://``.
     block_time_limit_s : int, optional
-        A worker that is busy with one task for longer hangs and is ended: see `cluster.time_limit`.
+        A worker that is busy with one task for longer is taken to hang and is ended: see `cluster.time_limit`.
     own : tuple of (str, value)
-        What only this kind makes sense of, by name.
+        Values that only this kind uses, by name.
 
     Raises
     ------
     ClusterError
-        If a number is not positive. What a kind needs besides, it checks itself.
+        If a number is not positive. Each kind checks its further conditions itself.
     """
 
     kind: str = "local"
@@ -111,7 +113,7 @@ class ClusterSpec:
     own: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        """Numbers that are given are positive; zero is a number of GPUs only."""
+        """Check that numbers are positive. Only `gpus` and `stagger_s` may be zero."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name in ("gpus", "stagger_s") else 1
@@ -120,29 +122,29 @@ class ClusterSpec:
 
     @property
     def usable_bytes(self) -> int:
-        """Memory at which a worker is not yet ended."""
+        """Memory that a worker may use without being ended."""
         return int(self._known("memory_bytes") * TERMINATE_FRACTION)
 
     @property
     def tasks_per_worker(self) -> int:
-        """Dask threads per worker: one more than forward passes, so that reading and writing overlap with computing."""
+        """Dask threads per worker: one more than its forward passes, so reading and writing overlap with computing."""
         return self._known("cores") + 1
 
     @property
     def workers_needed(self) -> int:
-        """Workers that have to be there before the work begins."""
+        """Number of workers that must have arrived before the work begins."""
         if self.address is not None:
             return 1
         return self._known("workers") if self.processes is None else self.jobs_needed * self.processes
 
     @property
     def jobs_needed(self) -> int:
-        """Jobs that have to run before the work begins."""
+        """Number of jobs that must run before the work begins."""
         return self.minimum or self._known("jobs")
 
     @property
     def jobs_most(self) -> int:
-        """Jobs at the most."""
+        """Greatest number of jobs."""
         return self.maximum or self._known("jobs")
 
     @property
@@ -151,7 +153,7 @@ class ClusterSpec:
         return self.gpus > 0
 
     def own_value(self, name: str) -> Any:
-        """A value that only this kind makes sense of; None if it was not given."""
+        """A value that only this kind uses; None if it was not given."""
         return dict(self.own).get(name)
 
     def _known(self, name: str) -> int:

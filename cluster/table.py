@@ -1,7 +1,7 @@
-"""Which kinds of cluster there are, one line each. All others reach `cluster.kinds` through this file.
+"""The table of the kinds of cluster, one line each. All other files reach `cluster.kinds` through this one.
 
-A kind's file is loaded when the kind is asked for: its name here is that of its file, whose `KIND` fills the protocol
-`cluster.kind.Kind`. The modules in `cluster.kinds` import nothing that imports this one.
+A kind's file is loaded only when the kind is used. The name here is the name of the file, and the file's `KIND` fills
+the protocol `cluster.kind.Kind`. The modules in `cluster.kinds` import nothing that imports this one.
 """
 
 import importlib
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from segment_slide.cluster.errors import ClusterError
 
-if TYPE_CHECKING:  # help texts read the names, and nothing may keep the command line from starting
+if TYPE_CHECKING:  # help texts need the names below, and an import here could keep the command line from starting
     from segment_slide.cluster.kind import Job, Kind
     from segment_slide.cluster.spec import ClusterSpec
 
-# Started by us, so that the name alone is a description; and what help says of it.
+# Kinds that we start ourselves: the name alone is a description. The value is what help texts show.
 STARTED = {
     "local": "local",
     "cuda": "cuda (all GPUs of this machine)",
@@ -24,7 +24,7 @@ STARTED = {
     "sge": "sge",
 }
 
-# Told by more than a name.
+# Kinds whose name alone is not a description.
 JOINED = ("address",)
 
 
@@ -39,7 +39,7 @@ def find_kind(name: object) -> "Kind":
     Raises
     ------
     ClusterError
-        If there is none.
+        If there is no such kind.
 
     Examples
     --------
@@ -52,12 +52,12 @@ def find_kind(name: object) -> "Kind":
 
 
 def is_elsewhere(spec: "ClusterSpec") -> bool:
-    """Whether workers may run on other machines, of which nothing is known before they are there."""
+    """Whether workers may run on other machines. Nothing is known of those before their workers have connected."""
     return find_kind(spec.kind).is_elsewhere
 
 
 def find_job(environment: Mapping[str, str]) -> "Job | None":
-    """The batch job that a process runs in, by its environment.
+    """Find the batch job that a process runs in, from its environment variables; None if it runs in none.
 
     Examples
     --------

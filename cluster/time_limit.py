@@ -1,8 +1,8 @@
-"""Notice workers that hang, as in reading from a server that is gone: no error comes, so only the clock tells.
+"""End workers that hang, for instance while reading from a server that is gone. No error comes, so time is the sign.
 
-A thread cannot be ended from outside, a process can: a worker whose task takes too long says where it stands and ends
-itself. Its nanny starts another, Dask tries the task elsewhere and gives it up after the allowed number of deaths.
-Imports Dask; import this where it is needed only.
+A thread cannot be ended from outside, but a process can. So a worker whose task takes too long logs where its threads
+are and ends itself. Its nanny starts a new worker. Dask tries the task elsewhere and gives it up after the allowed
+number of deaths. This file imports Dask: import it only where it is needed.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The worker's own log: Dask's format, into the job's file or to the terminal, whatever level is set for the others.
+# A logger below Dask's own, so its lines have Dask's format and go to the job's file or to the terminal.
 _worker_log = logging.getLogger("distributed.worker.time_limit")
 
 EXIT_CODE = os.EX_TEMPFAIL
 
-# Until a message to the client has left a process that is about to end.
+# Time for a message to reach the client before the process ends.
 _GRACE_S = 0.5
 
-# A task that was cancelled while it runs keeps its thread until it ends.
+# States of a task that occupies a thread. A task that is cancelled while it runs keeps its thread until it ends.
 _STILL_RUNNING = ("executing", "long-running", "cancelled", "resumed")
 
-# Innermost calls of threads that wait for work.
+# A thread whose innermost call is in one of these files waits for work.
 _IDLE = (
     "/threading.py",
     "/selectors.py",
@@ -53,13 +53,14 @@ class TimeLimit(WorkerPlugin):
     Parameters
     ----------
     limit_s : float
-        From when a task begins to execute. A task is what Dask schedules: a block, or several small ones.
+        Longest time, counted from when a task begins to execute. A task is what Dask schedules: a block, or several
+        small ones.
     topic : str
-        Under which clients are told.
+        Dask topic under which clients are told.
 
     Notes
     -----
-    Code that never gives Python's lock back, which reading and computing do, stops the watch too.
+    Code that never releases Python's lock also stops this watch. Reading and computing do release it.
     """
 
     def __init__(self, limit_s: float, topic: str) -> None:
@@ -74,7 +75,7 @@ class TimeLimit(WorkerPlugin):
         Raises
         ------
         ClusterError
-            If nobody would start the worker again.
+            If the worker has no nanny that would start it again.
         """
         if worker.nanny is None:
             raise ClusterError(_describe_bare([worker.address], self.limit_s))
@@ -82,7 +83,7 @@ class TimeLimit(WorkerPlugin):
         threading.Thread(target=self._watch, name="time-limit", daemon=True).start()
 
     def teardown(self, worker: Any) -> None:
-        """Watch no more; called by Dask."""
+        """Stop watching; called by Dask."""
         self._is_over.set()
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
@@ -93,7 +94,7 @@ class TimeLimit(WorkerPlugin):
             self._began.pop(key, None)
 
     def find_overdue(self, now_s: float) -> tuple[Any, float] | None:
-        """Key and seconds of the task that runs longest, if that is too long.
+        """Key and seconds of the task that has run longest, or None if it is within the limit.
 
         Examples
         --------
@@ -103,7 +104,7 @@ class TimeLimit(WorkerPlugin):
         >>> plugin.find_overdue(began + 9), plugin.find_overdue(began + 11)[0]
         (None, 'block')
         """
-        began = self._began.copy()  # at once, whatever the event loop's thread adds meanwhile
+        began = self._began.copy()  # the event loop's thread may add to it meanwhile
         if not began:
             return None
         key = min(began, key=began.__getitem__)
@@ -117,7 +118,7 @@ class TimeLimit(WorkerPlugin):
                 self._end(*overdue)
 
     def _end(self, key: Any, seconds: float) -> None:
-        """Say what hangs, here and to the client, and end the process."""
+        """Report what hangs, in this worker's log and to the client, and end the process."""
         worker = self._worker
         with worker.active_threads_lock:
             stuck = [thread for thread, running in worker.active_threads.items() if running == key]
@@ -137,9 +138,9 @@ class TimeLimit(WorkerPlugin):
 
 
 def describe_threads(frames: dict[int, FrameType], stuck: list[int], names: dict[int | None, str]) -> str:
-    """Where threads stand, on one line, innermost call first: the stuck ones, and those that do not wait for work.
+    """Say on one line where threads are, innermost call first: the stuck ones, and others that do not wait for work.
 
-    What reads for a task is often another thread than the task's own, which only waits for it.
+    The others matter because a task often waits for another thread that reads for it.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def describe_threads(frames: dict[int, FrameType], stuck: list[int], names: dict
 
 
 def _describe_stack(calls: traceback.StackSummary) -> str:
-    """Calls below those of Dask's, which are the same for every task."""
+    """The calls of the task itself, without Dask's calls around it, which are the same for every task."""
     dask = [place for place, call in enumerate(calls) if "/distributed/" in call.filename]
     return " < ".join(_describe_call(call) for call in reversed(calls[(dask or [-1])[-1] + 1 :]))
 
@@ -170,14 +171,15 @@ def _describe_call(call: traceback.FrameSummary) -> str:
 
 @contextlib.contextmanager
 def limit_tasks(client: "Client", limit_s: float) -> Iterator[None]:
-    """While the body runs, no worker is busy with one task for longer than a limit: those that come later included.
+    """While the body runs, end every worker that is busy with one task for longer than a limit.
 
-    On a scheduler that others use too, it holds for their tasks on the same workers.
+    This includes workers that join later. On a shared scheduler the limit also applies to the tasks of others on the
+    same workers.
 
     Parameters
     ----------
     client : Client
-        With its workers there.
+        Connected, with its workers.
     limit_s : float
         See `TimeLimit`.
 
@@ -202,14 +204,14 @@ def limit_tasks(client: "Client", limit_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # the scheduler may be what went away
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):  # the scheduler may have gone away
             client.unregister_worker_plugin(name)
 
 
 def _tell(event: dict[str, Any], limit_s: float) -> None:
-    """To the person at the client, who may not see the workers' logs."""
+    """Tell the person at the client, who may not see the workers' logs."""
     log.warning(
-        "worker %s was ended: a task ran for %.0f s, block_time_limit is %g s; where it stood is in the worker's log.",
+        "worker %s was ended: a task ran for %.0f s, block_time_limit is %g s; the worker's log says where it hung.",
         event["worker"],
         event["seconds"],
         limit_s,

@@ -1,4 +1,7 @@
-"""Do all processes of a cluster run the same packages? Tasks are pickled functions: others fail late and oddly."""
+"""Check that all processes of a cluster run the same packages.
+
+Tasks are pickled functions. With other versions they fail late, with errors that do not name the cause.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -8,19 +11,19 @@ from segment_slide.cluster.errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client
 
-# What tasks are sent with, and what decides the pixels that they compute.
+# Packages that tasks are sent with, and packages that decide the pixels that tasks compute.
 CHECKED = ("dask", "distributed", "cloudpickle", "msgpack", "tornado", "toolz", "numpy", "zarr", "torch")
 OURS = "segment-slide"
 _SHOWN = 3
 
 
 def check_versions(client: "Client") -> None:
-    """Refuse a cluster whose versions are not this process's.
+    """Refuse a cluster whose versions differ from this process's.
 
     Raises
     ------
     ClusterError
-        Naming worker, package and both versions.
+        If a version differs. The message names worker, package and both versions.
     """
     found: Any = client.get_versions(packages=[*CHECKED, OURS])
     here = {**found["client"]["packages"], OURS: _version_here()}
@@ -36,19 +39,19 @@ def check_versions(client: "Client") -> None:
 
 
 def compare_versions(here: dict[str, Any], who: str, there: dict[str, Any], *, scheduler: bool = False) -> list[str]:
-    """Packages that differ, one sentence each.
+    """List the packages that differ, one sentence each.
 
-    Python has to agree in its first two numbers, on which pickled code depends. What stands after a plus, as in
-    ``torch 2.13.0+cpu``, names a build of the same version.
+    Python must agree in its first two numbers, because pickled code depends on them. The part after a plus, as in
+    ``torch 2.13.0+cpu``, names a build of the same version and is ignored.
 
     Parameters
     ----------
     here, there : dict
         Version by package; None where it is not installed.
     who : str
-        Whose are `there`.
+        The process that has the versions `there`.
     scheduler : bool
-        A scheduler runs no tasks: only Dask and Python matter.
+        Whether that process is a scheduler. It runs no tasks, so only Dask and Python matter.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Wait until the workers are there, and say what is in the way if they are not."""
+"""Wait until the workers have connected, and say why if they do not."""
 
 import logging
 import time
@@ -17,37 +17,37 @@ _TELL_EVERY_S = 60
 
 
 class Watch(Protocol):
-    """Who knows why workers do not come."""
+    """Something that knows why workers do not come."""
 
     def check(self) -> None:
         """Raise ClusterError if waiting is of no use."""
 
     def describe(self) -> str:
-        """What is in the way at this moment, as part of a sentence."""
+        """Say, as part of a sentence, why workers are missing at this moment."""
         ...
 
 
 def count_workers(client: "Client") -> int:
-    """Workers that the scheduler has at this moment."""
+    """Number of workers that the scheduler has at this moment."""
     return len(client.nthreads())
 
 
 def wait_for_workers(client: "Client", spec: ClusterSpec, jobs: Watch | None = None) -> None:
-    """Return when the workers are there that the work needs to begin.
+    """Return when as many workers have connected as the work needs to begin.
 
     Parameters
     ----------
     client : Client
         Connected.
     spec : ClusterSpec
-        Complete: how many, and how long to wait.
+        Complete; says how many workers are needed, and how long to wait.
     jobs : Watch, optional
-        Where workers are started by somebody who can be asked.
+        Says why workers are missing, where that can be asked, as of a batch system.
 
     Raises
     ------
     ClusterError
-        If they are not there within the limit, or will not come.
+        If the workers do not connect within the limit, or will never come.
     """
     needed, began, told = spec.workers_needed, time.monotonic(), 0.0
     while (arrived := count_workers(client)) < needed:

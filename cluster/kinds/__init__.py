@@ -1,1 +1,1 @@
-"""One file for each kind of cluster, named as `cluster.table` names it; what batch systems share is in ``batch``."""
+"""One file for each kind of cluster, with its name in `cluster.table`. Batch systems share the ``batch`` files."""

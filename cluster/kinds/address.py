@@ -1,4 +1,4 @@
-"""Join a scheduler that somebody else started. Nothing is started here, so nothing is ended but the connection."""
+"""Join a scheduler that somebody else started. Nothing is started here, so only the connection is closed at the end."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ class Address(Kind):
     is_elsewhere = True
 
     def check(self, spec: ClusterSpec) -> None:
-        """An address, and all files of a certificate or none."""
+        """Check the address, and that all three files of a certificate are given or none."""
         scheme, _, rest = (spec.address or "").partition("://")
         host, _, port = rest.rpartition(":")
         if scheme not in ("tcp", "tls") or not host or not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:
@@ -45,7 +45,7 @@ class Address(Kind):
             raise ClusterError("tls_ca_file, tls_cert and tls_key: expected all three, or none (Dask's own settings).")
 
     def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
-        """As its workers are."""
+        """Fill in what the scheduler's workers have."""
         return complete_address(spec) if spec.memory_bytes is None else spec
 
     def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
@@ -53,21 +53,21 @@ class Address(Kind):
         return address_client(spec)
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
-        """Nothing of it is ours to change."""
-        deaths = "If memory was short, give each worker more; what they wrote is where they run."
+        """Advice for a cluster that we did not start and cannot change."""
+        deaths = "If memory was short, give each worker more. The workers' logs are where the workers run."
         return Remedies("memory", "check the driver", deaths)
 
 
 def complete_address(spec: ClusterSpec) -> ClusterSpec:
-    """Ask the scheduler for its workers: the least memory and the most threads that any of them has.
+    """Ask the scheduler for its workers, and plan with the least memory and the most threads that any of them has.
 
     Raises
     ------
     ClusterError
-        If it does not answer, or has no workers within the limit.
+        If it does not answer, or has no workers within the time limit.
     """
     with address_client(spec) as client:
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()  # by default it tells of five
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()  # by default it lists only five
         fractions = client.run(_pause_fraction)
     memory = min(int(worker["memory_limit"] or 0) for worker in workers)
     if memory < 1:
@@ -83,7 +83,7 @@ def complete_address(spec: ClusterSpec) -> ClusterSpec:
 
 
 def _pause_fraction() -> float:
-    """Share of its memory above which the worker that runs this pauses or is ended."""
+    """The share of its memory above which a worker pauses or is ended. Runs on the worker."""
     import dask
 
     shares = [dask.config.get(f"distributed.worker.memory.{what}") for what in ("pause", "terminate")]
@@ -92,7 +92,7 @@ def _pause_fraction() -> float:
 
 @contextlib.contextmanager
 def address_client(spec: ClusterSpec) -> Iterator["Client"]:
-    """Connect, check versions, yield the client; the cluster stays when it leaves.
+    """Connect, check versions and yield the client. The cluster keeps running when the client leaves.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If the scheduler does not answer or lets nobody in without a certificate, or versions do not agree.
+        If the scheduler does not answer or requires a certificate, or if versions do not agree.
     """
     quieten()
     logger = logging.getLogger("distributed.client")
@@ -112,7 +112,7 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
         try:
             yield client
         finally:
-            if client.status != "running":  # the scheduler is gone: that closing fails too is no news
+            if client.status != "running":  # the scheduler is gone, so closing fails too: do not log that
                 logger.setLevel(logging.CRITICAL)
 
 
@@ -131,13 +131,13 @@ def _open(spec: ClusterSpec) -> "Client":
 
     options: dict[str, Any] = {"timeout": min(_CONNECT_S, spec.wait_s), "security": joining_security(spec)}
     with warnings.catch_warnings():
-        # said as an error, with the worker's name, by check_versions
+        # check_versions reports this as an error that names the worker
         warnings.simplefilter("ignore", VersionMismatchWarning)
         try:
             return Client(spec.address, **options)
         except (OSError, TimeoutError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ClusterError(f"address={spec.address}: no Dask scheduler lets us in: {reason}") from None
+            raise ClusterError(f"address={spec.address}: cannot connect to a Dask scheduler: {reason}") from None
 
 
 KIND = Address()

@@ -1,4 +1,4 @@
-"""Workers in jobs of a batch system: what each is told, and a client while they run. No job is left in the queue."""
+"""Workers in jobs of a batch system: the options of each job, and a client while they run. No job is left behind."""
 
 import contextlib
 import logging
@@ -26,21 +26,21 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1:0"
 
-# A worker that is lost while its job runs may be one that its nanny starts again: importing takes a while on a busy
-# file system. Jobs that ended are replaced sooner, by what the queue says.
+# Wait this long for a worker that was lost while its job runs: its nanny may start it again, and importing takes a
+# while on a busy file system. Jobs that ended are replaced sooner, because the queue shows that they ended.
 _LOST_WORKER_S = 60
 
-# With limits that differ, a job is given back after so many seconds without work for it.
+# Where `maximum` is above `minimum`, a job is given back after this many seconds without work.
 _IDLE_S = 60
 
 
 class BatchKind(Kind):
-    """Jobs of a batch system, whichever it is.
+    """Jobs of any batch system.
 
     Parameters
     ----------
     system : BatchSystem
-        What is said to it, and understood of it.
+        The directives and commands of that batch system.
     """
 
     counted = "jobs"
@@ -57,11 +57,11 @@ class BatchKind(Kind):
         }
 
     def check(self, spec: ClusterSpec) -> None:
-        """Numbers of jobs, GPUs and times that do not contradict each other."""
+        """Check that the numbers of jobs, GPUs and times do not contradict each other."""
         check_jobs(spec, self.system.title)
 
     def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
-        """By the site's settings; a job's cores are shared out in the same way whatever the tasks."""
+        """Fill in from the site's settings. `short_tasks` changes nothing: a job's cores are always divided alike."""
         if spec.memory_bytes is not None:
             return spec
         complete = complete_jobs(spec, self.system)
@@ -73,26 +73,26 @@ class BatchKind(Kind):
         return batch_client(spec, self.system)
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
-        """A job can ask for more."""
+        """Advice: a job can ask for more memory."""
         deaths = f"If memory was short, ask for more job_memory; what the workers wrote is in {spec.log_directory}."
         return Remedies("job_memory", self.system.gpu_remedy, deaths)
 
     def find_job(self, environment: Mapping[str, str]) -> Job | None:
-        """By the variable that holds a job's number."""
+        """Find the job by the environment variable that holds its number."""
         return self.system.find_job(environment)
 
 
 def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, Any]:
-    """What dask-jobqueue is told of each job.
+    """The options that dask-jobqueue gets for each job.
 
     Parameters
     ----------
     spec : ClusterSpec
         Complete.
     system : BatchSystem
-        Which takes the job.
+        The batch system that takes the job.
     name : str
-        Of the run's jobs.
+        Name of the run's jobs.
     """
     processes, own = spec.processes or 1, system.job_options(spec, name)
     lifetime = {
@@ -103,7 +103,7 @@ def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, 
         **own,
         "job_name": name,
         "processes": processes,
-        # Dask's threads, of which there is one more than the job's cores; the batch system gets its own numbers
+        # the number of Dask's threads, one more per worker than its cores; the batch system gets its own numbers
         "cores": processes * spec.tasks_per_worker,
         "memory": f"{processes * (spec.memory_bytes or 0)}B",
         "job_extra_directives": [*own.get("job_extra_directives", ()), *spec.directives],
@@ -113,7 +113,8 @@ def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, 
         "local_directory": spec.local_directory,
         "log_directory": spec.log_directory,
         "python": spec.python,
-        # dask-cuda's command knows no --lifetime and would take it for an argument of the preload: so the environment
+        # The lifetime goes through the environment: dask-cuda's command has no --lifetime and would pass it on to the
+        # preload as an argument.
         "job_script_prologue": [
             *own.get("job_script_prologue", ()),
             *job_exports(lifetime),
@@ -132,16 +133,16 @@ def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, 
 def job_script(
     spec: ClusterSpec, system: BatchSystem, name: str, scheduler: str, security: "Security | None" = None
 ) -> str:
-    """The batch script of one job, as it would be submitted; to be looked at.
+    """The batch script of one job as it would be submitted, for people to look at.
 
     Parameters
     ----------
     spec : ClusterSpec
         Complete.
     system : BatchSystem
-        Which would take it.
+        The batch system that would take it.
     name, scheduler : str
-        Of the run's jobs, and the address that its workers join.
+        Name of the run's jobs, and the address of the scheduler that its workers join.
     security : Security, optional
         With certificates in files.
     """
@@ -155,19 +156,20 @@ def job_script(
 
 @contextlib.contextmanager
 def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
-    """Submit the jobs, yield a client once their workers are there, and cancel them however the body ends.
+    """Submit the jobs, yield a client once their workers have connected, and cancel the jobs at the end in any case.
 
     Parameters
     ----------
     spec : ClusterSpec
         Complete.
     system : BatchSystem
-        Which takes the jobs.
+        The batch system that takes the jobs.
 
     Raises
     ------
     ClusterError
-        If it refuses the jobs, or their workers do not come in time, with what the queue says.
+        If the batch system refuses the jobs, or if their workers do not connect in time. The message says what the
+        queue shows.
     """
     import dask
     from distributed import Client
@@ -176,7 +178,7 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
     from segment_slide.cluster.kinds.batch_job import make_classes
 
     name = system.make_name()
-    system.list_jobs(name)  # is there one at all?
+    system.list_jobs(name)  # fails early if this machine has no such batch system
     quieten()
     for gap in system.find_gaps(spec):
         log.warning("%s", gap)
@@ -214,7 +216,7 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
 
 
 def _scheduler_options(spec: ClusterSpec, system: BatchSystem) -> dict[str, Any]:
-    """The site's, and where the scheduler listens: for workers with TLS, for browsers on loopback, no dashboard."""
+    """The site's options, and where the scheduler listens: for workers with TLS, for HTTP on loopback, no dashboard."""
     options = {
         **(site_value(system.kind, "scheduler-options") or {}),
         "dashboard_address": LOOPBACK,
@@ -227,7 +229,7 @@ def _scheduler_options(spec: ClusterSpec, system: BatchSystem) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _folders(spec: ClusterSpec, name: str) -> Iterator[str]:
-    """The jobs' log folder, which stays, and one for certificates."""
+    """Make the jobs' log folder, which is kept, and a folder for certificates, which is yielded and then removed."""
     log_directory = spec.log_directory or ""
     try:
         os.makedirs(log_directory, mode=0o700, exist_ok=True)
@@ -239,12 +241,12 @@ def _folders(spec: ClusterSpec, name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _no_job_left(system: BatchSystem, name: str) -> Iterator[None]:
-    """Cancel by name what the cluster, whose end can itself be interrupted, did not."""
+    """At the end, cancel by name the jobs that are left: the cluster's own clean-up may have been interrupted."""
     try:
         yield
     finally:
         try:
             if system.list_jobs(name):
                 system.cancel_jobs(name)
-        except ClusterError as error:  # what ended the body matters more; workers end without a scheduler
+        except ClusterError as error:  # do not hide the body's error; workers without a scheduler end themselves
             log.warning("jobs %s may be left in the queue: %s", name, error)

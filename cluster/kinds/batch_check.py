@@ -1,4 +1,4 @@
-"""Values of a description of jobs that contradict each other."""
+"""Check a description of jobs for values that contradict each other."""
 
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
@@ -10,14 +10,14 @@ def check_jobs(spec: ClusterSpec, title: str) -> None:
     Parameters
     ----------
     spec : ClusterSpec
-        As described, or complete.
+        The description, complete or not.
     title : str
-        Of the batch system.
+        Name of the batch system for messages.
 
     Raises
     ------
     ClusterError
-        Naming the values.
+        If values contradict each other; the message names them.
     """
     _check_counts(spec)
     _check_gpus(spec)

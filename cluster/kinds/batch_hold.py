@@ -1,4 +1,4 @@
-"""Keep the number of jobs: Dask's adaptive scaling, which also sees jobs that ended without a worker to tell of it."""
+"""Keep the number of jobs: Dask's adaptive scaling, extended to notice jobs that ended before a worker connected."""
 
 import asyncio
 import logging
@@ -12,32 +12,33 @@ from segment_slide.cluster.kinds.batch_system import BatchSystem, QueuedJob
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 2  # asking for the queue costs the whole site: it is asked only while a worker is missing
+_LOOK_EVERY_S = 2  # querying the queue slows it for the whole site, so it is done only while a worker is missing
 _LONGEST_PAUSE_S = 300
 _MOST_EARLY_ENDS = 10
 _LAST_WAIT_S = 60
-_TELL_AFTER_S = 20  # then each time after twice as long
+_TELL_AFTER_S = 20  # the time to the next message doubles each time
 
 
 class HeldJobs(Adaptive):
-    """Between a minimum and a maximum of jobs, each replaced when it ends.
+    """Keep between a minimum and a maximum of jobs, and replace each job that ends.
 
-    A job whose worker never connected is replaced too, after a pause that doubles; after ten such in a row there is
-    something wrong that more jobs will not cure: no more are submitted, and tasks that have no worker fail.
+    A job whose worker never connected is replaced too, after a pause that doubles each time. After ten such jobs in a
+    row more jobs will not help: no more are submitted, and tasks that have no worker fail.
 
-    While no worker is left, and jobs wait in the queue, that is said with what the queue says, ever more seldom.
+    While no worker is left and jobs wait in the queue, a message says so with the state of the queue. The time
+    between these messages doubles.
 
     Parameters
     ----------
     system : BatchSystem
-        Of whose jobs the cluster is.
+        The batch system that runs the jobs.
     refusals : sequence of str
-        What the submitting command said, filled in as it says it.
+        Error messages of the submitting command. The list grows while this object is used.
 
     Attributes
     ----------
     early_ends : list of str
-        Jobs in a row that ended before their workers connected; empty again once one connects.
+        Numbers of the jobs in a row that ended before their workers connected. Emptied when a worker connects.
     """
 
     def __init__(self, cluster: Any, system: BatchSystem, refusals: Sequence[str] = (), **options: Any) -> None:
@@ -52,7 +53,7 @@ class HeldJobs(Adaptive):
         super().__init__(cluster, **options)
 
     async def adapt(self) -> None:
-        """Called by Dask once a second."""
+        """Adapt the number of jobs; called by Dask once a second."""
         if len(self.early_ends) >= _MOST_EARLY_ENDS:
             return
         if not self._adapting:
@@ -60,7 +61,7 @@ class HeldJobs(Adaptive):
         await super().adapt()
 
     async def _forget_ended_jobs(self) -> None:
-        """Drop jobs from the cluster's books that the queue no longer has: the number is then made up by new ones."""
+        """Drop jobs that the queue no longer has from the cluster's records; Dask then submits new ones for them."""
         absent = self._jobs_without_workers()
         now = asyncio.get_running_loop().time()
         if self.cluster.scheduler_info["workers"]:
@@ -80,7 +81,7 @@ class HeldJobs(Adaptive):
                 await self._forget(name)
 
     def _tell_of_waiting(self, jobs: list[QueuedJob], now: float) -> None:
-        """Say why nothing is done while no worker is left; until the first ones are there, `wait_for_workers` does."""
+        """Say why no work is done while no worker is left. Before the first worker, `wait_for_workers` says so."""
         if not self._connected or self.cluster.scheduler_info["workers"]:
             return
         if self._waits_since is None:

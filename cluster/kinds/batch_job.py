@@ -1,6 +1,6 @@
-"""One job of a batch system and a cluster of them: dask-jobqueue's classes, with what they lack.
+"""One job of a batch system and a cluster of such jobs: dask-jobqueue's classes, with what they lack.
 
-Imports dask-jobqueue, which reads the site's ``jobqueue.yaml``; import this where it is needed only.
+This file imports dask-jobqueue, which reads the site's ``jobqueue.yaml``: import it only where it is needed.
 """
 
 import itertools
@@ -18,12 +18,12 @@ from dask_jobqueue.core import Job, JobQueueCluster  # noqa: E402, not before th
 
 
 class WorkerJob(Job):
-    """A job that says when the batch system refused it, with its memory exact.
+    """A job that reports when the batch system refused it, and whose memory is exact.
 
     Parameters
     ----------
     on_refused : callable
-        Gets jobqueue's message, which holds command, exit code and both outputs.
+        Called with jobqueue's message, which holds the command, its exit code, standard output and standard error.
     """
 
     def __init__(self, *args: Any, on_refused: Callable[[str], None] | None = None, **options: Any) -> None:
@@ -32,11 +32,11 @@ class WorkerJob(Job):
 
     @property
     def worker_process_memory(self) -> str:
-        """Bytes; dask-jobqueue rounds to hundredths of a GiB, and the plan counts on more."""
+        """Exact bytes. dask-jobqueue rounds to hundredths of a GiB, which can be less than the plan needs."""
         return str(self.worker_memory // self.worker_processes)
 
     async def start(self) -> None:
-        """Submit. A refusal is told and no error: jobqueue would log it, count the job as started and never retry."""
+        """Submit. A refusal goes to `on_refused`: for an error jobqueue counts the job as started and never retries."""
         try:
             await super().start()
         except (RuntimeError, OSError, ValueError) as error:
@@ -45,24 +45,24 @@ class WorkerJob(Job):
             self.status = Status.running
 
     async def _submit_job(self, script_filename: str) -> Any:
-        """Submit a script; what bsub says when it refuses one is not thrown away, as jobqueue does."""
+        """Submit a script, and keep what bsub says when it refuses one; jobqueue throws that away."""
         if getattr(self, "use_stdin", False):
             command = f"{self.submit_command} < {shlex.quote(script_filename)}"
             return await self._call([command], shell=True)  # noqa: S604, the file is ours
         return await super()._submit_job(script_filename)
 
     async def close(self) -> None:
-        """Cancel, and say so: jobqueue leaves the status at running, which the cluster takes for a fault."""
+        """Cancel the job and mark it closed. jobqueue leaves it marked as running, and the cluster reports a fault."""
         await super().close()
         self.status = Status.closed
         self._event_finished.set()
 
 
 class JobCluster(JobQueueCluster):
-    """Jobs whose workers' names are never used twice.
+    """A cluster that never uses a worker's name twice.
 
-    Dask gives a new job the name of one that ended, and its check on lost workers, seconds later, then cancels the
-    new one, which has not connected yet.
+    Dask itself gives a new job the name of one that ended. Seconds later its check on lost workers then cancels the
+    new job, which has not connected yet.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -74,7 +74,7 @@ class JobCluster(JobQueueCluster):
 
 
 def make_classes(system: BatchSystem) -> tuple[type[Any], type[Any]]:
-    """Job and cluster of a batch system: jobqueue's classes for it with what these two add."""
+    """Make the job class and the cluster class of a batch system: jobqueue's classes, extended by the two above."""
     theirs = getattr(_jobqueue, system.cluster_class)
     job = type("SystemJob", (WorkerJob, theirs.job_cls), {})
     return job, type("SystemCluster", (JobCluster, theirs), {"job_cls": job})

@@ -1,4 +1,4 @@
-"""What the site says of its batch system: defaults from Dask's ``jobqueue.yaml``, and what follows from them."""
+"""The site's settings of its batch system: defaults from Dask's ``jobqueue.yaml``, and values computed from them."""
 
 import functools
 import os
@@ -16,19 +16,20 @@ from segment_slide.cluster.spec import ClusterSpec
 _HOME_FOLDER = "~/.segment-slide"
 _DEFAULT_WALLTIME_S = 1800
 
-# Of a job's memory, what its workers do not get: the nanny process, and what the kernel counts as the job's.
+# The part of a job's memory that its workers do not get: for the nanny process, and for memory of the kernel that is
+# counted as the job's.
 _JOB_OVERHEAD_SHARE = 0.1
 _LEAST_OVERHEAD_BYTES = 256 << 20
 _MOST_OVERHEAD_BYTES = 4 << 30
 LEAST_JOB_BYTES = 1 << 30
 
-# A worker leaves so long before its wall time, and so far apart from the others, or a tenth of it if that is less.
+# A worker leaves this long before its wall time, and workers leave this far apart; at most a tenth of the wall time.
 _MARGIN_S = 300
 _STAGGER_S = 600
 
 
 def site_value(kind: str, name: str) -> Any:
-    """A setting of the site's section for that kind, as ``jobqueue.slurm``; None if there is none.
+    """A setting from the site's section for that kind, such as ``jobqueue.slurm``; None if it is not set.
 
     Raises
     ------
@@ -47,7 +48,8 @@ def complete_jobs(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
     Raises
     ------
     ClusterError
-        If neither says how much a job asks for, or it is too little, or not what the batch system needs.
+        If neither the description nor the site says how much a job asks for, if that is too little, or if something is
+        missing that the batch system needs.
     """
     spec = _adopt_site(spec, system)
     kind = system.kind
@@ -83,7 +85,7 @@ def complete_jobs(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
 
 
 def _adopt_site(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
-    """What the description leaves open and the site says."""
+    """Fill in from the site's settings what the description leaves open."""
     folder = os.path.join(os.path.expanduser(_HOME_FOLDER), system.kind)
     read = functools.partial(_read_site, system)
     lines = functools.partial(site_value, system.kind)

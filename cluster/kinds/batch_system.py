@@ -1,7 +1,7 @@
-"""What each batch system says in words of its own: directives of a job, its commands, and what they answer.
+"""What differs between batch systems: the directives of a job, the commands, and how to read their output.
 
-Jobs are found, and ended, by their name, which is one run's own: so those are found whose numbers nobody wrote down.
-What all batch systems share is in `batch` and the other files of that prefix.
+Jobs are found and ended by their name, which is unique to one run. So jobs whose numbers were never recorded are
+found too. What all batch systems share is in `batch` and the other files with that prefix.
 """
 
 import abc
@@ -22,7 +22,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that has not ended: number, the batch system's word for its state, and its reason if it says one."""
+    """A job that has not ended: its number, its state as the batch system calls it, and the reason if it gives one."""
 
     number: str
     state: str
@@ -35,19 +35,19 @@ class BatchSystem(abc.ABC):
     Attributes
     ----------
     kind : str
-        As in a cluster file; also its section of Dask's ``jobqueue.yaml``.
+        Its name in a cluster file; also the name of its section in Dask's ``jobqueue.yaml``.
     title : str
-        As people write it.
+        Its name in messages.
     cluster_class : str
-        Of dask-jobqueue.
+        Name of its class in dask-jobqueue.
     submit, queue, cancel : str
         Its commands, as messages name them.
     job_variable : str
         Environment variable of a job that holds its number.
     account_setting : str
-        What ``jobqueue.yaml`` calls who pays.
+        Name in ``jobqueue.yaml`` of the account that is charged.
     gpu_remedy : str
-        What to look at when a job does not see its GPU.
+        What to check when a job does not see its GPU.
     fields : mapping of str to Field
         Keys of a cluster file besides those that all batch systems know.
     """
@@ -69,7 +69,7 @@ class BatchSystem(abc.ABC):
 
     @abc.abstractmethod
     def job_options(self, spec: ClusterSpec, name: str) -> dict[str, Any]:
-        """What dask-jobqueue is told of a job in this system's words.
+        """The options of a job for dask-jobqueue that are particular to this system.
 
         ``job_extra_directives``, ``job_directives_skip`` and ``job_script_prologue`` come before those of the
         description.
@@ -77,7 +77,7 @@ class BatchSystem(abc.ABC):
 
     @abc.abstractmethod
     def list_jobs(self, name: str) -> list[QueuedJob]:
-        """Our jobs of that name that have not ended.
+        """List our jobs of that name that have not ended.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class BatchSystem(abc.ABC):
         """
 
     def find_gaps(self, spec: ClusterSpec) -> tuple[str, ...]:
-        """Sentences: what SLURM's jobs are promised and these are not."""
+        """Warnings, one sentence each: what works with SLURM and not, or not surely, with this system."""
         return ()
 
     def make_name(self) -> str:
@@ -104,11 +104,11 @@ class BatchSystem(abc.ABC):
         return f"segment-slide-{secrets.token_hex(4)}"
 
     def read_walltime(self, value: Any) -> Any:
-        """A wall time of the site's settings, in seconds."""
+        """Convert a wall time from the site's settings to seconds."""
         return FIELDS["walltime"].read(value)
 
     def read_refusal(self, message: str) -> str:
-        """What the submitting command said, out of jobqueue's message with command, exit code and both outputs."""
+        """Extract what the submitting command said from jobqueue's message, which holds more than that."""
         said = message.partition("stderr:\n")[2].strip() or message
         return " ".join(said.split())
 
@@ -118,7 +118,7 @@ class BatchSystem(abc.ABC):
         return Job(self.title, number) if number else None
 
     def describe_queue(self, jobs: Sequence[QueuedJob]) -> str:
-        """What the queue says, as part of a sentence."""
+        """Say, as part of a sentence, what the queue shows."""
         if not jobs:
             return f"{self.queue} shows none of them"
         groups: dict[str, list[str]] = {}
@@ -129,17 +129,17 @@ class BatchSystem(abc.ABC):
         return f"{self.queue} says: {said}"
 
     def call(self, *command: str, accepted: Sequence[str] = ()) -> str:
-        """Standard output of one of its commands.
+        """Run one of its commands and return the standard output.
 
         Parameters
         ----------
         accepted : sequence of str
-            Parts of error messages with which the command may fail: what it was to do is so already.
+            Parts of error messages that are no failure, for instance because a job to cancel has already ended.
 
         Raises
         ------
         ClusterError
-            If there is no such command, or it fails or does not answer.
+            If there is no such command, or if it fails or does not answer.
         """
         try:
             done = subprocess.run(  # noqa: S603, no shell, and the words are ours
@@ -159,7 +159,7 @@ class BatchSystem(abc.ABC):
 
 
 def user() -> str:
-    """Whose jobs are ours."""
+    """The user whose jobs are ours."""
     return getpass.getuser()
 
 
@@ -175,5 +175,5 @@ def format_clock(seconds: int) -> str:
 
 
 def job_mebibytes(spec: ClusterSpec) -> int:
-    """Memory of a job, rounded up."""
+    """Memory of a job in MiB, rounded up."""
     return -(-(spec.job_memory_bytes or 0) // 2**20)

@@ -1,4 +1,4 @@
-"""Why the workers of jobs do not come: what was refused, what ended early, what the queue says."""
+"""Find out why the workers of jobs do not come: refused jobs, jobs that ended early, the state of the queue."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,20 @@ _LOG_TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class JobWatch:
-    """Where to look when the workers of jobs do not come.
+    """Says why the workers of jobs do not come.
 
     Parameters
     ----------
     system : BatchSystem
-        Of whose jobs it is.
+        The batch system that runs the jobs.
     name : str
-        Of the jobs.
+        Name of the jobs.
     refusals : list of str
-        What the submitting command said, filled in as it says it.
+        Error messages of the submitting command. The list grows while this object is used.
     early_ends : list of str
-        Numbers of jobs that ended before their workers connected, filled in likewise.
+        Numbers of jobs that ended before their workers connected. The list grows likewise.
     log_directory : str
-        Where the jobs write.
+        Folder that the jobs write their output into.
     """
 
     system: BatchSystem
@@ -45,7 +45,7 @@ class JobWatch:
             )
 
     def describe(self) -> str:
-        """What the queue says."""
+        """Say what the queue shows."""
         try:
             return self.system.describe_queue(self.system.list_jobs(self.name))
         except ClusterError as error:

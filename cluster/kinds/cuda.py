@@ -25,7 +25,7 @@ class Cuda(Kind):
     fields: Mapping[str, Field] = choose_fields("workers", "memory", "cores", "local_directory", "block_time_limit")
 
     def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
-        """A worker per GPU, whatever the tasks."""
+        """One worker per GPU; `short_tasks` changes nothing."""
         return complete_cuda(spec)
 
     def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
@@ -33,7 +33,7 @@ class Cuda(Kind):
         return cuda_client(spec)
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
-        """They share this machine's memory."""
+        """Advice for workers that share this machine's memory."""
         deaths = "If memory was short, give each worker more of it: fewer --workers."
         return Remedies("memory", "check the driver", deaths)
 
@@ -44,7 +44,7 @@ def visible_gpus() -> tuple[str, ...]:
     Raises
     ------
     ClusterError
-        If there is none, or what is needed to see them is not installed.
+        If there is none, or if the package that lists them is not installed.
     """
     try:
         import pynvml
@@ -69,13 +69,13 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def _split(named: str) -> tuple[str, ...]:
-    """What CUDA itself would see: it stops at the first -1."""
+    """The GPUs that CUDA itself would see: it stops at the first -1."""
     gpus = [gpu.strip() for gpu in named.split(",") if gpu.strip()]
     return tuple(gpus[: gpus.index("-1")] if "-1" in gpus else gpus)
 
 
 def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
-    """One worker for each GPU, which share the machine's memory; one forward pass at a time in each.
+    """Plan one worker for each GPU. Workers share the machine's memory, and each runs one forward pass at a time.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
 
 @contextlib.contextmanager
 def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
-    """Start a worker per GPU, yield a client, and end them however the body ends.
+    """Start one worker per GPU and yield a client. At the end, also after an error, end the workers.
 
     Parameters
     ----------
@@ -107,14 +107,14 @@ def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If dask-cuda is not there in full.
+        If dask-cuda or its extra is not installed.
     """
     import dask
     from distributed import Client
 
     try:
         from dask_cuda import LocalCUDACluster
-    except ImportError as error:  # without an extra it is installed and cannot be imported
+    except ImportError as error:  # without its extra, dask-cuda is installed but cannot be imported
         raise ClusterError(f"kind cuda needs the package dask-cuda with its extra ({error}): {_INSTALL}") from None
     gpus = visible_gpus()[: spec.workers]
     quieten()
@@ -126,7 +126,7 @@ def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
             threads_per_worker=spec.tasks_per_worker,
             memory_limit=spec.memory_bytes,
             device_memory_limit=0,  # results leave for their shards at once, so nothing is moved off the device
-            preload=[PRELOAD],  # dask-cuda sets its own, which would replace the one of the configuration
+            preload=[PRELOAD],  # named here too, because dask-cuda sets its own in place of the configuration's
             local_directory=spec.local_directory,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",

@@ -1,4 +1,4 @@
-"""Import dask-jobqueue without what its import does to this process."""
+"""Import dask-jobqueue without the side effect that its import has on Ctrl-C."""
 
 import importlib
 import signal
@@ -11,16 +11,16 @@ _PACKAGE = "dask_jobqueue"
 
 
 def import_jobqueue(kind: str) -> Any:
-    """The package dask-jobqueue; its import reads the site's ``jobqueue.yaml`` into Dask's configuration.
+    """Import and return dask-jobqueue. The import reads the site's ``jobqueue.yaml`` into Dask's configuration.
 
-    dask-jobqueue 0.9 sets a handler for SIGINT when it is imported, by which Ctrl-C ends the process as if all had
-    gone well (exit code 0, no KeyboardInterrupt), and which makes the import fail outside the main thread. So it is
-    imported with `signal.signal` doing nothing.
+    When imported, dask-jobqueue 0.9 sets a handler for SIGINT. With it Ctrl-C ends the process as if all had gone well
+    (exit code 0, no KeyboardInterrupt). Setting it also makes the import fail outside the main thread. So during the
+    import `signal.signal` does nothing.
 
     Parameters
     ----------
     kind : str
-        For which it is needed.
+        The kind of cluster that needs it, for the message.
 
     Raises
     ------

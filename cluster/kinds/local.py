@@ -15,8 +15,9 @@ from segment_slide.cluster.spec import ClusterSpec
 if TYPE_CHECKING:
     from distributed import Client
 
-# One process per so many cores: on two cores, one process of two forward passes took 0.58 of the memory of two of one,
-# and no more processor time (benchmarks/threads.py); with many cores Python's lock asks for more processes.
+# One process for this many cores. On two cores, one process with two forward passes took 0.58 of the memory of two
+# processes with one each, and no more processor time (benchmarks/threads.py). With many cores in one process, threads
+# would wait for Python's lock.
 CORES_PER_WORKER = 4
 
 
@@ -26,7 +27,7 @@ class Local(Kind):
     fields: Mapping[str, Field] = choose_fields("workers", "memory", "cores", "local_directory", "block_time_limit")
 
     def complete(self, spec: ClusterSpec, *, short_tasks: bool = False) -> ClusterSpec:
-        """A share of this machine for each worker; for short tasks a worker per core, unless chosen."""
+        """Give each worker a share of this machine. For short tasks the default is one worker per core."""
         complete = complete_local(spec)
         if short_tasks and spec.workers is None:
             return complete_local(replace(spec, workers=(complete.workers or 1) * (complete.cores or 1)))
@@ -37,7 +38,7 @@ class Local(Kind):
         return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1))
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
-        """They share this machine's memory."""
+        """Advice for workers that share this machine's memory."""
         deaths = "If memory was short, give each worker more of it: fewer --workers."
         return Remedies("memory", "check the driver", deaths)
 
@@ -49,11 +50,11 @@ class LocalSpec:
     Parameters
     ----------
     workers : int
-        Processes.
+        Number of processes.
     cores : int
-        Cores each may use: that many forward passes at a time.
+        Cores that each may use; each runs this many forward passes at a time.
     memory_bytes : int
-        Memory each may use; a worker that passes it is ended and its blocks are run again.
+        Memory that each may use. A worker that uses more is ended and its blocks are run again.
 
     Raises
     ------
@@ -73,7 +74,7 @@ class LocalSpec:
 
     @property
     def usable_bytes(self) -> int:
-        """Memory at which a worker is not yet ended."""
+        """Memory that a worker may use without being ended."""
         return int(self.memory_bytes * TERMINATE_FRACTION)
 
     @property
@@ -133,7 +134,7 @@ def complete_local(spec: ClusterSpec) -> ClusterSpec:
 
 @contextlib.contextmanager
 def local_client(spec: LocalSpec) -> Iterator["Client"]:
-    """Start the workers, yield a client, and end them however the body ends.
+    """Start the workers and yield a client. At the end, also after an error, end the workers.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
     Yields
     ------
     Client
-        Connected, all workers there. Scheduler and workers listen on loopback only; there is no dashboard.
+        Connected, with all workers. Scheduler and workers listen on loopback only; there is no dashboard.
     """
     import dask
     from distributed import Client, LocalCluster

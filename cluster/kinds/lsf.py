@@ -1,6 +1,6 @@
-"""Jobs of LSF: the words of ``bsub``, ``bjobs`` and ``bkill``.
+"""Jobs of LSF: how to use ``bsub``, ``bjobs`` and ``bkill``.
 
-Written by their manuals; not tried on a real LSF.
+Written from their manuals and not tried on a real LSF.
 """
 
 import re
@@ -29,7 +29,7 @@ class Lsf(BatchSystem):
     fields: Mapping[str, Field] = {"queue": Field("partition", read_text), "project": Field("account", read_text)}
 
     def job_options(self, spec: ClusterSpec, name: str) -> dict[str, Any]:
-        """Cores on one host, memory as the limit ``-M``, GPUs as ``-gpu``; output by the run's name and the number."""
+        """Cores on one host, memory as the limit ``-M``, GPUs as ``-gpu``; output files named by run and job number."""
         log = f"{spec.log_directory}/{name}-%J"
         return {
             "queue": spec.partition,
@@ -45,7 +45,7 @@ class Lsf(BatchSystem):
         }
 
     def list_jobs(self, name: str) -> list[QueuedJob]:
-        """By name, with state as PEND or RUN, and why it is pending."""
+        """List jobs by name, with a state such as PEND or RUN, and why they are pending."""
         form = "jobid stat pend_reason delimiter='|'"
         lines = self.call("bjobs", "-u", user(), "-J", name, "-noheader", "-o", form, accepted=_NONE)
         jobs = [QueuedJob(*line.split("|", 2)) for line in lines.splitlines() if line.count("|") > 1]
@@ -53,19 +53,19 @@ class Lsf(BatchSystem):
         return [job for job in shown if job.state not in _ENDED]
 
     def cancel_jobs(self, name: str) -> None:
-        """By name; number 0 stands for all of that name."""
+        """Cancel jobs by name; number 0 stands for all jobs of that name."""
         self.call("bkill", "-u", user(), "-J", name, "0", accepted=_NONE)
 
     def find_gaps(self, spec: ClusterSpec) -> tuple[str, ...]:
-        """What nobody has seen on a real one."""
+        """Warn of what was never tried on a real LSF."""
         gap = (
-            "kind lsf has not been tried on a real LSF by us. That jobs which end are replaced, and that none is left "
-            "in the queue, follows from LSF's manual only: look at bjobs when the run is over."
+            "kind lsf follows LSF's manual and has not been tried on a real LSF. Jobs that end should be replaced, and "
+            "no job should be left in the queue: look at bjobs when the run is over."
         )
         return (gap,)
 
     def read_walltime(self, value: Any) -> Any:
-        """Where the site says hours and minutes, or minutes, as LSF does."""
+        """Also read LSF's own notation: hours and minutes, or minutes."""
         if isinstance(value, str) and re.fullmatch(r"(\d+:)?\d+", value.strip()):
             hours, _, minutes = value.strip().rpartition(":")
             return (int(hours or 0) * 60 + int(minutes)) * 60

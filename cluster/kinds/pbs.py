@@ -1,6 +1,6 @@
-"""Jobs of PBS (OpenPBS, PBS Professional): the words of ``qsub``, ``qselect``, ``qstat`` and ``qdel``.
+"""Jobs of PBS (OpenPBS, PBS Professional): how to use ``qsub``, ``qselect``, ``qstat`` and ``qdel``.
 
-Written by their manuals; not tried on a real PBS.
+Written from their manuals and not tried on a real PBS.
 """
 
 import re
@@ -20,7 +20,7 @@ _GONE = ("Unknown Job", "has finished")
 
 
 class Pbs(BatchSystem):
-    """PBS. A job's number is what stands before the server's name."""
+    """PBS. A job's number is the part of its identifier before the server's name."""
 
     kind = "pbs"
     title = "PBS"
@@ -35,10 +35,10 @@ class Pbs(BatchSystem):
     }
 
     def job_options(self, spec: ClusterSpec, name: str) -> dict[str, Any]:
-        """Cores, memory and GPUs as one ``select``, unless the description or the site has another.
+        """Cores, memory and GPUs as one ``select``, unless the description or the site gives another.
 
-        PBS writes a job's output where the job ran and copies it when the job has ended: here the script writes it
-        where it is looked for, at once, and only what is said before stays with PBS.
+        PBS itself writes a job's output on the node and copies it when the job has ended. So the script here writes
+        the output into the log folder at once. Only output from before that line is left to PBS.
         """
         select = f"select=1:ncpus={spec.job_cores or 1}:mem={job_mebibytes(spec)}mb"
         if spec.gpus:
@@ -53,11 +53,11 @@ class Pbs(BatchSystem):
         }
 
     def list_jobs(self, name: str) -> list[QueuedJob]:
-        """By name, with a letter for the state, and PBS's comment as reason."""
+        """List jobs by name, with a letter for the state, and PBS's comment as the reason."""
         identifiers = self.call("qselect", "-u", user(), "-N", name).split()
         if not identifiers:
             return []
-        # qselect decides which there are: a job that ended meanwhile makes qstat fail
+        # the list comes from qselect alone: qstat fails for a job that ended meanwhile
         details = _read_details(self.call("qstat", "-f", *identifiers, accepted=_GONE))
         jobs = [
             QueuedJob(_number(one), *(details.get(_number(one), {}).get(key, "") for key in ("job_state", "comment")))
@@ -66,36 +66,36 @@ class Pbs(BatchSystem):
         return [job for job in jobs if job.state not in _ENDED]
 
     def cancel_jobs(self, name: str) -> None:
-        """By number."""
+        """Cancel jobs by number."""
         identifiers = self.call("qselect", "-u", user(), "-N", name).split()
         if identifiers:
             self.call("qdel", *identifiers, accepted=_GONE)
 
     def find_gaps(self, spec: ClusterSpec) -> tuple[str, ...]:
-        """What nobody has seen on a real one."""
+        """Warn of what was never tried on a real PBS."""
         gap = (
-            "kind pbs has not been tried on a real PBS by us. That jobs which end are replaced, and that none is left "
-            "in the queue, follows from PBS's manual only: look at qstat when the run is over."
+            "kind pbs follows PBS's manual and has not been tried on a real PBS. Jobs that end should be replaced, and "
+            "no job should be left in the queue: look at qstat when the run is over."
         )
         return (gap,)
 
     def make_name(self) -> str:
-        """Of at most 15 letters, as older ones allow."""
+        """Make a name of at most 15 letters, the limit of older versions."""
         return f"slide-{secrets.token_hex(4)}"
 
     def find_job(self, environment: Mapping[str, str]) -> Job | None:
-        """Without the server's name."""
+        """Find the job; its number comes without the server's name."""
         job = super().find_job(environment)
         return job and Job(job.system, _number(job.number))
 
 
 def _number(identifier: str) -> str:
-    """Of an identifier as ``123.server``."""
+    """The number in an identifier such as ``123.server``."""
     return identifier.partition(".")[0]
 
 
 def _read_details(text: str) -> dict[str, dict[str, str]]:
-    r"""Attributes by job's number, from ``qstat -f``, which folds long lines.
+    r"""Read the attributes of each job from the output of ``qstat -f``, which folds long lines.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Jobs of Grid Engine (SGE, Son of Grid Engine, Univa): the words of ``qsub``, ``qstat`` and ``qdel``."""
+"""Jobs of Grid Engine (SGE, Son of Grid Engine, Univa): how to use ``qsub``, ``qstat`` and ``qdel``."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ _NONE = ("does not exist",)
 
 
 class Sge(BatchSystem):
-    """Grid Engine. How a job asks for several cores, and for memory, is named by each site in its own way."""
+    """Grid Engine. Each site chooses its own names for requests of several cores and of memory."""
 
     kind = "sge"
     title = "Grid Engine"
@@ -34,7 +34,7 @@ class Sge(BatchSystem):
     }
 
     def check(self, spec: ClusterSpec) -> None:
-        """Several cores only with a way to ask for them."""
+        """Refuse several cores without a parallel environment that asks for them."""
         cores = spec.job_cores or 1
         asks = spec.own_value("parallel_environment") or any(line.startswith("-pe ") for line in spec.directives)
         if cores > 1 and not asks:
@@ -44,7 +44,7 @@ class Sge(BatchSystem):
             )
 
     def job_options(self, spec: ClusterSpec, name: str) -> dict[str, Any]:
-        """Cores by the parallel environment; GPUs as ``gpu``, unless `resource_spec` says what to ask for."""
+        """Cores by the parallel environment; GPUs as ``gpu``, unless `resource_spec` says what to request."""
         environment, resources = spec.own_value("parallel_environment"), _find_resources(spec)
         log = f"{spec.log_directory}/$JOB_NAME-$JOB_ID"
         return {
@@ -53,7 +53,7 @@ class Sge(BatchSystem):
             "walltime": format_clock(spec.walltime_s or 0),
             "resource_spec": resources,
             "job_extra_directives": [
-                "-S /bin/bash",  # else the queue's, which may be csh
+                "-S /bin/bash",  # the queue's default shell may be csh
                 *(f"-e {log}.err", f"-o {log}.out"),
                 *([f"-pe {environment} {spec.job_cores or 1}"] if environment else []),
                 *([f"-l gpu={spec.gpus}"] if spec.gpus and resources is None else []),
@@ -62,7 +62,7 @@ class Sge(BatchSystem):
         }
 
     def list_jobs(self, name: str) -> list[QueuedJob]:
-        """By name, with state as qw, r or Eqw, and why it waits or failed, where the site lets that be known."""
+        """List jobs by name, with a state such as qw, r or Eqw, and why they wait or failed, if the site shows that."""
         found = [
             (number, state)
             for number, its_name, state in _read_jobs(self.call("qstat", "-u", user(), "-xml"))
@@ -74,11 +74,11 @@ class Sge(BatchSystem):
         return [QueuedJob(number, state, reasons.get(number, "")) for number, state in found]
 
     def cancel_jobs(self, name: str) -> None:
-        """By name."""
+        """Cancel jobs by name."""
         self.call("qdel", "-u", user(), name, accepted=_NONE)
 
     def find_gaps(self, spec: ClusterSpec) -> tuple[str, ...]:
-        """Memory, which cannot be asked for without the site's name of it, and reasons that the site does not tell."""
+        """Warn if jobs do not request memory, as each site names it differently, or if the site hides reasons."""
         gaps = []
         if _find_resources(spec) is None:
             gaps.append(
@@ -94,7 +94,7 @@ class Sge(BatchSystem):
         return tuple(gaps)
 
     def find_job(self, environment: Mapping[str, str]) -> Job | None:
-        """JOB_ID alone may be anybody's."""
+        """Find the job. JOB_ID alone does not prove Grid Engine, so a second variable is required."""
         return super().find_job(environment) if "SGE_JOB_SPOOL_DIR" in environment else None
 
 
@@ -117,7 +117,7 @@ def _read_jobs(text: str) -> list[tuple[str, str, str]]:
 
 
 def _read_reasons(text: str) -> dict[str, str]:
-    r"""By job's number, what ``qstat -j`` says of an error, or else of scheduling.
+    r"""Read from ``qstat -j``, for each job number, its error or else the scheduling information.
 
     Examples
     --------

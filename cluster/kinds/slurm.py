@@ -1,4 +1,4 @@
-"""Jobs of SLURM: the words of ``sbatch``, ``squeue`` and ``scancel``."""
+"""Jobs of SLURM: how to use ``sbatch``, ``squeue`` and ``scancel``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT")
 
 
 class Slurm(BatchSystem):
-    """SLURM, the one whose jobs are tested on a real scheduler in full."""
+    """SLURM, the batch system whose jobs are fully tested on a real scheduler."""
 
     kind = "slurm"
     title = "SLURM"
@@ -34,17 +34,17 @@ class Slurm(BatchSystem):
         }
 
     def list_jobs(self, name: str) -> list[QueuedJob]:
-        """By name, with state as PENDING or RUNNING, and reason as Resources or PartitionDown."""
+        """List jobs by name, with a state such as PENDING or RUNNING, and a reason such as Resources."""
         lines = self.call("squeue", "--noheader", "--user", user(), "--name", name, "--format", "%i|%T|%r")
         jobs = [QueuedJob(*line.split("|", 2)) for line in lines.splitlines() if line.count("|") > 1]
         return [job for job in jobs if job.state not in _ENDED]
 
     def cancel_jobs(self, name: str) -> None:
-        """By name."""
+        """Cancel jobs by name."""
         self.call("scancel", "--user", user(), "--name", name)
 
     def read_refusal(self, message: str) -> str:
-        """What stands after ``sbatch: error:``."""
+        """Extract the text after ``sbatch: error:``."""
         errors = [line.partition("sbatch: error: ")[2] for line in message.splitlines() if "sbatch: error: " in line]
         return "; ".join(errors) or " ".join(message.split())
 

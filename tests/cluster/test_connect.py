@@ -59,7 +59,8 @@ def test_workers_without_a_memory_limit_cannot_be_planned_for(start_scheduler):
 
 def test_an_address_where_nobody_answers_is_said():
     spec = ClusterSpec("address", address="tcp://127.0.0.1:9", wait_s=1)
-    with pytest.raises(ClusterError, match="address=tcp://127.0.0.1:9: no Dask scheduler lets us in"), connect(spec):
+    expected = "address=tcp://127.0.0.1:9: cannot connect to a Dask scheduler"
+    with pytest.raises(ClusterError, match=expected), connect(spec):
         pass
 
 
@@ -79,7 +80,8 @@ def test_the_scheduler_is_joined_with_tls_by_who_has_the_files(start_scheduler, 
         assert cluster.scheduler_address.startswith("tls://")
         with connect(join(cluster, **files(security))) as client:
             assert client.submit(sum, [1, 2]).result() == 3
-        with pytest.raises(ClusterError, match="no Dask scheduler lets us in"), connect(join(cluster, **files(other))):
+        expected = "cannot connect to a Dask scheduler"
+        with pytest.raises(ClusterError, match=expected), connect(join(cluster, **files(other))):
             pass
         with (
             pytest.raises(ClusterError, match=r"certificates are needed; expected tls_ca_file"),
