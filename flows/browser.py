@@ -1,7 +1,7 @@
-"""Open the user's browser at an address that is a secret, without showing it to the machine's other users.
+"""Open the user's browser at a secret address without showing the address to other users of the machine.
 
-A browser's command line can be read by everybody (/proc), and so could the address in it. The browser is therefore
-given a file that only this user can read and that leads on to the address.
+Everybody can read a browser's command line (/proc), and so an address in it. So the browser opens a file that only
+this user can read, and the file leads on to the address.
 """
 
 import contextlib
@@ -31,20 +31,20 @@ _PAGE = """<!doctype html>
 
 @contextlib.contextmanager
 def opened(url: str, environment: Mapping[str, str]) -> Iterator[None]:
-    """Open the browser, beside which the caller goes on: some commands end only with their browser.
+    """Open the browser in a thread while the body runs: some commands return only when their browser is closed.
 
     Parameters
     ----------
     url : str
-        Where the browser is sent.
+        The address to open.
     environment : mapping
-        ``XDG_RUNTIME_DIR`` says where files of this session lie; else they lie in the user's cache.
+        ``XDG_RUNTIME_DIR`` names the folder for files of this session; without it they go to the user's cache.
     """
     with contextlib.ExitStack() as stack:
         try:
             page = stack.enter_context(_redirect(url, environment))
         except OSError as error:
-            log.warning("The browser is not opened, since no file can be written for it: %s", error)
+            log.warning("The browser is not opened, because its start page cannot be written: %s", error)
         else:
             threading.Thread(target=_open, args=(page.as_uri(),), name="browser", daemon=True).start()
         yield
@@ -62,7 +62,7 @@ def _open(address: str) -> None:
 
 @contextlib.contextmanager
 def _redirect(url: str, environment: Mapping[str, str]) -> Iterator[Path]:
-    """A page in a folder that only this user can enter, removed at the end."""
+    """Write a page into a folder that only this user can open. Both are removed at the end."""
     with tempfile.TemporaryDirectory(prefix="viewer-", dir=_private_place(environment)) as folder:  # of mode 0700
         page = Path(folder, "index.html")
         with os.fdopen(os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -71,7 +71,7 @@ def _redirect(url: str, environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _private_place(environment: Mapping[str, str]) -> Path | None:
-    """A folder that can be written: the session's, else the user's cache, else (None) the one for temporary files."""
+    """Find a writable folder: the session's, else the user's cache, else None for the folder of temporary files."""
     if (session := environment.get("XDG_RUNTIME_DIR")) and os.access(session, os.W_OK | os.X_OK):
         return Path(session)
     try:

@@ -1,4 +1,4 @@
-"""Look at a cluster without working on it: connect, examine every worker, go."""
+"""Check a cluster without working on it: connect, examine every worker, disconnect."""
 
 import os
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class CheckRequest:
     Parameters
     ----------
     workers : Workers
-        Which.
+        Which cluster.
     input, output, model : str, optional
-        An image to read, a folder to write into, a network to read.
+        An image that workers must read, a folder that they must write into, a network that they must read.
     """
 
     workers: Workers
@@ -35,19 +35,19 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class ClusterReport:
-    """A cluster whose workers are able to work: each one's name, host, threads, memory and processor."""
+    """A cluster whose workers passed all checks: each worker's name, host, threads, memory and processor."""
 
     spec: ClusterSpec
     workers: list[dict[str, Any]]
 
 
 def check_cluster(request: CheckRequest) -> ClusterReport:
-    """Connect, look at every worker, and end what was started.
+    """Connect, check every worker, and end what was started.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        What is wrong: here before anything is started, or with a worker.
+        If something is wrong on this machine (found before anything starts) or with a worker.
     """
     from segment_slide.unet.open_network import open_network
 
@@ -55,7 +55,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     image = None if request.input is None else describe_image(request.input)
     folder = None if request.output is None else store.resolve_location(request.output)
     if folder is not None and not store.is_remote(folder) and not os.path.isdir(folder):
-        raise OutputError(f"output={folder} is no folder; make it, on storage that all workers share.")
+        raise OutputError(f"output={folder} is not a folder; make it on storage that all workers share.")
     model = None
     if request.model is not None:
         network = open_network(request.model)
@@ -67,7 +67,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
 
 
 def describe_worker(dask_worker: Any) -> dict[str, Any]:
-    """What a person wants to know of a worker; runs there."""
+    """Describe a worker for people. Runs on the worker."""
     import socket
 
     from segment_slide.unet.device import describe_device

@@ -1,4 +1,4 @@
-"""Score a segmentation against the truth: open both, check that they fit, count, score, in this order."""
+"""Score a segmentation against the truth. Steps: open both, check that they fit, count, score."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ class ObjectReport:
 
 @dataclass(frozen=True)
 class EvaluateReport:
-    """What an evaluation found; of `classes`, `objects` and `membranes` the one that was asked for.
+    """The results of an evaluation. Of `classes`, `objects` and `membranes` only the requested one is set.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class EvaluateReport:
     shape : tuple of int
         Size (px) of the truth, planes first.
     n_pixels : int
-        Pixels compared, without ignored ones.
+        Number of pixels compared, without ignored ones.
     notes : tuple of str
         What a reader of the scores should know.
     seconds : float
@@ -81,14 +81,15 @@ def evaluate_request(
     request : EvaluateRequest
         What to compare.
     progress : Stages, optional
-        Who is told.
+        Receives the progress.
     client : Client, optional
-        Where blocks of stored images are counted; None counts here.
+        Counts the blocks of stored images; None counts in this process.
 
     Raises
     ------
     PipelineError
-        Bad input, before any work where it shows without reading; an unreadable chunk; a truth without an object.
+        If the input is bad (found before any work where metadata show it), if a chunk cannot be read, or if the truth
+        has no object.
     """
     began = time.perf_counter()
     pair, options, notes, total = resolve_evaluate_request(request)
@@ -110,7 +111,7 @@ def evaluate_request(
 def evaluate_locally(
     request: EvaluateRequest, workers: int | None = None, progress: Stages | None = None
 ) -> EvaluateReport:
-    """`evaluate_request` on worker processes of this machine; here where one block is all there is."""
+    """Run `evaluate_request` on worker processes of this machine, or in this process if there is only one block."""
     from segment_slide.cluster.complete import complete_spec
     from segment_slide.cluster.connect import connect
     from segment_slide.cluster.spec import ClusterSpec
@@ -123,7 +124,7 @@ def evaluate_locally(
 
 
 def resolve_evaluate_request(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
-    """Open both sides and refuse what cannot be compared; return them, the options, notes and the number of blocks."""
+    """Open both sides and refuse what cannot be compared. Return the pair, options, notes and number of blocks."""
     _check_words(request)
     if request.kind == "instances":
         check_ious(request.ious)
@@ -149,7 +150,7 @@ def resolve_evaluate_request(request: EvaluateRequest) -> tuple[LabelPair, Evalu
 
 
 def _pair_folders(request: EvaluateRequest) -> tuple[tuple[list[str], list[str]], tuple[str, ...]]:
-    """Files of two folders that belong together by name: one more on a side would shift their order."""
+    """Pair the files of two folders by name, not by order: one more file on a side would shift the order."""
     if not (is_folder_of_files(request.predicted) and is_folder_of_files(request.truth)):
         return ([], []), ()
     pairs, alone = pair_files(list_files([request.predicted]), list_files([request.truth]))
@@ -158,7 +159,7 @@ def _pair_folders(request: EvaluateRequest) -> tuple[tuple[list[str], list[str]]
 
 
 def as_kind(word: str) -> Kind:
-    """A word for what is compared.
+    """Check a word for what is compared.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Convert one acquisition to OME-Zarr: plan, say what was found, write, in this order."""
+"""Convert one acquisition to OME-Zarr: plan, then write."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from segment_slide.pipeline.storage.store import resolve_location
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest made.
+    """The result of an ingest.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class IngestReport:
     location : str
         The OME-Zarr image.
     n_written : int
-        Shards written by this run; the others were there.
+        Shards written by this run; the others existed before.
     seconds : float
         Wall time.
     """
@@ -38,12 +38,12 @@ class IngestReport:
 def ingest_image(
     sources: Sequence[Path], output: str, options: IngestOptions | None = None, progress: Stages | None = None
 ) -> IngestReport:
-    """Convert a file, a folder or a list of pages, or go on with a conversion that was interrupted.
+    """Convert a file, a folder or a list of pages, or resume a conversion that was interrupted.
 
     Raises
     ------
     PipelineError
-        Bad input, before anything is created; or a damaged tile, with what is written kept.
+        If the input is bad (found before anything is created), or if a tile is damaged (what is written is kept).
     """
     began = time.perf_counter()
     plan = plan_ingest(sources, options)

@@ -1,4 +1,4 @@
-"""Class map to objects: check, connect, run all stages, in this order."""
+"""Find the objects of a class map. Steps: check, connect, run all stages."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstances, ClusterSpec]:
-    """Check everything that metadata tell, and choose the workers; nothing is read or created."""
+    """Check all that metadata show, and choose the workers. No pixel is read and nothing is created."""
     classes = find_class_map(
         request.input,
         request.name,
@@ -33,14 +33,14 @@ def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstan
 
 
 def label_objects(request: InstancesRequest, progress: Stages | None = None) -> InstancesReport:
-    """Find the objects of a class map, or go on with what was interrupted.
+    """Find the objects of a class map, or resume a run that was interrupted.
 
     Raises
     ------
     PipelineError, ClusterError
-        Bad input, before anything is created.
+        If the request is bad; found before anything is created.
     IncompleteError
-        Blocks were left undone; what is done is kept and the same command goes on.
+        If blocks were left undone. What is done is kept; the same command resumes.
     """
     prepared, cluster = resolve_instances_request(request)
     held = place.exclusive(prepared.location, names.instances_name(prepared.name))

@@ -1,4 +1,4 @@
-"""Measure the objects of a segmentation: open, plan, connect, blocks, table, summary, in this order, visible below."""
+"""Measure the objects of a segmentation. Steps: open, plan, connect, measure blocks, write table, write summary."""
 
 import contextlib
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasureReport:
-    """What a run made.
+    """The result of a run.
 
     Attributes
     ----------
     table, page : str
-        Folder of the table's parts, and the page that sums it up.
+        Folder of the table's parts, and the page that summarises the table.
     n_objects, n_parts : int
-        Rows and files of the table.
+        Number of rows and of files of the table.
     n_blocks_done_before, n_parts_done_before : int
-        What an earlier run had left.
+        Blocks and parts that an earlier run had made.
     channels : tuple of str
-        Channels whose intensities were measured, as the columns call them.
+        Channels whose intensities were measured, with their names in the columns.
     summary : Summary
         Counts and sizes per class.
     stage_seconds : dict
@@ -61,14 +61,14 @@ class MeasureReport:
 
 
 def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> MeasureReport:
-    """Measure all objects of a segmentation, or go on with what was interrupted.
+    """Measure all objects of a segmentation, or resume a run that was interrupted.
 
     Raises
     ------
     PipelineError, ClusterError
-        Bad input, before anything is written.
+        If the request is bad; found before anything is written.
     IncompleteError
-        Blocks or parts were left undone; what is done is kept and the same command goes on.
+        If blocks or parts were left undone. What is done is kept; the same command resumes.
     """
     progress = progress or QuietStages()
     clock: dict[str, float] = {}
@@ -95,7 +95,7 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
 def _run(
     plan: MeasurePlan, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
 ) -> tuple[SizeCounts, Summary, int, int]:
-    """Counts and their summary, and how many blocks and parts an earlier run had left."""
+    """Measure, and return counts, their summary, and the number of blocks and parts that an earlier run had made."""
     parts, blocks = stored_parts(plan.location, plan.table), plan.work.stored(ROWS)
     pending = set(range(plan.n_parts)) - parts
     with _open_workers(plan, cluster) if pending else contextlib.nullcontext() as client:
@@ -118,12 +118,12 @@ def _open_workers(plan: MeasurePlan, cluster: ClusterSpec) -> "contextlib.Abstra
 
 
 def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
-    """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
+    """Plan a request and its workers, and check all that metadata show.
 
     Raises
     ------
     PipelineError, ClusterError
-        If it cannot be done.
+        If the request cannot be carried out.
     """
     location = store.resolve_location(request.location)
     source = open_input(location, request.name, request.image)
@@ -134,7 +134,7 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
 
 
 def _measure(plan: MeasurePlan, client: "Client | None", progress: Stages, done: int) -> list[list[Index]]:
-    """Rows of all blocks."""
+    """Measure the rows of all blocks."""
     with progress.stage("measure", total=plan.source.grid.n_blocks, done=done) as advance:
         return measure_blocks(plan, client, advance)
 
@@ -142,6 +142,6 @@ def _measure(plan: MeasurePlan, client: "Client | None", progress: Stages, done:
 def _write(
     plan: MeasurePlan, needed: list[list[Index]], client: "Client | None", progress: Stages, done: int
 ) -> SizeCounts:
-    """All parts of the table."""
+    """Write all parts of the table."""
     with progress.stage("table", total=plan.n_parts, done=done, unit="parts") as advance:
         return write_table(plan, needed, client, lambda: advance(0))

@@ -12,7 +12,7 @@ from segment_slide.pipeline.blocks.progress import Advance
 
 
 class _PixelRate(ProgressColumn):
-    """Pixels per second since the stage began; nothing for a stage that counts none."""
+    """Pixels per second since the stage began; empty for a stage that counts no pixels."""
 
     def render(self, task: Task) -> Text:
         if not task.fields["pixels"]:
@@ -22,7 +22,7 @@ class _PixelRate(ProgressColumn):
 
 
 class RichStages:
-    """Bars in a terminal; one line per stage where the output is a file."""
+    """Show bars in a terminal, or one line per stage if the output goes to a file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,7 +50,7 @@ class RichStages:
 
 
 def format_rate(pixels_per_s: float) -> str:
-    """Pixels per second for people.
+    """Format a number of pixels per second for people.
 
     >>> format_rate(2_340_000), format_rate(0)
     ('2.34 Mpx/s', '0.00 Mpx/s')
@@ -59,7 +59,7 @@ def format_rate(pixels_per_s: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration for people.
 
     >>> format_seconds(8.25), format_seconds(125), format_seconds(7300)
     ('8.2 s', '2 min 5 s', '2 h 1 min')

@@ -1,4 +1,4 @@
-"""The page about a segmentation that has just been made: one that fails costs nothing but itself."""
+"""Write the report of a new segmentation. If the report fails, the segmentation is kept and the run goes on."""
 
 import logging
 from collections.abc import Mapping
@@ -11,25 +11,25 @@ log = logging.getLogger(__name__)
 
 
 def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:
-    """Write the report of an output that has just been made, beside it.
+    """Write the report of a new output beside the output.
 
     Parameters
     ----------
     location, name : str
-        Store and label image.
+        The output's store and label image.
     seconds : mapping
         Wall time per stage.
 
     Returns
     -------
     str
-        The file; "" if it could not be written: a page is lost then, not the hours of work that it tells of. One of an
-        earlier state of the output is deleted, which would pass for the report of this one.
+        The file, or "" if it could not be written: hours of work are not given up for a page. In that case a report of
+        an earlier state of the output is deleted, because readers would take it for the report of this state.
 
     Raises
     ------
     Exception
-        What says that somebody ended the run.
+        If the error says that somebody cancelled the run.
     """
     try:
         return write_report(location, name, seconds=seconds).path
@@ -45,5 +45,5 @@ def try_report(location: str, name: str, seconds: Mapping[str, float]) -> str:
 
 
 def is_cancellation(error: Exception) -> bool:
-    """Whether somebody ended the run: whatever runs the stages has an exception of its own for that."""
+    """Whether the error says that somebody cancelled the run. Each orchestrator has its own exception for that."""
     return any("Cancel" in kind.__name__ for kind in type(error).__mro__)

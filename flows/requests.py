@@ -1,4 +1,4 @@
-"""What each command and each flow is asked to do: assembled once, at the edge, and handed on unchanged."""
+"""The request of each command and flow: made once from the user's input, then passed on unchanged."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -17,24 +17,25 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Workers:
-    """Where a command works."""
+    """The workers that a command uses."""
 
     workers: Annotated[
-        int | None, Option("Worker processes on this machine, or jobs (by default what suits the work).", above=0)
+        int | None,
+        Option("Number of worker processes on this machine, or of jobs (by default chosen to suit the work).", above=0),
     ] = None
     cluster: Annotated[
         str,
         Option(
-            f"Where to work: {', '.join(STARTED.values())}, a scheduler's address as tls://host:port, or a YAML file "
-            "that says more.",
+            f"Where to work: {', '.join(STARTED.values())}, a scheduler's address like tls://host:port, or a YAML file "
+            "that describes a cluster.",
             metavar="WHERE",
         ),
     ] = "local"
     block_time_limit_s: Annotated[
         int | None,
         Option(
-            "End a worker that is busy with one task for longer, as when a file server hangs; the task is tried again "
-            "elsewhere. Several times what a block takes (off by default).",
+            "End a worker that is busy with one task for longer than this, for example because a file server hangs, "
+            "and try the task elsewhere. Choose several times the duration of a block (off by default).",
             above=0,
             metavar="SECONDS",
             name="block_time_limit",
@@ -44,17 +45,17 @@ class Workers:
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What to segment, with what, into what.
+    """Which image to segment, with which network, into which output.
 
     Parameters
     ----------
     input, model, output : str
         Image (Zarr), checkpoint, and the output's location; `output` is ignored if `in_place`.
     options : SegmentOptions
-        Sizes, precision, probabilities; None in it means "decide for me".
+        Sizes, precision, probabilities; None in it means "use the default".
     level, axes, channels, t, z
         Which pixels of the input: see `pipeline.storage.image.describe_image` and
-        `pipeline.storage.source.select_source`. Of `t` and `z` the first, and the one behind the last.
+        `pipeline.storage.source.select_source`. `t` and `z` are ranges (start, stop) without the stop.
     device : str
         "auto", "cpu" or "cuda".
     workers : Workers
@@ -62,21 +63,23 @@ class SegmentRequest:
     in_place : bool
         Write into the input's own ``labels/`` group.
     input_repaired : bool
-        Go on although the input's files changed, because only damaged chunks were replaced: blocks that are done stay.
+        Resume although the input's files changed, because only damaged chunks were replaced. Finished blocks are kept.
     """
 
     input: str
     model: str
-    output: Annotated[str, Option("Result, by convention NAME.ome.zarr.", metavar="OUT", flags=("--output", "-o"))] = ""
+    output: Annotated[
+        str, Option("Output to write, by convention NAME.ome.zarr.", metavar="OUT", flags=("--output", "-o"))
+    ] = ""
     options: SegmentOptions = SegmentOptions()
-    level: Annotated[int, Option("Resolution level of the input, 0 is the finest.", at_least=0)] = 0
+    level: Annotated[int, Option("Resolution level of the input; 0 is the finest.", at_least=0)] = 0
     axes: Annotated[str | None, Option("Axes of a bare Zarr array, one letter per dimension: yx, cyx, zyx …")] = None
     channels: Annotated[
-        tuple[str, ...], Option("Channels for the network, in its order: names or numbers, as DAPI,2.")
+        tuple[str, ...], Option("Channels for the network, in the network's order: names or numbers, like DAPI,2.")
     ] = ()
     t: Annotated[
         tuple[int, int] | None,
-        Option("Time points: 3 (one) or 2:10 (from 2 up to, not including, 10).", read=read_range),
+        Option("Time points: 3 (one) or 2:10 (from 2 to 9; 10 is not included).", read=read_range),
     ] = None
     z: Annotated[tuple[int, int] | None, Option("Planes, for a 2D network: 3 or 2:10.", read=read_range)] = None
     device: Annotated[str, Option("auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda"))] = (
@@ -85,41 +88,41 @@ class SegmentRequest:
     workers: Workers = Workers()
     in_place: Annotated[bool, Option("Write into the input's own labels/ instead of an output.")] = False
     input_repaired: Annotated[
-        bool, Option("Go on after damaged chunks of the input were replaced; the rest stays.")
+        bool, Option("Resume after damaged chunks of the input were replaced. Finished blocks are kept.")
     ] = False
 
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
-        """First plane or time point and the one behind the last, by axis."""
+        """Start and stop of the planes or time points, by axis; the stop is not included."""
         return {axis: ends for axis, ends in (("t", self.t), ("z", self.z)) if ends is not None}
 
 
 @dataclass(frozen=True)
 class InstancesRequest:
-    """What to find objects in, and where ids go.
+    """In which class map to find objects, and where to store their ids.
 
     Parameters
     ----------
     input : str
         A segmentation (its label image `name`), or an image of classes.
     name : str
-        Of the class map; the instances' is ``<name>-instances``.
+        Name of the class map; the instances are stored as ``<name>-instances``.
     output : str
         Another store for the ids; by default the segmentation itself.
     options : InstanceOptions
-        What becomes an object.
+        Which pixels become an object.
     level, axes
-        Of the input: see `pipeline.storage.image.describe_image`.
+        Resolution level and axes of the input: see `pipeline.storage.image.describe_image`.
     workers : Workers
         Where to work.
     in_place : bool
-        Write into an input that this package did not make.
+        Write into the input although this package did not make it.
     """
 
     input: str
-    name: Annotated[str, Option("Label image of classes; the instances' is NAME-instances.")] = "segmentation"
+    name: Annotated[str, Option("Label image of classes; objects are stored as NAME-instances.")] = "segmentation"
     output: Annotated[
-        str, Option("Another store for the ids (by default the input itself).", metavar="OUT", flags=("--output", "-o"))
+        str, Option("Store to write the ids to (by default the input).", metavar="OUT", flags=("--output", "-o"))
     ] = ""
     options: InstanceOptions = InstanceOptions()
     level: Annotated[int, Option("Resolution level of the input.", at_least=0)] = 0
@@ -137,9 +140,9 @@ class MeasureRequest:
     location : str
         OME-Zarr output of a segmentation, with instances.
     name : str
-        Its label image; the objects are ``labels/<name>-instances``.
+        Label image of the segmentation; the objects are ``labels/<name>-instances``.
     image : ImageChoice
-        Where intensities are measured; by default in the image that was segmented.
+        Image in which intensities are measured; by default the image that was segmented.
     rows : int
         Objects per file of the table.
     workers : Workers
@@ -164,9 +167,9 @@ class SlideRequest:
     image : str
         OME-Zarr that such a file is converted to; by default beside the output, ``NAME.image.ome.zarr``.
     ingest : IngestOptions
-        How it is converted.
+        How the file is converted.
     objects : InstanceOptions, optional
-        What becomes an object; None numbers none.
+        Which pixels become an object; None numbers no objects.
     measure : bool
         Whether objects are measured.
     """
@@ -180,79 +183,81 @@ class SlideRequest:
 
 @dataclass(frozen=True)
 class NightRequest:
-    """What to watch, and what to make of what comes.
+    """Which folder to watch, and how to process new acquisitions.
 
     Parameters
     ----------
     watch : str
         Folder or URL that acquisitions arrive in.
     outputs : str
-        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie in `watch`, where it is not looked
-        into.
+        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie inside `watch`; it is then not
+        searched for acquisitions.
     template : SlideRequest
-        Model, options, workers; its input, output and image are filled in for each acquisition.
+        Model, options, workers. Its input, output and image are filled in for each acquisition.
     patterns : tuple of str
-        If any, only names that match one: see `pipeline.nights.acquisitions.find_acquisitions`.
+        If given, only names that match one of them: see `pipeline.nights.acquisitions.find_acquisitions`.
     stable_minutes : float
-        An acquisition that has not changed for so long is complete.
+        An acquisition is complete when it has not changed for this long.
     marker : str, optional
-        File that says so instead: see `pipeline.nights.acquisitions.marker_path`.
+        An acquisition is complete when this file exists, instead: see `pipeline.nights.acquisitions.marker_path`.
     max_tries : int
-        Failures after which an acquisition is set aside, until it changes or its note is deleted.
+        Number of failures after which an acquisition is set aside, until it changes or its note is deleted.
     max_age_days : float, optional
-        Leave alone what has not changed for longer and was never begun.
+        Ignore acquisitions that have not changed for longer and were never begun.
     """
 
     watch: str
     outputs: str
     template: SlideRequest
     patterns: Annotated[
-        tuple[str, ...], Option("Only names that match, as '*.svs'.", flags=("--pattern",), is_repeated=True)
+        tuple[str, ...],
+        Option("Process only names that match, like '*.svs'.", flags=("--pattern",), is_repeated=True),
     ] = ()
     stable_minutes: Annotated[
-        float, Option("An acquisition is complete when it has not changed for so long.", at_least=0)
+        float, Option("An acquisition is complete when it has not changed for this many minutes.", at_least=0)
     ] = 10.0
     marker: Annotated[
         str | None,
         Option(
-            "It is complete when this file is there instead: {name}.done or {stem}.done beside it, or a name in its "
-            "folder."
+            "Instead: an acquisition is complete when this file exists. {name}.done or {stem}.done lies beside it; a "
+            "plain name lies in its folder."
         ),
     ] = None
-    max_tries: Annotated[int, Option("Failures after which an acquisition is set aside.", at_least=1)] = 3
+    max_tries: Annotated[int, Option("Number of failures after which an acquisition is set aside.", at_least=1)] = 3
     max_age_days: Annotated[
-        float | None, Option("Leave alone what has not changed for longer and was never begun.", above=0)
+        float | None,
+        Option("Ignore acquisitions that have not changed for this many days and were never begun.", above=0),
     ] = None
 
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """What to compare, and as what.
+    """Which two segmentations to compare, and how.
 
     Parameters
     ----------
     predicted, truth : str
         Zarr (path or URL: an OME-Zarr image or label image, or a bare array), a TIFF or PNG file, or a folder of these.
     kind : {"classes", "instances", "membranes"}
-        Class maps pixel by pixel; ids object by object; or a probability map of cells against cells and membranes with
-        the errors of the EM challenge 2012.
+        Class maps pixel by pixel; ids object by object; or a probability map of cells against cells and membranes, with
+        the error measures of the EM challenge 2012.
     predicted_objects, truth_objects : {"auto", "ids", "components"}
-        Instances: whether a side holds ids, or classes whose components are the objects. "auto": a prediction of
-        uint8 or bool is a class map, anything else holds ids.
+        For instances: whether a side holds ids, or classes whose connected components are the objects. "auto": data of
+        uint8 or bool are a class map, anything else holds ids.
     value : int
-        The class whose components are objects.
+        The class whose connected components are objects.
     ious : tuple of float
         Thresholds of precision, recall and F1, from 0.5.
     options : EvaluateOptions
-        Block size, ignored value, binary masks; its classes are set from the above.
+        Block size, ignored value, binary masks; its classes are set from the values above.
     predicted_level, truth_level : int
-        Resolution of an OME-Zarr image.
+        Resolution level of an OME-Zarr image.
     predicted_axes, truth_axes : str, optional
         Axes of a bare Zarr array, or of a TIFF that does not say them.
     channel : int, optional
         Channel of the prediction: which class a probability map is about.
     n_spatial : int
-        2: planes (t, z) are frames of their own; 3: objects extend along z.
+        2: each plane (t, z) is a frame of its own; 3: objects extend along z.
     """
 
     predicted: str
@@ -260,28 +265,43 @@ class EvaluateRequest:
     kind: Annotated[
         Kind,
         Option(
-            "classes (pixel by pixel), instances (object by object), or membranes (a probability map of cells, with "
-            "the errors of the EM challenge 2012)."
+            "What to compare: classes (pixel by pixel), instances (object by object), or membranes (a probability map "
+            "of cells, with the error measures of the EM challenge 2012)."
         ),
     ] = "classes"
     predicted_objects: Annotated[
-        str, Option("Instances: the prediction holds ids, or classes whose components are objects; auto.")
+        str,
+        Option(
+            "For instances, what the prediction holds: ids, components (a class map whose connected components are "
+            "the objects), or auto (by the data type)."
+        ),
     ] = "auto"
-    truth_objects: Annotated[str, Option("Likewise, of the truth.")] = "ids"
-    value: Annotated[int, Option("Class whose components are objects.")] = 1
+    truth_objects: Annotated[
+        str, Option("For instances, what the truth holds: ids, components or auto; see --predicted-objects.")
+    ] = "ids"
+    value: Annotated[int, Option("Class whose connected components are the objects.")] = 1
     ious: Annotated[
         tuple[float, ...],
         Option(
-            "Thresholds of precision and recall, as 0.5,0.75 (by default 0.5 to 0.95).", name="iou", read=read_numbers
+            "IoU thresholds for precision and recall, like 0.5,0.75 (by default 0.5 to 0.95).",
+            name="iou",
+            read=read_numbers,
         ),
     ] = IOU_THRESHOLDS
     options: EvaluateOptions = EvaluateOptions()
-    predicted_level: Annotated[int, Option("Resolution of an OME-Zarr prediction.", name="level")] = 0
-    truth_level: Annotated[int, Option("Resolution of an OME-Zarr truth.")] = 0
-    predicted_axes: Annotated[str | None, Option("Axes of a prediction that does not say them.", name="axes")] = None
-    truth_axes: Annotated[str | None, Option("Axes of a truth that does not say them.")] = None
-    channel: Annotated[int | None, Option("Channel of a prediction that has several.")] = None
+    predicted_level: Annotated[int, Option("Resolution level of an OME-Zarr prediction.", name="level")] = 0
+    truth_level: Annotated[int, Option("Resolution level of an OME-Zarr truth.")] = 0
+    predicted_axes: Annotated[
+        str | None, Option("Axes of the prediction, if its file does not name them.", name="axes")
+    ] = None
+    truth_axes: Annotated[str | None, Option("Axes of the truth, if its file does not name them.")] = None
+    channel: Annotated[int | None, Option("Channel of the prediction, if it has several.")] = None
     n_spatial: Annotated[
         int,
-        Option("Objects extend along z; else planes stand alone.", name="volumes", flags=("--3d",), switch=(2, 3)),
+        Option(
+            "Objects extend along z (by default each plane is separate).",
+            name="volumes",
+            flags=("--3d",),
+            switch=(2, 3),
+        ),
     ] = 2

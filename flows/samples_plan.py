@@ -1,4 +1,4 @@
-"""A request for training samples checked against its training set and output: nothing measured, nothing created."""
+"""Check a request for training samples against its training set and output. Nothing is measured or created."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,17 +18,17 @@ from segment_slide.pipeline.training.training_set import TrainingSet, check_comp
 from segment_slide.unet.draw import SampleSettings, check_sources
 
 _TILE_PX = {2: 256, 3: 64}
-_DEPTH = {2: 4, 3: 3}  # the paper's; in 3D its halo would make samples four times as large
+_DEPTH = {2: 4, 3: 3}  # 4 is the paper's; in 3D its halo would make samples four times as large
 
 
 @dataclass(frozen=True)
 class PreparedSamples:
-    """A request that was checked, before any work.
+    """A checked request, before any work.
 
     Attributes
     ----------
     samples : SampleSet
-        What is to be made, as far as it is known before anything is read.
+        The sample set to make, as far as it is known before anything is read.
     settings : SampleSettings
         How samples are drawn.
     training, validation : list of StoredAnnotation
@@ -36,7 +36,7 @@ class PreparedSamples:
     cluster : ClusterSpec
         Where tasks run.
     begun : SampleSet or None
-        What an earlier run began there.
+        The sample set that an earlier run began at the same location.
     """
 
     samples: SampleSet
@@ -53,7 +53,7 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        What is wrong, and what to change.
+        If the request is bad; the message says what to change.
     """
     training_set = read_training_set(request.training_set)
     check_complete(training_set)
@@ -101,7 +101,7 @@ def _describe(
     training: Sequence[StoredAnnotation],
     validation: Sequence[StoredAnnotation],
 ) -> SampleSet:
-    """The sample set as far as it is known before anything is read."""
+    """Describe the sample set as far as it is known before anything is read."""
     axes = max((item.source.axes for item in (*training, *validation)), key=len)
     choices = SampleChoices(
         tile_px=settings.tile_px,
@@ -135,12 +135,12 @@ def _describe(
 
 
 def _check_constants(samples: SampleSet) -> None:
-    """Refuse constants that are not one per channel."""
+    """Refuse a number of constants other than one per channel or none."""
     given, n = samples.normalisation, samples.n_channels
     if given.kind == "constants" and (len(given.offset), len(given.scale)) not in ((0, 0), (n, n)):
         raise InputError(
             f"normalisation offset={given.offset}, scale={given.scale}: expected one value each per channel ({n}), or "
-            f"none: then they are measured."
+            f"none, so that they are measured."
         )
 
 

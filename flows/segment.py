@@ -1,4 +1,4 @@
-"""Segment one image: prepare, connect, run all stages, in this order."""
+"""Segment one image. Steps: prepare, connect, run all stages."""
 
 import contextlib
 from typing import TYPE_CHECKING
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def segment_image(request: SegmentRequest, progress: Stages | None = None) -> SegmentReport:
-    """Segment an image, or go on with a segmentation that was interrupted.
+    """Segment an image, or resume a segmentation that was interrupted.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        Bad input, before anything is created.
+        If the request is bad; found before anything is created.
     IncompleteError
-        Blocks were left undone; what is done is kept and the same command goes on.
+        If blocks were left undone. What is done is kept; the same command resumes.
     """
     clock: dict[str, float] = {}
     with timed(clock, "prepare"):
         prepared, cluster = resolve_segment_request(request)
     target = prepared.destination
     with place.exclusive(target.location, target.name), _open_workers(prepared, cluster) as client:
-        if is_elsewhere(cluster):  # their device is known only now
+        if is_elsewhere(cluster):  # the workers' device is known only now
             prepared, cluster = resolve_segment_request(request, ask_workers(client, request))
         remedy = _explain_deaths(cluster)
         return run_segmentation(prepared, client, progress or QuietStages(), clock, if_workers_died=remedy)
@@ -49,14 +49,14 @@ def _open_workers(prepared: PreparedSegmentation, cluster: ClusterSpec) -> "cont
 
 
 def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
-    """Device and precision of all workers, which must be the same: else the last bits would depend on the worker.
+    """Ask all workers for their device and precision. They must agree: results differ in the last bits otherwise.
 
     Raises
     ------
     ClusterError
-        If they differ, naming them.
+        If they differ; the message names them.
     UnetError
-        If a worker has no such device.
+        If a worker does not have the requested device.
     """
     from segment_slide.unet.device import describe_device
 
@@ -71,7 +71,7 @@ def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
 
 
 def _explain_deaths(cluster: ClusterSpec) -> str:
-    """Where to look, and what to change, when workers died."""
+    """Say where to look, and what to change, when workers died."""
     remedy = find_kind(cluster.kind).remedies(cluster).deaths
     if cluster.block_time_limit_s is not None:
         return (

@@ -1,4 +1,4 @@
-"""A request checked against its input, model and output before any work: nothing is read, nothing created."""
+"""Check a request against its input, model and output before any work. No pixel is read and nothing is created."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,10 +29,10 @@ def resolve_segment_request(
     Parameters
     ----------
     request : SegmentRequest
-        What to do.
+        The request.
     facts : DeviceFacts, optional
-        Of the workers, if they are there; by default of this machine, where the workers will run on it. Else what
-        depends on the device is left for later.
+        Device of the workers, if they have connected. By default the device of this machine, if the workers will run
+        on it; otherwise choices that depend on the device are left for later.
     """
     network, source = open_request(request)
     image, name = source.image, request.options.name
@@ -50,7 +50,7 @@ def resolve_segment_request(
 
 
 def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "DeviceFacts":
-    """The workers' device as far as it is known before they are there; float32, which takes the most memory."""
+    """Guess the workers' device before they have connected. The guess is float32, which needs the most memory."""
     from segment_slide.unet.device import DeviceFacts, describe_device
 
     if not is_elsewhere(cluster):
@@ -60,7 +60,7 @@ def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "
 
 
 def open_request(request: SegmentRequest) -> tuple[StoredNetwork, ImageSource]:
-    """Network and pixels that a request names, checked against each other."""
+    """Open the network and the image of a request, and check that they fit each other."""
     network = open_network(request.model)
     source = select_source(
         describe_image(request.input, level=request.level, axes=request.axes),
@@ -73,7 +73,7 @@ def open_request(request: SegmentRequest) -> tuple[StoredNetwork, ImageSource]:
 
 
 def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
-    """The plan of a request alone, with the workers it would run on."""
+    """Plan a request and its workers, without looking at the output."""
     cluster = plan_cluster(request.workers)
     return _plan(request, *open_request(request), cluster, guess_facts(request.device, request.options, cluster))
 
@@ -81,7 +81,7 @@ def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
 def _plan(
     request: SegmentRequest, network: StoredNetwork, source: ImageSource, cluster: ClusterSpec, facts: "DeviceFacts"
 ) -> tuple[SegmentPlan, ClusterSpec]:
-    if facts.kind == "cuda":  # one forward pass at a time, and one task that reads or writes meanwhile
+    if facts.kind == "cuda":  # one forward pass at a time, while another task reads or writes
         cluster = replace(cluster, cores=1)
     options = replace(request.options, precision=facts.precision)
     plan = plan_segmentation(source, network.description, options, concurrency=cluster.cores or 1)

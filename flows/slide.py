@@ -1,7 +1,6 @@
-"""One acquisition, from a microscope's file to the table of its objects: convert, segment, number, measure.
+"""Process one acquisition, from a microscope's file to the table of its objects: convert, segment, number, measure.
 
-Whoever orchestrates (a command, a night's batch, Prefect) calls these same four stages, each of which goes on where it
-was interrupted.
+A command, a nightly run and Prefect all call these same four stages. Each stage resumes where it was interrupted.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from segment_slide.unet.open_network import open_network
 
 @dataclass(frozen=True)
 class SlideReport:
-    """What the stages did; None for those that were not asked for or not needed. `page` is the report's file, or ""."""
+    """The results of the stages; None for stages that were not requested or not needed. `page` is the report, or ""."""
 
     converted: IngestReport | None
     segmented: SegmentReport
@@ -38,12 +37,12 @@ class SlideReport:
 
 
 def process_slide(request: SlideRequest, progress: Stages | None = None) -> SlideReport:
-    """All stages, one after the other.
+    """Run all stages, one after the other.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        As the stage says it; what is done is kept and the same call goes on.
+        If a stage raises it. What is done is kept; the same call resumes.
     """
     progress, clock = progress or QuietStages(), dict[str, float]()
     check_request(request)
@@ -62,12 +61,12 @@ def process_slide(request: SlideRequest, progress: Stages | None = None) -> Slid
 
 
 def check_request(request: SlideRequest) -> None:
-    """Refuse what cannot be carried out, before anything is begun; what depends on an image to be made comes later.
+    """Refuse a request that cannot be carried out, before any work. An image that must be converted is checked later.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        With what to change.
+        If the request is bad; the message says what to change.
     """
     if needs_conversion(request.segment.input):
         plan_ingest([Path(request.segment.input)], request.ingest)
@@ -78,7 +77,7 @@ def check_request(request: SlideRequest) -> None:
 
 
 def needs_conversion(source: str) -> bool:
-    """Whether an input is a microscope's file and not Zarr yet."""
+    """Whether an input is a microscope's file, not Zarr."""
     return not store.is_zarr(store.resolve_location(source))
 
 
@@ -88,7 +87,7 @@ def image_location(request: SlideRequest) -> str:
     Raises
     ------
     InputError
-        If a file is to be converted and there is no place for it.
+        If a file must be converted and neither an image nor an output is named.
     """
     source, output = request.segment.input, request.segment.output
     if not needs_conversion(source):
@@ -101,19 +100,19 @@ def image_location(request: SlideRequest) -> str:
 
 
 def convert(request: SlideRequest, progress: Stages) -> IngestReport | None:
-    """Make an OME-Zarr of a microscope's file; nothing if it is one."""
+    """Convert a microscope's file to OME-Zarr; return None if the input is Zarr already."""
     if not needs_conversion(request.segment.input):
         return None
     return ingest_image([Path(request.segment.input)], image_location(request), request.ingest, progress)
 
 
 def segment_request(request: SlideRequest) -> SegmentRequest:
-    """How the image is segmented, once it is Zarr."""
+    """The request of the segmentation, which starts once the image is Zarr."""
     return replace(request.segment, input=image_location(request))
 
 
 def instances_request(request: SlideRequest) -> InstancesRequest:
-    """How the objects are numbered, once there is a segmentation."""
+    """The request of the numbering, which starts once there is a segmentation."""
     segment = request.segment
     return InstancesRequest(
         _output(request),
@@ -124,7 +123,7 @@ def instances_request(request: SlideRequest) -> InstancesRequest:
 
 
 def measure_request(request: SlideRequest) -> MeasureRequest:
-    """How the objects are measured, once they are numbered."""
+    """The request of the measurement, which starts once the objects are numbered."""
     segment = request.segment
     return MeasureRequest(
         _output(request),

@@ -1,4 +1,4 @@
-"""Train a network on stored samples: open, check, train, save, in this order, visible below."""
+"""Train a network on stored samples. Steps: open, check, train, save."""
 
 import contextlib
 import shutil
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 STATE_NAME = "state.safetensors"
 PICTURE_NAME = "curves.png"
 _OUR_NAMES = (STATE_NAME, PICTURE_NAME, "losses.csv", "scores.csv")
-_LOSS_SHARE = 20  # the loss that is recorded is the mean of the last twentieth of the steps
+_LOSS_SHARE = 20  # the recorded loss is the mean of the last twentieth of the steps
 
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training made.
+    """The result of a training.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class TrainReport:
     history : History
         Losses and validations.
     folder : Path
-        Curves (``curves.png``, ``losses.csv``, ``scores.csv``) and the state.
+        Folder with curves (``curves.png``, ``losses.csv``, ``scores.csv``) and the state.
     steps_before : int
         Steps that an earlier run had done.
     seconds : float
@@ -57,16 +57,16 @@ class TrainReport:
 
 
 def train_network(request: TrainRequest, progress: Stages | None = None) -> TrainReport:
-    """Train a network, or go on with a training that was interrupted.
+    """Train a network, or resume a training that was interrupted.
 
     Raises
     ------
     UnetError, PipelineError
-        Bad input, before the first step.
+        If the request is bad; found before the first step.
     DivergedError
-        If a loss is not finite, naming the sample and where it was cut.
+        If a loss is not finite; the message names the sample and where it was cut.
     IncompleteError
-        If the disk is full or a process ended; the same command goes on from the last state.
+        If the disk is full or a process ended. The same command resumes from the last state.
     """
     from segment_slide.unet.train import build_model, train
     from segment_slide.unet.training_state import count_steps, read_identity
@@ -74,7 +74,7 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
     began = time.perf_counter()
     path, samples = _output_path(request.output), read_sample_set(request.samples)
     folder, settings = path.with_suffix(".training"), request.settings
-    code = str(read_identity(folder / STATE_NAME).get("code") or code_version())  # a begun training keeps its own
+    code = str(read_identity(folder / STATE_NAME).get("code") or code_version())  # a resumed training keeps its version
     config = _describe(request, samples, code)
     training = Training(
         StoredSamples(samples, "training"),
@@ -108,19 +108,19 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
 
 
 def _identify(samples: SampleSet) -> dict[str, Any]:
-    """What the samples are, wherever they and their training set lie."""
+    """The identity of the samples, without the location of their training set."""
     record = samples.record()
     record.get("training_set", {}).pop("location", None)
     return record
 
 
 def compared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a training's identity decides its weights: versions are noted, numbers of results are compared.
+    """Select what decides the weights of a training: the numbers of the results, not the versions of the code.
 
     Parameters
     ----------
     identity : mapping
-        As a state holds it; one of version 0.1.0 has no numbers of results, which were 1 then.
+        Identity stored in a state. States of version 0.1.0 have no numbers of results; these were 1 at that time.
     """
     samples = identity.get("samples", {})
     drawn = {"results": 1, **samples.get("settings", {})}
@@ -139,12 +139,12 @@ def _output_path(output: str) -> Path:
 
 
 def _check_place(path: Path, folder: Path, samples_location: str) -> None:
-    """Refuse a place in the samples, and a folder that a training did not make."""
+    """Refuse an output inside the samples, and a folder that a training did not make."""
     if lies_in(str(path), samples_location):
         raise OutputError(f"output={path} lies in {samples_location}, which is read-only; choose another path.")
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; the training's state and curves are to be in a folder of that name.")
+        raise OutputError(f"{folder} is a file; the training's state and curves need a folder of that name.")
     if STATE_NAME not in names and not all(map(_is_leftover, names)):
         raise OutputError(f"{folder} holds files that no training made; choose another output, or delete it.")
 
@@ -156,7 +156,7 @@ def _is_leftover(name: str) -> bool:
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
-    """A full disk, or a process that ended, in the middle of a training."""
+    """Turn a full disk, or a process that ended, into an error that says how to resume."""
     try:
         yield
     except (PipelineError, CheckpointError):
@@ -168,7 +168,7 @@ def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
 
 
 def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConfig:
-    """Everything about the network but its weights and what training will tell; `code` is the version that began it."""
+    """Describe the network, without weights and results. `code` is the version of the code that began the training."""
     architecture = Architecture(
         samples.n_channels,
         len(samples.class_names),
@@ -195,7 +195,7 @@ def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConf
 
 
 def _add_results(config: ModelConfig, history: "History") -> ModelConfig:
-    """The configuration with how the training went."""
+    """Add the results of the training to the configuration."""
     best = asdict(history.best) if history.best else None
     last = history.losses[-max(1, len(history.losses) // _LOSS_SHARE) :]
     results = {"steps": history.steps, "loss": sum(last) / len(last), "best": best, "stopped_early": history.stopped}
@@ -203,14 +203,14 @@ def _add_results(config: ModelConfig, history: "History") -> ModelConfig:
 
 
 def _locate(error: DivergedError, samples: SampleSet) -> str:
-    """The message, with the image and place that the sample was cut from."""
+    """Extend the message by the image and the place that the sample was cut from."""
     number, *centre = StoredSamples(samples, "training").place(error.sample)
     where = ", ".join(f"{axis}={place:.0f}" for axis, place in zip(samples.settings.place_axes, centre, strict=True))
     return f"{error} It was cut from image {samples.training_images[int(number)]} around {where}."
 
 
 def _write_curves(folder: Path, history: "History") -> None:
-    """Tables with each state; the picture, which takes longer, when there is something new to see."""
+    """Write the tables with each state, and the picture, which takes longer, only after a validation."""
     write_tables(folder, history)
     latest = history.validations[-1].step if history.validations else 0
     if history.steps == latest or not (folder / PICTURE_NAME).exists():
@@ -218,7 +218,7 @@ def _write_curves(folder: Path, history: "History") -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What a killed training had not finished."""
+    """Remove files that a killed training had not finished."""
     for name in _OUR_NAMES:
         (folder / f"{name}.partial").unlink(missing_ok=True)
     for place in folder.glob(f"{MEETING_PREFIX}*"):

@@ -1,4 +1,4 @@
-"""Training samples of a training set: check, connect, measure, draw, show, in this order, visible below."""
+"""Make training samples of a training set. Steps: check, connect, measure, draw samples, draw a preview."""
 
 import contextlib
 import time
@@ -35,19 +35,19 @@ __all__ = ["TrainingDataReport", "TrainingDataRequest", "make_training_data"]
 
 PREVIEW_NAME = "preview.png"
 _PREVIEW_SAMPLES = 12
-_FOLDING = 5  # control points nearer than this many standard deviations may change places
+_FOLDING = 5  # control points nearer than this many standard deviations may swap places and fold the image
 
 
 @dataclass(frozen=True)
 class TrainingDataReport:
-    """What a run made.
+    """The result of a run.
 
     Attributes
     ----------
     samples : SampleSet
-        All that is known of the samples.
+        The description of the samples.
     n_files, n_files_before : int
-        Files of samples, and those that an earlier run had made.
+        Number of files of samples, and of those that an earlier run had made.
     preview : Path or None
         The contact sheet; None in an object store.
     notes : tuple of str
@@ -65,14 +65,14 @@ class TrainingDataReport:
 
 
 def make_training_data(request: TrainingDataRequest, progress: Stages | None = None) -> TrainingDataReport:
-    """Make training samples, or go on where an earlier run was interrupted.
+    """Make training samples, or resume a run that was interrupted.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        Bad input, before anything is created.
+        If the request is bad; found before anything is created.
     IncompleteError
-        Some files could not be made; what is done is kept and the same command goes on.
+        If some files could not be made. What is done is kept; the same command resumes.
     """
     began = time.perf_counter()
     progress = progress or QuietStages()
@@ -107,7 +107,7 @@ def _open_workers(prepared: PreparedSamples) -> "contextlib.AbstractContextManag
 
 
 def _measure(prepared: PreparedSamples, request: TrainingDataRequest, client: "Client", progress: Stages) -> SampleSet:
-    """The sample set with its normalisation."""
+    """Measure the normalisation and add it to the sample set."""
     training, validation, wanted = prepared.training, prepared.validation, request.normalisation
     total = count_boxes(training, validation, wanted)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
@@ -122,7 +122,7 @@ def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[St
 
 
 def _write_preview(samples: SampleSet) -> Path | None:
-    """The first samples on one page; made again by each run, always the same."""
+    """Draw the first samples on one page. Each run draws the same page again."""
     if store.is_remote(samples.location):
         return None
     stored = StoredSamples(samples, "training")
@@ -142,7 +142,7 @@ def _write_preview(samples: SampleSet) -> Path | None:
 
 
 def spread(places: Sequence[Place], most: int) -> list[Place]:
-    """So many places at most, evenly spread over all in their order.
+    """Choose at most this many places, evenly spread over all, in their order.
 
     >>> from segment_slide.unet.draw import Place
     >>> tiles = [Place(0, (), (float(y), 0.0)) for y in range(10)]
@@ -154,14 +154,14 @@ def spread(places: Sequence[Place], most: int) -> list[Place]:
 
 
 def _notes(prepared: PreparedSamples) -> list[str]:
-    """What a person should know before training."""
+    """List what a person should know before training."""
     samples, augment = prepared.samples, prepared.settings.augment
     notes = []
     if not prepared.validation:
         n = len(prepared.training)
         notes.append(
-            f"no image validates ({n} annotated image{'s' if n > 1 else ''}): a score on data that training has not "
-            f"seen needs another image."
+            f"no image validates ({n} annotated image{'s' if n > 1 else ''}): annotate another image for a score on "
+            f"data that training has not seen."
         )
     frames = note_on_frames(samples.training_images, samples.validation_images)
     if frames:

@@ -1,4 +1,4 @@
-"""What the commands and flows that make a network are asked to do."""
+"""The requests of the commands and flows that make a network."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,7 +13,7 @@ from segment_slide.unet.train_settings import TrainSettings
 
 @dataclass(frozen=True)
 class WeightMapsRequest:
-    """What to make weight maps of, and into what.
+    """For which images to make weight maps, and into which training set.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class WeightMapsRequest:
     annotation : AnnotationInput
         Images and labels.
     options : WeightOptions
-        What labels mean, Eq. 2, sizes.
+        Meaning of labels, constants of Eq. 2, sizes.
     workers : Workers
         Where to work.
     """
@@ -35,59 +35,63 @@ class WeightMapsRequest:
 
 @dataclass(frozen=True)
 class TrainingDataRequest:
-    """Which samples to make of which training set.
+    """Which samples to make from which training set.
 
     Parameters
     ----------
     training_set, output : str
-        Where `weight-maps` wrote, and where samples shall be.
+        Training set that `weight-maps` wrote, and location for the samples.
     n : int
-        Training samples.
+        Number of training samples.
     tile_px : tuple of int
-        Pixels per spatial axis whose classes are compared, or one for all; 256 in 2D and 64 in 3D by default.
+        Pixels per spatial axis whose classes are compared, or one number for all axes; by default 256 in 2D and 64 in
+        3D.
     depth : int, optional
-        Of the network, which fixes the halo; by default 4 in 2D, as in the paper, and 3 in 3D.
+        Depth of the network, which determines the halo; by default 4 in 2D, as in the paper, and 3 in 3D.
     seed : int
-        Chooses everything.
+        Determines everything that is random.
     foreground_share : float
-        Of the samples, drawn around a pixel of a class above 0; the others around any annotated pixel.
+        Share of the samples that are drawn around a pixel of a class above 0; the others around any annotated pixel.
     augment : AugmentSettings
         How samples are varied.
     anisotropy : float, optional
-        Height of a voxel in its widths, 3D only; by default from the pixel size, where it is known.
+        Height of a voxel divided by its width, 3D only; by default from the pixel size, where that is known.
     normalisation : Normalisation
-        "constants" without values: measured on all training images.
+        "constants" without values: they are measured on all training images.
     validation_share : float
-        Of the images.
+        Share of the images that validate.
     validation_names : tuple of str
-        Validate with these images instead.
+        Validate with these images instead of a share.
     validation_tiles : int
-        Tiles of validation images at most, spread evenly: a whole slide would take longer to judge by than to train.
+        Greatest number of tiles from validation images, spread evenly. Validating on a whole slide would take longer
+        than training.
     workers : Workers
         Where to work.
     """
 
     training_set: str
     output: str
-    n: Annotated[int, Option("Samples to learn from.", above=0, flags=("--n", "-n"))] = 1000
+    n: Annotated[int, Option("Number of training samples.", above=0, flags=("--n", "-n"))] = 1000
     tile_px: Annotated[
         tuple[int, ...],
         Option(
-            "Pixels per side of a sample, or of each axis: 32,128,128 (by default 256; 64 in 3D).",
+            "Pixels per side of a sample, or one size per axis like 32,128,128 (by default 256; 64 in 3D).",
             name="tile",
             read=read_sizes,
         ),
     ] = ()
     depth: Annotated[
-        int | None, Option("Poolings of the network (by default 4, as in the paper; 3 in 3D).", at_least=1)
+        int | None,
+        Option("Number of poolings of the network (by default 4, as in the paper; 3 in 3D).", at_least=1),
     ] = None
-    seed: Annotated[int, Option("Chooses everything that is random.", at_least=0)] = 0
+    seed: Annotated[int, Option("Seed of all random choices.", at_least=0)] = 0
     foreground_share: Annotated[
         float, Option("Share of the samples that are drawn around a pixel of a class above 0.", at_least=0, at_most=1)
     ] = 0.5
     augment: AugmentSettings = AugmentSettings()
     anisotropy: Annotated[
-        float | None, Option("Height of a voxel in its widths (3D; by default from the pixel size).", above=0)
+        float | None,
+        Option("3D: height of a voxel divided by its width (by default from the pixel size).", above=0),
     ] = None
     normalisation: Normalisation = Normalisation()
     validation_share: Annotated[
@@ -96,7 +100,7 @@ class TrainingDataRequest:
     validation_names: Annotated[
         tuple[str, ...],
         Option(
-            "Validate with this image instead.",
+            "Validate with this image instead of a share.",
             metavar="NAME",
             name="validation_images",
             flags=("--validation-image",),
@@ -104,42 +108,44 @@ class TrainingDataRequest:
         ),
     ] = ()
     validation_tiles: Annotated[
-        int, Option("Tiles of validation images at most, spread evenly over them.", at_least=1)
+        int, Option("Greatest number of tiles from validation images, spread evenly over them.", at_least=1)
     ] = 256
     workers: Workers = Workers()
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train, on what, into what.
+    """Which network to train, on which samples, into which checkpoint.
 
     Parameters
     ----------
     samples : str
         Training samples, as `flows.training_data` makes them.
     output : str
-        Checkpoint to write, by convention ``NAME.safetensors``; ``NAME.training/`` beside it holds curves and the
-        state that a killed training goes on from.
+        Checkpoint to write, by convention ``NAME.safetensors``. The folder ``NAME.training/`` beside it holds curves,
+        and the state from which a killed training resumes.
     base_channels : int
         Channels of the first level; the paper has 64.
     dropout : float
-        At the end of the contracting path (Ronneberger 2015, Sec. 3.1).
+        Dropout probability at the end of the contracting path (Ronneberger 2015, Sec. 3.1).
     settings : TrainSettings
-        How.
+        Steps, optimiser, validation.
     device : str
         "auto", "cpu" or "cuda".
     processes : int, optional
-        That train together, one per GPU; by default all GPUs.
+        Number of processes that train together, one per GPU; by default one for each GPU.
     """
 
     samples: str
     output: str
     base_channels: Annotated[int, Option("Channels of the first level; the paper has 64.", at_least=1)] = 64
-    dropout: Annotated[float, Option("At the end of the contracting path.", at_least=0, below=1)] = 0.5
+    dropout: Annotated[
+        float, Option("Dropout probability at the end of the contracting path.", at_least=0, below=1)
+    ] = 0.5
     settings: TrainSettings = TrainSettings()
     device: Annotated[str, Option("auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda"))] = (
         "auto"
     )
     processes: Annotated[
-        int | None, Option("Processes that train together, one per GPU (by default all GPUs).", above=0)
+        int | None, Option("Number of processes that train together, one per GPU (by default all GPUs).", above=0)
     ] = None

@@ -1,4 +1,4 @@
-"""Serve a viewer until its user ends it, or write it into a folder; and say where to look."""
+"""Serve a viewer until its user ends it, or write it into a folder, and print its address."""
 
 import contextlib
 import getpass
@@ -26,7 +26,7 @@ _HOSTING = (
 
 
 def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = True) -> None:
-    """Serve a viewer until Ctrl-C or SIGTERM: its natural end, after which nothing is left to do.
+    """Serve a viewer until Ctrl-C or SIGTERM. Both are the normal end, not an error.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = Tru
     site : Site
         What to show.
     port : int
-        On 127.0.0.1; 0 takes a free one.
+        Port on 127.0.0.1; 0 takes a free one.
     browse : bool
         Open the browser, if this machine has a screen and the user sits at it.
 
     Raises
     ------
     InputError
-        If the port cannot be had.
+        If the port is not available.
     """
     with _until_ended() as ended, serve(site, port=port) as server:
         _print_notes(console, site)
@@ -58,11 +58,11 @@ def show_view(console: Console, site: Site, *, port: int = 0, browse: bool = Tru
 
 
 class _End:
-    """Set by a signal and waited for by the main thread.
+    """Set by a signal; the main thread waits for it.
 
-    The wait reads what the interpreter writes for each signal (`signal.set_wakeup_fd`), whichever thread receives it
-    and whatever the main thread does at that moment. A `threading.Event` may be locked by the very wait that a signal
-    interrupts, and a signal that comes just before a wait begins does not interrupt it.
+    The interpreter writes a byte for each signal (`signal.set_wakeup_fd`), and the wait reads it. This works whichever
+    thread receives the signal and whatever the main thread does at that moment. A `threading.Event` would not: its lock
+    may be held by the wait that the signal interrupts, and a signal just before the wait does not interrupt it.
     """
 
     def __init__(self) -> None:
@@ -83,10 +83,10 @@ class _End:
 
 @contextlib.contextmanager
 def _until_ended() -> Iterator[_End]:
-    """What Ctrl-C and SIGTERM set instead of ending the process; a second one ends it at once.
+    """Let Ctrl-C and SIGTERM set the yielded object instead of ending the process. A second signal ends it at once.
 
-    After the first they stay as they are, since the process is about to end: what it still does is not interrupted by
-    a traceback.
+    After the first signal these handlers stay, because the process is about to end: a second signal then causes no
+    traceback.
     """
     ended = _End()
 
@@ -106,7 +106,7 @@ def _until_ended() -> Iterator[_End]:
 
 
 def has_screen(environment: Mapping[str, str]) -> bool:
-    """Whether a browser that is opened here is seen by the user; without a screen one would take the terminal.
+    """Whether the user would see a browser that opens here. Without a screen, a text browser could take the terminal.
 
     >>> has_screen({"DISPLAY": ":0"}), has_screen({}), has_screen({"DISPLAY": ":10", "SSH_CONNECTION": "a 1 b 22"})
     (True, False, False)
@@ -117,16 +117,16 @@ def has_screen(environment: Mapping[str, str]) -> bool:
 
 
 def tunnel_command(port: int, environment: Mapping[str, str]) -> str | None:
-    """What to run on the machine that the user sits at, or None if that is this one.
+    """The command to run on the machine that the user sits at, or None if that is this machine.
 
-    In a job of a cluster the connection is the one to the login node, through which the way leads on.
+    In a job of a cluster the SSH connection is the one to the login node, so the command goes through that node.
 
     Parameters
     ----------
     port : int
-        Where the viewer is served.
+        Port on which the viewer is served.
     environment : mapping
-        ``SSH_CONNECTION`` holds the client's address and port and the server's.
+        ``SSH_CONNECTION`` holds the client's address and port, then the server's address and port.
     """
     parts = environment.get("SSH_CONNECTION", "").split()
     if len(parts) != 4:
@@ -146,7 +146,7 @@ def _user() -> str:
     """The user's name; a container may know only a number."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # which of them depends on the version of Python
+    except (KeyError, OSError):  # which error it is depends on the version of Python
         return "USER"
 
 
@@ -156,7 +156,7 @@ def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool 
     Raises
     ------
     PipelineError
-        If the folder is no place for it, or the disk too small.
+        If the folder cannot be used, or if the disk is too small.
     """
     _print_notes(console, site)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Annotated images to a training set: check, ingest, find objects, count, create, weigh, in this visible order."""
+"""Make a training set of annotated images. Steps: check, ingest, find objects, count, create, weigh."""
 
 import os
 import time
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightMapsReport:
-    """What a run made.
+    """The result of a run.
 
     Attributes
     ----------
     training_set : TrainingSet
         Classes, weights of classes, images with their counts.
     without_labels : tuple of str
-        Images that nobody annotated; they were left out.
+        Images without annotation; they were left out.
     n_blocks, n_done_before : int
-        Blocks of all images, and those found done.
+        Number of blocks of all images, and of those that an earlier run had made.
     n_pixels : int
-        Pixels weighed by this run.
+        Number of pixels weighed by this run.
     seconds : float
         Wall time.
     notes : tuple of str
@@ -58,15 +58,15 @@ class WeightMapsReport:
 
 
 def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None) -> WeightMapsReport:
-    """Make the weight maps of a set of annotated images, or go on with what was interrupted.
+    """Make the weight maps of a set of annotated images, or resume a run that was interrupted.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        Bad input: what metadata say is checked before anything is created, values of labels before the set is; a set
-        that is refused for them, and was not there before, is taken back.
+        If the input is bad. Metadata are checked before anything is created, and label values before the set's record
+        is written. If label values are refused, a set that did not exist before is removed again.
     IncompleteError
-        Blocks were left undone; what is done is kept and the same command goes on.
+        If blocks were left undone. What is done is kept; the same command resumes.
     """
     progress, began = progress or QuietStages(), time.perf_counter()
     plan, cluster = plan_request(request)
@@ -86,12 +86,12 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
 
 
 def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
-    """The plan of a request, with the workers it runs on: everything is checked that metadata tell.
+    """Plan a request and its workers, and check all that metadata show.
 
     Raises
     ------
     UnetError, PipelineError, ClusterError
-        If it cannot be done.
+        If the request cannot be carried out.
     """
     plan = plan_weight_maps(find_annotation(request.annotation), request.options, request.output)
     cluster = plan_cluster(request.workers)
@@ -100,7 +100,7 @@ def plan_request(request: WeightMapsRequest) -> tuple[WeightPlan, ClusterSpec]:
 
 
 def _prepare(plan: WeightPlan, client: "Client", progress: Stages) -> list[WeightJob]:
-    """Everything up to the set's record: jobs whose labels are objects."""
+    """Do all steps up to the set's record, and return jobs whose labels are objects."""
     weights_inputs.begin(plan)
     files = weights_inputs.inputs_to_ingest(plan)
     if files:
@@ -129,7 +129,7 @@ def _find_objects(
 
 
 def _weigh(training_set: TrainingSet, jobs: list[WeightJob], client: "Client", progress: Stages) -> tuple[int, int]:
-    """Make what is missing; blocks that were done before, and pixels of those that were not."""
+    """Make missing weights. Return the number of blocks done before, and the number of pixels weighed now."""
     pending = [pending_blocks(training_set, image) for image in training_set.images]
     total, n_pixels = sum(job.grid.n_blocks for job in jobs), 0
     n_done = total - sum(map(len, pending))

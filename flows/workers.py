@@ -1,4 +1,4 @@
-"""Where a command works: a description made complete, workers started and looked at before the first block."""
+"""The workers of a command: complete their description, start them, and check them before the first block."""
 
 import contextlib
 import functools
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
-    """A complete description of the workers that a command would have; nothing is started.
+    """Describe completely the workers that a command would have. Nothing is started.
 
     Parameters
     ----------
     workers : Workers
-        As chosen; the cluster as `cluster.describe.describe_cluster` reads it. A time limit counts whatever the file
-        of the cluster says.
+        The user's choice; `cluster.describe.describe_cluster` reads the cluster. A time limit given here overrides the
+        cluster's file.
     short_tasks : bool
-        Tasks take milliseconds and hold Python's lock for much of them: on this machine one process per core, unless
-        chosen, instead of one per four.
+        Tasks take milliseconds and hold Python's lock for much of that time. On this machine the default is then one
+        process per core instead of one per four cores.
 
     Raises
     ------
     ClusterError
-        If there is no such cluster, or it cannot be had from here.
+        If there is no such cluster, or if it cannot be used from this machine.
     """
     spec = describe_cluster(workers.cluster, workers.workers)
     if workers.block_time_limit_s is not None:
@@ -53,21 +53,21 @@ def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
 
 @contextlib.contextmanager
 def open_cluster(spec: ClusterSpec, checks: Mapping[str, Check], *, needed_bytes: int = 0) -> Iterator["Client"]:
-    """Workers that are there and able to do the work.
+    """Start or join workers that are able to do the work.
 
     Parameters
     ----------
     spec : ClusterSpec
         Complete.
     checks : mapping
-        What a worker elsewhere must be able to do; workers on this machine can do what this process can.
+        Checks for workers on other machines. Workers on this machine can do what this process can.
     needed_bytes : int
         Memory that the plan gives to each worker.
 
     Raises
     ------
     ClusterError
-        If workers do not come, or one of them is not able to.
+        If workers do not connect, or if one of them fails a check.
     IncompleteError
         If the scheduler goes away.
     """
@@ -86,14 +86,14 @@ def open_cluster(spec: ClusterSpec, checks: Mapping[str, Check], *, needed_bytes
 def checks_of(
     *, reads: list[StoredImage], writes: str | None, model: tuple[str, str] | None = None
 ) -> dict[str, Check]:
-    """What workers must be able to do.
+    """Make the checks of what workers must be able to do.
 
     Parameters
     ----------
     reads : list of StoredImage
         Images that blocks are read from.
     writes : str, optional
-        Store that blocks are written into; it is there.
+        Store that blocks are written into; it must exist.
     model : (str, str), optional
         Path of the network and its sha256.
     """
@@ -106,12 +106,12 @@ def checks_of(
 
 
 def check_readable(image: StoredImage) -> None:
-    """Read one pixel; runs on a worker. A chunk that is there but damaged is not the worker's fault: its block says so.
+    """Read one pixel; runs on a worker. A damaged chunk passes: it is not the worker's fault, and its block reports it.
 
     Raises
     ------
     InputError
-        With what to change.
+        If the image cannot be read; the message says what to change.
     """
     try:
         array = image.array()
@@ -119,7 +119,7 @@ def check_readable(image: StoredImage) -> None:
             try:
                 array[tuple(slice(0, 1) for _ in array.shape)]
             except OSError as error:
-                if error.errno is not None:  # of gzip and bz2 it has none: what they read is damaged
+                if error.errno is not None:  # errors of gzip and bz2 about damaged data have no errno
                     raise
     except Exception as error:
         raise InputError(f"it cannot be read ({error}); is the folder shared with this node?") from error
@@ -128,12 +128,12 @@ def check_readable(image: StoredImage) -> None:
 
 
 def check_writable(location: str) -> None:
-    """Write a file and delete it; runs on a worker. Object stores are taken at their word.
+    """Write a file and delete it; runs on a worker. Object stores are not checked.
 
     Raises
     ------
     OutputError
-        With what to change.
+        If nothing can be written; the message says what to change.
     """
     if store.is_remote(location):
         return
@@ -153,9 +153,9 @@ def check_model(path: str, sha256: str) -> None:
     Raises
     ------
     UnetError
-        If it cannot be read, as said there.
+        If the network cannot be read.
     InputError
-        If it is another one.
+        If it is another network.
     """
     from segment_slide.unet.open_network import open_network
 
@@ -165,7 +165,7 @@ def check_model(path: str, sha256: str) -> None:
 
 
 class SharedWorkers:
-    """Workers that stay between stages which ask for the same; a stage that asks for others gets those instead."""
+    """Keep workers between stages that request the same workers. A stage that requests others gets new ones."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -174,7 +174,7 @@ class SharedWorkers:
 
     @contextlib.contextmanager
     def connect(self, spec: ClusterSpec) -> Iterator["Client"]:
-        """As `cluster.connect.connect`; the workers of a stage that failed are not trusted with another."""
+        """As `cluster.connect.connect`. Workers of a stage that failed are ended and not used again."""
         if self._client is None or self._spec != spec or self._client.status != "running":
             self.close()
             self._client, self._spec = self._stack.enter_context(connect(spec)), spec
@@ -195,7 +195,7 @@ SHARED: ContextVar[SharedWorkers | None] = ContextVar("shared_workers", default=
 
 @contextlib.contextmanager
 def sharing_workers() -> Iterator[None]:
-    """Let all stages inside use the same workers, as long as they ask for the same, until the outermost block ends."""
+    """Share workers between all stages in the body that request the same ones, until the outermost block ends."""
     if SHARED.get() is not None:
         yield
         return
