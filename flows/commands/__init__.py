@@ -1,1 +1,1 @@
-"""The command line: one file for each group of commands, and the options that several share."""
+"""The command line: one file for each group of commands, and what several commands share."""

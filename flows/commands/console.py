@@ -1,8 +1,8 @@
-"""Where commands print."""
+"""The console that commands print to."""
 
 import sys
 
 from rich.console import Console
 
-# Where nobody looks at a terminal of 80 columns, a sum or a path stays on its line.
+# Output that does not go to a terminal is not wrapped at 80 columns, so that paths and checksums stay on one line.
 console = Console(width=None if sys.stdout.isatty() else 200)

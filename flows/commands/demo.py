@@ -1,4 +1,4 @@
-"""The command that shows the whole way on a slide of its own: demo."""
+"""The command that shows all steps on a synthetic slide: demo."""
 
 from pathlib import Path
 from typing import Annotated

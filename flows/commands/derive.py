@@ -1,4 +1,4 @@
-"""Options of a command, derived from the dataclass that holds them: a command names the class, not each option.
+"""Derive the options of a command from a dataclass: the command names the class, not each option.
 
 ::
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """How the options of a class appear in a command: under which title of the help, and which are left out."""
+    """How the options of a class appear in a command: the title above them in the help, and options to leave out."""
 
     title: str = ""
     without: tuple[str, ...] = ()
@@ -35,16 +35,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Chosen(Generic[T]):
-    """What a person chose of the options of a class.
+    """The options of a class that a user chose.
 
     Parameters
     ----------
     owner : type
         The dataclass.
     values : mapping
-        What was given, by the options' names.
+        Value of each option by its name, as the user gave it.
     defaults : mapping
-        What is there where nothing was given.
+        Default of each option by its name.
     """
 
     owner: type[T]
@@ -52,12 +52,12 @@ class Chosen(Generic[T]):
     defaults: Mapping[str, Any]
 
     def make(self, **given: Any) -> T:
-        """The dataclass, with other fields as they are given.
+        """Make the dataclass; `given` sets further fields.
 
         Raises
         ------
         InputError
-            If a text does not say a value.
+            If a text is not a valid value of its option.
         """
         try:
             return make_options(self.owner, self.values, **given)
@@ -66,13 +66,13 @@ class Chosen(Generic[T]):
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Options whose value is not the default, as they are typed."""
+        """Options whose value is not the default, as they are typed on the command line."""
         names = (name for name, value in self.values.items() if value != self.defaults[name])
         return tuple(f"--{name.replace('_', '-')}" for name in names)
 
 
 def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command for Typer: each parameter that is annotated as `Chosen` is replaced by the options of its class."""
+    """Make a command for Typer: replace each parameter that is annotated as `Chosen` by the options of its class."""
     hints = typing.get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type, dict[str, Any]]] = {}
@@ -92,7 +92,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
             values[name] = Chosen(owner, {option: values.pop(option) for option in defaults}, defaults)
         return command(**values)
 
-    # Typer reads these; a command has no other caller
+    # Typer reads these attributes
     run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect looks for it
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -100,7 +100,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _split(hint: Any) -> tuple[Any, Group]:
-    """An annotation and how its options appear."""
+    """Split an annotation into its type and its `Group`."""
     if typing.get_origin(hint) is not Annotated:
         return hint, Group()
     kind, *extras = typing.get_args(hint)
@@ -108,7 +108,7 @@ def _split(hint: Any) -> tuple[Any, Group]:
 
 
 def _as_parameter(field: OptionField, group: Group) -> inspect.Parameter:
-    """The option as a parameter that Typer understands."""
+    """Turn an option into a parameter that Typer understands."""
     kind, default = field.kind, field.default
     if field.is_list:
         kind, default = (list[str] | None if field.option.is_repeated else str | None), None
@@ -117,7 +117,7 @@ def _as_parameter(field: OptionField, group: Group) -> inspect.Parameter:
     elif field.option.none:
         kind, default = str, field.option.none
     elif typing.get_origin(kind) is typing.Literal:
-        kind = str  # the stage says in a sentence which words there are
+        kind = str  # the stage itself refuses other words, and lists the valid ones
     option = typer.Option(
         *_flags(field),
         help=_sentence(field),

@@ -1,4 +1,4 @@
-"""The command that judges a segmentation: evaluate."""
+"""The command that scores a segmentation: evaluate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,15 @@ commands = typer.Typer()
 @commands.command()
 @with_options
 def evaluate(
-    predicted: Annotated[str, typer.Argument(metavar="PREDICTED", help="Zarr, TIFF or PNG, or a folder of files.")],
-    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Likewise.")],
+    predicted: Annotated[
+        str, typer.Argument(metavar="PREDICTED", help="Segmentation to score: Zarr, TIFF or PNG, or a folder of files.")
+    ],
+    truth: Annotated[str, typer.Argument(metavar="TRUTH", help="Annotation to compare with, in the same formats.")],
     chosen: Chosen[EvaluateRequest],
     json: Annotated[Path | None, typer.Option(help="File to write the scores to, as JSON.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File to write the scores to, as CSV.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes on this machine (by default one per four cores).")
+        int | None, typer.Option(help="Number of worker processes on this machine (by default one per four cores).")
     ] = None,
 ) -> None:
     """Score a segmentation against the truth: IoU, Dice, SEG, F1, Rand, warping error."""

@@ -1,4 +1,4 @@
-"""The command that says what lies at a path: info."""
+"""The command that describes what is stored at a path: info."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def info(
         str, typer.Argument(metavar="PATH", help="An image, a segmentation, a checkpoint, a training set or samples.")
     ],
 ) -> None:
-    """Say what lies at a path: an image, a segmentation and how far it is, a checkpoint, training data."""
+    """Describe what is stored at a path: an image, a segmentation and its progress, a checkpoint, training data."""
     from segment_slide.flows.show.info import show_info
 
     show_info(console, path)

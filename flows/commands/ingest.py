@@ -17,14 +17,16 @@ commands = typer.Typer()
 def ingest(
     input: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="TIFF, OME-TIFF, SVS, NDPI, PNG …; a folder or list of pages."),
+        typer.Argument(
+            metavar="INPUT...", help="File (TIFF, OME-TIFF, SVS, NDPI, PNG …), or a folder or list of pages."
+        ),
     ],
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="OME-Zarr to make, by convention NAME.ome.zarr.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="OME-Zarr to write, by convention NAME.ome.zarr.")],
     chosen: Chosen[IngestOptions],
 ) -> None:
     """Convert a slide, an image or a stack of pages to OME-Zarr with a pyramid.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     from segment_slide.flows.ingest import ingest_image
     from segment_slide.flows.progress import RichStages

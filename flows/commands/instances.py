@@ -1,4 +1,4 @@
-"""The command that makes objects of classes: instances."""
+"""The command that numbers the objects of a class map: instances."""
 
 from typing import Annotated
 
@@ -15,19 +15,20 @@ commands = typer.Typer()
 @with_options
 def instances(
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A segmentation (OUT.ome.zarr), or any OME-Zarr or Zarr of classes.")
+        str,
+        typer.Argument(metavar="INPUT", help="A segmentation (OUT.ome.zarr), or any OME-Zarr or Zarr class map."),
     ],
     chosen: Chosen[InstancesRequest],
 ) -> None:
-    """Number the objects of a segmentation: the same ids as if the whole slide were labelled at once.
+    """Number the objects of a segmentation. The ids are the same as if the whole slide were labelled at once.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     number(chosen.make(input=input))
 
 
 def number(request: InstancesRequest) -> None:
-    """Number the objects, and say how many there are."""
+    """Number the objects and print how many there are."""
     from segment_slide.flows.instances import label_objects
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.objects import show_instances

@@ -1,7 +1,8 @@
-"""The command line: ``segment-slide COMMAND``; each command is a thin call of what a flow calls.
+"""The command line: ``segment-slide COMMAND``. Each command is a thin wrapper of a function that a flow also calls.
 
-Exit codes: 0 done; 1 a fault of ours (with traceback); 2 the request cannot be carried out, nothing was changed; 3 some
-blocks were left undone, the same command goes on; 130 interrupted (Ctrl-C) and 143 ended (SIGTERM), likewise.
+Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
+3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM). After 3, 130 and 143 the same command
+resumes.
 """
 
 import logging
@@ -58,14 +59,14 @@ app.add_typer(cluster.commands, name="cluster")
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Say which version this is.")
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Segment microscopy slides and volumes of any size with a U-Net: the whole image's result, tile by tile."""
+    """Segment microscopy slides and volumes of any size with a U-Net: tile by tile, with the whole image's result."""
 
 
 def main() -> None:
-    """Entry point: run a command, turn errors that a person can mend into a sentence and an exit code."""
+    """Entry point: run a command, and turn errors that a user can fix into a sentence and an exit code."""
     find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
     logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
     signal.signal(signal.SIGTERM, _terminate)
@@ -85,10 +86,10 @@ def main() -> None:
 
 
 def _terminate(number: int, _: object) -> NoReturn:
-    """End as after Ctrl-C, workers first: a batch system asks by SIGTERM before it kills."""
+    """End as after Ctrl-C, workers first. A batch system sends SIGTERM some time before it kills the job."""
     raise SystemExit(128 + number)
 
 
 def _say(sentence: str) -> None:
-    """One line on standard error however narrow the terminal: paths in it can be copied and searched."""
+    """Print one line on standard error without wrapping it, so that paths in it can be copied and searched."""
     errors.print(sentence, highlight=False, soft_wrap=True)

@@ -19,9 +19,9 @@ def measure(
     output: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, with instances.")],
     chosen: Chosen[MeasureRequest],
 ) -> None:
-    """Measure each object: size, shape, place, intensities; into tables/NAME-instances.parquet, with a summary page.
+    """Measure size, shape, place and intensities of each object, into tables/NAME-instances.parquet and a summary page.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     request = chosen.make(location=output)
     if request.image.no_image and (request.image.image is not None or request.image.level is not None):
@@ -30,7 +30,7 @@ def measure(
 
 
 def measure_all(request: MeasureRequest) -> None:
-    """Measure the objects, and sum them up."""
+    """Measure the objects and print a summary."""
     from segment_slide.flows.measure import measure_objects
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.objects import show_measure

@@ -1,4 +1,4 @@
-"""The command that writes a page about a segmentation: report."""
+"""The command that writes a report about a segmentation: report."""
 
 from typing import Annotated
 
@@ -13,19 +13,21 @@ commands = typer.Typer()
 @commands.command()
 def report(
     output: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, finished or not.")],
-    name: Annotated[str | None, typer.Option(help="Its label image (by default the one that it shows).")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Label image of the output (by default the one that the output shows).")
+    ] = None,
     page: Annotated[
         str | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE.html",
-            help="File to write (by default OUT.report.html beside it; OUT.NAME.report.html for other label images, "
-            "and for those in the image's own store).",
+            help="File to write (by default OUT.report.html beside the output; OUT.NAME.report.html for other label "
+            "images, and for label images in the image's own store).",
         ),
     ] = None,
 ) -> None:
-    """Write one HTML file about a segmentation: pictures, counts, histograms, times, and what made it."""
+    """Write one HTML file about a segmentation: pictures, counts, histograms, times, and provenance."""
     from segment_slide.pipeline.blocks.memory import format_bytes
     from segment_slide.pipeline.report.run import write_report
 

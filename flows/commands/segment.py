@@ -1,4 +1,4 @@
-"""Commands that make labels of an image: segment, and plan, which only says what that would take."""
+"""The commands segment, which segments an image, and plan, which only says what that would take."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="Image: an OME-Zarr (0.4 or 0.5) or Zarr array; path or URL.")
 ]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="CKPT", help="Trained network (.safetensors).")]
-# their block and axes follow the segmentation's
+# block and axes of the objects are those of the segmentation
 OBJECTS = Group("Objects, with --instances or --measure", without=("block", "ndim"))
 
 
@@ -31,15 +31,15 @@ def segment(
     chosen: Chosen[SegmentRequest],
     objects: Annotated[Chosen[InstanceOptions], OBJECTS],
     instances: Annotated[
-        bool, typer.Option("--instances", help="Number the objects too, as `segment-slide instances` does.")
+        bool, typer.Option("--instances", help="Also number the objects, as `segment-slide instances` does.")
     ] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Number and measure the objects too, as `segment-slide measure` does.")
+        bool, typer.Option("--measure", help="Also number and measure the objects, as `segment-slide measure` does.")
     ] = False,
 ) -> None:
     """Segment an image into an OME-Zarr of labels.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.requests import InstancesRequest, MeasureRequest
@@ -71,7 +71,7 @@ def plan(
         Chosen[SegmentRequest], Group(without=("output", "in_place", "input_repaired", "name", "block_time_limit"))
     ],
 ) -> None:
-    """Say what segmenting an image would take: blocks, files, memory per worker, operations. Changes nothing."""
+    """Print what segmenting an image would take: blocks, files, memory per worker, operations. Change nothing."""
     from segment_slide.flows.segment_request import plan_request
     from segment_slide.flows.show.info import show_plan
 

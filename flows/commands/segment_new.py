@@ -1,4 +1,4 @@
-"""The command that segments what is new in a folder: segment-new; for cron, a systemd timer, or whoever runs it."""
+"""The command that segments new acquisitions in a folder: segment-new. Cron or a systemd timer may run it."""
 
 import time
 from typing import Annotated
@@ -30,14 +30,17 @@ def segment_new(
         Chosen[SegmentRequest], Group("Segmentation", without=("output", "in_place", "input_repaired"))
     ],
     objects: Annotated[Chosen[InstanceOptions], Group("Objects", without=("block", "ndim"))],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
-    no_instances: Annotated[bool, typer.Option("--no-instances", help="Number and measure no objects.")] = False,
-    no_measure: Annotated[bool, typer.Option("--no-measure", help="Measure no objects.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    no_instances: Annotated[
+        bool, typer.Option("--no-instances", help="Do not number the objects, and do not measure them.")
+    ] = False,
+    no_measure: Annotated[bool, typer.Option("--no-measure", help="Do not measure the objects.")] = False,
 ) -> None:
-    """Segment every acquisition in a folder that is complete and was not segmented with this model yet.
+    """Segment every acquisition in a folder that is complete and not yet segmented with this model.
 
-    Run it as often as you like: the outputs say what is done, what failed too often is set aside, and what was
-    interrupted goes on. Exit code 3 if an acquisition failed, or needs a decision that no night before asked for.
+    Run it as often as you like. Finished acquisitions are skipped, because the outputs show what is done. Interrupted
+    ones resume. Acquisitions that failed too often are set aside. The exit code is 3 if an acquisition failed, or needs
+    a decision that no earlier run asked for.
     """
     from segment_slide.flows.nights.plan import Decision, plan_night
     from segment_slide.flows.nights.report import NightReport

@@ -1,4 +1,4 @@
-"""Commands that make a network: weight-maps, training-data, train; in the order of their use."""
+"""The commands that make a network, in the order of their use: weight-maps, training-data, train."""
 
 from typing import Annotated
 
@@ -16,23 +16,24 @@ commands = typer.Typer()
 @with_options
 def weight_maps(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="OME-Zarr, Zarr array, TIFF, PNG …; or folders of them.")
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Images: OME-Zarr, Zarr array, TIFF, PNG …, or folders of them."),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="SET", help="Training set to make, NAME.zarr.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="SET", help="Training set to write, NAME.zarr.")],
     annotation: Chosen[AnnotationInput],
     chosen: Chosen[WeightMapsRequest],
     labels: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LABELS",
-            help="Annotation of the images: files or a folder, paired by name; may be repeated. By default the label "
-            "image inside each OME-Zarr (as ome-zarr-py writes it).",
+            help="Annotation of the images: files or a folder, paired with the images by name; may be repeated. By "
+            "default the label image inside each OME-Zarr (as ome-zarr-py writes it).",
         ),
     ] = None,
 ) -> None:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.training import show_weight_maps
@@ -45,13 +46,13 @@ def weight_maps(
 @commands.command("training-data")
 @with_options
 def training_data(
-    training_set: Annotated[str, typer.Argument(metavar="SET", help="What `weight-maps` made.")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Where to write.")],
+    training_set: Annotated[str, typer.Argument(metavar="SET", help="Training set that `weight-maps` made.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Location for the samples.")],
     chosen: Chosen[TrainingDataRequest],
 ) -> None:
     """Draw augmented training samples from a training set, on all workers.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped.
+    If it is interrupted, run the same command again. It resumes where it stopped.
     """
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.training import show_training_data
@@ -64,15 +65,15 @@ def training_data(
 @commands.command()
 @with_options
 def train(
-    samples: Annotated[str, typer.Argument(metavar="SAMPLES", help="What `training-data` made.")],
+    samples: Annotated[str, typer.Argument(metavar="SAMPLES", help="Samples that `training-data` made.")],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="CKPT", help="Checkpoint to write, NAME.safetensors.")
     ],
     chosen: Chosen[TrainRequest],
 ) -> None:
-    """Train a U-Net on samples, as the paper did unless told otherwise.
+    """Train a U-Net on samples, by default as the paper did.
 
-    Interrupted or killed? Run the same command again: it goes on where it stopped, to the same weights.
+    If it is interrupted, run the same command again. It resumes from the last state and ends with the same weights.
     """
     from segment_slide.flows.progress import RichStages
     from segment_slide.flows.show.training import show_train

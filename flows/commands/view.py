@@ -22,24 +22,24 @@ def view(
         str | None, typer.Option(help="Image to show below the labels (by default the one that was segmented).")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Label image to show (by default all).")] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine (by default one that is free).")] = 0,
+    port: Annotated[int, typer.Option(help="Port on this machine (by default a free one).")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     export: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write the viewer and all it shows into a folder for a web server."),
+        typer.Option(metavar="DIR", help="Write the viewer and all that it shows into a folder for a web server."),
     ] = None,
     hard_links: Annotated[
         bool,
         typer.Option(
             "--hard-links",
-            help="With --export: link files on the same disk instead of copying them. For stores whose files are "
-            "replaced, never written into, as ours are.",
+            help="With --export: link files on the same disk instead of copying them. Only for stores whose files are "
+            "replaced and never changed in place; outputs of segment-slide are such stores.",
         ),
     ] = False,
 ) -> None:
-    """Show an image with its labels in the browser, until Ctrl-C; or write that viewer into a folder.
+    """Show an image with its labels in the browser until Ctrl-C, or write the viewer into a folder.
 
-    Only this machine can reach it. Over SSH the command says which tunnel to open.
+    Only this machine can reach the viewer. Over SSH the command prints which tunnel to open.
     """
     from segment_slide.flows.view import export_view, show_view
     from segment_slide.pipeline.viewer.describe import describe_view
