@@ -1,8 +1,8 @@
-"""Prefect flows: what the command line does, with a schedule, a form, progress and reports that a browser shows.
+"""Prefect flows: the work of the command line with a schedule, a form, progress and reports in a browser.
 
-Nothing leaves the site's network: Prefect's telemetry is off unless somebody turned it on, and what the stages log is
-shown with the run. Prefect reads these variables when it is imported, which is why they are set here; where a worker
-has imported it before, they are those of `prefect.yaml`.
+Nothing leaves the site's network: Prefect's telemetry is off unless somebody turned it on. What the stages log is shown
+with the run. Prefect reads these variables when it is imported, so they are set here. A worker that imports Prefect
+earlier takes them from `prefect.yaml`.
 """
 
 import os

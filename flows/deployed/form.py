@@ -1,4 +1,4 @@
-"""Forms of the flows, derived from the dataclasses that hold the options: pydantic models with the same fields.
+"""Derive the forms of the flows, pydantic models, from the dataclasses that hold the options.
 
 ::
 
@@ -20,12 +20,12 @@ F = TypeVar("F", bound="Form")
 
 
 class Form(BaseModel):
-    """A group of parameters; a name that is not known is refused instead of ignored."""
+    """A group of parameters. Unknown names are refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def chosen(self) -> dict[str, Any]:
-        """What was chosen, as `unet.options.make_options` reads it."""
+        """Return the chosen values for `unet.options.make_options`."""
         return {name: getattr(self, name) for name in type(self).model_fields}
 
 
@@ -49,12 +49,12 @@ def form_of(owner: type, *, without: Collection[str] = (), only: Collection[str]
 
 
 def option_named(owner: type, name: str) -> Any:
-    """The form's field of one option: a parameter of a flow by itself."""
+    """Make the form field of one option, for an option that is a flow's own parameter."""
     return next(field_of(field) for field in option_fields(owner) if field.name == name)
 
 
 def kind_of(field: OptionField) -> Any:
-    """What the form takes."""
+    """The type of the form's field."""
     if field.is_list:
         return list[str]
     if field.option.choices:
@@ -63,7 +63,7 @@ def kind_of(field: OptionField) -> Any:
 
 
 def field_of(field: OptionField) -> Any:
-    """What the form says of it, its default and its bounds."""
+    """The form's field: its description, default and bounds."""
     option, default = field.option, field.default
     if field.is_list:
         default = []

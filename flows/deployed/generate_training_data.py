@@ -1,4 +1,4 @@
-"""``generate-training-data``: a training set to augmented samples, on all workers."""
+"""The flow ``generate-training-data``: make augmented samples from a training set, on all workers."""
 
 from prefect import flow
 
@@ -25,7 +25,7 @@ from segment_slide.unet.options import make_options
 
 @stage("draw", lambda request: f"samples into {last_name(request.output)}")
 def draw(request: TrainingDataRequest) -> TrainingDataReport:
-    """Measure, create, draw."""
+    """Measure the images, create the sample set, draw the samples."""
     return make_training_data(request, ArtifactStages())
 
 
@@ -46,7 +46,8 @@ def generate_training_data(
 ) -> TrainingDataReport:
     """Draw augmented training samples, elastic deformation included (Ronneberger 2015, Sec. 3.1).
 
-    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    If the flow was interrupted, failed or was cancelled, run it again with the same parameters. It resumes where it
+    stopped.
     """
     check_given(training_set=training_set, output=output)
     request = make_options(
@@ -57,7 +58,7 @@ def generate_training_data(
         n=n,
         workers=Workers(workers, cluster, block_time_limit),
     )
-    prepare_samples(request)  # what cannot be carried out is refused before anything is begun
+    prepare_samples(request)  # refuses a bad request before any work
     with saying_how_to_go_on(), having_the_machine(cluster):
         report = limited(draw, stage_hours)(request)
     publish_rows(output, "Training samples", training_data_rows(report), picture=report.preview)

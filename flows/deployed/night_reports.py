@@ -1,4 +1,4 @@
-"""What a night shows in Prefect: a table of all acquisitions, and a summary for the morning."""
+"""The reports of a nightly run in Prefect: a table of all acquisitions, and a summary page for the morning."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_seconds
 from segment_slide.pipeline.blocks.memory import format_bytes
 
-_NAMES, _ROWS, _REASON_LETTERS = 5, 100, 500  # a page is for people; everything is in the table
+_NAMES, _ROWS, _REASON_LETTERS = 5, 100, 500  # limits of the page, so that people can read it; the table has no limits
 
 
 def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
-    """Keep what a night would do as a table."""
+    """Publish what a nightly run would do as a table."""
     rows = [
         {
             "acquisition": decision.acquisition.name,
@@ -31,7 +31,7 @@ def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
 
 
 def publish_night(report: NightReport, watch: str) -> None:
-    """Keep what a night did: all of it as a table, what matters in the morning as a page."""
+    """Publish what a nightly run did: all of it as a table, and what matters in the morning as a page."""
     name, rows, page = artifact_key(watch), [_table_row(row) for row in report.rows], describe_night(report, watch)
     about = f"The night in {code(watch)}: {plain(summarise(report))}"
     everything = f"All acquisitions in {code(watch)}"
@@ -40,7 +40,7 @@ def publish_night(report: NightReport, watch: str) -> None:
 
 
 def summarise(report: NightReport) -> str:
-    """A night in a sentence.
+    """Summarise a nightly run in one sentence.
 
     >>> summarise(NightReport(skipped_because="another night is at work in /out"))
     'nothing was done: another night is at work in /out'
@@ -62,13 +62,13 @@ def summarise(report: NightReport) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of many names."""
+    """List the first names and the number of the others."""
     more = len(names) - _NAMES
     return f"{', '.join(names[:_NAMES])} and {more:,} more" if more > 0 else ", ".join(names)
 
 
 def describe_night(report: NightReport, watch: str) -> str:
-    """The page for the morning: what somebody has to act on first."""
+    """Write the page for the morning. What needs action comes first."""
     parts = [f"# New in {code(watch)}", f"**{plain(summarise(report))}**"]
     if report.skipped_because:
         return "\n\n".join(parts)

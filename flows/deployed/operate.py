@@ -1,4 +1,4 @@
-"""How stages behave when something fails: what is tried again, what is said, and how to go on."""
+"""How stages handle failures: what is retried, and how errors say how to resume."""
 
 import contextlib
 import socket
@@ -22,13 +22,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_AFTER_S = 30
-_LEASE_S = 60.0  # the shortest that Prefect allows; a run that was killed keeps others waiting for so long
+_LEASE_S = 60.0  # the shortest that Prefect allows; after a run was killed, others wait for this long
 
 
 def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
-    """Whether a second try may do better: blocks were left undone, workers did not come, a connection broke.
+    """Whether a retry may succeed: blocks were left undone, workers did not come, or a connection broke.
 
-    Bad input, a changed model or an output of something else stay what they are, and a stage's time is its time.
+    A retry does not help against bad input, a changed model or an output of another run. A stage that exceeded its time
+    limit is not retried either.
     """
     error = state.result(raise_on_failure=False)
     may_pass = isinstance(error, IncompleteError | ClusterError | ConnectionError | TimeoutError)
@@ -36,7 +37,7 @@ def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def last_name(location: str) -> str:
-    """The last part of a path or URL, which is what people call it.
+    """The last part of a path or URL, which people use as its name.
 
     >>> last_name("s3://slides/2026/a.ome.zarr/"), last_name("/")
     ('a.ome.zarr', '/')
@@ -45,7 +46,7 @@ def last_name(location: str) -> str:
 
 
 def name_flow_run(template: str) -> Callable[[], str]:
-    """How runs of a flow are called: a template of its parameters, of paths their last names."""
+    """Make a function that names runs of a flow from a template of its parameters; paths are shortened."""
 
     def name() -> str:
         parameters = flow_run.parameters
@@ -55,14 +56,14 @@ def name_flow_run(template: str) -> Callable[[], str]:
 
 
 def stage(name: str, run_name: Callable[[Any], str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A Prefect task that is a stage of a flow: it goes on where it was interrupted, so that it can be tried again.
+    """Make a function a Prefect task that is a stage of a flow. It is retried, as it resumes where it was interrupted.
 
     Parameters
     ----------
     name : str
-        Of the task.
+        Name of the task.
     run_name : callable
-        Of its request: how its runs are called.
+        Makes the name of a run from the request.
     """
     decorate = task(
         name=name,
@@ -70,14 +71,14 @@ def stage(name: str, run_name: Callable[[Any], str]) -> Callable[[Callable[P, R]
         retries=1,
         retry_delay_seconds=RETRY_AFTER_S,
         retry_condition_fn=is_worth_a_retry,
-        cache_policy=NO_CACHE,  # the outputs are the memory: what is there is not done again
+        cache_policy=NO_CACHE,  # no cache is needed: a stage skips what its outputs already hold
         persist_result=False,
     )
     return cast(Callable[[Callable[P, R]], Callable[P, R]], decorate)
 
 
 def limited(stage: Callable[P, R], hours: float | None) -> Callable[P, R]:
-    """A stage that ends after so many hours."""
+    """Limit a stage to this many hours."""
     if hours is None:
         return stage
     task = cast(Any, stage).with_options(timeout_seconds=hours * 3600)
@@ -95,12 +96,12 @@ def limited(stage: Callable[P, R], hours: float | None) -> Callable[P, R]:
 
 @contextlib.contextmanager
 def saying_how_to_go_on() -> Iterator[None]:
-    """Add to an error that leaves something undone how the rest gets done.
+    """Extend an error about unfinished work by how to resume.
 
     Raises
     ------
     IncompleteError
-        With the remedy.
+        The same error, with a sentence that says how to resume.
     """
     try:
         yield
@@ -115,10 +116,10 @@ _has_the_machine: ContextVar[bool] = ContextVar("has_the_machine", default=False
 
 @contextlib.contextmanager
 def having_the_machine(cluster: str = "local") -> Iterator[None]:
-    """Take turns with every other flow that works on this machine's cores or GPUs, whichever deployment began it.
+    """Let only one flow at a time use this machine's cores or GPUs, whichever deployment started it.
 
-    A named slot of the server, which it frees when its holder is gone (after a minute). Flows inside a flow that
-    has it need none; jobs and schedulers elsewhere have their own queues.
+    The flow holds a named slot of the Prefect server. The server frees the slot a minute after its holder is gone. A
+    flow inside a flow that holds the slot needs none. Jobs and schedulers elsewhere have their own queues.
     """
     if _has_the_machine.get() or is_elsewhere(describe_cluster(cluster)):
         yield
@@ -135,12 +136,14 @@ def having_the_machine(cluster: str = "local") -> Iterator[None]:
 
 
 def check_given(**parameters: Any) -> None:
-    """Refuse a flow that was called from Python without what it needs: Prefect would pass the description on.
+    """Refuse a flow that was called from Python without a required parameter.
+
+    Prefect itself would pass the parameter's description on as its value.
 
     Raises
     ------
     InputError
-        Naming what is missing.
+        If a parameter is missing; the message names it.
     """
     missing = [name for name, value in parameters.items() if isinstance(value, FieldInfo)]
     if missing:

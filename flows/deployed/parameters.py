@@ -1,4 +1,4 @@
-"""Parameters of the flows as pydantic models: Prefect shows them as a form, and refuses what is out of bounds."""
+"""Parameters of the flows as pydantic models. Prefect shows them as a form, and refuses values out of bounds."""
 
 from typing import Annotated
 
@@ -9,18 +9,20 @@ from segment_slide.flows.requests import NightRequest, SegmentRequest, Workers
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.objects.options import InstanceOptions
 
-# Of a flow's own parameters Prefect takes bounds from the annotation, and what the form says from the default.
+# For a flow's own parameters, Prefect takes the bounds from the annotation and the description from the default.
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0)]
 
 INPUT = Field(description="Image: an OME-Zarr, or a file that ingest can read (TIFF, SVS, NDPI …).")
 MODEL = Field(description="Trained network (.safetensors).")
-OUTPUT = Field(description="Result, by convention NAME.ome.zarr; the same again goes on where it stopped.")
+OUTPUT = Field(
+    description="Output to write, by convention NAME.ome.zarr. Name the same output again to resume an interrupted run."
+)
 CLUSTER = option_named(Workers, "cluster")
 WORKERS = option_named(Workers, "workers")
 BLOCK_TIME_LIMIT = option_named(Workers, "block_time_limit")
-STAGE_HOURS = Field(None, description="Longest time of one stage (h); what is done by then is kept.")
+STAGE_HOURS = Field(None, description="Time limit of one stage (hours); what is done by then is kept.")
 
 
 @form_of(SegmentRequest, without=("output", "in_place", "workers"))
@@ -30,16 +32,16 @@ class SegmentParameters(Form):
 
 @form_of(InstanceOptions, without=("block", "ndim"))
 class ObjectParameters(Form):
-    """What becomes an object, and whether objects are measured."""
+    """Which pixels become an object, and whether objects are measured."""
 
-    measure: bool = Field(True, description="Measure the objects: a table and a page.")
+    measure: bool = Field(True, description="Measure the objects, and write a table and a summary page.")
 
 
 @form_of(IngestOptions, without=("stack", "name"))
 class ConversionParameters(Form):
-    """How a microscope's file becomes OME-Zarr; only for inputs that are none."""
+    """How a microscope's file is converted to OME-Zarr; not used for OME-Zarr inputs."""
 
-    image: str = Field("", description="OME-Zarr to make; by default beside the output, NAME.image.ome.zarr.")
+    image: str = Field("", description="OME-Zarr to write; by default beside the output, NAME.image.ome.zarr.")
 
 
 @form_of(NightRequest)

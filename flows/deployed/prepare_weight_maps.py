@@ -1,4 +1,4 @@
-"""``prepare-weight-maps``: annotated images to a training set, classes and the weight of each pixel."""
+"""The flow ``prepare-weight-maps``: make a training set of annotated images, with classes and weights of pixels."""
 
 from prefect import flow
 
@@ -32,7 +32,7 @@ from segment_slide.unet.options import make_options
 
 @stage("weigh", lambda request: f"weight maps into {last_name(request.output)}")
 def weigh(request: WeightMapsRequest) -> WeightMapsReport:
-    """Ingest, find objects, count, create, weigh."""
+    """Ingest images, find objects, count classes, create the training set, compute the weights."""
     return make_weight_maps(request, ArtifactStages())
 
 
@@ -50,7 +50,8 @@ def prepare_weight_maps(
 ) -> WeightMapsReport:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
 
-    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    If the flow was interrupted, failed or was cancelled, run it again with the same parameters. It resumes where it
+    stopped.
     """
     check_given(images=images, output=output)
     request = WeightMapsRequest(
@@ -59,7 +60,7 @@ def prepare_weight_maps(
         make_options(WeightOptions, annotation.chosen() | weights.chosen()),
         Workers(workers, cluster, block_time_limit),
     )
-    plan_request(request)  # what cannot be carried out is refused before anything is begun
+    plan_request(request)  # refuses a bad request before any work
     with saying_how_to_go_on(), having_the_machine(cluster):
         report = limited(weigh, stage_hours)(request)
     publish_rows(output, "Training set", weight_maps_rows(report))

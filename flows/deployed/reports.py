@@ -1,4 +1,4 @@
-"""What a finished run shows in Prefect: a page in Markdown with a picture, kept as an artifact."""
+"""The report of a finished run in Prefect: a page in Markdown with a picture, published as an artifact."""
 
 import base64
 import hashlib
@@ -25,18 +25,18 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-_PICTURE_PX = 512  # per panel; the picture is kept in the database of the server
+_PICTURE_PX = 512  # per panel; small, because the server stores the picture in its database
 
 
 def publish_slide(request: SlideRequest, report: SlideReport) -> None:
-    """Keep the page of a segmented slide as an artifact, under the name of its output."""
+    """Publish the page of a segmented slide as an artifact, under the name of its output."""
     markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
     description = f"Segmentation of {request.segment.input}"
     at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
 def publish_rows(location: str, title: str, rows: Mapping[str, str], *, picture: Path | None = None) -> None:
-    """Keep what a training stage made as an artifact, with the picture that it drew."""
+    """Publish the result of a training stage as an artifact, with the picture that the stage drew."""
     parts = [f"# {title}", _table(("", ""), ((name, plain(value)) for name, value in rows.items()))]
     if picture is not None and picture.is_file():
         parts.insert(1, _embed(picture.read_bytes(), title))
@@ -45,7 +45,7 @@ def publish_rows(location: str, title: str, rows: Mapping[str, str], *, picture:
 
 
 def at_best(what: str, make: Callable[[], R]) -> R | None:
-    """Make something that may fail without harm: a page is lost then, not the hours of work that it tells of."""
+    """Make something that may fail: hours of work are not given up for a page. Log the error and return None then."""
     try:
         return make()
     except Exception as error:
@@ -54,7 +54,7 @@ def at_best(what: str, make: Callable[[], R]) -> R | None:
 
 
 def artifact_key(location: str) -> str:
-    """A name that Prefect allows (lower case letters, digits and dashes), another for each location.
+    """Make a name that Prefect allows (lower case letters, digits and dashes), unique for each location.
 
     >>> artifact_key("/data/out/Slide_3 (a).ome.zarr")
     'slide-3-a-71eacc'
@@ -65,7 +65,7 @@ def artifact_key(location: str) -> str:
 
 
 def describe_slide(request: SlideRequest, report: SlideReport) -> str:
-    """The page: what was done, what was found, how it looks, how to open it."""
+    """Write the page: what was done, what was found, a picture, and how to open the output."""
     segment, done = request.segment, report.segmented
     before = f", {done.n_done_before:,} of them from before" if done.n_done_before else ""
     rows = {"input": code(segment.input)}
@@ -103,13 +103,13 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
 
 
 def _picture(location: str, name: str) -> str:
-    """The segmentation over the image, inside the page: a browser needs no other server for it."""
+    """Draw the segmentation over the image. The picture is inside the page, so a browser needs no other server."""
     picture = at_best("the picture", lambda: draw_thumbnail(location, name, side_px=_PICTURE_PX))
     return "(no picture: the log says why)" if picture is None else _embed(picture, "Segmentation")
 
 
 def _embed(png: bytes, title: str) -> str:
-    """As 256 colours: a photograph as 24-bit PNG takes three times the bytes."""
+    """Embed a picture with 256 colours: as 24-bit PNG a photograph takes three times the bytes."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -124,7 +124,7 @@ def _table(names: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 
 
 def code(text: str) -> str:
-    r"""A text as it is, in a line of Markdown or a cell of a table: a path may hold anything but a line's end.
+    r"""Format a text as code in Markdown, also inside a table. The text may hold any characters, as paths do.
 
     >>> code("/data/a`b|c.tif")
     '``/data/a`b\\|c.tif``'
@@ -136,7 +136,7 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    r"""A text in which nothing is Markdown or HTML: names and errors may hold anything.
+    r"""Escape all Markdown and HTML in a text: names and errors may hold any characters.
 
     >>> print(plain("a|b <img> ![x]"))
     a\|b &lt;img&gt; \!\[x\]

@@ -1,4 +1,4 @@
-"""``segment-new-acquisitions``: every night, what is new and complete, each once by each version of the model."""
+"""The flow ``segment-new-acquisitions``: every night, segment new and complete acquisitions, once for each model."""
 
 import time
 from typing import Any
@@ -54,10 +54,10 @@ def segment_new_acquisitions(
     conversion: ConversionParameters = ConversionParameters(),
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> Any:
-    """Segment acquisitions that are new and complete; the outputs themselves remember which are done.
+    """Segment acquisitions that are new and complete. The outputs themselves show which acquisitions are done.
 
-    Fails if somebody has to act: an acquisition failed in this night, or needs a decision that no night before asked
-    for. What was set aside or asked earlier is only listed.
+    The flow run fails if somebody has to act: an acquisition failed in this night, or needs a decision that no earlier
+    night asked for. What was set aside or asked earlier is only listed.
     """
     check_given(watch=watch, outputs=outputs, model=model)
     where = Workers(workers, cluster, block_time_limit)
@@ -97,11 +97,11 @@ def segment_new_acquisitions(
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether Prefect failed and not the stages, whose own errors come out of a flow of theirs as they were raised."""
+    """Whether Prefect failed, not a stage. Errors of a stage come out of its flow unchanged."""
     for cause in causes(error):
         if isinstance(cause, PipelineError):
             return False
-        # an answer with an error's status is one of the first
+        # HTTPError includes answers with an error status
         if isinstance(cause, httpx.HTTPError | PrefectException | ConcurrencySlotAcquisitionError):
             return True
     return False

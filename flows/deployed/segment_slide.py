@@ -1,4 +1,4 @@
-"""``segment-slide``: one acquisition from its file to the table of its objects, and a report of it."""
+"""The flow ``segment-slide``: process one acquisition from its file to the table of its objects, and report on it."""
 
 import logging
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ from segment_slide.unet.options import make_options
 
 log = logging.getLogger(__name__)
 
-_REPORT_HOURS = 1.0  # minutes are usual; a night has other slides to do
+_REPORT_HOURS = 1.0  # a report usually takes minutes; the other slides of a night must not wait longer
 
 
 @flow(name="segment-slide", flow_run_name=name_flow_run("{input} → {output}"), persist_result=False)
@@ -56,9 +56,10 @@ def segment_slide(
     conversion: ConversionParameters = ConversionParameters(),
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> SlideReport:
-    """Segment an image, number and measure its objects, and show what was found.
+    """Segment an image, number and measure its objects, and report what was found.
 
-    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped.
+    If the flow was interrupted, failed or was cancelled, run it again with the same parameters. It resumes where it
+    stopped.
     """
     check_given(input=input, model=model, output=output)
     where = Workers(workers, cluster, block_time_limit)
@@ -81,7 +82,7 @@ def segment_slide(
 
 
 def _report(request: SlideRequest, location: str, clock: Mapping[str, float], stage_hours: float | None) -> str:
-    """The page about it; one that takes too long is lost, not the work that it tells of."""
+    """Write the report. If that takes too long, the report is left out and the segmentation is kept."""
     try:
         return limited(stages.report, min(stage_hours or _REPORT_HOURS, _REPORT_HOURS))(request, location, clock)
     except IncompleteError as error:
@@ -98,7 +99,7 @@ def make_request(
     objects: ObjectParameters | None,
     conversion: ConversionParameters,
 ) -> SlideRequest:
-    """The parameters as the stages take them."""
+    """Make the stages' request from the flow's parameters."""
     places = {"input": input, "model": model, "output": output}
     return SlideRequest(
         make_options(SegmentRequest, segmentation.chosen(), **places, workers=workers),

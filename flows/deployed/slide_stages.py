@@ -1,4 +1,4 @@
-"""The stages of one slide as Prefect tasks; each calls what the command line calls."""
+"""The stages of one slide as Prefect tasks. Each calls the same function as the command line."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,29 +21,29 @@ def _named(what: str) -> Callable[[SlideRequest], str]:
 
 @stage("convert", _named("convert"))
 def convert(request: SlideRequest) -> IngestReport | None:
-    """Microscope's file to OME-Zarr, if it is none yet."""
+    """Convert a microscope's file to OME-Zarr, unless it is Zarr already."""
     return slide.convert(request, ArtifactStages())
 
 
 @stage("segment", _named("segment"))
 def segment(request: SlideRequest) -> SegmentReport:
-    """Classes of all pixels: plan, connect, normalise, segment, pyramid."""
+    """Segment all pixels into classes: plan, connect, normalise, segment, build the pyramid."""
     return segment_image(slide.segment_request(request), ArtifactStages())
 
 
 @stage("number", _named("number objects of"))
 def number(request: SlideRequest) -> InstancesReport:
-    """Ids of all objects, and their pyramid."""
+    """Number all objects, and build the pyramid of their ids."""
     return label_objects(slide.instances_request(request), ArtifactStages())
 
 
 @stage("measure", _named("measure objects of"))
 def measure(request: SlideRequest) -> MeasureReport:
-    """The table of objects, and its page."""
+    """Measure all objects, and write the table and its summary page."""
     return measure_objects(slide.measure_request(request), ArtifactStages())
 
 
 @stage("report", _named("report of"))
 def report(request: SlideRequest, location: str, seconds: Mapping[str, float]) -> str:
-    """The page about it; "" if it could not be made."""
+    """Write the report; return "" if it could not be written."""
     return try_report(location, request.segment.options.name, seconds)

@@ -1,4 +1,4 @@
-"""What Prefect shows while a stage works: a progress artifact, and a line in its log every minute."""
+"""Progress of a stage in Prefect: a progress artifact, and a line in the log every minute."""
 
 import contextlib
 import contextvars
@@ -25,9 +25,10 @@ _LAST_WAIT_S = 5.0
 
 @dataclass
 class ArtifactStages:
-    """Stages as progress artifacts of the task run that they belong to.
+    """Show stages as progress artifacts of their task run.
 
-    They are told by a thread of their own: a server that does not answer costs progress, and not a second of the work.
+    A separate thread talks to the server. If the server does not answer, only the progress is missing; the work does
+    not wait.
     """
 
     show_every_s: float = SHOW_EVERY_S
@@ -38,7 +39,7 @@ class ArtifactStages:
         """See `pipeline.blocks.progress.Stages`."""
         told = _Told(name, total, done, unit)
         ended = threading.Event()
-        # the run that artifacts and log lines belong to is known to this thread's context alone
+        # only this thread's context knows the run that artifacts and log lines belong to
         tell = contextvars.copy_context().run
         arguments = (told.tell, ended, self.show_every_s, self.log_every_s)
         thread = threading.Thread(target=tell, args=arguments, name=f"progress of {name}", daemon=True)
@@ -51,7 +52,7 @@ class ArtifactStages:
 
 
 class _Told:
-    """How far a stage is, and how that is said."""
+    """The progress of one stage, and how it is shown."""
 
     def __init__(self, name: str, total: int, done: int, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
@@ -60,13 +61,13 @@ class _Told:
         self._artifact: UUID | None = None
 
     def advance(self, n_pixels: int, note: str = "") -> None:
-        """Count a step."""
+        """Count one step."""
         self.done += 1
         self.pixels += n_pixels
         self.note = note
 
     def tell(self, ended: threading.Event, show_every_s: float, log_every_s: float) -> None:
-        """Show and log now and then, whether or not there is anything new: a stage that waits is told of too."""
+        """Show and log the progress at intervals, also if nothing is new, so that people see a stage that waits."""
         logger: Any = get_run_logger()
         logged_s = time.monotonic()
         self._show()
@@ -85,10 +86,10 @@ class _Told:
             else:
                 update_progress_artifact(self._artifact, percent, description=self.describe())
         except Exception as error:  # noqa: BLE001, whatever keeps the server from answering
-            log.info("progress could not be told: %s", error)
+            log.info("progress could not be shown: %s", error)
 
     def describe(self) -> str:
-        """How far, how fast, how long still."""
+        """Describe how much is done, how fast, and the time left."""
         text = f"{self.name}: {self.done:,} of {self.total:,} {self.unit}"
         seconds, new = time.monotonic() - self._began_s, self.done - self.done_before
         if self.pixels:

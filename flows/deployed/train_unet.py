@@ -1,4 +1,4 @@
-"""``train-unet``: samples to a checkpoint, as in the paper unless told otherwise."""
+"""The flow ``train-unet``: train a network on samples, by default as in the paper."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ from segment_slide.unet.options import make_options
 
 @stage("train", lambda request: f"train {last_name(request.output)}")
 def train(request: TrainRequest) -> TrainReport:
-    """Train, validate, keep the best."""
+    """Train and validate; keep the best weights."""
     return train_network(request, ArtifactStages())
 
 
@@ -40,8 +40,8 @@ def train_unet(
 ) -> TrainReport:
     """Train a U-Net: weighted loss, He initialisation, SGD with momentum 0.99 (Ronneberger 2015, Sec. 3).
 
-    Interrupted, failed or cancelled? Run it again with the same parameters: it goes on where it stopped, to the same
-    weights.
+    If the flow was interrupted, failed or was cancelled, run it again with the same parameters. It resumes from the
+    last state and ends with the same weights.
     """
     check_given(samples=samples, output=output)
     places = {"samples": samples, "output": output}

@@ -11,7 +11,9 @@ from segment_slide.pipeline.training.options import AnnotationInput, WeightOptio
 Paths = Annotated[list[str], Field(min_length=1)]
 
 IMAGES = Field(description="Images: OME-Zarr, Zarr array, TIFF, PNG …, or folders of them.")
-LABELS: list[str] = Field([], description="Their annotation, paired by name; by default the label image inside each.")
+LABELS: list[str] = Field(
+    [], description="Annotation of the images, paired by name; by default the label image inside each OME-Zarr."
+)
 SET = Field(description="Training set: what prepare-weight-maps makes, by convention NAME.zarr.")
 SAMPLES = Field(description="Training samples: what generate-training-data makes, NAME.zarr.")
 CHECKPOINT = Field(description="Checkpoint to write, NAME.safetensors.")
@@ -25,7 +27,7 @@ _OF_ANNOTATION = ("kind", "ignore", "class_names")
 @form_of(AnnotationInput)
 @form_of(WeightOptions, only=_OF_ANNOTATION)
 class AnnotationParameters(Form):
-    """What is learnt from."""
+    """Which annotation the network learns from."""
 
 
 @form_of(WeightOptions, without=_OF_ANNOTATION)
@@ -40,4 +42,4 @@ class SampleParameters(Form):
 
 @form_of(TrainRequest, without=("device", "processes"))
 class TrainingParameters(Form):
-    """How the network is trained, as in the paper unless told otherwise."""
+    """How the network is trained; by default as in the paper."""

@@ -36,7 +36,7 @@ def test_an_operator_sees_form_run_and_report(site: Site, page: Any, model: Path
     deployment = site.get("deployments/name/segment-slide/local")["id"]
     page.goto(f"{site.url}/deployments/deployment/{deployment}/run")
     page.get_by_text("Trained network (.safetensors).").wait_for()
-    for text in ("Pixels per side of one pass of the network.", "Worker processes on this machine"):
+    for text in ("Pixels per side of one pass of the network", "worker processes on this machine"):
         page.get_by_text(text).first.wait_for()
     keep(page, "prefect-form")
 
