@@ -1,7 +1,7 @@
-"""What the network is made of, counted without building it (no torch).
+"""Count the network's parameters, operations and memory without building it (no torch).
 
-The plan prices a slide in bytes and operations before torch is imported; the counts here walk the same
-steps as `unet.model.UNet.forward`, and tests hold the two together.
+The plan needs the bytes and operations of a slide before torch is imported. The counts here follow the same steps as
+`unet.model.UNet.forward`; tests check that the two agree.
 """
 
 import math
@@ -13,7 +13,7 @@ from segment_slide.unet.geometry import Geometry, Locality
 from segment_slide.unet.network import Output
 
 MAX_CLASSES = 255  # labels are uint8
-_SCORE_BYTES = 4  # scores are float32 whatever the precision of the features
+_SCORE_BYTES = 4  # scores are always float32, also if features are bfloat16
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Architecture:
 
     @property
     def summary(self) -> str:
-        """What kind of network it is, in a word or two."""
+        """The kind of network in a few words."""
         return f"depth {self.depth}"
 
     def channels(self, level: int) -> int:
@@ -97,7 +97,7 @@ class Architecture:
 
     @property
     def n_parameters(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
         return sum(fan_in * out + out for fan_in, out in self._layers())
 
     def _layers(self) -> Iterator[tuple[int, int]]:
@@ -146,7 +146,7 @@ class Architecture:
         return total + convolve(1, self.base_channels, self.n_classes)
 
     def activation_bytes(self, tile_px: tuple[int, ...], itemsize: int) -> int:
-        """Most bytes of feature maps that are alive at one moment of a forward pass.
+        """Peak bytes of the feature maps that are alive at the same time in a forward pass.
 
         Parameters
         ----------
@@ -158,8 +158,8 @@ class Architecture:
         Returns
         -------
         int
-            Peak of the live feature maps, input and logits included: exactly the tensors that
-            `unet.model.UNet.forward` holds. Scratch memory of the convolution library comes on top.
+            Peak of the live feature maps, input and logits included. These are exactly the tensors that
+            `unet.model.UNet.forward` holds. Scratch memory of the convolution library is not included.
         """
         sizes = [self.geometry.read_size(size) for size in tile_px]
         image = self.in_channels * math.prod(sizes)  # the caller holds it until the end
@@ -174,7 +174,7 @@ class Architecture:
             nonlocal sizes
             first, second = ([size - lost for size in sizes] for lost in (2, 4))
             produced = width * math.prod(second)
-            allocate(entering, width * math.prod(first), produced)  # what enters is held by the caller
+            allocate(entering, width * math.prod(first), produced)  # the caller holds the entering features
             sizes = second
             return produced
 
@@ -190,7 +190,7 @@ class Architecture:
             sizes = [2 * size for size in sizes]
             upsampled = self.channels(level) * math.prod(sizes)
             allocate(current, upsampled)
-            allocate(upsampled, 2 * upsampled)  # the concatenation; the skip goes after it
+            allocate(upsampled, 2 * upsampled)  # the concatenation; the skip is freed after it
             skips.pop()
             current = double_convolution(self.channels(level), 2 * upsampled)
         scores = self.n_classes * math.prod(sizes)

@@ -16,7 +16,7 @@ def clip_box(box: Box, shape: tuple[int, ...]) -> Box:
 
 
 def widen_box(box: Box, reach_px: int, *, n_planes: int = 0) -> Box:
-    """A box with so many pixels more on both sides of each axis but the first `n_planes`.
+    """Widen a box by `reach_px` on both sides of each axis, except the first `n_planes` axes.
 
     >>> widen_box((slice(3, 4), slice(7, 9)), 2, n_planes=1)
     (slice(3, 4, None), slice(5, 11, None))

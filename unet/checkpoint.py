@@ -1,8 +1,8 @@
 """A trained network as one file: safetensors weights with a JSON configuration in the header.
 
-One file cannot lose its other half, can be named by one sha256, and runs no code when it is opened:
-a pickle is refused. The configuration says what image the network expects, so that a slide with the wrong
-channels is refused before it is read.
+Weights and configuration cannot be separated, and one sha256 identifies both. Opening the file runs no code: a pickle
+is refused. The configuration says what image the network expects, so that a slide with the wrong channels is refused
+before it is read.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ NORMALISATIONS = ("constants", "mean-std", "percentiles")
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How intensities become network input: ``(x - offset) / scale`` per channel, the same everywhere.
+    """How intensities become network input: ``(x - offset) / scale`` per channel, the same for all pixels of an image.
 
     Parameters
     ----------
     kind : {"constants", "mean-std", "percentiles"}
-        "constants": `offset` and `scale` below. The two others are measured on the whole image, once:
-        mean and standard deviation, or the `low` and `high` percentile mapped to 0 and 1.
+        "constants": `offset` and `scale` below. The two others are measured once on the whole image:
+        mean and standard deviation, or the `low` and `high` percentiles, which are mapped to 0 and 1.
     offset, scale : tuple of float
         One per channel, in intensity units; for "constants" only.
     low, high : float
@@ -54,7 +54,8 @@ class Normalisation:
     kind: Annotated[
         str,
         Option(
-            "constants (of all training images), or mean-std or percentiles of each image.",
+            "How intensities are normalised: by constants (of all training images), or by mean-std or percentiles of "
+            "each image.",
             choices=NORMALISATIONS,
             name="normalise",
         ),
@@ -79,7 +80,7 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything about a network but its weights.
+    """Everything about a network except its weights.
 
     Parameters
     ----------
@@ -90,12 +91,12 @@ class ModelConfig:
     normalisation : Normalisation
         How to scale intensities.
     channel_names : tuple of str
-        Names of the input channels in order, for the reader's information; may be empty.
+        Names of the input channels in order, for information only; may be empty.
     pixel_size_um : tuple of float
         Pixel size of the training images per spatial axis (um), empty if unknown. A slide whose pixel
         size differs by more than a fifth is segmented with a warning.
     training : dict
-        Free, JSON: data, seed, steps, scores.
+        Any JSON content, for information: data, seed, steps, scores.
     """
 
     architecture: Architecture
@@ -117,7 +118,7 @@ class ModelConfig:
             _expect_length("normalisation scale", normalisation.scale, architecture.in_channels)
 
     def to_json(self) -> str:
-        """The configuration as JSON text with sorted keys, so that equal configurations are equal bytes."""
+        """The configuration as JSON text with sorted keys, so that equal configurations have equal bytes."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         return json.dumps(content, sort_keys=True)
 
@@ -156,7 +157,7 @@ class Checkpoint:
     path : Path
         The file.
     config : ModelConfig
-        What its header says.
+        The configuration in its header.
     """
 
     path: Path
@@ -173,7 +174,7 @@ class Checkpoint:
 
     @property
     def description(self) -> Architecture:
-        """The network in numbers, as `unet.network.Network` asks for it."""
+        """The network in numbers, as `unet.network.Network` requires it."""
         return self.config.architecture
 
     def load(self, device: "torch.device", precision: str) -> "UNetPass":
@@ -199,7 +200,7 @@ class Checkpoint:
 
         from segment_slide.unet.model import UNet
 
-        with torch.device("meta"):  # no memory and no random draws for weights that are replaced
+        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced next
             model = UNet(self.config.architecture)
         try:
             model.load_state_dict(load_file(self.path), assign=True)
@@ -209,7 +210,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Checkpoint:
-    """Write a network and its configuration to one file, whole or not at all.
+    """Write a network and its configuration to one file. The file is written completely or not at all.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     Raises
     ------
     CheckpointError
-        If the network is not of ``config.architecture``.
+        If the network does not have ``config.architecture``.
     """
     from safetensors.torch import save
 
@@ -233,7 +234,7 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     partial = path.with_name(path.name + ".partial")
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
-        # not save_file, which makes files that only their owner can read
+        # save_file would make files that only their owner can read
         partial.write_bytes(save(weights, metadata={HEADER_KEY: config.to_json()}))
         partial.replace(path)
     finally:
@@ -278,9 +279,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _looks_like_pickle(path: Path) -> bool:
-    """Whether a file that is not safetensors begins as torch.save's do: a zip archive or a bare pickle.
+    """Whether a file that is not safetensors begins like a file of torch.save: a zip archive or a bare pickle.
 
-    Asked only after safetensors refused the file, whose first bytes are a length and may be these by chance.
+    Call it only after safetensors refused the file: a safetensors file begins with a length, which may have these bytes
+    by chance.
     """
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

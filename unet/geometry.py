@@ -1,8 +1,8 @@
 """Where tiles may lie and how much context they need, in integers (no torch).
 
 A U-Net of unpadded convolutions gives the whole image's result for a part of the image only if that
-part starts at a multiple of the network's stride and brings enough context. This file holds that
-arithmetic; it must not know about arrays, devices or stores.
+part starts at a multiple of the network's stride and has enough context. This file holds that
+arithmetic. It must not know about arrays, devices or stores.
 
 One axis of one tile, ``T`` pixels wide (``h`` halo, ``T`` owned)::
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from segment_slide.unet.errors import GeometryError
 
-# Every 3x3 convolution eats one pixel per side of the map it runs on. Depth 5 and 6 are far outside the
-# paper, 7 would need 1524 px of context per tile: a typing error, not an architecture.
+# Every 3x3 convolution removes one pixel per side of its feature map. Depths 5 and 6 are far outside the paper. Depth 7
+# would need 1524 px of context per tile, so it is taken as a typing error.
 MAX_DEPTH = 6
 
 
@@ -31,12 +31,12 @@ def round_up(value_px: int, multiple_px: int) -> int:
 
 @dataclass(frozen=True)
 class Locality:
-    """How a network treats one spatial axis: all that decides where tiles may lie and what they read.
+    """How a network treats one spatial axis: the numbers that decide where tiles may lie and what they read.
 
     Parameters
     ----------
     stride : int
-        Tiles start at multiples of this and are multiples of it (px).
+        Start and size of every tile are multiples of this (px).
     halo : int
         Pixels per side that a tile reads beyond what it writes.
 
@@ -50,7 +50,7 @@ class Locality:
     halo: int
 
     def round_up(self, size_px: int) -> int:
-        """Smallest size (px) that a tile can have and that holds `size_px`: for what is left at the image's end.
+        """Smallest tile size (px) that is at least `size_px`; used for the rest at the end of the image.
 
         >>> Locality(stride=16, halo=94).round_up(37)
         48
@@ -88,7 +88,7 @@ class Locality:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The integers that a depth fixes, the same on each spatial axis, in 2D and in 3D.
+    """The integers that follow from the depth. They are the same for each spatial axis, in 2D and in 3D.
 
     Parameters
     ----------
@@ -117,20 +117,21 @@ class Geometry:
 
     @property
     def stride(self) -> int:
-        """Shift (px) with which the network commutes: one pixel of its coarsest map."""
+        """Shift (px) of the input that shifts the output equally: one pixel of the coarsest feature map."""
         return 1 << self.depth
 
     @property
     def margin(self) -> int:
-        """Pixels per side that the valid convolutions eat: 92 at depth 4 (572 -> 388)."""
+        """Pixels per side that the valid convolutions remove: 92 at depth 4 (572 -> 388)."""
         return 6 * self.stride - 4
 
     @property
     def crop(self) -> int:
-        """Output pixels per side that are thrown away so that the context is symmetric.
+        """Output pixels per side that are dropped so that the context is symmetric.
 
-        Outputs are 4 (mod stride) wide and tiles 0 (mod stride): the output is T + 4 where the stride
-        does not divide 4. Cropping the same amount on both sides keeps flipped tiles aligned too.
+        Output sizes are 4 (mod stride) and tile sizes are 0 (mod stride). So where the stride does not divide 4, the
+        output of a tile of T pixels is T + 4 wide. Cropping the same amount on both sides also keeps flipped tiles
+        aligned.
         """
         return 0 if 4 % self.stride == 0 else 2
 
@@ -141,7 +142,7 @@ class Geometry:
 
     @property
     def locality(self) -> Locality:
-        """Stride and halo, which are all that the rest of the program needs to know."""
+        """Stride and halo, the only numbers that the rest of the program needs."""
         return Locality(self.stride, self.halo)
 
     def is_valid_input_size(self, size_px: int) -> bool:
@@ -165,7 +166,7 @@ class Geometry:
             below = size_px - (size_px + 4) % self.stride
             smallest = round_up(2 * self.margin + 1 + 4, self.stride) - 4
             raise GeometryError(
-                f"input size={size_px} px is not valid at depth {self.depth}: poolings would cut a pixel. "
+                f"input size={size_px} px is not valid at depth {self.depth}: poolings would cut off a pixel. "
                 f"Nearest: {max(below, smallest)}, {max(below, smallest) + self.stride}."
             )
         return size_px - 2 * self.margin

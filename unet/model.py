@@ -45,7 +45,7 @@ class DoubleConvolution(nn.Module):
 
 
 class UNet(nn.Module):
-    """The U-Net, 2D or 3D, with freshly initialised weights.
+    """The U-Net, 2D or 3D, with newly initialised weights.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class UNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class scores (logits) of an image.
+        """Compute the class scores (logits) of an image.
 
         Parameters
         ----------
@@ -111,25 +111,25 @@ class UNet(nn.Module):
 
     @property
     def description(self) -> Architecture:
-        """The network in numbers, as `unet.network.Network` asks for it."""
+        """The network in numbers, as `unet.network.Network` requires it."""
         return self.architecture
 
     def load(self, device: torch.device, precision: str) -> "UNetPass":
-        """Move this very network to a device, features in "float32" or "bfloat16", and hand out its forward pass."""
+        """Move this network (not a copy) to a device, features in "float32" or "bfloat16"; return its forward pass."""
         self.to(device, memory_format=CHANNELS_LAST[self.architecture.ndim]).eval()  # type: ignore[call-overload]
-        for part in (self.down, self.up, self.merge):  # but `classify`: scores in float32, see `forward`
+        for part in (self.down, self.up, self.merge):  # `classify` stays float32, see `forward`
             part.to(DTYPES[precision])
         return UNetPass(self)
 
 
 @dataclass(frozen=True)
 class UNetPass:
-    """Forward pass of a U-Net that keeps the tile's own scores.
+    """Forward pass of a U-Net that returns only the scores of the pixels that the tile owns.
 
     Parameters
     ----------
     model : UNet
-        On its device, in its precision.
+        The network, on its device and in its precision.
     """
 
     model: UNet
@@ -137,7 +137,7 @@ class UNetPass:
     def __call__(self, batch: Tensor, /) -> Tensor:
         """Scores (n, n_classes, *tile), float32, of tiles with their halos (n, in_channels, *spatial).
 
-        What valid convolutions leave is up to 4 px wider than the tile.
+        The output of the valid convolutions is up to 4 px wider than the tile, so it is cropped.
         """
         logits: Tensor = self.model(batch)
         crop = self.model.architecture.geometry.crop
@@ -147,7 +147,7 @@ class UNetPass:
 
 
 def whole_image_logits(model: UNet, image: np.ndarray) -> np.ndarray:
-    """Scores of a whole image in one pass: what every tiling must reproduce.
+    """Compute the scores of a whole image in one pass. Every tiling must reproduce them.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def whole_image_logits(model: UNet, image: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32, (n_classes, *spatial)
-        Logits under mirroring without repeated edge pixel (numpy.pad "reflect").
+        Logits. The image is mirrored at its border without repeating the edge pixel (numpy.pad "reflect").
     """
     geometry = model.architecture.geometry
     pads = [(0, 0)]

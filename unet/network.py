@@ -1,7 +1,7 @@
-"""What the rest of the program may know of a network, whichever kind it is (no torch).
+"""The protocols of a network: what the rest of the program may know of any kind of network (no torch).
 
-Plans, blocks and `unet.predict` use these protocols and no class of a network. Another kind of network fills them and
-gets a line in `unet.open_network.OPENERS`; nothing else changes. The paper's U-Net fills them with
+Plans, blocks and `unet.predict` use only these protocols, not a network's class. To add a kind of network, fill them
+and add a line to `unet.open_network.OPENERS`; nothing else changes. The paper's U-Net fills them with
 `unet.architecture.Architecture` (description), `unet.model.UNet` (network) and `unet.checkpoint.Checkpoint` (file).
 """
 
@@ -22,11 +22,11 @@ class Output:
     Parameters
     ----------
     name : str
-        What it is called.
+        Its name.
     kind : {"scores"}
-        What its values are: one score per class (logits), the highest of which is the label.
+        Meaning of its values: one score (logit) per class; the class with the highest score is the label.
     n_channels : int
-        How many channels it has; for scores the number of classes.
+        Number of channels; for scores the number of classes.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Output:
 
 
 class NetworkDescription(Protocol):
-    """A network in numbers, from which a segmentation is planned; frozen, picklable, without weights."""
+    """A network in numbers, for planning a segmentation; frozen, picklable, without weights."""
 
     @property
     def axes(self) -> tuple[Locality, ...]:
@@ -43,32 +43,32 @@ class NetworkDescription(Protocol):
 
     @property
     def in_channels(self) -> int:
-        """Channels of the input."""
+        """Number of channels of the input."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Heads in the order of the channels; the first holds the scores that labels are made of."""
+        """Heads in the order of the channels; labels are made of the scores of the first."""
 
     @property
     def n_parameters(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
 
     @property
     def summary(self) -> str:
-        """What kind of network it is, in a word or two, for people."""
+        """The kind of network in a few words, for people."""
 
     def forward_flops(self, tile_px: tuple[int, ...]) -> int:
         """Floating-point operations of one pass for a tile of these owned pixels."""
 
     def activation_bytes(self, tile_px: tuple[int, ...], itemsize: int) -> int:
-        """Most bytes of feature maps that are alive at one moment of such a pass, at `itemsize` bytes a feature."""
+        """Peak bytes of feature maps alive at the same time in one pass; each feature takes `itemsize` bytes."""
 
 
 class ForwardPass(Protocol):
     """A network that is ready on a device."""
 
     def __call__(self, batch: "Tensor", /) -> "Tensor":
-        """Scores of a batch of tiles; the caller has switched gradients off.
+        """Compute the scores of a batch of tiles. The caller has switched gradients off.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class Network(Protocol):
         """The network in numbers."""
 
     def load(self, device: "torch.device", precision: str) -> ForwardPass:
-        """Make it ready on a device, in "float32" or "bfloat16"; the pass may be called from several threads."""
+        """Prepare it on a device, in "float32" or "bfloat16". Several threads may call the returned pass."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class InferenceSettings:
     Parameters
     ----------
     offset, scale : tuple of float
-        Input is ``(x - offset) / scale``, one value per channel.
+        The network's input is ``(x - offset) / scale``, one value per channel.
     tile_px : tuple of int
-        Pixels a forward pass owns, per spatial axis, multiples of the stride.
+        Pixels that a forward pass owns, per spatial axis; multiples of the stride.
     device : str
         "auto", "cpu" or "cuda".
     precision : str
@@ -112,9 +112,9 @@ class InferenceSettings:
         "flips": scores averaged over all flips of the spatial axes (4 in 2D, 8 in 3D), as the authors'
         release does for PhC-U373.
     concurrency : int
-        Forward passes at a time. On the CPU each runs on one core, because oneDNN's results depend on the
-        number of threads in the last bit: cores work on different tiles, so that labels are bit-identical
-        whatever the number of workers and cores. On a GPU it is 1.
+        Forward passes at a time. On the CPU each pass runs on one core, because the last bit of oneDNN's results
+        depends on the number of threads. Cores work on different tiles, so labels are bit-identical for every number of
+        workers and cores. On a GPU it is 1.
     """
 
     offset: tuple[float, ...]
@@ -128,14 +128,14 @@ class InferenceSettings:
 
 @dataclass(frozen=True)
 class NetworkUse:
-    """Which network a run uses, and how: all that a worker needs to make it ready; picklable, hashable.
+    """Which network a run uses, and how: all that a worker needs to prepare it; picklable, hashable.
 
     Parameters
     ----------
     path, sha256 : str
-        Its file, and the identity that the file must have.
+        The network's file, and the sha256 that the file must have.
     settings : InferenceSettings
-        How it is run.
+        How the network is run.
     """
 
     path: str

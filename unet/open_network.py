@@ -1,4 +1,4 @@
-"""A network's file, of whichever kind; where another kind of file is added."""
+"""Open a network's file of any kind. To add a kind of file, add it to `OPENERS`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ class StoredNetwork(Network, Protocol):
         """What it expects of an image, and what its labels mean."""
 
 
-# By the end of the file's name. What is not here is read as a checkpoint, which says what it expected.
+# Openers by suffix of the file's name. Other files are opened as a checkpoint, whose error says what was expected.
 OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint}
 
 

@@ -1,8 +1,7 @@
-"""One array with its halo in, class labels or probabilities out.
+"""Run the network on one array: the array with its halo goes in, class labels or probabilities come out.
 
-The array is walked in tiles whose origins are multiples of the stride, so the result is the one the network
-would give on the whole. It must not know where the array comes from: stores, blocks and workers are
-`pipeline`'s.
+The array is cut into tiles that start at multiples of the stride. So the result equals that of the network on the whole
+array. This file must not know where the array comes from: stores, blocks and workers belong to `pipeline`.
 """
 
 import itertools
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TTA_MODES = ("none", "flips")
 
-# How torch and oneDNN say that memory ran out on the CPU; CUDA has an exception of its own.
+# Error texts of torch and oneDNN when memory ran out on the CPU; CUDA has an exception of its own.
 _OUT_OF_MEMORY_TEXTS = (
     "DefaultCPUAllocator",
     "not enough memory",
@@ -45,7 +44,7 @@ _OUT_OF_MEMORY_TEXTS = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one region.
+    """The network's result for one region.
 
     Attributes
     ----------
@@ -60,14 +59,14 @@ class Prediction:
 
 
 class Predictor:
-    """A network on a device, ready to label arrays; safe to call from several threads.
+    """A network on a device, ready to label arrays. Several threads may call it.
 
     Parameters
     ----------
     network : Network
-        Network with weights; made ready for the device and precision (a `UNet` in place).
+        Network with weights. It is prepared for the device and precision; a `UNet` is changed in place.
     settings : InferenceSettings
-        Normalisation, tile, device, precision, flips, passes at a time.
+        Normalisation, tile, device, precision, flips, number of passes at a time.
 
     Raises
     ------
@@ -102,7 +101,7 @@ class Predictor:
         self._warned = threading.Event()
 
     def predict(self, image: np.ndarray, probabilities: str | None = None) -> Prediction:
-        """Labels of the inner part of an array, its halo excluded.
+        """Label the inner part of an array, without its halo.
 
         Parameters
         ----------
@@ -110,7 +109,7 @@ class Predictor:
             Intensities with `halo` pixels of context on every side. The inner part must start on the tile
             grid and be a multiple of the stride on each axis.
         probabilities : {None, "uint8", "float32"}
-            Return class probabilities too.
+            Also return class probabilities, in this dtype.
 
         Returns
         -------
@@ -120,7 +119,7 @@ class Predictor:
         Raises
         ------
         GeometryError
-            If the array has the wrong channels or an inner size off the grid.
+            If the array has the wrong channels, or an inner size that is not a multiple of the stride.
         ValueError
             If `probabilities` is another dtype.
         """
@@ -147,7 +146,7 @@ class Predictor:
     def _predict_tile(
         self, image: np.ndarray, box: tuple[slice, ...], labels: np.ndarray, scores: np.ndarray | None
     ) -> None:
-        """Fill `labels` and `scores` inside `box`; on lack of memory, in halves."""
+        """Fill `labels` and `scores` inside `box`. If memory runs out, do it in two halves."""
         try:
             tile_labels, tile_scores = self._forward(image, box, scores)
         except (RuntimeError, MemoryError) as error:
@@ -161,7 +160,7 @@ class Predictor:
             return
         if not self._warned.is_set():
             self._warned.set()
-            log.warning("out of memory on %s with tile %s: going on in halves", self.device, self.tile_px)
+            log.warning("out of memory on %s with tile %s: continuing with half tiles", self.device, self.tile_px)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         for half in halves:
@@ -171,7 +170,7 @@ class Predictor:
     def _forward(
         self, image: np.ndarray, box: tuple[slice, ...], scores: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels and, if `scores` is given, probabilities of one tile in its dtype."""
+        """Compute labels of one tile and, if `scores` is given, probabilities in its dtype."""
         read_box = tuple(
             slice(owned.start, owned.stop + 2 * axis.halo) for axis, owned in zip(self._axes, box, strict=True)
         )
@@ -185,7 +184,7 @@ class Predictor:
         return labels, probabilities.cpu().numpy()
 
     def _to_device(self, tile: np.ndarray) -> Tensor:
-        """(1, c, *spatial) normalised input on the device; bytes travel as bytes."""
+        """Normalised input (1, c, *spatial) on the device. uint8 is converted there, because fewer bytes are copied."""
         if tile.dtype != np.uint8:
             tile = tile.astype(np.float32)
         tensor = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device)
@@ -200,7 +199,7 @@ class Predictor:
         return total.div_(len(self._flips))
 
     def _halves(self, box: tuple[slice, ...]) -> list[tuple[slice, ...]]:
-        """The box cut in two across its longest axis at a multiple of the stride; empty if too small."""
+        """Cut the box in two across its longest axis at a multiple of the stride; empty if the box is too small."""
         sizes = [axis.stop - axis.start for axis in box]
         longest = sizes.index(max(sizes))
         stride = self._axes[longest].stride
@@ -212,7 +211,7 @@ class Predictor:
 
 
 def _tiles(inner: tuple[int, ...], tile_px: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Boxes of the tile grid; the last of a row may be smaller."""
+    """Boxes of the tile grid; the last along an axis may be smaller."""
     axes = [
         [slice(start, min(start + tile, size)) for start in range(0, size, tile)]
         for size, tile in zip(inner, tile_px, strict=True)
@@ -221,7 +220,7 @@ def _tiles(inner: tuple[int, ...], tile_px: tuple[int, ...]) -> Iterator[tuple[s
 
 
 def _all_flips(ndim: int) -> list[tuple[int, ...]]:
-    """Axes of a (n, c, *spatial) tensor to flip: every subset of the spatial ones, none first."""
+    """Axes of a (n, c, *spatial) tensor to flip: every subset of the spatial axes, the empty one first."""
     axes = range(2, 2 + ndim)
     return [subset for count in range(ndim + 1) for subset in itertools.combinations(axes, count)]
 
