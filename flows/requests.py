@@ -82,9 +82,9 @@ class SegmentRequest:
         Option("Time points: 3 (one) or 2:10 (from 2 to 9; 10 is not included).", read=read_range),
     ] = None
     z: Annotated[tuple[int, int] | None, Option("Planes, for a 2D network: 3 or 2:10.", read=read_range)] = None
-    device: Annotated[str, Option("auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda"))] = (
-        "auto"
-    )
+    device: Annotated[
+        str, Option("Device: auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda"))
+    ] = "auto"
     workers: Workers = Workers()
     in_place: Annotated[bool, Option("Write into the input's own labels/ instead of an output.")] = False
     input_repaired: Annotated[
@@ -210,8 +210,7 @@ class NightRequest:
     outputs: str
     template: SlideRequest
     patterns: Annotated[
-        tuple[str, ...],
-        Option("Process only names that match, like '*.svs'.", flags=("--pattern",), is_repeated=True),
+        tuple[str, ...], Option("Only names that match, like '*.svs'.", flags=("--pattern",), is_repeated=True)
     ] = ()
     stable_minutes: Annotated[
         float, Option("An acquisition is complete when it has not changed for this many minutes.", at_least=0)
@@ -226,7 +225,7 @@ class NightRequest:
     max_tries: Annotated[int, Option("Number of failures after which an acquisition is set aside.", at_least=1)] = 3
     max_age_days: Annotated[
         float | None,
-        Option("Ignore acquisitions that have not changed for this many days and were never begun.", above=0),
+        Option("Ignore acquisitions that were never begun and have not changed for this many days.", above=0),
     ] = None
 
 
@@ -282,11 +281,7 @@ class EvaluateRequest:
     value: Annotated[int, Option("Class whose connected components are the objects.")] = 1
     ious: Annotated[
         tuple[float, ...],
-        Option(
-            "IoU thresholds for precision and recall, like 0.5,0.75 (by default 0.5 to 0.95).",
-            name="iou",
-            read=read_numbers,
-        ),
+        Option("IoU thresholds for the scores, like 0.5,0.75 (by default 0.5 to 0.95).", name="iou", read=read_numbers),
     ] = IOU_THRESHOLDS
     options: EvaluateOptions = EvaluateOptions()
     predicted_level: Annotated[int, Option("Resolution level of an OME-Zarr prediction.", name="level")] = 0
@@ -298,10 +293,5 @@ class EvaluateRequest:
     channel: Annotated[int | None, Option("Channel of the prediction, if it has several.")] = None
     n_spatial: Annotated[
         int,
-        Option(
-            "Objects extend along z (by default each plane is separate).",
-            name="volumes",
-            flags=("--3d",),
-            switch=(2, 3),
-        ),
+        Option("Objects extend along z, across planes.", name="volumes", flags=("--3d",), switch=(2, 3)),
     ] = 2

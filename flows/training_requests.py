@@ -143,9 +143,10 @@ class TrainRequest:
         float, Option("Dropout probability at the end of the contracting path.", at_least=0, below=1)
     ] = 0.5
     settings: TrainSettings = TrainSettings()
-    device: Annotated[str, Option("auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda"))] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        Option("Device of the network: auto (a GPU if there is one), cpu or cuda.", choices=("auto", "cpu", "cuda")),
+    ] = "auto"
     processes: Annotated[
         int | None, Option("Number of processes that train together, one per GPU (by default all GPUs).", above=0)
     ] = None

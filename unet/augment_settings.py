@@ -43,14 +43,16 @@ class AugmentSettings:
     elastic_std_px: Annotated[
         float,
         Option(
-            "Elastic deformation: standard deviation at control points (px); 0 for none.",
+            "Elastic deformation: standard deviation of displacements at control points (px); 0 for none.",
             at_least=0,
             name="elastic_std",
         ),
     ] = 10.0
-    elastic_grid: Annotated[int, Option("Control points per axis.", at_least=2)] = 3
+    elastic_grid: Annotated[int, Option("Elastic deformation: number of control points per axis.", at_least=2)] = 3
     anisotropy: float = 1.0
-    rotation: Annotated[str, Option("any (angle), quarter (turns) or none.", choices=ROTATIONS)] = "any"
+    rotation: Annotated[
+        str, Option("Rotation of samples: any (angle), quarter (turns) or none.", choices=ROTATIONS)
+    ] = "any"
     flip: Annotated[bool, Option("Mirror samples at random.")] = True
     grey: Annotated[float, Option("Strength of the grey-value curve, 0 to below 1.", at_least=0, below=1)] = 0.1
 

@@ -64,27 +64,36 @@ class TrainSettings:
         If a value is out of range.
     """
 
-    steps: Annotated[int, Option("Updates of the weights.", at_least=1)] = 5000
+    steps: Annotated[int, Option("Number of updates of the weights.", at_least=1)] = 5000
     batch: Annotated[int, Option("Samples per update and GPU; the paper has 1.", at_least=1)] = 1
-    optimiser: Annotated[str, Option("sgd (the paper's) or adamw (needs fewer steps).", choices=OPTIMISERS)] = "sgd"
-    learning_rate: Annotated[float | None, Option("Highest rate (by default what suits the optimiser).", above=0)] = (
-        None
-    )
+    optimiser: Annotated[
+        str, Option("Optimiser: sgd (the paper's) or adamw (needs fewer steps).", choices=OPTIMISERS)
+    ] = "sgd"
+    learning_rate: Annotated[
+        float | None, Option("Highest learning rate (by default chosen for the optimiser).", above=0)
+    ] = None
     momentum: Annotated[float, Option("Momentum of sgd; the paper has 0.99.", at_least=0, below=1)] = 0.99
     weight_decay: Annotated[float, Option("Weight decay of either optimiser.", at_least=0)] = 0.0
-    schedule: Annotated[str, Option("After a rise: constant, linear or cosine.", choices=SCHEDULES)] = "linear"
-    clip_norm: Annotated[float, Option("Largest norm of a gradient; 0 for any.", at_least=0)] = 0.0
+    schedule: Annotated[
+        str, Option("Learning rate after its initial rise: constant, linear or cosine.", choices=SCHEDULES)
+    ] = "linear"
+    clip_norm: Annotated[float, Option("Scale larger gradients down to this norm; 0 never does.", at_least=0)] = 0.0
     precision: Annotated[
         str,
         Option(
-            "float32, or bfloat16 (mixed; several times faster where hardware has it).", choices=("float32", "bfloat16")
+            "Precision: float32, or bfloat16 (mixed; several times faster where hardware supports it).",
+            choices=("float32", "bfloat16"),
         ),
     ] = "float32"
     validate_every: Annotated[int, Option("Steps between validations; 0 for one at the end.", at_least=0)] = 250
-    patience: Annotated[int, Option("Stop after so many validations without a better one; 0: never.", at_least=0)] = 0
+    patience: Annotated[
+        int, Option("Stop after this many validations without a better one; 0 never stops early.", at_least=0)
+    ] = 0
     monitor: Annotated[str, Option("Which score decides the best validation: loss or iou.", choices=MONITORS)] = "loss"
-    save_every: Annotated[int, Option("Steps between states to go on from after a crash.", at_least=0)] = 250
-    seed: Annotated[int, Option("Chooses everything that is random.", at_least=0)] = 0
+    save_every: Annotated[
+        int, Option("Steps between saved states, from which training resumes after a crash.", at_least=0)
+    ] = 250
+    seed: Annotated[int, Option("Seed of all random choices.", at_least=0)] = 0
 
     def __post_init__(self) -> None:
         _expect_one_of("optimiser", self.optimiser, OPTIMISERS)

@@ -42,13 +42,20 @@ class WeightSettings:
     32
     """
 
-    w0: Annotated[float, Option("Weight of a gap of no width between two objects (Eq. 2).", at_least=0)] = 10.0
-    sigma_px: Annotated[float, Option("How fast w0 falls with the gap's width (px).", above=0, name="sigma")] = 5.0
-    ridge_px: Annotated[int, Option("Background cut between objects that touch (px).", at_least=0, name="ridge")] = 1
+    w0: Annotated[float, Option("w0 of Eq. 2: extra weight of a gap of width 0 between two objects.", at_least=0)] = (
+        10.0
+    )
+    sigma_px: Annotated[
+        float,
+        Option("sigma of Eq. 2: how slowly the extra weight falls with the gap's width (px).", above=0, name="sigma"),
+    ] = 5.0
+    ridge_px: Annotated[
+        int, Option("Width (px) of the background that is cut between touching objects.", at_least=0, name="ridge")
+    ] = 1
     balance: Annotated[bool, Option("Weigh classes by their inverse frequency.")] = True
     spacing: Annotated[
         tuple[float, ...],
-        Option("Distances of pixels per axis, as 5,1,1 for planes 5 times as far apart.", read=read_numbers),
+        Option("Distance between pixels for each axis, like 5,1,1 for planes 5 times as far apart.", read=read_numbers),
     ] = ()
 
     def __post_init__(self) -> None:

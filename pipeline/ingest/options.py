@@ -29,16 +29,21 @@ class IngestOptions:
     """
 
     series: Annotated[
-        int | None, Option("Which image of a file that holds several (by default the largest).", at_least=0)
+        int | None, Option("Number of the image in a file that holds several (by default the largest).", at_least=0)
     ] = None
-    axes: Annotated[str | None, Option("Axes of a TIFF that does not say them, as zyx or czyx.")] = None
+    axes: Annotated[str | None, Option("Axes of a TIFF that does not name them, like zyx or czyx.")] = None
     stack_axis: Annotated[
-        str, Option("What the pages of a folder or list are: z, t or c.", choices=("z", "t", "c"), name="stack")
+        str,
+        Option(
+            "Axis along which the pages of a folder or list are stacked: z, t or c.",
+            choices=("z", "t", "c"),
+            name="stack",
+        ),
     ] = "z"
     pixel_size: Annotated[
         Mapping[str, float],
-        Option("Pixel size in y and x (um), instead of what the file says.", above=0, keys=("y", "x")),
-        Option("Distance of planes (um), instead of what the file says.", above=0, name="z_step", keys=("z",)),
+        Option("Pixel size in y and x (um), instead of the file's.", above=0, keys=("y", "x")),
+        Option("Distance between planes (um), instead of the file's.", above=0, name="z_step", keys=("z",)),
     ] = field(default_factory=dict)
     name: Annotated[str | None, Option("Name of the image (by default the file's).")] = None
     chunk: int = 512

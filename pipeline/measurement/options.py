@@ -26,6 +26,6 @@ class ImageChoice:
         None
     )
     level: Annotated[
-        int | None, Option("Resolution of the image (by default the one that was segmented).", at_least=0)
+        int | None, Option("Resolution level of the image (by default the one that was segmented).", at_least=0)
     ] = None
-    no_image: Annotated[bool, Option("Measure shapes only.")] = False
+    no_image: Annotated[bool, Option("Measure only shapes, no intensities.")] = False

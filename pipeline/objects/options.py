@@ -89,24 +89,28 @@ class InstanceOptions:
     connectivity: Annotated[
         int,
         Option(
-            "Axes along which neighbours may differ: 1 (sides only) to 2, or 3 in volumes (corners).",
+            "Number of axes along which neighbours may differ: 1 (only sides) to 2, or to 3 in volumes (also corners).",
             at_least=1,
             at_most=3,
         ),
     ] = 1
     fill_holes: Annotated[
         ObjectSize | None,
-        Option("Fill holes smaller than this: 50 (px) or 12.5um2, 80um3.", metavar="SIZE", read=ObjectSize.parse),
+        Option("Fill holes smaller than this, like 50 (px), 12.5um2 or 80um3.", metavar="SIZE", read=ObjectSize.parse),
     ] = None
     min_size: Annotated[
         ObjectSize | None,
-        Option("Drop objects (after splitting: pieces) smaller than this.", metavar="SIZE", read=ObjectSize.parse),
+        Option(
+            "Drop objects smaller than this; with --split, drop pieces smaller than this.",
+            metavar="SIZE",
+            read=ObjectSize.parse,
+        ),
     ] = None
     split: Annotated[
         float | None,
         Option(
-            "Split touching objects by a distance-transform watershed, where the neck between two cores is narrower by "
-            "PX of radius than the smaller core; 1 splits most, 3 only what is clearly two.",
+            "Split touching objects by a watershed of the distance transform. A neck is cut if its radius is at least "
+            "PX smaller than that of the smaller core. 1 splits most objects, 3 only clear cases.",
             above=0,
             metavar="PX",
         ),
@@ -114,17 +118,24 @@ class InstanceOptions:
     split_halo: Annotated[
         int | None,
         Option(
-            "Context of a block (px) when splitting: smaller objects are split exactly as in the whole image (by "
-            "default 128; 32 in 3D).",
+            "Context of a block (px) for splitting. Objects smaller than this are split exactly as in the whole image "
+            "(by default 128; 32 in 3D).",
             above=0,
         ),
     ] = None
-    regrow: Annotated[bool, Option("Give the 1 px ridges between objects, which training cuts, back to them.")] = False
+    regrow: Annotated[bool, Option("Give objects back the 1 px ridges that training cuts between them.")] = False
     block: Annotated[
         int | None,
-        Option("Pixels per side of one task and file (by default as the classes' files); same ids.", above=0),
+        Option(
+            "Pixels per side of one task and one file (by default as in the class map). It does not change the ids.",
+            above=0,
+        ),
     ] = None
     ndim: Annotated[
         int | None,
-        Option("2: each plane has its own objects; 3: volumes (by default as segmented).", at_least=2, at_most=3),
+        Option(
+            "2: each plane has its own objects; 3: objects extend along z (by default as segmented).",
+            at_least=2,
+            at_most=3,
+        ),
     ] = None

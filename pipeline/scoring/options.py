@@ -31,10 +31,14 @@ class EvaluateOptions:
         connected by edges), found plane by plane in memory. None: this side holds ids.
     """
 
-    block_px: Annotated[int, Option("Pixels per side of what one task reads.", above=0, name="block")] = 2048
-    ignore: Annotated[int | None, Option("Value of the truth that is left out (by default 255 for classes).")] = None
-    ignores_nothing: Annotated[bool, Option("Every value of the truth counts.", name="ignore_nothing")] = False
-    is_binary: Annotated[bool, Option("Classes: all above 0 is class 1.", name="binary")] = False
+    block_px: Annotated[int, Option("Pixels per side of the block that one task reads.", above=0, name="block")] = 2048
+    ignore: Annotated[
+        int | None, Option("Value of the truth whose pixels are left out (by default 255 for classes).")
+    ] = None
+    ignores_nothing: Annotated[
+        bool, Option("Leave out no pixels, whatever the truth's value.", name="ignore_nothing")
+    ] = False
+    is_binary: Annotated[bool, Option("For classes: take all values above 0 as class 1.", name="binary")] = False
     truth_class: int | None = None
     predicted_class: int | None = None
 

@@ -24,19 +24,20 @@ class SegmentOptions:
     ] = None
     tile: Annotated[
         int | None,
-        Option("Pixels per side of one pass of the network (by default what memory suits).", above=0),
+        Option("Pixels per side of one pass of the network (by default chosen to fit the memory).", above=0),
     ] = None
     chunk: Annotated[
         int | None,
         Option(
-            "Pixels per side of what a viewer fetches at once, a divisor of the block (by default 512; 64 in 3D).",
+            "Pixels per side of one chunk, which a viewer fetches at once; a divisor of the block (by default 512; 64 "
+            "in 3D).",
             above=0,
         ),
     ] = None
     precision: Annotated[
         str | None,
         Option(
-            "auto, float32, or bfloat16 (several times faster where hardware has it).",
+            "Precision of the network: auto, float32, or bfloat16 (several times faster where hardware supports it).",
             choices=("auto", "float32", "bfloat16"),
             none="auto",
         ),
@@ -44,15 +45,15 @@ class SegmentOptions:
     tta: Annotated[
         str,
         Option(
-            "none, or flips: average over mirrored versions; better borders, 4 times the work.",
+            "Test-time augmentation: none, or flips (average of mirrored versions; better borders, 4 times the work).",
             choices=("none", "flips"),
         ),
     ] = "none"
     probabilities: Annotated[
         str,
-        Option("Store class probabilities too: none, uint8 (0-255) or float32.", choices=("none", "uint8", "float32")),
+        Option("Also store class probabilities: none, uint8 (0-255) or float32.", choices=("none", "uint8", "float32")),
     ] = "none"
-    skip_background: Annotated[bool, Option("Leave out blocks that hold only glass.")] = False
+    skip_background: Annotated[bool, Option("Skip blocks that show only glass, without tissue.")] = False
 
     def adopt(self, recorded: SegmentParameters) -> "SegmentOptions":
         """These options, with those left open (None) filled from the record of a begun run, if it has them."""

@@ -29,11 +29,11 @@ class WeightOptions:
     kind: Annotated[
         str,
         Option(
-            "What label values are: instances (ids), classes, or binary (above 0 is foreground).",
+            "Meaning of label values: instances (ids), classes, or binary (above 0 is foreground).",
             choices=("instances", "classes", "binary"),
         ),
     ] = "instances"
-    ignore: Annotated[int | None, Option("Label value of pixels that nobody annotated; they teach nothing.")] = None
+    ignore: Annotated[int | None, Option("Label value of pixels without annotation; training ignores them.")] = None
     settings: WeightSettings = WeightSettings()
     class_names: Annotated[
         tuple[str, ...],
@@ -75,12 +75,16 @@ class AnnotationInput:
 
     images: tuple[str, ...]
     labels: tuple[str, ...] = ()
-    label_name: Annotated[str | None, Option("Which label image inside, if there are several.")] = None
+    label_name: Annotated[str | None, Option("Name of the label image inside each OME-Zarr, if there are several.")] = (
+        None
+    )
     n_spatial: Annotated[
         int,
-        Option("Learn from volumes (z, y, x), not plane by plane.", name="volumes", flags=("--3d",), switch=(2, 3)),
+        Option(
+            "Learn from volumes (z, y, x) instead of plane by plane.", name="volumes", flags=("--3d",), switch=(2, 3)
+        ),
     ] = 2
-    channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, as DAPI,2.")] = ()
-    level: Annotated[int, Option("Resolution of OME-Zarr images and labels, 0 the finest.", at_least=0)] = 0
-    axes: Annotated[str | None, Option("Axes of bare Zarr arrays, or TIFFs that do not say them.")] = None
-    label_axes: Annotated[str | None, Option("Axes of bare label arrays, or label TIFFs that do not say them.")] = None
+    channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, like DAPI,2.")] = ()
+    level: Annotated[int, Option("Resolution level of OME-Zarr images and labels; 0 is the finest.", at_least=0)] = 0
+    axes: Annotated[str | None, Option("Axes of images whose file does not name them.")] = None
+    label_axes: Annotated[str | None, Option("Axes of labels whose file does not name them.")] = None
