@@ -101,7 +101,7 @@ class InstanceOptions:
     min_size: Annotated[
         ObjectSize | None,
         Option(
-            "Drop objects smaller than this; with --split, drop pieces smaller than this.",
+            "Drop objects smaller than this; of objects that are split, drop smaller pieces.",
             metavar="SIZE",
             read=ObjectSize.parse,
         ),

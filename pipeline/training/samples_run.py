@@ -234,11 +234,9 @@ def plan_task_bytes(samples: SampleSet, settings: SampleSettings) -> int:
     diagonal = math.hypot(*samples.read_px[-2:]) if settings.augment.interpolates else max(samples.read_px[-2:])
     box_px = math.prod(size + moved_px for size in samples.read_px[:-2]) * (diagonal + moved_px) ** 2
     file_bytes = samples.shard_samples * (read_px * samples.n_channels * 4 + math.prod(samples.tile_px) * 5)
-    # A file is held three times: as pixels, compressed, and assembled. While a sample is made, its intensities are held
-    # up to four times.
-    return int(
-        3 * file_bytes + read_px * 4 * (samples.n_spatial + 4 * samples.n_channels) + box_px * samples.n_channels * 12
-    )
+    # A file is held three times: as pixels, compressed, and assembled; a sample's intensities up to four times.
+    sample_bytes = read_px * 4 * (samples.n_spatial + 4 * samples.n_channels) + box_px * samples.n_channels * 12
+    return int(3 * file_bytes + sample_bytes)
 
 
 def write_shard(job: SampleJob, item: ShardItem) -> int:
@@ -251,8 +249,7 @@ def write_shard(job: SampleJob, item: ShardItem) -> int:
         if item.part == "training":
             sample, place = draw_sample(sources, job.settings, first + i)
         else:
-            place = item.places[i]
-            sample = cut_plain(sources, job.settings, place)
+            sample, place = cut_plain(sources, job.settings, item.places[i]), item.places[i]
         values["images"][i], values["classes"][i], values["weights"][i] = sample.image, sample.classes, sample.weights
         values["places"][i] = _place_row(place, samples)
     for name in reversed(ARRAYS):  # images, the largest, come last

@@ -753,7 +753,7 @@ def instances_of_that_name_are_somebody_elses(request):
     write_ome(request.input / IDS, noise(40, 50), "yx")
 
 
-@refused("a worker with", "MiB", "--block", "131072")
+@refused("a worker with", "GiB", "--block", "131072")
 def block_does_not_fit_the_memory(request):
     request.input = request.folder / "mask.zarr"
     zarr.create_array(request.input, shape=(200_000, 200_000), chunks=(4096, 4096), dtype="uint8")  # no chunk stored

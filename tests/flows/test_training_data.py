@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
+from segment_slide.pipeline.storage.colours import class_colour
 from segment_slide.pipeline.training.sample_set import read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.augment_settings import AugmentSettings
@@ -26,9 +28,10 @@ from tests.pipeline.training.support import write_training_set
 
 ROOT = Path(__file__).parents[2]
 GENTLE = AugmentSettings(elastic_std_px=2)
-OPTIONS = {"n": 112, "tile_px": (64,), "depth": 2, "augment": AugmentSettings(4.0), "workers": 1}
+OPTIONS = {"n": 112, "tile_px": (64,), "depth": 2, "augment": AugmentSettings(4.0), "workers": Workers(1)}
 RUN = f"""
 import sys
+from segment_slide.flows.requests import Workers
 from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.unet.augment_settings import AugmentSettings
@@ -119,7 +122,7 @@ def test_the_preview_shows_the_first_samples(tmp_path, here):
     assert report.preview == tmp_path / "samples.zarr/preview.png"
     assert page.size[0] > page.size[1] > 300
     colours = {colour for _, colour in page.getcolors(1 << 24)}
-    for colour in ((255, 196, 0), (86, 180, 233), (38, 38, 44)):  # the tile's frame, foreground, background
+    for colour in ((255, 196, 0), class_colour(1), (38, 38, 44)):  # the tile's frame, foreground, background
         assert colour in colours
 
 
@@ -193,7 +196,7 @@ def test_samples_begun_otherwise_are_refused(tmp_path, here):
         ({"seed": -1}, TrainingDataError, "seed=-1"),
         ({"validation_names": ("nobody",)}, InputError, "'nobody' is not among"),
         ({"validation_share": -0.1}, InputError, "validation share=-0.1"),
-        ({"tile_px": (1 << 16,), "depth": 4}, PlanError, "choose a smaller --tile"),
+        ({"tile_px": (1 << 16,), "depth": 4}, PlanError, "choose a smaller `tile`"),
         ({"output": "set.zarr"}, OutputError, "lie in each other"),
         ({"output": "image-0.zarr/samples"}, OutputError, "lie in each other"),
         ({"training_set": "nothing.zarr"}, InputError, "is not a training set"),

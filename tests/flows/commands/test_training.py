@@ -114,8 +114,8 @@ class TestInProcess:
         found = read_training_set(tmp_path / "set.zarr")
         assert (found.n_spatial, found.class_names, found.class_weights) == (3, ("gap", "cell"), (1.0, 1.0))
         assert "gap" in run.out
-        assert "'w0': 4.0" in str(found.settings)
-        assert "'sigma_px': 3.0" in str(found.settings)
+        assert found.settings.w0 == 4.0
+        assert found.settings.sigma_px == 3.0
 
     @pytest.mark.parametrize(
         ("options", "message"),
