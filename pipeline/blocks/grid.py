@@ -26,7 +26,7 @@ Index = tuple[int, ...]
 
 
 class Context(Protocol):
-    """Stride and halo that blocks need: a network's `unet.geometry.Locality`, or `PixelGrid` if there is no stride."""
+    """Stride and halo that blocks need: a network's `unet.geometry.Locality`, or one of stride 1 for other work."""
 
     @property
     def stride(self) -> int:
@@ -205,14 +205,6 @@ class Window:
             position + blocks.start - (1 if self.grid.is_spatial(axis) else 0)
             for axis, (position, blocks) in enumerate(zip(chunk, self.blocks, strict=True))
         )
-
-
-@dataclass(frozen=True)
-class PixelGrid:
-    """The `Context` of work that has no stride."""
-
-    stride: int = 1
-    halo: int = 0
 
 
 @dataclass(frozen=True)

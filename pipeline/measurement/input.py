@@ -16,14 +16,7 @@ from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box, clip_box
-
-
-@dataclass(frozen=True)
-class Context:
-    """The geometry that a `BlockGrid` needs for blocks with a context of some pixels."""
-
-    halo: int
-    stride: int = 1
+from segment_slide.unet.geometry import Locality
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class MeasureInput:
     def grid(self) -> BlockGrid:
         """Blocks are the shards of the instances."""
         block = tuple(map(min, self.instances.chunks, self.instances.shape))
-        return BlockGrid(self.instances.shape, block, Context(REACH[self.n_spatial]), self.n_spatial)
+        return BlockGrid(self.instances.shape, block, Locality(stride=1, halo=REACH[self.n_spatial]), self.n_spatial)
 
     @property
     def spec(self) -> TableSpec:

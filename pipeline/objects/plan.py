@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, PixelGrid
+from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits, format_bytes
 from segment_slide.pipeline.blocks.sizes import (
     DEFAULT_BLOCK,
@@ -27,7 +27,7 @@ from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.record import Results, this_code
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
-from segment_slide.unet.geometry import round_up
+from segment_slide.unet.geometry import Locality, round_up
 
 Value = TypeVar("Value")
 
@@ -148,7 +148,7 @@ def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan
     spatial = source.shape[planes:]
     # A shard may be wider than the image. If it were clipped to a prime number of pixels, chunks would be 1 px wide.
     clipped = tuple(min(block, round_up(size, _BLOCK_STEP)) for size in spatial)
-    grid = BlockGrid(source.shape, (1,) * planes + clipped, PixelGrid(halo=halo), ndim)
+    grid = BlockGrid(source.shape, (1,) * planes + clipped, Locality(stride=1, halo=halo), ndim)
     chunk = choose_chunk(None, block, ndim)
     chunks = tuple(chunk if size == block else largest_divisor(size, chunk) for size in clipped)
     return InstancePlan(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.blocks.grid import LabelGrid, PixelGrid
+from segment_slide.pipeline.blocks.grid import LabelGrid
 from segment_slide.pipeline.blocks.memory import check_fits, format_bytes
 from segment_slide.pipeline.blocks.sizes import WINDOWS_IN_FLIGHT, choose_window, largest_divisor, window_bytes
 from segment_slide.pipeline.errors import InputError, OutputError, PlanError
@@ -22,7 +22,7 @@ from segment_slide.pipeline.training.options import WeightOptions
 from segment_slide.pipeline.training.records import AnnotationChoices, WeightRequest, WeightSizes
 from segment_slide.pipeline.training.training_set import KIND
 from segment_slide.pipeline.training.weights_block import task_bytes_per_pixel
-from segment_slide.unet.geometry import round_up
+from segment_slide.unet.geometry import Locality, round_up
 from segment_slide.unet.sample import IGNORE
 from segment_slide.unet.weight_settings import WeightSettings, halo
 
@@ -204,7 +204,7 @@ def _make_grid(pair: AnnotationPair, n_spatial: int, block: int, settings: Weigh
     for size, around in zip(shape[planes:], halo(settings, n_spatial), strict=True):
         # A single block has no neighbour to read from, and no pixel is farther away than the image is wide.
         halos.append(1 if size <= block else max(1, min(around, size)))
-    return LabelGrid(shape, (1,) * planes + (block,) * n_spatial, PixelGrid(), n_spatial, tuple(halos))
+    return LabelGrid(shape, (1,) * planes + (block,) * n_spatial, Locality(stride=1, halo=0), n_spatial, tuple(halos))
 
 
 def _choose_sizes(annotation: Annotation, options: WeightOptions) -> tuple[int, int]:

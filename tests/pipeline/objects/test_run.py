@@ -10,7 +10,7 @@ from distributed import Client, LocalCluster
 from scipy import ndimage
 from skimage.measure import label as label_values
 
-from segment_slide.pipeline.blocks.grid import BlockGrid, PixelGrid
+from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.objects import run, unite
 from segment_slide.pipeline.objects.block_files import FaceObjects, load_faces
 from segment_slide.pipeline.objects.faces import previous_offsets
@@ -19,6 +19,7 @@ from segment_slide.pipeline.objects.ranks import RowOrder, rank_row
 from segment_slide.pipeline.objects.regrow import regrow_ridges
 from segment_slide.pipeline.objects.split import split_touching
 from segment_slide.pipeline.objects.unite import Nodes, RowJoin
+from segment_slide.unet.geometry import Locality
 from segment_slide.unet.weight_map import cut_ridges
 from tests.pipeline.objects.support import (
     comb,
@@ -303,7 +304,7 @@ def test_an_object_of_more_than_2_to_the_32_pixels_keeps_its_size() -> None:
 
 
 def test_ids_pass_2_to_the_32_where_so_many_objects_lie_before() -> None:
-    grid = BlockGrid((1 << 20, 1 << 20), (1 << 10, 1 << 20), PixelGrid(), 2)
+    grid = BlockGrid((1 << 20, 1 << 20), (1 << 10, 1 << 20), Locality(stride=1, halo=0), 2)
     totals = {(row,): np.array([1 << 28], np.int64) for row in range(grid.counts[0])}
     order = RowOrder(grid, totals)
     assert order.count == 1 << 38
