@@ -13,7 +13,6 @@ loaded at its first use::
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -106,7 +105,9 @@ _PART_OF = {name: part for part, names in _ERRORS.items() for name in names}
 def __getattr__(name: str) -> object:
     """The version and the errors, loaded at their first use."""
     if name == "__version__":
-        return importlib.metadata.version("segment-slide")
+        from importlib import metadata  # takes 50 ms, which few commands need
+
+        return metadata.version("segment-slide")
     if name in _PART_OF:
         return getattr(importlib.import_module(f"segment_slide.{_PART_OF[name]}.errors"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,13 +5,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.options import Option
-from segment_slide.unet.sample import Sample, Samples
+
+if TYPE_CHECKING:  # the command line reads the settings at each start, and needs no arrays for that
+    import numpy as np
+
+    from segment_slide.unet.sample import Sample, Samples
 
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -167,9 +169,9 @@ class Training:
         If `processes` is below 1.
     """
 
-    samples: Samples
+    samples: "Samples"
     settings: TrainSettings
-    validation: Samples | tuple[Sample, ...] = ()
+    validation: "Samples | tuple[Sample, ...]" = ()
     device: str = "auto"
     processes: int | None = None
     state_path: Path | None = None
@@ -193,7 +195,9 @@ def sample_number(settings: TrainSettings, n_samples: int, position: int) -> int
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, n_samples: int, epoch: int) -> np.ndarray:
+def _order(seed: int, n_samples: int, epoch: int) -> "np.ndarray":
+    import numpy as np
+
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(n_samples)
 
 
@@ -203,6 +207,8 @@ def step_seed(settings: TrainSettings, step: int, rank: int) -> int:
     >>> step_seed(TrainSettings(seed=3), step=7, rank=0) == step_seed(TrainSettings(seed=3), step=7, rank=1)
     False
     """
+    import numpy as np
+
     return int(np.random.SeedSequence([settings.seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

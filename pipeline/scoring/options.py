@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from segment_slide.pipeline.scoring.pixel_scores import IGNORE
 from segment_slide.unet.options import Option
 
 Kind = Literal["classes", "instances"]
@@ -49,6 +48,8 @@ class EvaluateOptions:
 
     def ignored(self, kind: Kind) -> int | None:
         """The value of pixels that are left out, or None."""
+        from segment_slide.pipeline.scoring.pixel_scores import IGNORE
+
         if self.ignores_nothing:
             return None
         if self.ignore is None:

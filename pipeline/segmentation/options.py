@@ -1,12 +1,13 @@
 """What a user may choose about a segmentation."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from segment_slide.pipeline.errors import PlanError
-from segment_slide.pipeline.storage.label_records import SegmentParameters
-from segment_slide.pipeline.storage.sections import read_section, write_section
 from segment_slide.unet.options import Option, option_fields
+
+if TYPE_CHECKING:  # the command line reads the options at each start, and needs no store for that
+    from segment_slide.pipeline.storage.label_records import SegmentParameters
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class SegmentOptions:
     ] = "none"
     skip_background: Annotated[bool, Option("Skip blocks that show only glass, without tissue.")] = False
 
-    def adopt(self, recorded: SegmentParameters) -> "SegmentOptions":
+    def adopt(self, recorded: "SegmentParameters") -> "SegmentOptions":
         """These options, with those left open (None) filled from the record of a begun run, if it has them."""
+        from segment_slide.pipeline.storage.sections import write_section
+
         open_fields = [item.name for item in fields(self) if getattr(self, item.name) is None]
         said = write_section(recorded)
         return replace(self, **{name: said[name] for name in open_fields if name in said})
@@ -75,7 +78,10 @@ class SegmentOptions:
             if allowed and value is not None and value not in allowed:
                 raise PlanError(f"{field.name}={value!r}, expected one of {allowed}.")
 
-    def record(self) -> SegmentParameters:
+    def record(self) -> "SegmentParameters":
         """These options as the output records them: all that decide its bytes; none may be left open (None)."""
+        from segment_slide.pipeline.storage.label_records import SegmentParameters
+        from segment_slide.pipeline.storage.sections import read_section
+
         chosen = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "name"}
         return read_section(SegmentParameters, chosen, "options")

@@ -1,11 +1,13 @@
 """Options of the training data."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from segment_slide.pipeline.training.label_values import LabelRule, as_kind
 from segment_slide.unet.options import Option
 from segment_slide.unet.weight_settings import WeightSettings
+
+if TYPE_CHECKING:  # the command line reads the options at each start, and needs no arrays for that
+    from segment_slide.pipeline.training.label_values import LabelRule
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,10 @@ class WeightOptions:
     chunk: int | None = None
 
     @property
-    def rule(self) -> LabelRule:
+    def rule(self) -> "LabelRule":
         """How label values are read."""
+        from segment_slide.pipeline.training.label_values import LabelRule, as_kind
+
         needs_objects = self.settings.reach_px > 0 or self.settings.ridge_px > 0  # w0 alone must not change classes
         return LabelRule(as_kind(self.kind), self.ignore, needs_objects)
 

@@ -242,4 +242,14 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     assert outcome.exit_code == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in outcome.err.splitlines() if line.startswith("import time:")}
     assert "segment_slide.flows.commands.main" in imported
-    assert not imported & {"torch", "distributed", "dask.array", "scipy", "skimage", "prefect", "ome_zarr"}
+    assert not imported & {
+        "numpy",
+        "zarr",
+        "torch",
+        "distributed",
+        "dask.array",
+        "scipy",
+        "skimage",
+        "prefect",
+        "ome_zarr",
+    }
