@@ -131,5 +131,7 @@ def test_versions_and_places_are_not_compared_and_a_record_without_results_count
 def test_other_results_are_refused_with_both_versions(section, theirs, ours):
     begun = {section: {"version": "0.1.0"} | ({} if theirs is None else {"results": theirs})}
     numbers = rf"results: begun with {theirs or 1} \(segment-slide 0.1.0\), now {ours} \(segment-slide 0.2.0\)"
-    with pytest.raises(OutputMismatchError, match=rf"{section}.{numbers}.* go on with the version that began the output"):
+    with pytest.raises(
+        OutputMismatchError, match=rf"{section}.{numbers}.* go on with the version that began the output"
+    ):
         compare_records(begun, {section: {"version": "0.2.0", "results": ours}}, "out")
