@@ -6,6 +6,7 @@ from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.label_records import InstanceParameters, SegmentedInput
 from segment_slide.pipeline.storage.place import holds_image
+from segment_slide.pipeline.storage.sections import write_section
 
 
 def command(*words: object) -> str:
@@ -27,16 +28,20 @@ def segment_command(facts: Facts) -> str | None:
         return None
     place = ["--in-place"] if is_in_place(facts) else ["--output", facts.location]
     words = ["segment-slide", "segment", image.location, "--model", model.path, *place, *_name(facts)]
-    sizes = {"block": chosen.block, "tile": chosen.tile, "precision": chosen.precision, "device": chosen.device}
-    words += [f"--{key}={value}" for key, value in sizes.items() if value]
-    kinds = {"tta": chosen.tta, "probabilities": chosen.probabilities}
-    words += [f"--{key}={value}" for key, value in kinds.items() if value != "none"]
-    words += ["--skip-background"] if chosen.skip_background else []
+    words += [word for key, value in write_section(chosen).items() for word in _option(key, value)]
     words += [f"--level={image.level}"] if image.level else []
     words += [f"--axes={image.axes}"] if _is_bare(image) else []
     words += _channels(image)
     words += [f"--{axis}={start}:{stop}" for axis, (start, stop) in image.planes.items()]
     return command(*words)
+
+
+def _option(key: str, value: object) -> list[str]:
+    """The option that sets a recorded parameter; nothing for what is off, unknown, or taken from the output itself."""
+    if key in ("chunk", "processor") or value in (None, "", 0, False, "none"):
+        return []
+    flag = f"--{key.replace('_', '-')}"
+    return [flag if value is True else f"{flag}={value}"]
 
 
 def begin_command(facts: Facts) -> str:
