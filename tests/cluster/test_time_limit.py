@@ -262,7 +262,7 @@ def test_a_chunk_that_hangs_costs_its_block_and_when_it_is_back_the_run_goes_on(
     assert "1 of 20 blocks could not be done" in outcome.err
     assert f"block {HANGS}" in outcome.err
     assert f"block_time_limit is {LIMIT_S} s" in outcome.err
-    assert "pipeline/storage/source.py" in outcome.err, "where the task stood"
+    assert "storage/source.py" in outcome.err, "where the task stood"
     assert "pathlib.py" in outcome.err, "and the thread that reads for it"
     assert "Traceback" not in outcome.err
     assert set(shards(output / "labels/segmentation/0")) == ALL - {HANGS}

@@ -147,10 +147,10 @@ def test_an_interrupted_run_goes_on_and_ends_with_equal_bytes(location, here, mo
 
 SCRIPT = """
 import sys
-from segment_slide.flows.requests import MeasureRequest
+from segment_slide.flows.requests import MeasureRequest, Workers
 from segment_slide.flows.measure import measure_objects
 if __name__ == "__main__":
-    measure_objects(MeasureRequest(sys.argv[1], "cells", rows=20, workers=2))
+    measure_objects(MeasureRequest(sys.argv[1], "cells", rows=20, workers=Workers(2)))
 """
 
 

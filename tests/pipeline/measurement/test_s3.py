@@ -19,7 +19,7 @@ pytest.importorskip("s3fs")
 
 SHAPE = (61, 75)
 SCRIPT = """
-from segment_slide.flows.requests import MeasureRequest
+from segment_slide.flows.requests import MeasureRequest, Workers
 from segment_slide.flows.measure import measure_objects
 if __name__ == "__main__":
     report = measure_objects(MeasureRequest("s3://measured/out.ome.zarr", "cells", rows=20, workers=Workers(1)))
