@@ -65,9 +65,10 @@ def export(
     ----------
     site : Site
         What to write.
-    A new or empty folder, or an earlier export. An earlier export is replaced once the new one is complete. If it
-    is a link, the folder that it leads to is used. A file that others may not read in a store stays unreadable for
-    them here.
+    folder : str or Path
+        A new or empty folder, or an earlier export. An earlier export is replaced once the new one is complete. If it
+        is a link, the folder that it leads to is used. A file that others may not read in a store stays unreadable for
+        them here.
     hard_links : bool
         Link files on the same disk instead of copying them. Our shards are never changed in place, only replaced, so
         that a link keeps the old content. A program that does write in place changes both files.
