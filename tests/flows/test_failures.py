@@ -216,7 +216,10 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_with_more_s
         remount(disk, "size=4m")
         again = run_here(*arguments(tall, model, output))
         assert again.exit_code == 0, again
-        assert (f"Went on: {n_done[0]} of 34" in again.out) == (n_done[0] > 0)
+        # a task of the refused run that was still at work may store its block once there is space again
+        went_on = re.search(r"Went on: (\d+) of 34", again.out)
+        assert (went_on is not None) == (n_done[0] > 0)
+        assert int(went_on[1] if went_on else 0) >= n_done[0]
         assert tree(output) == tree(reference)
 
 
