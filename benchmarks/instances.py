@@ -5,14 +5,12 @@
     python benchmarks/instances.py --peers-python /tmp/peers-env/bin/python --output instances.png
     python benchmarks/instances.py --candidates ours --size 2048 8192 32768 65536
 
-Classes are synthetic nuclei, a periodic field of any size, stored as our segmentations are: shards of 2048 px, chunks
-of 512 px. All candidates read these and write ids in the same layout; objects are neighbours along axes.
-
+Classes are synthetic nuclei, stored as our segmentations are: shards of 2048 px, chunks of 512 px. All candidates read
+these and write ids in the same layout; objects are neighbours along axes.
 Each run is a process of its own that first labels a small image. Seconds are wall time of reading, labelling and
-writing; for ours the sum of the report's stages but for the pyramid, which the others do not make; it and the start and
-end of worker processes stand beside. Memory is resident size sampled every 50 ms from start to end, summed over the
-process and its descendants (pages that they share count for each). At 8192 px all take turns: medians of times, largest
-peaks, and ids of ours compared with scipy's. A run that passes a limit is killed and reported as such.
+writing. Ours leave out the pyramid, which the others do not make, and the start and end of workers; both stand beside.
+Memory is resident size, sampled every 50 ms, summed over all processes. At 8192 px all take turns: medians of times,
+largest peaks, ids compared with scipy's. A run that passes a limit is killed and reported as such.
 """
 
 import argparse
