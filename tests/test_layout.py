@@ -28,19 +28,21 @@ PARTS = {
 ROOMS = {
     "pipeline": {
         "": set(),  # the errors
+        "metadata": {""},
         "blocks": {""},
-        "storage": {"", "blocks"},
-        "ingest": {"", "blocks", "storage"},
-        "segmentation": {"", "blocks", "storage"},
+        "storage": {"", "metadata", "blocks"},
+        "statistics": {"", "blocks", "storage"},
+        "ingest": {"", "metadata", "blocks", "storage"},
+        "segmentation": {"", "metadata", "blocks", "storage", "statistics"},
         "objects": {"", "blocks", "storage"},
         "measurement": {"", "blocks", "storage"},
         "synthetic": {"", "blocks", "storage"},
-        "training": {"", "blocks", "storage", "ingest"},
+        "training": {"", "metadata", "blocks", "storage", "statistics", "ingest"},
         "scoring": {"", "blocks", "storage", "ingest"},
         "nights": {"", "storage", "ingest", "measurement"},
-        "pictures": {"", "blocks", "storage", "measurement"},
-        "report": {"", "blocks", "storage", "measurement", "nights", "pictures"},
-        "viewer": {"", "blocks", "storage", "measurement", "pictures"},
+        "pictures": {"", "metadata", "blocks", "storage", "measurement"},
+        "report": {"", "metadata", "blocks", "storage", "measurement", "nights", "pictures"},
+        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures"},
     },
     "cluster": {
         "": set(),  # its table loads a kind by name

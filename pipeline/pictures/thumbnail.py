@@ -19,10 +19,10 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.measurement.picture import colour_of
+from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
 from segment_slide.pipeline.storage.names import label_group

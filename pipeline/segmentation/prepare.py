@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record
-from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.unet.open_network import StoredNetwork

@@ -19,7 +19,8 @@ from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
 from segment_slide.pipeline.segmentation.record import update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
-from segment_slide.pipeline.storage import names, statistics, store
+from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, UsedNormalisation, read_record
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
 from segment_slide.unet.network import InferenceSettings, NetworkUse

@@ -1,1 +1,1 @@
-"""Pixels on disk and what is said of them: stores, OME metadata, records, pyramids, statistics, locks."""
+"""Pixels on disk and what is said of them: stores, OME metadata, records, pyramids, locks."""

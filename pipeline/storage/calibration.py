@@ -6,9 +6,8 @@ A size in pixels is never reported as a size in micrometres: without a known uni
 import math
 from dataclasses import dataclass
 
+from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.storage.image import StoredImage
-
-MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
 
 
 @dataclass(frozen=True)

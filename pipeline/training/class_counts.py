@@ -10,7 +10,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.storage.calibration import MICROMETRES
+from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet

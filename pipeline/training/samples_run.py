@@ -17,8 +17,9 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.storage import statistics, store
-from segment_slide.pipeline.storage.statistics import ChannelStatistics, measure, resolve_normalisation
+from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.measure import ChannelStatistics, measure, resolve_normalisation
+from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.training.training_set import AnnotatedImage, TrainingSet
@@ -98,7 +99,7 @@ def find_normalisation(
         "constants" with given constants: these are used. "constants" without: mean and standard deviation over all
         pixels of all training images. The two other methods: measured on each whole image separately.
     client, on_box
-        See `pipeline.storage.statistics.measure`.
+        See `pipeline.statistics.measure.measure`.
 
     Returns
     -------

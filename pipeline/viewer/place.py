@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.pictures.layer import lie
 from segment_slide.pipeline.storage import ome, store
-from segment_slide.pipeline.storage.calibration import MICROMETRES
 from segment_slide.pipeline.storage.complete import keep_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 

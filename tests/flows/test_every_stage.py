@@ -27,7 +27,7 @@ import segment_slide.pipeline.segmentation.run
 import segment_slide.pipeline.training.weights_run
 from segment_slide.cluster.kinds.local import local_client, plan_local
 from segment_slide.pipeline.errors import IncompleteError
-from segment_slide.pipeline.storage import statistics
+from segment_slide.pipeline.statistics import measure as statistics
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 from segment_slide.pipeline.synthetic.stored import store_slide
 from segment_slide.unet.checkpoint import Normalisation
@@ -184,9 +184,9 @@ class Stage:
 BLOCK, SET_BLOCK, ROW = r"block \(\d, \d\)", r"t\d, block \(\d, \d\)", r"row \(\d,\)"
 STAGES = {
     "statistics": Stage(
-        "storage/statistics.py", "_count_box", segment, r"region \(y 0:32, x 0:32\)", leaves_no="out", is_quick=True
+        "statistics/measure.py", "_count_box", segment, r"region \(y 0:32, x 0:32\)", leaves_no="out", is_quick=True
     ),
-    "finite": Stage("storage/statistics.py", "_look_at_box", segment_reals, r"region \(y 0:32, x", leaves_no="out"),
+    "finite": Stage("statistics/measure.py", "_look_at_box", segment_reals, r"region \(y 0:32, x", leaves_no="out"),
     "background": Stage("segmentation/run.py", "run_background_block", segment, BLOCK),
     "segment": Stage(
         "segmentation/run.py",

@@ -418,7 +418,7 @@ def test_a_value_that_is_not_finite_is_refused_and_located(tmp_path, validates):
 
 
 def test_pooled_statistics_of_one_image_are_its_own(tmp_path):
-    from segment_slide.pipeline.storage.statistics import measure
+    from segment_slide.pipeline.statistics.measure import measure
 
     measured = measure(open_all(write_set(tmp_path))[0].source)
     assert pool_statistics([measured]) == (measured.mean, measured.std)

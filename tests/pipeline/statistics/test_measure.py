@@ -12,10 +12,10 @@ import zarr
 from distributed import Client
 
 from segment_slide.pipeline.errors import InputError, TasksFailedError, UnreadableChunkError
-from segment_slide.pipeline.storage import statistics
+from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.measure import check_finite, count_boxes, measure, resolve_normalisation
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
-from segment_slide.pipeline.storage.statistics import check_finite, count_boxes, measure, resolve_normalisation
 from segment_slide.unet.checkpoint import Normalisation
 from tests.tiers import exhaustive
 

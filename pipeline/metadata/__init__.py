@@ -1,0 +1,1 @@
+"""What files say of their pixels, and how it is read: units and numbers."""
