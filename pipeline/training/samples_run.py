@@ -18,7 +18,6 @@ import numpy as np
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.statistics import measure as statistics
-from segment_slide.pipeline.statistics.measure import ChannelStatistics, measure, resolve_normalisation
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
@@ -118,12 +117,12 @@ def find_normalisation(
     scales: dict[str, list[list[float]]] = {}
     remaining = [*training, *validation]
     if _is_pooled(wanted):
-        offset, scale = pool_statistics([measure(item.source, client, on_box) for item in training])
+        offset, scale = pool_statistics([statistics.measure(item.source, client, on_box) for item in training])
         wanted = replace(wanted, offset=offset, scale=scale)
         scales = {item.image.name: [list(offset), list(scale)] for item in training}
         remaining = list(validation)
     for item in remaining:
-        found = resolve_normalisation(item.source, wanted, client, on_box)
+        found = statistics.resolve_normalisation(item.source, wanted, client, on_box)
         scales[item.image.name] = [list(part) for part in found]
     return wanted, scales
 
@@ -143,7 +142,7 @@ def _is_pooled(wanted: Normalisation) -> bool:
     return wanted.kind == "constants" and not wanted.offset
 
 
-def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pool_statistics(measured: Sequence[statistics.ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (1 if 0) of each channel over all images. Sums are exact in any order of images."""
     means, stds = [], []
     for histograms in zip(*(item.histograms for item in measured), strict=True):
