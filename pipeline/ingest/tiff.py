@@ -19,6 +19,7 @@ from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableC
 from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache, indices_of, overlapping_segments
 from segment_slide.pipeline.ingest.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
 from segment_slide.pipeline.ingest.tiff_metadata import read_calibration
+from segment_slide.pipeline.ingest.tiff_ome import OmeFile, open_tiff
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
 
@@ -36,20 +37,32 @@ class TiffReader:
     cache : SegmentCache
         Where decoded tiles and strips are kept.
     series : int, optional
-        Which series; by default the one with the largest planes, the first of equals (in a slide that is the
-        baseline, not the thumbnail, label or macro image).
+        Which series; by default the one with the largest planes in this file (not in others of an OME-TIFF), the first
+        of equals (in a slide that is the baseline, not the thumbnail, label or macro image).
     axes : str, optional
         Letters of "tczyx", one per dimension that tifffile reports, if the file does not say them.
+    companion : str
+        File with the OME-XML that describes this one, if the user named that file.
     """
 
-    def __init__(self, path: str, cache: SegmentCache, *, series: int | None = None, axes: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        cache: SegmentCache,
+        *,
+        series: int | None = None,
+        axes: str | None = None,
+        companion: str = "",
+    ) -> None:
         self._path, self._cache = path, cache
         self._lock = threading.RLock()
-        self._tif = _open_tiff(path)
+        self._tif, self._ome = _open_tiff(path, companion)
         try:
+            self._ome.check(path, self._tif)
             self._number, self._series = _choose_series(self._tif, path, series)
+            self._is_chosen = series is not None
             self._page = self._series.keyframe
-            check_planes(self._tif, self._series, path)
+            check_planes(self._tif, self._series, path, self._ome.missing_of(self._series))
             self._layout, notes = plan_layout(path, self._series, axes)
             self._page.init_decode()
             self._raw_offset = self._series.dataoffset if self._series.transform is None else None
@@ -68,13 +81,17 @@ class TiffReader:
         sizes = dict(zip(layout.lead_axes, layout.lead_shape, strict=True)) | {"y": page.shaped[2], "x": page.shaped[3]}
         sizes |= {"c": layout.n_channels} if layout.n_channels else {}
         axes = "".join(axis for axis in AXIS_ORDER if axis in sizes)
-        calibration = read_calibration(self._tif, self._series, self._number)
+        calibration = read_calibration(self._tif, self._series, self._number, self._ome, is_chosen=self._is_chosen)
         dtype = np.dtype(self._series.dtype).newbyteorder("=")
         is_rgb = page.photometric in (RGB, YCBCR) and layout.n_channels == 3
         names = ("R", "G", "B") if is_rgb else calibration.channel_names
         n_series = len(self._tif.series)
         if n_series > 1:
-            notes = [f"series {self._number} of {n_series} ({self._series.name or 'unnamed'})", *notes]
+            image = self._ome.image_of(self._series)
+            name = image.title if image is not None else self._series.name or "unnamed"
+            notes = [f"series {self._number} of {n_series} ({name})", *notes]
+        if names and len(names) != sizes.get("c", 1):
+            notes.append(f"the file names {len(names)} channels, but has {sizes.get('c', 1)}; the names are not used")
         segment = (0, 0) if self._is_raw() else segment_shape(page)
         return ImageInfo(
             "tiff",
@@ -91,10 +108,10 @@ class TiffReader:
         )
 
     def _list_files(self) -> tuple[str, ...]:
+        own = {self._path, self._ome.companion} - {""}
         if not self._series.is_multifile:
-            return (self._path,)
-        names = {page.parent.filehandle.path for page in self._series if page is not None}
-        return tuple(sorted(names | {self._path}))
+            return tuple(sorted(own))
+        return tuple(sorted(own | {page.parent.filehandle.path for page in self._series if page is not None}))
 
     def _is_raw(self) -> bool:
         """Whether rows can be read from the file as they are."""
@@ -221,9 +238,9 @@ class TiffReader:
         self._tif.close()
 
 
-def _open_tiff(path: str) -> tifffile.TiffFile:
+def _open_tiff(path: str, companion: str) -> tuple[tifffile.TiffFile, OmeFile]:
     try:
-        return tifffile.TiffFile(path)
+        return open_tiff(path, companion)
     except OSError as error:
         raise InputError(f"input={path} cannot be opened: {error}") from error
     except Exception as error:  # damaged directories surface as struct, index and value errors
@@ -239,7 +256,8 @@ def _choose_series(tif: tifffile.TiffFile, path: str, series: int | None) -> tup
     if not found:
         raise InputError(f"input={path}: the TIFF holds no image.")
     if series is None:
-        return max(found, key=lambda item: (math.prod(item[1].keyframe.shaped[2:4]), -item[0]))
+        here = [item for item in found if any(page is not None and page.parent is tif for page in item[1])]
+        return max(here or found, key=lambda item: (math.prod(item[1].keyframe.shaped[2:4]), -item[0]))
     if series not in dict(found):
         raise InputError(f"series={series}, expected one of {sorted(dict(found))}: {path} has no other.")
     return series, dict(found)[series]

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ _KEPT_AS_STORED = {
 }
 _APERIO_YCBCR = 33003
 _DESCRIPTION = 270  # the tag that holds OME-XML, or the text of Aperio, ImageJ and others
+_SHOWN = 3  # names of missing files
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 
 
@@ -124,8 +126,10 @@ def segment_shape(page: Any) -> tuple[int, int]:
     return min(page.rowsperstrip, page.shaped[2]), page.shaped[3]
 
 
-def check_planes(tif: tifffile.TiffFile, series: Any, path: str) -> None:
+def check_planes(tif: tifffile.TiffFile, series: Any, path: str, missing_files: Sequence[str] = ()) -> None:
     """Refuse a file that lacks planes: tifffile would read a shorter stack, or zeros in their place.
+
+    `missing_files` are files of an OME-TIFF that are known not to be there, for the message.
 
     Raises
     ------
@@ -147,8 +151,9 @@ def check_planes(tif: tifffile.TiffFile, series: Any, path: str) -> None:
         )
     missing = sum(page is None for page in series) if series.kind == "ome" else 0
     if missing:
+        named = f" ({', '.join(missing_files[:_SHOWN])})" if missing_files else ""
         raise InputError(
-            f"input={path}: {missing} of {len(series)} planes are missing; OME-TIFF of several files needs all of them "
+            f"input={path}: {missing} of {len(series)} planes are missing{named}; OME-TIFF of several files needs all of them "
             f"in one folder, under the names they were written with."
         )
 
