@@ -6,12 +6,15 @@ Memory is planned from the size of these blocks; decoded blocks are kept in a `p
 
 import functools
 import os
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
 from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache
+from segment_slide.pipeline.metadata.calibration import Calibration, calibration_of
+from segment_slide.pipeline.metadata.numbers import Size, read_size
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
 
@@ -95,10 +98,9 @@ def _with_plane_chunks(bio_image: Any, path: str) -> Any:
 
 
 def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scenes: int) -> ImageInfo:
-    sizes = image.physical_pixel_sizes
-    steps = {"z": sizes.Z, "y": sizes.Y, "x": sizes.X}
+    found = _calibrate(image)
     is_rgb = samples in (3, 4)
-    names = tuple(str(name) for name in image.channel_names or ()) if not is_rgb else ("R", "G", "B")
+    names = found.channel_names if not is_rgb else ("R", "G", "B")
     block = tuple(max(lengths) for lengths in array.chunks)
     notes = [f"series {image.current_scene_index} of {n_scenes}"] if n_scenes > 1 else []
     return ImageInfo(
@@ -106,14 +108,36 @@ def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scen
         axes,
         tuple(int(size) for size in array.shape),
         str(array.dtype.newbyteorder("=")),
-        tuple(float(steps[axis]) if steps.get(axis) else None for axis in axes),
+        tuple(found.pixel_size.get(axis) for axis in axes),
         names if "c" in axes and len(names) == array.shape[axes.index("c")] else (),
         is_rgb=is_rgb,
         segment=block[-2:],
         segment_bytes=int(np.prod(block)) * array.dtype.itemsize,
         files=(os.path.abspath(path),),
-        notes=(*notes, *(["the alpha channel is left out"] if samples == 4 else [])),
+        notes=(*notes, *found.notes, *(["the alpha channel is left out"] if samples == 4 else [])),
     )
+
+
+def _calibrate(image: Any) -> Calibration:
+    """What a plugin says of sizes and names; in um and s, unless it names other units."""
+    said, units = _say(image, "physical_pixel_sizes"), _say(image, "dimension_properties")
+    sizes = {}
+    for axis in "zyx":
+        unit = getattr(getattr(units, axis.upper(), None), "unit", None)
+        value = getattr(said, axis.upper(), None)
+        sizes[axis] = read_size(value, "um" if unit is None else unit, f"pixel size along {axis}")
+    interval = _say(image, "time_interval")
+    seconds = interval.total_seconds() if isinstance(interval, timedelta) else None
+    sizes["t"] = Size() if not seconds else read_size(seconds, "s", "time interval", "time")
+    return calibration_of(sizes, _say(image, "channel_names") or ())
+
+
+def _say(image: Any, name: str) -> Any:
+    """What a plugin says; None if it has no such property or fails to find it: pixels are read without it."""
+    try:
+        return getattr(image, name, None)
+    except Exception:  # noqa: BLE001, plugins raise classes of their own
+        return None
 
 
 def _overlapping_blocks(chunks: tuple[tuple[int, ...], ...], box: Box) -> list[tuple[tuple[int, ...], Box, Box]]:

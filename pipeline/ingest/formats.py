@@ -54,6 +54,13 @@ def _open_tiff(path: str, cache: SegmentCache, series: int | None, axes: str | N
     return TiffReader(path, cache, series=series, axes=axes)
 
 
+def _open_companion(path: str, cache: SegmentCache, series: int | None, axes: str | None) -> Reader:
+    from segment_slide.pipeline.ingest.ome_files import first_file_of
+    from segment_slide.pipeline.ingest.tiff import TiffReader
+
+    return TiffReader(first_file_of(path), cache, series=series, axes=axes, companion=path)
+
+
 def _open_png(path: str, cache: SegmentCache, series: int | None, axes: str | None) -> Reader:
     from segment_slide.pipeline.ingest.pages import PngReader
 
@@ -82,6 +89,8 @@ FORMATS: tuple[Format, ...] = (
         _open_tiff,
         page_suffixes=(".tif", ".tiff"),
     ),
+    # no suffix: in a watched folder, its TIFF files are the images
+    Format("OME-XML beside TIFF", (), lambda _, name: name.endswith(".companion.ome"), _open_companion),
     Format("PNG", (".png",), lambda head, _: head.startswith(b"\x89PNG\r\n\x1a\n"), _open_png, page_suffixes=(".png",)),
     Format("CZI", (".czi",), lambda _, name: name.endswith(".czi"), _open_by_bioio, plugin="bioio_czi"),
     Format("ND2", (".nd2",), lambda _, name: name.endswith(".nd2"), _open_by_bioio, plugin="bioio_nd2"),

@@ -162,7 +162,7 @@ class PlaneFiles:
         planes = [plane for image in document.images for plane in image.planes]
         uuids = [uuid for plane in planes for uuid in children(plane, "UUID")]
         self._names = {_text(uuid): uuid.attrib["FileName"] for uuid in uuids if uuid.get("FileName")}
-        names, is_named = set(self._names.values()), all(any(children(plane, "UUID")) for plane in planes)
+        names, is_named = set(self._names.values()), all(list(children(plane, "UUID")) for plane in planes)
         is_lost = len(names) == 1 and is_named and find_beside(self._folder, *names) is None
         self.renamed = next(iter(names)) if is_lost and not self._identity else ""
 

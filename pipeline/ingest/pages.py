@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, SegmentCache, plausible_pixel_size
+from segment_slide.pipeline.ingest.reader import ImageInfo, Reader, SegmentCache, describe_density, plausible_pixel_size
+from segment_slide.pipeline.metadata.calibration import Calibration
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
 
@@ -39,20 +40,21 @@ class PngReader:
             raise InputError(f"input={self._path}: shape=({height}, {width}) has no pixels.")
         dtype = "uint16" if bits == 16 else "uint8"
         kept = samples - 1 if samples in (2, 4) else samples
-        step = _png_pixel_size(head)
+        size = _png_pixel_size(head)
+        steps = tuple(size.pixel_size.get(axis) for axis in "yx")
         return ImageInfo(
             "png",
             "cyx" if kept == 3 else "yx",
             (3, height, width) if kept == 3 else (height, width),
             dtype,
-            (None, step, step) if kept == 3 else (step, step),
+            (None, *steps) if kept == 3 else steps,
             ("R", "G", "B") if kept == 3 else (),
             is_rgb=kept == 3,
             segment=(height, width),
             # a transparent colour in a palette adds a fourth sample
             segment_bytes=height * width * max(samples, 4 if colour == 3 else 1) * np.dtype(dtype).itemsize,
             files=(self._path,),
-            notes=("the alpha channel is left out",) if kept < samples else (),
+            notes=(*size.notes, *(["the alpha channel is left out"] if kept < samples else [])),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -81,14 +83,18 @@ class PngReader:
         """Nothing is open."""
 
 
-def _png_pixel_size(head: bytes) -> float | None:
-    """Pixel size in um of the pHYs chunk, if it lies within these first bytes."""
+def _png_pixel_size(head: bytes) -> Calibration:
+    """Pixel sizes of the pHYs chunk, which counts pixels per metre, if it lies within these first bytes."""
     start = head.find(b"pHYs")
     if start < 0 or len(head) < start + 13:
-        return None
-    per_unit_x, per_unit_y, unit = struct.unpack(">IIB", head[start + 4 : start + 13])
-    is_square_in_metres = unit == 1 and per_unit_x == per_unit_y and per_unit_x > 0
-    return plausible_pixel_size(1e6 / per_unit_x) if is_square_in_metres else None
+        return Calibration()
+    *counts, unit = struct.unpack(">IIB", head[start + 4 : start + 13])
+    if unit != 1 or not all(counts):
+        return Calibration()
+    sizes = {axis: 1e6 / count for axis, count in zip("xy", counts, strict=True)}
+    if not all(map(plausible_pixel_size, sizes.values())):
+        return Calibration(notes=(describe_density(max(sizes.values())),))
+    return Calibration(sizes)
 
 
 class StackReader:
@@ -107,6 +113,8 @@ class StackReader:
     def __init__(self, files: Sequence[str], axis: str, open_page: Callable[[str], Reader]) -> None:
         self._files, self._open_page = tuple(files), open_page
         first, *others = (self._describe(path) for path in self._files)
+        notes = [*first.notes, *(note for other in others for note in other.notes)]
+        _check_separate(self._files, (first, *others))
         for path, other in zip(self._files[1:], others, strict=True):
             _check_same(self._files[0], first, path, other)
         if axis not in "tcz" or axis in first.axes or len(first.axes) > 3:
@@ -116,6 +124,8 @@ class StackReader:
             )
         axes = "".join(sorted(axis + first.axes, key=AXIS_ORDER.index))
         self._at = axes.index(axis)
+        sizes = {first.pixel_size, *(other.pixel_size for other in others)}
+        differs = ("the pages state different pixel sizes: those of the first are used",) if len(sizes) > 1 else ()
         self.info = replace(
             first,
             kind="stack",
@@ -124,7 +134,7 @@ class StackReader:
             pixel_size=_insert(first.pixel_size, self._at, None),
             channel_names=tuple(Path(path).stem for path in files) if axis == "c" else first.channel_names,
             files=self._files,
-            notes=(*first.notes, f"{len(files)} pages along {axis}"),
+            notes=(*dict.fromkeys(notes), *differs, f"{len(files)} pages along {axis}"),
         )
 
     def _open(self, path: str) -> Reader:
@@ -166,4 +176,15 @@ def _check_same(first_path: str, first: ImageInfo, path: str, other: ImageInfo) 
             raise InputError(
                 f"pages of a stack differ: {os.path.basename(first_path)} has {field}={getattr(first, field)}, "
                 f"{os.path.basename(path)} has {field}={getattr(other, field)}; expected the same for all."
+            )
+
+
+def _check_separate(files: tuple[str, ...], pages: Sequence[ImageInfo]) -> None:
+    """Refuse pages that are one image of several files already: each would give the whole image."""
+    for path, page in zip(files, pages, strict=True):
+        others = [os.path.basename(other) for other in sorted(set(page.files) & set(files) - {path})]
+        if others:
+            raise InputError(
+                f"input={path}: it is one image together with {', '.join(others[:3])}{' …' if others[3:] else ''} "
+                f"(OME-TIFF of several files). Name one of these files alone; the others are found beside it."
             )

@@ -83,8 +83,7 @@ class IngestPlan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before running."""
-        is_converted = self.dtype != self.image.dtype
-        return (*self.image.notes, *([f"{self.image.dtype} is stored as {self.dtype}"] if is_converted else []))
+        return self.record.notes
 
     @property
     def cache_bytes(self) -> int:
@@ -143,7 +142,7 @@ def plan_ingest(
     pixel_size = _choose_pixel_size(image, options)
     levels = _plan_levels(image, options)
     record = _make_record(files, paths, image, options, pixel_size)
-    name = options.name or Path(record.ingested_from.name).stem.removesuffix(".ome")
+    name = options.name or Path(record.ingested_from.name).stem.removesuffix(".companion").removesuffix(".ome")
     plan = IngestPlan(files, options, image, levels, _calibrate(name, image, pixel_size, len(levels)), record)
     needed = plan.peak_bytes()
     if memory_bytes is not None and needed > memory_bytes:
@@ -231,7 +230,9 @@ def _make_record(
         chunk=options.chunk,
         shard=options.shard,
     )
-    return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST)
+    is_converted = parameters.dtype != image.dtype
+    notes = (*image.notes, *([f"{image.dtype} is stored as {parameters.dtype}"] if is_converted else []))
+    return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST, notes)
 
 
 def fingerprint_files(files: Iterable[str]) -> str:

@@ -146,6 +146,11 @@ def plausible_pixel_size(size_um: float) -> float | None:
     return size_um if 0 < size_um < PRINT_DENSITY_UM else None
 
 
+def describe_density(size_um: float) -> str:
+    """The note on a pixel size that is no `plausible_pixel_size`."""
+    return f"resolution tags ignored: {size_um:.4g} um per pixel is a printer's density, not a microscope's"
+
+
 def overlapping_segments(start: int, stop: int, segment: int) -> Iterable[tuple[int, slice, slice]]:
     """Segments of one axis that a range touches: number, where in the segment, where in the range.
 

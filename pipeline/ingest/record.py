@@ -1,10 +1,10 @@
 """The record of an image that was converted: from which files, with which choices, by which code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.sections import Section, read_section
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,15 @@ class IngestRecord(Section):
         Of this package, for information.
     results : int
         The stage's number in `pipeline.storage.record.Results`.
+    notes : tuple of str
+        What the user was told of the files, for information: choices made, and what was not used.
     """
 
     ingested_from: IngestedFrom
     parameters: IngestParameters = IngestParameters()
     code_version: str = ""
     results: int = 1
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
 
 def read_ingest_record(location: str) -> IngestRecord | None:

@@ -153,8 +153,8 @@ def check_planes(tif: tifffile.TiffFile, series: Any, path: str, missing_files: 
     if missing:
         named = f" ({', '.join(missing_files[:_SHOWN])})" if missing_files else ""
         raise InputError(
-            f"input={path}: {missing} of {len(series)} planes are missing{named}; OME-TIFF of several files needs all of them "
-            f"in one folder, under the names they were written with."
+            f"input={path}: {missing} of {len(series)} planes are missing{named}; OME-TIFF of several files "
+            f"needs all of them in one folder, under the names they were written with."
         )
 
 

@@ -1,12 +1,12 @@
 """Pixel sizes and channel names of a TIFF, from the most specific source that it has, down to its resolution tags."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import tifffile
 
-from segment_slide.pipeline.ingest.reader import plausible_pixel_size
+from segment_slide.pipeline.ingest.reader import describe_density, plausible_pixel_size
 from segment_slide.pipeline.ingest.tiff_dialects import read_dialects
 from segment_slide.pipeline.ingest.tiff_ome import OmeFile, describe_series
 from segment_slide.pipeline.metadata.calibration import Calibration, calibration_of
@@ -14,7 +14,7 @@ from segment_slide.pipeline.metadata.numbers import Size, parse_number, read_siz
 from segment_slide.pipeline.metadata.units import is_no_unit, um_per
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}  # mm and um are tifffile's additions
-_PRINTERS_UNITS = {um_per(unit) for unit in _RESOLUTION_UNITS.values()}
+_PRINTERS_UNITS = {um_per("inch"), um_per("cm")}  # ImageJ takes these from the tags of the file that it opened
 _FINEST_PRINT = 600  # pixels per unit: more than that was meant for a microscope, in a unit that is not named
 
 
@@ -59,7 +59,8 @@ def _read_imagej(said: Mapping[str, Any], page: Any) -> Calibration:
         "y": said.get("yunit") or said.get("unit"),
         "z": said.get("zunit") or said.get("unit"),
     }
-    found = Calibration() if is_no_unit(units["x"]) else _without_densities(_per_pixel(page, units), units)
+    found = Calibration() if is_no_unit(units["x"]) else _per_pixel(page, units)
+    found = _without_densities(found, [axis for axis in "yx" if um_per(units[axis]) in _PRINTERS_UNITS])
     spacing = parse_number(said.get("spacing"))
     z = said.get("spacing") if spacing is None else abs(spacing)  # ImageJ drops the sign too
     is_default = is_no_unit(units["z"]) and spacing == 1
@@ -78,7 +79,7 @@ def _add_resolution(page: Any, found: Calibration) -> Calibration:
         is_meant = pixels is not None and pixels > _FINEST_PRINT * length
         says = f"the file says XResolution={pixels}/{length} with ResolutionUnit={code}"
         return _merge(found, Calibration(notes=(f"{says}; not used, because that is no unit of length",) * is_meant))
-    more = _without_densities(_per_pixel(page, dict.fromkeys("yx", unit)), dict.fromkeys("yx", unit))
+    more = _without_densities(_per_pixel(page, dict.fromkeys("yx", unit)), "yx")
     is_replaced = more.pixel_size and any("not used" in note for note in found.notes)
     instead = ("the pixel size is taken from the resolution tags",) if is_replaced else ()
     return _merge(found, replace(more, notes=(*more.notes, *instead)))
@@ -104,11 +105,9 @@ def _ratio(page: Any, name: str) -> tuple[float | None, float]:
     return parse_number(pixels), parse_number(length) or 0.0
 
 
-def _without_densities(found: Calibration, units: Mapping[str, Any]) -> Calibration:
-    """Leave out sizes in inch and cm that are a printer's density: programs write one where they know none."""
-    printed = [found.pixel_size.get(axis, 0.0) for axis in "yx" if um_per(units[axis]) in _PRINTERS_UNITS]
-    coarsest = max(printed, default=0.0)
-    if not printed or all(plausible_pixel_size(size) for size in printed if size):
+def _without_densities(found: Calibration, axes: Iterable[str]) -> Calibration:
+    """Leave out sizes if one of these axes has a printer's density: programs write one where they know no size."""
+    coarsest = max((found.pixel_size.get(axis, 0.0) for axis in axes), default=0.0)
+    if not coarsest or plausible_pixel_size(coarsest):
         return found
-    note = f"resolution tags ignored: {coarsest:.4g} um per pixel is a printer's density, not a microscope's"
-    return Calibration(notes=(*found.notes, note))
+    return Calibration(notes=(*found.notes, describe_density(coarsest)))
