@@ -140,16 +140,20 @@ def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
 
 
 def _show_image(console: Console, image: "StoredImage") -> None:
+    from segment_slide.pipeline.storage.calibration import note_sizes
+
     level = image.multiscale.levels[image.level]
     scale = ", ".join(
         f"{axis} {step:g} {unit or ''}".rstrip()
         for axis, step, unit in zip(image.axes, level.scale, image.multiscale.units, strict=True)
     )
+    not_used = note_sizes(image)
     rows = {
         "shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}",
         "files of": f"{_sizes(image.chunks)} px",
         "levels": str(len(image.multiscale.levels)),
         "step": scale,
+        **({"not used": "; ".join(not_used)} if not_used else {}),
         "channels": ", ".join(image.multiscale.channel_names) or str(image.size("c")),
         "format": f"{'OME-Zarr' if image.is_ome else 'bare Zarr array'}, Zarr format {image.zarr_format}",
     }

@@ -87,8 +87,8 @@ def parse_qpi_name(description: str) -> str:
         root = parse_xml(description)
     except XmlError:
         return ""
-    texts = ((next(children(root, name), None), name) for name in ("Name", "Biomarker"))
-    return next((item.text.strip() for item, _ in texts if item is not None and (item.text or "").strip()), "")
+    texts = ((item.text or "").strip() for name in ("Name", "Biomarker") for item in children(root, name))
+    return next((text for text in texts if text), "")
 
 
 def _qpi(tif: tifffile.TiffFile, series: Any) -> Calibration:

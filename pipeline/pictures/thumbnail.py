@@ -19,10 +19,10 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.measurement.picture import colour_of
-from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
 from segment_slide.pipeline.storage.names import label_group
@@ -142,13 +142,6 @@ def panel_size(base: StoredImage, frame: Frame, side_px: int) -> tuple[int, int]
     longer = max(height, width)
     rows, columns = (max(_NARROWEST_PX, round(side_px * side / longer)) for side in (height, width))
     return rows, columns
-
-
-def pixel_um(base: StoredImage, axis: str) -> float | None:
-    """Size of a pixel along an axis; None if its unit is not known."""
-    at = base.axes.index(axis)
-    scale = base.multiscale.levels[base.level].scale[at] * MICROMETRES.get(base.multiscale.units[at] or "", 0.0)
-    return scale if scale > 0 else None
 
 
 def sample(labels: Layer, frame: Frame, size: tuple[int, int], side_px: int) -> np.ndarray:

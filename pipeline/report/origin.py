@@ -5,6 +5,7 @@ from pathlib import Path
 
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.standing import Standing
+from segment_slide.pipeline.metadata.units import seconds_per, um_per
 from segment_slide.pipeline.report.commands import (
     begin_command,
     instances_command,
@@ -159,7 +160,10 @@ def _pixel_size(facts: Facts) -> str:
     image = facts.labels
     level = image.multiscale.levels[image.level]
     steps = zip(image.axes, level.scale, image.multiscale.units, strict=True)
-    shown = [f"{axis} {step:.4g} {'µm' if unit == 'micrometer' else unit}" for axis, step, unit in steps if unit]
+    shown = []
+    for axis, step, unit in steps:
+        factor, symbol = (seconds_per(unit), "s") if axis == "t" else (um_per(unit), "µm")
+        shown += [f"{axis} {step * factor:.4g} {symbol}"] if factor and step > 0 else []
     return ", ".join(shown)
 
 

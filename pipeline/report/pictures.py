@@ -9,7 +9,8 @@ import numpy as np
 
 from segment_slide.pipeline.pictures.layer import Frame, Layer
 from segment_slide.pipeline.pictures.paint import Colour, choose_bar, load_font, paint
-from segment_slide.pipeline.pictures.thumbnail import panel_size, pixel_um, render, sample
+from segment_slide.pipeline.pictures.thumbnail import panel_size, render, sample
+from segment_slide.pipeline.storage.calibration import pixel_um
 
 if TYPE_CHECKING:
     from PIL.Image import Image

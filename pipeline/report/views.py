@@ -18,11 +18,12 @@ import numpy as np
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop
 from segment_slide.pipeline.pictures.paint import Colour
-from segment_slide.pipeline.pictures.thumbnail import find_image, pixel_um, read_key, sample, say_where
+from segment_slide.pipeline.pictures.thumbnail import find_image, read_key, sample, say_where
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.report.pictures import Drawn, Mark, View, draw_view
 from segment_slide.pipeline.report.places import CountMap, around, densest, typical
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.image import StoredImage
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segment_slide.pipeline.metadata.units import MICROMETRES
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record
+from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.unet.open_network import StoredNetwork
@@ -114,16 +114,13 @@ def prepare_segmentation(
 
 
 def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:
-    """Warn if the slide's pixels are much larger or smaller than in training: networks know cells of one size in px."""
+    """Warn if pixels are much larger or smaller than in training: networks know cells of one size in px."""
     image = plan.source.image
-    level = image.multiscale.levels[image.level]
+    for note in note_sizes(image):
+        log.warning("input=%s: %s", image.location, note)
     for axis, trained in zip(plan.source.spatial_axes, network.config.pixel_size_um, strict=False):
-        position = image.axes.index(axis)
-        factor = MICROMETRES.get(image.multiscale.units[position] or "")
-        if factor is None:
-            continue
-        size = level.scale[position] * factor
-        if not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
+        size = pixel_um(image, axis)
+        if size is not None and not 1 / _PIXEL_SIZE_TOLERANCE < size / trained < _PIXEL_SIZE_TOLERANCE:
             log.warning(
                 "pixel size along %s is %.3g um, the model was trained at %.3g um; another `level` may fit better",
                 axis,

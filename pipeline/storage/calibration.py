@@ -6,7 +6,9 @@ A size in pixels is never reported as a size in micrometres: without a known uni
 import math
 from dataclasses import dataclass
 
-from segment_slide.pipeline.metadata.units import MICROMETRES
+from segment_slide.pipeline.metadata.numbers import read_size
+from segment_slide.pipeline.metadata.units import is_no_unit, um_per
+from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.image import StoredImage
 
 
@@ -23,11 +25,29 @@ class Calibration:
         return math.prod(self.scale)
 
 
+def pixel_um(image: StoredImage, axis: str) -> float | None:
+    """Size of a pixel along a spatial axis; None if its unit or its size is not known."""
+    at = image.axes.index(axis)
+    step, factor = image.multiscale.levels[image.level].scale[at], um_per(image.multiscale.units[at])
+    return step * factor if factor is not None and step > 0 else None
+
+
+def note_sizes(image: StoredImage) -> list[str]:
+    """Say which pixel sizes an image states that cannot be used; an axis without a unit states none."""
+    level, notes = image.multiscale.levels[image.level], []
+    for axis, unit, step in zip(image.axes, image.multiscale.units, level.scale, strict=True):
+        if ome.AXIS_TYPES[axis] == "channel" or is_no_unit(unit):
+            continue
+        said = read_size(step, unit, f"scale of {axis}", "time" if axis == "t" else "space")
+        notes += [said.note] if said.note else []
+    return notes
+
+
 def calibrate_um(image: StoredImage, n_spatial: int) -> Calibration | None:
     """The calibration of the spatial axes of an image, or None if the unit of one is unknown or not a length."""
     level = image.multiscale.levels[image.level]
     places = [image.axes.index(axis) for axis in "zyx"[-n_spatial:]]
-    factors = [MICROMETRES.get(image.multiscale.units[place] or "") for place in places]
+    factors = [um_per(image.multiscale.units[place]) for place in places]
     scale, translation = ([values[place] for place in places] for values in (level.scale, level.translation))
     if None in factors or min(scale) <= 0:
         return None

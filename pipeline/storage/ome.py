@@ -6,9 +6,11 @@ Reads 0.4 and 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.units import to_ngff
 from segment_slide.pipeline.storage.colours import class_colour
 
 VERSION = "0.5"
@@ -21,7 +23,8 @@ AXIS_ORDER = "tczyx"  # the only order that OME-Zarr 0.4 and 0.5 allow
 class Level:
     """One resolution: its array's path in the group, and where its voxels lie.
 
-    `scale` and `translation` have one entry per axis, in the axis' unit (1.0 and 0.0 where unknown).
+    `scale` and `translation` have one entry per axis, in the axis' unit (1.0 and 0.0 where unknown; a scale of 0.0
+    where the file states one that is no number).
     """
 
     path: str
@@ -91,7 +94,7 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     axes = "".join(str(axis["name"]) for axis in content["axes"])
     check_axes(axes, where)
     base = _transform(content.get("coordinateTransformations", ()), len(axes))
-    levels = tuple(_parse_level(dataset, base) for dataset in content["datasets"])
+    levels = _forget_impossible([_parse_level(dataset, base) for dataset in content["datasets"]])
     if not levels:
         raise ValueError("no datasets")
     channels = (ome.get("omero") or {}).get("channels") or ()
@@ -112,6 +115,17 @@ def _parse_level(dataset: Mapping[str, Any], base: tuple[tuple[float, ...], tupl
         scale=tuple(a * b for a, b in zip(scale, base[0], strict=True)),
         translation=tuple(t * s + b for t, s, b in zip(translation, *base, strict=True)),
     )
+
+
+def _forget_impossible(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """The levels with 0 for all scales of an axis, which is "not known", where one of its values is no number."""
+    values = [*(level.scale for level in levels), *(level.translation for level in levels)]
+    is_known = [all(map(isfinite, of_axis)) for of_axis in zip(*values, strict=True)]
+
+    def forget(values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(value if known else 0.0 for value, known in zip(values, is_known, strict=True))
+
+    return tuple(Level(level.path, forget(level.scale), forget(level.translation)) for level in levels)
 
 
 def check_axes(axes: str, where: str) -> None:
@@ -154,6 +168,19 @@ def multiscale_attributes(multiscale: Multiscale) -> dict[str, Any]:
         "version": VERSION,
         "multiscales": [{"name": multiscale.name, "axes": axes, "datasets": datasets}],
     }
+
+
+def in_ngff(axis: str, unit: str | None, step: float, start: float) -> tuple[str | None, float, float]:
+    """Unit, scale and translation of an axis as we write them: in a unit that OME-Zarr names, or in none.
+
+    >>> in_ngff("x", "um", 0.5, 0.0), in_ngff("x", "thou", 2.0, 1.0), in_ngff("x", "furlong", 2.0, 1.0)
+    (('micrometer', 0.5, 0.0), ('micrometer', 50.8, 25.4), (None, 2.0, 1.0))
+    """
+    named = None if axis == "c" else to_ngff(unit, "time" if axis == "t" else "space")
+    if not step:  # it is not known
+        return None, 1.0, 0.0
+    name, factor = named or (None, 1.0)
+    return name, step * factor, start * factor
 
 
 def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dict[str, Any]:

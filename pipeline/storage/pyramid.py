@@ -93,7 +93,8 @@ def calibrate(
     name : str
         Name for people.
     axes, units : str, tuple
-        Axes and their units.
+        Axes and their units, in any spelling. They are written with OME-Zarr's names, and lengths for which it has none
+        in micrometers; a unit that is not known is left out.
     level_0 : Level
         Scale and translation of the finest level; its path is ignored.
     n_levels : int
@@ -104,16 +105,20 @@ def calibrate(
     halved : str
         Axes that are halved.
     """
+    finest = [
+        ome.in_ngff(axis, unit, step, start)
+        for axis, unit, step, start in zip(axes, units, level_0.scale, level_0.translation, strict=True)
+    ]
     levels = []
     for number in range(n_levels):
         scale, translation = [], []
-        for axis, step, start in zip(axes, level_0.scale, level_0.translation, strict=True):
+        for axis, (_, step, start) in zip(axes, finest, strict=True):
             factor = 1 << number if axis in halved else 1
             shift = (factor - 1) / 2 * step if method == "local_mean" else 0.0
             scale.append(step * factor)
             translation.append(start + shift)
         levels.append(ome.Level(str(number), tuple(scale), tuple(translation)))
-    return ome.Multiscale(axes, units, tuple(levels), name)
+    return ome.Multiscale(axes, tuple(unit for unit, _, _ in finest), tuple(levels), name)
 
 
 @dataclass(frozen=True)

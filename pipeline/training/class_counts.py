@@ -10,7 +10,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.metadata.units import MICROMETRES
+from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
@@ -154,10 +154,6 @@ def _default_names(n_classes: int) -> tuple[str, ...]:
 
 
 def _pixel_size_um(source: ImageSource) -> tuple[float, ...]:
-    image = source.image
-    level, sizes = image.multiscale.levels[image.level], []
-    for axis in source.spatial_axes:
-        position = image.axes.index(axis)
-        factor = MICROMETRES.get(image.multiscale.units[position] or "")
-        sizes.append(level.scale[position] * factor if factor else 0.0)
-    return tuple(sizes) if all(sizes) else ()
+    sizes = [pixel_um(source.image, axis) for axis in source.spatial_axes]
+    known = tuple(size for size in sizes if size is not None)
+    return known if len(known) == len(sizes) else ()

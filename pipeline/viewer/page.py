@@ -14,7 +14,7 @@ from segment_slide.pipeline.viewer.site import POLICY
 _PANEL_PX = 340  # width of the list of objects at the right
 _OBLIQUE = (0.31, -0.34, -0.12, 0.88)  # quaternion: seen from the front, turned so that three planes are visible
 _MARGIN = 1.04  # the view is this much wider than the specimen
-_SECONDS = {"second": (1.0, "s"), "millisecond": (1.0, "ms"), "minute": (60.0, "s"), "hour": (3600.0, "s")}
+_SYMBOLS = {"micrometer": "um", "second": "s"}  # as the viewer writes them
 _HIDDEN = ("showEditStateButton", "showToolPaletteButton", "showSettingsButton", "showAnnotationToolStatus")
 # On a slide the wheel zooms, as in every slide viewer. In a stack of planes, Ctrl and the wheel change the plane.
 _SLIDE_KEYS = {"at:wheel": "zoom-via-wheel", "at:control+wheel": "z+1-via-wheel", "at:shift+wheel": "z+1-via-wheel"}
@@ -143,10 +143,7 @@ def make_state(
 def _dimension(world: World, axis: str) -> list[Any]:
     """Size of a voxel and its unit, in the viewer's form; without a unit it counts pixels."""
     scale, unit = world.scale[axis], world.units[axis]
-    if unit is None:
-        return [scale, ""]
-    factor, short = (1.0, "um") if unit == "micrometer" else _SECONDS.get(unit, (86400.0, "s"))
-    return [scale * factor, short]
+    return [scale, "" if unit is None else _SYMBOLS[unit]]
 
 
 def make_config(world: World, *, is_volume: bool) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.metadata.units import MICROMETRES
+from segment_slide.pipeline.metadata.units import seconds_per
 from segment_slide.pipeline.pictures.layer import lie
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.complete import keep_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
-_TIMES = ("second", "millisecond", "minute", "hour", "day")  # units that the viewer knows
 _METRES = 1e-6  # one micrometre in metres
 _SPACE, _PLACES = "zyx", "tzyx"
 
@@ -92,16 +92,15 @@ def make_world(base: StoredImage, others: Sequence[tuple[StoredImage, Placement]
 
 
 def size_of(image: StoredImage, axis: str) -> tuple[float, str] | None:
-    """Size and unit of a voxel, lengths in micrometres; None if the size or the unit is unknown."""
+    """Size and unit of a voxel, in micrometres or seconds; None if the size or the unit is unknown."""
     if axis not in image.axes:
         return None
+    if axis != "t":
+        size = pixel_um(image, axis)
+        return None if size is None else (size, "micrometer")
     at = image.axes.index(axis)
-    scale, unit = image.multiscale.levels[image.level].scale[at], image.multiscale.units[at] or ""
-    if scale <= 0:
-        return None
-    if axis == "t":
-        return (scale, unit) if unit in _TIMES else None
-    return (scale * MICROMETRES[unit], "micrometer") if unit in MICROMETRES else None
+    step, factor = image.multiscale.levels[image.level].scale[at], seconds_per(image.multiscale.units[at])
+    return (step * factor, "second") if factor and step > 0 else None
 
 
 def place_recorded(segmented: StoredImage, base: StoredImage, first: Mapping[str, int]) -> Placement:
@@ -166,7 +165,7 @@ def _relate(image: StoredImage, base: StoredImage, axis: str) -> tuple[float, fl
     if inner.scale[k] <= 0 or outer.scale[n] <= 0:
         return None
     ratio = 1.0
-    if sizes[0] is not None and sizes[1] is not None and axis != "t":
+    if sizes[0] is not None and sizes[1] is not None:
         ratio = sizes[0][0] / inner.scale[k] / (sizes[1][0] / outer.scale[n])  # the ratio of their units
     step = inner.scale[k] * ratio / outer.scale[n]
     start = (inner.translation[k] * ratio - outer.translation[n]) / outer.scale[n]
