@@ -160,8 +160,9 @@ def make_options(owner: type[T], chosen: Mapping[str, Any], **given: Any) -> T:
             continue
         names = [option.name or item.name for option in options]
         if any(option.keys for option in options):
-            found = {key: chosen.get(n) for n, option in zip(names, options, strict=True) for key in option.keys}
-            values[item.name] = {key: value for key, value in found.items() if value is not None}
+            set_by = {n: option for n, option in zip(names, options, strict=True) if chosen.get(n) is not None}
+            found = {n: _read(n, chosen[n], kind, option) for n, option in set_by.items()}
+            values[item.name] = {key: found[n] for n, option in set_by.items() for key in option.keys}
         elif options and chosen.get(names[0]) is not None:
             values[item.name] = _read(names[0], chosen[names[0]], kind, options[0])
         elif not options and _is_nested(item, kind):

@@ -59,7 +59,9 @@ def kind_of(field: OptionField) -> Any:
         return list[str]
     if field.option.choices:
         return Literal[field.option.choices]
-    return str | None if field.option.read is not None else field.kind
+    if field.option.read is None:
+        return field.kind
+    return str | field.kind if field.option.keys else str | None  # a number may be given as such, too
 
 
 def field_of(field: OptionField) -> Any:

@@ -4,7 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from segment_slide.pipeline.metadata.numbers import parse_length_um
+from segment_slide.unet.errors import OptionError
 from segment_slide.unet.options import Option
+
+
+def read_length(text: str, name: str) -> float:
+    """A length in um that a user gives as "0.25", "0,25 um" or "250nm".
+
+    >>> read_length("250nm", "pixel_size")
+    0.25
+
+    Raises
+    ------
+    OptionError
+        If it is none.
+    """
+    length = parse_length_um(text)
+    if length is None:
+        raise OptionError(name, f"{text!r}, expected a length above 0: a number of um like 0.25, or one like 250nm.")
+    return length
 
 
 @dataclass(frozen=True)
@@ -42,8 +61,19 @@ class IngestOptions:
     ] = "z"
     pixel_size: Annotated[
         Mapping[str, float],
-        Option("Pixel size in y and x (um), instead of the file's.", above=0, keys=("y", "x")),
-        Option("Distance between planes (um), instead of the file's.", above=0, name="z_step", keys=("z",)),
+        Option(
+            "Pixel size in y and x, instead of the file's: um, or with a unit like 250nm.",
+            metavar="LENGTH",
+            read=read_length,
+            keys=("y", "x"),
+        ),
+        Option(
+            "Distance between planes, instead of the file's: um, or with a unit like 1.5um.",
+            metavar="LENGTH",
+            read=read_length,
+            name="z_step",
+            keys=("z",),
+        ),
     ] = field(default_factory=dict)
     name: Annotated[str | None, Option("Name of the image (by default the file's).")] = None
     chunk: int = 512
