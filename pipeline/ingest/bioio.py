@@ -120,16 +120,29 @@ def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scen
 
 def _calibrate(image: Any) -> Calibration:
     """What a plugin says of sizes and names; in um and s, unless it names other units."""
-    said, units = _say(image, "physical_pixel_sizes"), _say(image, "dimension_properties")
-    sizes = {}
+    said, sizes = _say(image, "physical_pixel_sizes"), {}
     for axis in "zyx":
-        unit = getattr(getattr(units, axis.upper(), None), "unit", None)
         value = getattr(said, axis.upper(), None)
-        sizes[axis] = read_size(value, "um" if unit is None else unit, f"pixel size along {axis}")
+        unit = "um" if value is None else _unit_of(image, axis, value)
+        sizes[axis] = read_size(value, unit, f"pixel size along {axis}")
     interval = _say(image, "time_interval")
     seconds = interval.total_seconds() if isinstance(interval, timedelta) else None
     sizes["t"] = Size() if not seconds else read_size(seconds, "s", "time interval", "time")
     return calibration_of(sizes, _say(image, "channel_names") or ())
+
+
+def _unit_of(image: Any, axis: str, value: float) -> Any:
+    """The unit of a size: some plugins give a file's number as it is, and its unit only in OME metadata."""
+    stated = getattr(getattr(_say(image, "dimension_properties"), axis.upper(), None), "unit", None)
+    if stated is not None:
+        return stated
+    images = getattr(_say(image, "ome_metadata"), "images", None) or []
+    scene = _say(image, "current_scene_index") or 0
+    pixels = getattr(images[scene], "pixels", None) if scene < len(images) else None
+    if getattr(pixels, f"physical_size_{axis}", None) != value:
+        return "um"
+    unit = getattr(pixels, f"physical_size_{axis}_unit", "um")
+    return getattr(unit, "value", unit)
 
 
 def _say(image: Any, name: str) -> Any:
