@@ -94,7 +94,7 @@ def _per_pixel(page: Any, units: Mapping[str, Any]) -> Calibration:
         if pixels and length and factor and pixels / length > 0:
             sizes[axis] = Size(factor * length / pixels)
         elif pixels is not None:
-            sizes[axis] = read_size(f"{pixels:g}/{length:g}", f"pixels per {units[axis]}", name)
+            sizes[axis] = read_size(length / pixels if pixels else 0, units[axis], f"1/{name}")
     return calibration_of(sizes)
 
 
