@@ -3,6 +3,7 @@
 Names of files in it are only reported here. `pipeline.ingest.tiff_ome` decides which of them are opened.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
@@ -11,6 +12,8 @@ from segment_slide.pipeline.metadata.calibration import Calibration, calibration
 from segment_slide.pipeline.metadata.numbers import Size, parse_number, read_size
 from segment_slide.pipeline.metadata.safe_xml import XmlError, children, parse_xml, tag
 
+MAX_PLANES = 10_000_000
+_COUNTS = ("IFD", "PlaneCount", "NumPlanes", "FirstZ", "FirstC", "FirstT")
 _UNITS = {"z": "µm", "y": "µm", "x": "µm", "t": "s"}  # where an attribute for the unit is absent or not yet invented
 
 
@@ -90,13 +93,24 @@ def parse_ome_xml(text: str) -> OmeDocument:
     Raises
     ------
     XmlError
-        If it is damaged, is not OME-XML, or declares a document type.
+        If it is damaged, is not OME-XML, declares a document type, or states more than `MAX_PLANES` planes of an image.
     """
     root = parse_xml(text)
     if tag(root) != "OME":
         raise XmlError(f"its root is <{tag(root)}>, expected <OME>")
-    images = enumerate(item for item in root if tag(item) == "Image")
-    return OmeDocument(root, tuple(OmeImage(number, item, _calibrate(item)) for number, item in images))
+    items = enumerate(children(root, "Image"))
+    images = tuple(OmeImage(number, item, _calibrate(item)) for number, item in items)
+    for image in images:
+        _check_counts(image)
+    return OmeDocument(root, images)
+
+
+def _check_counts(image: OmeImage) -> None:
+    """Refuse counts that would fill the memory with the planes of a list."""
+    n_planes = math.prod(image.sizes.get(axis, 1) for axis in "zct")
+    stated = [parse_number(plane.get(name)) or 0 for plane in image.planes for name in _COUNTS]
+    if not 0 <= n_planes <= MAX_PLANES or max(stated, default=0) > MAX_PLANES:
+        raise XmlError(f"the image {image.title} states more than {MAX_PLANES} planes, or fewer than none")
 
 
 def _child(item: Element, name: str) -> Element | None:
