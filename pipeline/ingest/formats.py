@@ -71,7 +71,7 @@ def _open_by_bioio(path: str, cache: SegmentCache, series: int | None, axes: str
     from segment_slide.pipeline.ingest.bioio import BioioReader
 
     if importlib.util.find_spec("bioio") is None:
-        own = " nor ".join(row.name for row in FORMATS if not row.plugin)
+        own = " nor ".join(row.name for row in FORMATS if row.suffixes and not row.plugin)
         others = ", ".join(row.name for row in FORMATS if row.plugin)
         raise InputError(
             f"input={path} is neither {own}. Other microscope formats ({others}, …) are read through bioio, which is "

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 import tifffile
 
@@ -150,35 +150,43 @@ class PlaneFiles:
     ----------
     path : str
         The TIFF that was opened.
-    identity : str
-        Its identifier in the document, if it states one.
-    document : OmeDocument
-        The document.
+    found : FoundDocument
+        The document that describes it.
     """
 
-    def __init__(self, path: str, identity: str, document: OmeDocument) -> None:
+    def __init__(self, path: str, found: FoundDocument) -> None:
         self._folder, self._own = os.path.split(path)
-        self._identity = identity.strip()
-        planes = [plane for image in document.images for plane in image.planes]
+        # the file that planes lie in whose file is not named: the document's, unless that is no TIFF
+        self._home = os.path.basename(found.companion) if found.companion else self._own
+        self._home = "" if self._home.lower().endswith(COMPANION) else self._home
+        document = found.document
+        images = () if document is None else document.images
+        self._identity = "" if document is None else document.root.get("UUID", "").strip()
+        planes = [plane for image in images for plane in image.planes]
         uuids = [uuid for plane in planes for uuid in children(plane, "UUID")]
         self._names = {_text(uuid): uuid.attrib["FileName"] for uuid in uuids if uuid.get("FileName")}
         names, is_named = set(self._names.values()), all(list(children(plane, "UUID")) for plane in planes)
         is_lost = len(names) == 1 and is_named and find_beside(self._folder, *names) is None
-        self.renamed = next(iter(names)) if is_lost and not self._identity else ""
+        self.renamed = next(iter(names)) if is_lost and not self._identity and not found.companion else ""
 
     def settle(self, plane: Element) -> str:
         """Make an element name the file beside this one that has its planes; return the name of one that is missing."""
-        for uuid in list(children(plane, "UUID")):
-            said = uuid.get("FileName") or self._names.get(_text(uuid), "")
-            is_own = self.renamed or (self._identity and _text(uuid) == self._identity)
-            there = self._own if is_own else find_beside(self._folder, said)
-            if there is None:
-                return said or _text(uuid) or "a file without a name"
-            if there == self._own:
-                plane.remove(uuid)
-            else:
-                uuid.text = uuid.attrib["FileName"] = there
+        uuids = list(children(plane, "UUID"))
+        there, said = self._find(uuids[0]) if uuids else (self._home or None, "")
+        if there is None:
+            return said or "a file without a name"
+        for uuid in uuids:
+            plane.remove(uuid)
+        if there != self._own:
+            SubElement(plane, "UUID", {"FileName": there}).text = there
         return ""
+
+    def _find(self, uuid: Element) -> tuple[str | None, str]:
+        """The file that an element means, None if it is not there, and what the element says."""
+        text = _text(uuid)
+        said = uuid.get("FileName") or self._names.get(text, "")
+        is_home = self.renamed or (self._identity and text == self._identity)
+        return self._home if is_home and self._home else find_beside(self._folder, said), said or text
 
 
 def _text(uuid: Element) -> str:

@@ -93,17 +93,15 @@ def open_tiff(path: str, companion: str = "") -> tuple[tifffile.TiffFile, OmeFil
     found = read_companion(path, companion) if companion else find_document(path, text)
     if found.document is None:
         return tifffile.TiffFile(path, is_ome=False), OmeFile(notes=found.notes)
-    is_own = not found.companion
-    cleaned, ome = _rewrite(found.document, path, is_own=is_own)
+    cleaned, ome = _rewrite(found.document, PlaneFiles(path, found))
     ome = replace(ome, companion=found.companion, notes=(*found.notes, *ome.notes))
     return tifffile.TiffFile(path, omexml=cleaned), ome
 
 
-def _rewrite(document: OmeDocument, path: str, *, is_own: bool) -> tuple[str, OmeFile]:
+def _rewrite(document: OmeDocument, files: PlaneFiles) -> tuple[str, OmeFile]:
     """The document for tifffile, and what it says: names of files beside this one, and none for this one's planes."""
     root = copy.deepcopy(document.root)
-    identity = root.attrib.pop("UUID", "")
-    files = PlaneFiles(path, identity if is_own else "", document)
+    root.attrib.pop("UUID", None)
     missing: dict[int, tuple[str, ...]] = {}
     for number, element in enumerate(list(children(root, "Image"))):
         image = OmeImage(number, element, Calibration())

@@ -221,6 +221,26 @@ def test_a_slide_whose_pixels_are_of_another_size_than_the_models_is_segmented_w
     assert warning.startswith("pixel size along x is 1 um, the model was trained at 0.5 um")
 
 
+@pytest.mark.parametrize(
+    ("unit", "written", "warned"),
+    [
+        ("thou", "micrometer", "pixel size along x is 25.4 um, the model was trained at 0.5 um"),
+        ("furlong", None, "scale of x=1.0 furlong; not used, because the unit 'furlong' is not known"),
+    ],
+)
+def test_labels_of_an_image_in_another_unit_have_one_that_ome_zarr_names(tmp_path, warm, caplog, unit, written, warned):
+    model = write_model(tmp_path / "fine.safetensors", pixel_size_um=(0.5, 0.5))
+    image = write_ome(tmp_path / "image.zarr", noise(40, 50), "yx", scale=(0.5, 1.0))
+    text = (image / "zarr.json").read_text()
+    (image / "zarr.json").write_text(text.replace('"micrometer"', f'"{unit}"'))
+    output = segment(image, model, tmp_path / "out.ome.zarr")
+    multiscale = attributes_of(output)["ome"]["multiscales"][0]
+    factor = 25.4 if written else 1.0
+    assert [axis.get("unit") for axis in multiscale["axes"]] == [written, written]
+    assert multiscale["datasets"][0]["coordinateTransformations"][0]["scale"] == pytest.approx([0.5 * factor, factor])
+    assert any(warned in record.getMessage() for record in caplog.records)
+
+
 # -- where it is written -------------------------------------------------------------------------------------------
 
 

@@ -192,6 +192,19 @@ def test_a_companion_that_cannot_be_used_is_noted(tmp_path: Path, content: str |
     assert any("set.companion.ome" in note and "not used" in note for note in plan.notes)
 
 
+@pytest.mark.parametrize("is_named", [True, False], ids=["its own planes name it", "they do not"])
+@pytest.mark.parametrize("opened", ["master.ome.tif", "b.ome.tif"])
+def test_the_metadata_of_a_set_may_be_in_one_of_its_tiff_files(tmp_path: Path, opened: str, is_named: bool) -> None:
+    own = at(0, "master.ome.tif" if is_named else "", "urn:uuid:m")
+    text = document(image(0, 0.25, own + at(0, "b.ome.tif", "urn:uuid:b", 'FirstZ="1"'), z=2), uuid="urn:uuid:m")
+    write(tmp_path / "master.ome.tif", text, PLANES[:1])
+    other = document('<BinaryOnly MetadataFile="master.ome.tif" UUID="urn:uuid:m"/>', uuid="urn:uuid:b")
+    write(tmp_path / "b.ome.tif", other, PLANES[1:2])
+    plan = plan_ingest(tmp_path / opened)
+    assert (plan.axes, plan.image.pixel_size) == ("zyx", (None, 0.25, 0.25))
+    np.testing.assert_array_equal(read(tmp_path / opened), PLANES[:2])
+
+
 def test_a_missing_file_of_a_set_is_named(tmp_path: Path) -> None:
     companion = write_companion_set(tmp_path)
     (tmp_path / "c1.ome.tif").unlink()

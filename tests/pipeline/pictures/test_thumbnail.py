@@ -306,13 +306,14 @@ def test_a_bare_array_is_shown_by_the_axes_of_the_record(tmp_path):
 
 def test_a_scale_bar_is_drawn_only_if_the_pixel_size_is_known_and_as_long_as_it_says(tmp_path):
     lengths = {}
-    for unit in ("micrometer", "millimeter", None, "pixel"):
+    for unit in ("micrometer", "millimeter", "inch", "Å", None, "pixel", "furlong"):
         page = draw(
             segment(tmp_path / str(unit), np.zeros((300, 300), np.uint8), scale=(0.5, 0.5), unit=unit), side_px=300
         )
         row = page[HEAD + 300 + 8 + 7, MARGIN : MARGIN + 300]
         lengths[unit] = int(is_near(row, (32, 32, 36)).cumprod().sum())
-    assert lengths == {"micrometer": 100, "millimeter": 100, None: 0, "pixel": 0}
+    known = {"micrometer": 100, "millimeter": 100, "inch": 79, "Å": 100}  # 79 px of half an inch are 1000 mm
+    assert lengths == known | {None: 0, "pixel": 0, "furlong": 0}
 
 
 def test_pixels_that_are_not_square_are_drawn_in_the_proportions_of_the_specimen(tmp_path):

@@ -140,11 +140,13 @@ def test_labels_of_other_tools_are_found_and_metadata_of_the_same_version_are_ma
     [
         ([0.5, 0.5], [0.0, 0.0], "micrometer", ([0.5, 0.5], [0.0, 0.0])),
         ([500.0, 500.0], [0.0, 0.0], "nanometer", ([0.5, 0.5], [0.0, 0.0])),
+        ([5000.0, 5000.0], [0.0, 0.0], "Å", ([0.5, 0.5], [0.0, 0.0])),
+        ([0.5 / 25400, 0.5 / 25400], [0.5 / 25400, 0.0], "inch", ([0.5, 0.5], [0.5, 0.0])),
         ([1.0, 1.0], [0.0, 0.0], None, ([0.5, 0.5], [0.0, 0.0])),
         ([3.0, 3.0], [0.0, 0.0], "micrometer", ([0.5, 0.5], [0.0, 0.0])),
         ([0.5, 0.5], [0.5, 0.0], "micrometer", ([0.5, 0.5], [0.5, 0.0])),
     ],
-    ids=["same", "nanometres", "no unit", "contradiction", "shifted by a pixel"],
+    ids=["same", "nanometres", "angstrom", "inches", "no unit", "contradiction", "shifted by a pixel"],
 )
 def test_labels_lie_by_their_metadata_or_by_pixels_where_these_contradict(tmp_path, scale, start, unit, expected):
     image = write_image(tmp_path / "a", noise(40, 50), "yx", scale=[0.5, 0.5])
@@ -152,8 +154,21 @@ def test_labels_lie_by_their_metadata_or_by_pixels_where_these_contradict(tmp_pa
     write_image(image / "labels" / "n", noise(40, 50) // 200, "yx", scale=scale, start=start, units=units, label={})
     list_labels(image, "n")
     site = describe_view(image)
-    assert places(site, "n") == expected
+    np.testing.assert_allclose(places(site, "n"), expected)
     assert any("contradict" in note for note in site.notes) == (scale == [3.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "seconds"),
+    [("second", 2.0, 2.0), ("millisecond", 500.0, 0.5), ("hour", 0.5, 1800.0), ("day", 1.0, 86400.0),
+     ("nanosecond", 5.0, 5e-9), ("min", 2.0, 120.0)],
+)  # fmt: skip
+def test_times_and_lengths_of_every_unit_are_told_to_the_viewer_in_seconds_and_um(tmp_path, unit, step, seconds):
+    units = {"t": unit, "y": "thou", "x": "centimeter"}
+    image = write_image(tmp_path / "a", noise(2, 40, 50), "tyx", scale=[step, 0.01, 1e-4], units=units)
+    dimensions = read_view(describe_view(image))["state"]["dimensions"]
+    assert dimensions["t"] == [pytest.approx(seconds), "s"]
+    assert (dimensions["y"], dimensions["x"]) == ([pytest.approx(0.254), "um"], [pytest.approx(1.0), "um"])
 
 
 def test_half_sized_labels_without_units_cover_the_whole_image(tmp_path):
