@@ -206,6 +206,10 @@ def _is(flag: str) -> Callable[[tifffile.TiffFile, Any, int], bool]:
     return lambda tif, series, number: number == _MAIN and bool(getattr(tif, f"is_{flag}"))
 
 
+def _is_micromanager(tif: tifffile.TiffFile, series: Any, number: int) -> bool:
+    return bool(tif.is_micromanager)  # series are positions on one stage
+
+
 def _is_qpi(tif: tifffile.TiffFile, series: Any, number: int) -> bool:
     return number == _MAIN and _QPI in series.keyframe.description
 
@@ -223,5 +227,5 @@ DIALECTS: tuple[tuple[str, Applies, Callable[[tifffile.TiffFile, Any], Calibrati
     ("Olympus SIS", _is("sis"), _sis),
     ("Zeiss SEM", _is("sem"), _sem),
     ("FEI", _is("fei"), _fei),
-    ("Micro-Manager", _is("micromanager"), _micromanager),
+    ("Micro-Manager", _is_micromanager, _micromanager),
 )

@@ -20,6 +20,7 @@ from segment_slide.pipeline.metadata.calibration import Calibration
 from segment_slide.pipeline.metadata.ome_xml import OmeDocument, OmeImage
 from segment_slide.pipeline.metadata.safe_xml import children
 
+_LONGEST = 300  # characters of a note
 _LOOKS_LIKE_OME = re.compile(r"<(\w+:)?OME[\s>]")
 
 
@@ -95,7 +96,19 @@ def open_tiff(path: str, companion: str = "") -> tuple[tifffile.TiffFile, OmeFil
         return tifffile.TiffFile(path, is_ome=False), OmeFile(notes=found.notes)
     cleaned, ome = _rewrite(found.document, PlaneFiles(path, found))
     ome = replace(ome, companion=found.companion, notes=(*found.notes, *ome.notes))
-    return tifffile.TiffFile(path, omexml=cleaned), ome
+    return _open_with(path, cleaned, ome)
+
+
+def _open_with(path: str, text: str, ome: OmeFile) -> tuple[tifffile.TiffFile, OmeFile]:
+    """The file by its document; without it if the document's counts or orders of planes make no sense."""
+    tif = tifffile.TiffFile(path, omexml=text)
+    try:
+        _ = tif.series
+    except Exception as error:  # noqa: BLE001, what is missing or no number surfaces as errors of many kinds
+        tif.close()
+        note = f"its OME-XML is not used for planes, because it cannot be followed ({type(error).__name__}: {error})"
+        return tifffile.TiffFile(path, is_ome=False), OmeFile(ome.images, notes=(*ome.notes, note[:_LONGEST]))
+    return tif, ome
 
 
 def _rewrite(document: OmeDocument, files: PlaneFiles) -> tuple[str, OmeFile]:
