@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.show.tables import _sizes, _sizes_um, make_table, show_how_to_look
+from segment_slide.flows.show.wording import in_options
 from segment_slide.pipeline.blocks.memory import format_bytes
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
     """Print what an ingest found and made."""
     plan = report.plan
     for note in plan.notes:
-        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
+        console.print(f"[yellow]Note:[/] {escape(in_options(note))}", highlight=False)
     kept = plan.n_shards - report.n_written
     console.print(
         f"[bold green]Done:[/] {_sizes(plan.shape)} px ({plan.axes}), {plan.dtype}, {len(plan.levels)} level(s), "

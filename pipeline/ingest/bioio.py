@@ -1,20 +1,21 @@
 """CZI, LIF, ND2 and whatever else an installed `bioio` plugin opens (extra ``bioio``).
 
 `bioio` gives a Dask array. Each of its blocks is what the plugin decodes at once, for some formats a whole plane.
-Memory is planned from the size of these blocks; decoded blocks are kept in a `pipeline.ingest.reader.SegmentCache`.
+Memory is planned from the size of these blocks; decoded blocks are kept in a `pipeline.readers.reader.SegmentCache`.
 """
 
 import functools
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache
 from segment_slide.pipeline.metadata.calibration import Calibration, calibration_of
 from segment_slide.pipeline.metadata.numbers import Size, read_size
+from segment_slide.pipeline.readers.reader import ImageInfo, SegmentCache
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
 
@@ -30,9 +31,11 @@ class BioioReader:
         Where decoded blocks are kept.
     series : int, optional
         Scene, the first by default.
+    axes : str, optional
+        Axes that the user named; with a "c" among them the fourth sample of a colour is kept.
     """
 
-    def __init__(self, path: str, cache: SegmentCache, *, series: int | None = None) -> None:
+    def __init__(self, path: str, cache: SegmentCache, *, series: int | None = None, axes: str | None = None) -> None:
         self._path, self._cache = path, cache
         image, n_scenes = _open_image(path, series or 0)
         xarray = image.xarray_dask_data.squeeze([d for d, n in image.dims.items() if n == 1 and d not in "YX"])
@@ -43,13 +46,18 @@ class BioioReader:
             )
         order = sorted(range(len(letters)), key=lambda axis: AXIS_ORDER.index(letters[axis]))
         samples = xarray.sizes.get("S", 0)
-        if samples == 4:
-            xarray = xarray.isel(S=slice(3))  # without alpha
+        alpha_out = samples == 4 and xarray.dtype == np.uint8 and "c" not in (axes or "")
+        if alpha_out:
+            xarray = xarray.isel(S=slice(3))
+            samples = 3
         self._array = xarray.data.transpose(order)
         self.info = _describe(path, image, self._array, "".join(letters[axis] for axis in order), samples, n_scenes)
+        if alpha_out:
+            note = "the 4th channel is taken for alpha and not used; `axes=yxc` keeps it"
+            self.info = replace(self.info, notes=(*self.info.notes, note))
 
     def read(self, box: Box) -> np.ndarray:
-        """See `pipeline.ingest.reader.Reader`."""
+        """See `pipeline.readers.reader.Reader`."""
         out = np.empty([part.stop - part.start for part in box], self.info.dtype)
         for block, inside, target in _overlapping_blocks(self._array.chunks, box):
             values = self._cache.get((self._path, block), functools.partial(self._decode, block))
@@ -99,7 +107,7 @@ def _with_plane_chunks(bio_image: Any, path: str) -> Any:
 
 def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scenes: int) -> ImageInfo:
     found = _calibrate(image)
-    is_rgb = samples in (3, 4)
+    is_rgb = samples == 3
     names = found.channel_names if not is_rgb else ("R", "G", "B")
     block = tuple(max(lengths) for lengths in array.chunks)
     notes = [f"series {image.current_scene_index} of {n_scenes}"] if n_scenes > 1 else []
@@ -114,7 +122,7 @@ def _describe(path: str, image: Any, array: Any, axes: str, samples: int, n_scen
         segment=block[-2:],
         segment_bytes=int(np.prod(block)) * array.dtype.itemsize,
         files=(os.path.abspath(path),),
-        notes=(*notes, *found.notes, *(["the alpha channel is left out"] if samples == 4 else [])),
+        notes=(*notes, *found.notes),
     )
 
 

@@ -35,7 +35,8 @@ class IngestOptions:
     series : int, optional
         Which image of a file that holds several; by default the one with the largest planes.
     axes : str, optional
-        Axes of a TIFF's dimensions in the file's order, if the file does not say them ("czyx", "tyx").
+        Axes of a file's dimensions in its order, if it does not say them ("czyx", "tyx"), or if all its channels are to
+        be kept, alpha too ("yxc").
     stack_axis : {"z", "t", "c"}
         The axis that pages lie along if several files or a folder are given.
     pixel_size : mapping of str to float
@@ -50,7 +51,9 @@ class IngestOptions:
     series: Annotated[
         int | None, Option("Number of the image in a file that holds several (by default the largest).", at_least=0)
     ] = None
-    axes: Annotated[str | None, Option("Axes of a TIFF that does not name them, like zyx or czyx.")] = None
+    axes: Annotated[
+        str | None, Option("Axes of a file that does not name them, like zyx or czyx; yxc keeps alpha too.")
+    ] = None
     stack_axis: Annotated[
         str,
         Option(

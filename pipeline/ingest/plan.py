@@ -12,10 +12,10 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
-from segment_slide.pipeline.ingest.formats import list_files, open_reader
+from segment_slide.pipeline.ingest.formats import count_left_out, list_files, open_reader
 from segment_slide.pipeline.ingest.options import IngestOptions
-from segment_slide.pipeline.ingest.reader import ImageInfo, Reader
 from segment_slide.pipeline.ingest.record import IngestedFrom, IngestParameters, IngestRecord
+from segment_slide.pipeline.readers.reader import ImageInfo, Reader
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import calibrate
 from segment_slide.pipeline.storage.record import Results, code_version
@@ -117,8 +117,8 @@ def plan_ingest(
     Parameters
     ----------
     sources : path or sequence of path
-        A TIFF (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI), a PNG, or what `bioio` opens; or the pages of a stack, as files
-        or a folder, put in natural order (img2 before img10).
+        A TIFF (BigTIFF, OME-TIFF, ImageJ, SVS, NDPI), a PNG or JPEG, a slide that OpenSlide opens, or what `bioio`
+        opens; or the pages of a stack, as files or a folder, put in natural order (img2 before img10).
     options : IngestOptions, optional
         Choices.
     memory_bytes : int, optional
@@ -229,10 +229,15 @@ def _make_record(
         pixel_size=pixel_size,
         chunk=options.chunk,
         shard=options.shard,
+        decoding=image.decoding,
     )
-    is_converted = parameters.dtype != image.dtype
-    notes = (*image.notes, *([f"{image.dtype} is stored as {parameters.dtype}"] if is_converted else []))
-    return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST, notes)
+    notes = list(image.notes)
+    if parameters.dtype != image.dtype:
+        notes.append(f"{image.dtype} is stored as {parameters.dtype}")
+    left_out = count_left_out(os.path.expanduser(paths[0]))
+    if left_out:
+        notes.append(f"{left_out} JPEG file(s) of the folder are left out: its other images are taken for pages")
+    return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST, tuple(notes))
 
 
 def fingerprint_files(files: Iterable[str]) -> str:

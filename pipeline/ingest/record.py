@@ -29,6 +29,7 @@ class IngestParameters(Section):
     pixel_size: tuple[float | None, ...] = ()
     chunk: int = 0
     shard: int = 0
+    decoding: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,17 @@ import tifffile
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreadableChunkError
-from segment_slide.pipeline.ingest.reader import ImageInfo, SegmentCache, indices_of, overlapping_segments
-from segment_slide.pipeline.ingest.tiff_layout import JPEG, RGB, YCBCR, check_planes, plan_layout, segment_shape
+from segment_slide.pipeline.ingest.tiff_layout import check_planes, plan_layout, segment_shape
 from segment_slide.pipeline.ingest.tiff_metadata import read_calibration
 from segment_slide.pipeline.ingest.tiff_ome import OmeFile, open_tiff
+from segment_slide.pipeline.readers import tiff_samples
+from segment_slide.pipeline.readers.adapted import turn_upright
+from segment_slide.pipeline.readers.reader import ImageInfo, Reader, SegmentCache, indices_of, overlapping_segments
+from segment_slide.pipeline.readers.tiff_vendors import OtherReaderError, check_plain_grid
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
+
+_ORIENTATION = 274  # the tag
 
 
 class TiffReader:
@@ -43,6 +48,11 @@ class TiffReader:
         Letters of "tczyx", one per dimension that tifffile reports, if the file does not say them.
     companion : str
         File with the OME-XML that describes this one, if the user named that file.
+
+    Raises
+    ------
+    OtherReaderError
+        If the file's tiles are not a plain grid.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class TiffReader:
         self._lock = threading.RLock()
         self._tif, self._ome = _open_tiff(path, companion)
         try:
+            check_plain_grid(self._tif)
             self._ome.check(path, self._tif)
             self._number, self._series = _choose_series(self._tif, path, series)
             self._is_chosen = series is not None
@@ -68,7 +79,7 @@ class TiffReader:
             self._raw_offset = self._series.dataoffset if self._series.transform is None else None
             self.info = self._describe(notes)
             self._check_length()
-        except PipelineError:
+        except (PipelineError, OtherReaderError):
             self.close()
             raise
         except Exception as error:  # damaged tags surface as errors of arithmetic, indices and types
@@ -79,12 +90,13 @@ class TiffReader:
     def _describe(self, notes: list[str]) -> ImageInfo:
         page, layout = self._page, self._layout
         sizes = dict(zip(layout.lead_axes, layout.lead_shape, strict=True)) | {"y": page.shaped[2], "x": page.shaped[3]}
-        sizes |= {"c": layout.n_channels} if layout.n_channels else {}
+        sizes["c"] = layout.n_channels  # 0: no such axis, also where a grey plane and its alpha are separate planes
+        sizes = {axis: size for axis, size in sizes.items() if axis != "c" or size}
         axes = "".join(axis for axis in AXIS_ORDER if axis in sizes)
         calibration = read_calibration(self._tif, self._series, self._number, self._ome, is_chosen=self._is_chosen)
         dtype = np.dtype(self._series.dtype).newbyteorder("=")
-        is_rgb = page.photometric in (RGB, YCBCR) and layout.n_channels == 3
-        names = ("R", "G", "B") if is_rgb else calibration.channel_names
+        is_rgb = page.photometric in (tiff_samples.RGB, tiff_samples.YCBCR) and layout.n_channels == 3
+        names = ("R", "G", "B") if is_rgb else calibration.channel_names or layout.samples.names
         n_series = len(self._tif.series)
         if n_series > 1:
             image = self._ome.image_of(self._series)
@@ -104,7 +116,8 @@ class TiffReader:
             segment=segment,
             segment_bytes=math.prod(segment) * layout.interleaved * dtype.itemsize,
             files=self._list_files(),
-            notes=(*notes, *calibration.notes),
+            notes=(*notes, *tiff_samples.note_missing(self._tif, page), *calibration.notes),
+            is_lossy=tiff_samples.is_lossy(page),
         )
 
     def _list_files(self) -> tuple[str, ...]:
@@ -143,10 +156,10 @@ class TiffReader:
         return page, page.dataoffsets[0] if self._is_raw() else None
 
     def read(self, box: Box) -> np.ndarray:
-        """See `pipeline.ingest.reader.Reader`."""
+        """See `pipeline.readers.reader.Reader`."""
         part = dict(zip(self.info.axes, box, strict=True))
         out = np.empty([s.stop - s.start for s in box], self.info.dtype)
-        lead = tuple(part[axis] for axis in self._layout.lead_axes)
+        lead = tuple(part.get(axis, slice(0, 1)) for axis in self._layout.lead_axes)
         for index in indices_of(lead):
             plane = self._read_plane(index, part["y"], part["x"])
             at = {a: i - s.start for a, i, s in zip(self._layout.lead_axes, index, lead, strict=True)}
@@ -155,7 +168,19 @@ class TiffReader:
                 out[target] = np.moveaxis(plane[..., part["c"]], -1, 0)
             else:
                 out[target] = plane[..., 0]
+            if self._layout.samples.alpha_out:
+                self._watch_alpha(index, plane, part)
         return out
+
+    def _watch_alpha(self, index: tuple[int, ...], plane: np.ndarray, part: dict[str, slice]) -> None:
+        """Warn where the alpha channel that is left out says something."""
+        if self._layout.separate > 1:  # it is a plane of its own, after the colours
+            at = self._layout.lead_axes.index("c")
+            if index[at] != part.get("c", slice(0, 1)).start:
+                return
+            index = (*index[:at], self._layout.separate - 1, *index[at + 1 :])
+            plane = self._read_plane(index, part["y"], part["x"])
+        self._cache.warn_of_alpha(self._path, plane[..., -1], f"axes={tiff_samples.yxc_or_cyx(self._page)}")
 
     def _read_plane(self, index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
         """A box of one sample plane, (y, x, interleaved sample)."""
@@ -210,7 +235,8 @@ class TiffReader:
                 f"{self._path}: page {number}, {kind} {segment} cannot be decoded: {error}"
             ) from error
         if values is None:
-            return np.full((*segment_shape(keyframe), self._layout.interleaved), keyframe.nodata, self.info.dtype)
+            shape = (*segment_shape(keyframe), self._layout.interleaved)
+            return np.full(shape, tiff_samples.missing_value(self._tif, keyframe), self.info.dtype)
         if self._series.transform is not None:
             values = self._series.transform(values)
         return values[0].astype(self.info.dtype, copy=False)
@@ -227,9 +253,18 @@ class TiffReader:
         if len(data) < count:
             raise ValueError(f"{count} bytes expected, {len(data)} left in the file")
         tables = {}
-        if keyframe.compression in JPEG:
+        if keyframe.compression in tiff_samples.JPEG:
             tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
         return keyframe.decode(data, segment, **tables)[0]
+
+    def as_meant(self, axes: str | None = None) -> Reader:
+        """The reader, or one around it that gives brightness and colours, the right way up."""
+        try:
+            orientation = int(self._page.tags.valueof(_ORIENTATION, default=1))
+            return turn_upright(tiff_samples.show_as_meant(self, self._tif, self._page, axes), orientation)
+        except Exception as error:  # damaged tags
+            self.close()
+            raise _damaged(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -9,22 +9,13 @@ from typing import Any
 import tifffile
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.readers.tiff_samples import Samples, plan_samples
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 
 _AXIS_OF = {"T": "t", "C": "c", "S": "c", "Z": "z", "Y": "y", "X": "x"}
 _UNNAMED = "IQ"  # tifffile's letters for a sequence of pages whose axis the file does not name
-JPEG = (6, 7, 34892, 33007)  # compressions
-YCBCR, RGB = 6, 2  # photometric interpretations
-_KEPT_AS_STORED = {
-    0: "the file shows small values bright (white is zero): values are kept as they are stored",
-    3: "the file has a colour palette: its indices are kept, not its colours",
-    5: "colours are kept as they are stored, CMYK",
-    8: "colours are kept as they are stored, CIELAB",
-}
-_APERIO_YCBCR = 33003
 _DESCRIPTION = 270  # the tag that holds OME-XML, or the text of Aperio, ImageJ and others
 _SHOWN = 3  # names of missing files
-_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,8 @@ class Layout:
         Samples of a pixel (planar configuration 1), else 1.
     n_channels : int
         Channels that are kept, 0 if there is no c axis.
+    samples : Samples
+        What the samples of a pixel are, and which are kept.
     """
 
     lead_axes: str
@@ -48,6 +41,7 @@ class Layout:
     separate: int
     interleaved: int
     n_channels: int
+    samples: Samples
 
 
 def plan_layout(path: str, series: Any, axes: str | None) -> tuple[Layout, list[str]]:
@@ -69,12 +63,11 @@ def plan_layout(path: str, series: Any, axes: str | None) -> tuple[Layout, list[
     if letters[len(lead) :][:2] != "yx" or trailing not in ("", "c") or math.prod(lead_shape) != n_planes:
         raise InputError(f"input={path}: axes={series.axes!r} with shape={series.shape} are not planes of (y, x).")
     n_samples = max(separate, interleaved)
-    kept = _count_kept(page, n_samples)
-    notes += ["the alpha channel is left out"] if kept < n_samples else []
-    notes += [_KEPT_AS_STORED[page.photometric]] if page.photometric in _KEPT_AS_STORED else []
+    samples = plan_samples(path, page, axes)
+    notes += samples.notes
     n_channels = dict(zip(lead, lead_shape, strict=True)).get("c", interleaved if trailing else 0)
-    n_channels = kept if n_channels == n_samples else n_channels
-    return Layout(lead, lead_shape, separate, interleaved, n_channels if n_channels > 1 else 0), notes
+    n_channels = samples.kept if n_channels == n_samples else n_channels
+    return Layout(lead, lead_shape, separate, interleaved, n_channels if n_channels > 1 else 0, samples), notes
 
 
 def _name_axes(path: str, series: Any, axes: str | None) -> tuple[str, list[str]]:
@@ -107,16 +100,6 @@ def _check_pixels(path: str, series: Any) -> None:
         )
     if page.shaped[1] > 1 or page.tiledepth > 1:
         raise InputError(f"input={path}: pages with a depth of {page.shaped[1]} planes (SGI volumes) are not read.")
-    if page.compression == _APERIO_YCBCR or (page.photometric == YCBCR and page.compression not in JPEG):
-        raise InputError(
-            f"input={path}: colours are stored as YCbCr with compression {page.compression}, which is not turned into "
-            f"RGB here; it would be segmented in wrong colours. Convert it to RGB, for example with vips tiffsave."
-        )
-
-
-def _count_kept(page: Any, n_samples: int) -> int:
-    """Samples of a pixel without its alpha channel, which comes last."""
-    return n_samples - 1 if n_samples > 1 and page.extrasamples and page.extrasamples[-1] in _ALPHA else n_samples
 
 
 def segment_shape(page: Any) -> tuple[int, int]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import tifffile
 
-from segment_slide.pipeline.ingest.reader import describe_density, plausible_pixel_size
 from segment_slide.pipeline.ingest.tiff_dialects import read_dialects
 from segment_slide.pipeline.ingest.tiff_ome import OmeFile, describe_series
 from segment_slide.pipeline.metadata.calibration import Calibration, calibration_of
 from segment_slide.pipeline.metadata.numbers import Size, parse_number, read_size
 from segment_slide.pipeline.metadata.units import is_no_unit, um_per
+from segment_slide.pipeline.readers.reader import describe_density, plausible_pixel_size
 
 _RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}  # mm and um are tifffile's additions
 _PRINTERS_UNITS = {um_per("inch"), um_per("cm")}  # ImageJ takes these from the tags of the file that it opened

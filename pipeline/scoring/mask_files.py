@@ -1,5 +1,6 @@
 """Masks that are not Zarr: TIFF and PNG files, or a folder of them, read completely into memory."""
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.formats import list_files, open_reader
-from segment_slide.pipeline.ingest.reader import ImageInfo
+from segment_slide.pipeline.ingest.formats import list_files
+from segment_slide.pipeline.ingest.labels import open_labels
+from segment_slide.pipeline.readers.reader import ImageInfo
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import is_zarr, resolve_location
 from segment_slide.unet.boxes import Box
+
+log = logging.getLogger(__name__)
 
 MAX_PIXELS = 2**30  # takes 1 to 8 GiB in memory
 
@@ -124,12 +128,15 @@ def read_masks(
     Raises
     ------
     InputError
-        If nothing is there, or the image is RGB, has several channels and none is chosen, or is too large.
+        If nothing is there, or the image is RGB, has several channels and none is chosen, or is too large;
+        or if it is JPEG.
     """
-    reader = open_reader(tuple(files) or list_files([path]), axes=axes)
+    reader = open_labels(tuple(files) or list_files([path]), axes)
     try:
         info = reader.info
         _check(info, str(path), n_spatial, channel)
+        if info.decoding:
+            log.warning("%s is read as viewers show it (%s), which is not how it is stored.", path, info.decoding)
         chosen = {"c": slice(channel or 0, (channel or 0) + 1)}
         pixels = reader.read(tuple(chosen.get(a, slice(0, n)) for a, n in zip(info.axes, info.shape, strict=True)))
     finally:

@@ -5,21 +5,25 @@ of TIFF or PNG masks beside a folder of images. Files that are not Zarr are conv
 project's own ingest, so that all other code reads one format.
 """
 
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.ingest.formats import natural_key, page_suffixes
+from segment_slide.pipeline.ingest.formats import choose_images, natural_key, page_suffixes
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
+from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.source import ImageSource, find_channel, select_source
 from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.pipeline.training.pairing import pair_files
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def find_annotation(wanted: AnnotationInput) -> Annotation:
         named, left_out = pair_files(images, [_labels_inside(path, wanted.label_name) for path in images], inside=True)
     pairs = [_find_pair(name, image, labels, wanted) for name, image, labels in named]
     _check_channels(pairs, wanted)
+    _warn_of_decoding([found for pair in pairs for found in (pair.image, pair.labels)])
     return Annotation(wanted, tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(left_out))
 
 
@@ -156,8 +161,10 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
 
 
 def _list_folder(folder: str, what: str) -> list[str]:
-    names = [name for name in sorted(os.listdir(folder), key=natural_key) if not name.startswith(".")]
-    paths = [os.path.join(folder, name) for name in names if name.lower().endswith((*page_suffixes(), ".zarr"))]
+    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    zarrs = [name for name in names if name.lower().endswith(".zarr")]
+    found = sorted([*zarrs, *choose_images(names)], key=natural_key)
+    paths = [os.path.join(folder, name) for name in found]
     if not paths:
         raise InputError(f"{what} {folder}: the folder has none; expected {', '.join(page_suffixes())} or .zarr.")
     return paths
@@ -181,7 +188,7 @@ def _labels_inside(image: str, name: str | None) -> str:
 
 def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationInput) -> AnnotationPair:
     image = _find_pixels(image_path, wanted.level, wanted.axes)
-    labels = _find_pixels(label_path, wanted.level, wanted.label_axes, image)
+    labels = _find_labels(label_path, wanted, image)
     if labels.size("c") > 1:
         raise InputError(
             f"labels {labels} have {labels.size('c')} channels: colours are no labels. Save one whole number per pixel "
@@ -200,6 +207,17 @@ def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationIn
     return AnnotationPair(name, image, labels)
 
 
+def _find_labels(path: str, wanted: AnnotationInput, image: FoundPixels) -> FoundPixels:
+    """The label image at a path. Of a TIFF with a palette, the numbers of its colours are the labels."""
+    labels = _find_pixels(path, wanted.level, wanted.label_axes, image)
+    if not isinstance(labels.content, IngestPlan):
+        return labels
+    labels.content.image.check_mask(path)
+    if wanted.label_axes is None and labels.content.image.decoding.startswith(PALETTE):
+        return _find_pixels(path, wanted.level, labels.content.axes.replace("c", ""), image)
+    return labels
+
+
 def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | None = None) -> FoundPixels:
     """What is at a path. A bare label array without axes takes those of its image, without channels."""
     if not store.is_remote(path) and os.path.isfile(path):
@@ -208,6 +226,20 @@ def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | No
         axes = axes or (like.content.axes.replace("c", "") if like else None)
         return FoundPixels(path, describe_image(path, axes=axes))
     return FoundPixels(path, describe_image(path, level=level))
+
+
+def _warn_of_decoding(found: Sequence[FoundPixels]) -> None:
+    """Warn of files whose values or places are not as they are stored: other programs may read them otherwise."""
+    contents = [(one.path, one.content.image.decoding) for one in found if isinstance(one.content, IngestPlan)]
+    changed = [(path, decoding) for path, decoding in contents if decoding]
+    if changed:
+        path, decoding = changed[0]
+        log.warning(
+            "%d file(s) are read as viewers show them, which is not how they are stored; for example %s (%s).",
+            len(changed),
+            path,
+            decoding,
+        )
 
 
 def _check_channels(pairs: Sequence[AnnotationPair], wanted: AnnotationInput) -> None:

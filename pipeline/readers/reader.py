@@ -1,14 +1,16 @@
 """One interface to all microscope files: a description from metadata, and any box of pixels on demand.
 
 A `Reader` knows axes, shape, calibration and how to decode the part of a file that a box touches; it knows nothing
-of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, all others
-by `pipeline.ingest.bioio`.
+of Zarr. TIFF and its dialects are read by `pipeline.ingest.tiff`, PNG and stacks by `pipeline.ingest.pages`, JPEG by
+`pipeline.readers.jpeg`, some whole slides by `pipeline.readers.openslide`, all others by `pipeline.ingest.bioio`.
 """
 
+import contextvars
 import itertools
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
+from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.calibration import Calibration
 from segment_slide.unet.boxes import Box
+
+log = logging.getLogger(__name__)
 
 PRINT_DENSITY_UM = 40.0  # 600 dots per inch are 42 um: coarser values are a printer's default, not a microscope's
 
@@ -28,7 +34,7 @@ class ImageInfo:
     Attributes
     ----------
     kind : str
-        "tiff", "png", "stack" or "bioio".
+        "tiff", "png", "jpeg", "openslide", "stack" or "bioio".
     axes : str
         Subset of "tczyx", in that order; axes of length 1 are left out, except y and x.
     shape : tuple of int
@@ -49,6 +55,11 @@ class ImageInfo:
         Every file that holds pixels.
     notes : tuple of str
         What a user should know: choices made, things left out.
+    is_lossy : bool
+        Whether the file's compression changed values (JPEG): no matter for a picture, but ids of a mask are wrong.
+    decoding : str
+        What was done to the stored values beyond reading them ("inverted", "orientation 6"); "" if nothing. It decides
+        the bytes of the output.
     """
 
     kind: str
@@ -62,6 +73,22 @@ class ImageInfo:
     segment_bytes: int = 0
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_lossy: bool = False
+    decoding: str = ""
+
+    def check_mask(self, path: str) -> None:
+        """Refuse a file as a mask, whose values have to be exact.
+
+        Raises
+        ------
+        InputError
+            If the file's compression changes values.
+        """
+        if self.is_lossy:
+            raise InputError(
+                f"{path} is compressed as JPEG, which changes values, most of all at edges: classes and ids of a mask "
+                f"would be wrong there. Save it again from the program that drew it, as PNG or as TIFF without JPEG."
+            )
 
     def cover_bytes(self, height: int, width: int) -> int:
         """Decoded bytes of the segments that a box of this size can touch, in one plane."""
@@ -103,6 +130,34 @@ class SegmentCache:
         self._held_bytes = 0
         self._futures: OrderedDict[Any, Future[np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
+        self._is_alpha_known = False
+        self._context = contextvars.copy_context()  # threads do not know which command runs, and its options
+
+    def warn_of_alpha(self, path: str, alpha: np.ndarray, remedy: str) -> None:
+        """Warn, once per ingest, of alpha that is not used although it is not opaque everywhere.
+
+        Parameters
+        ----------
+        path : str
+            The file.
+        alpha : ndarray
+            Values of some pixels.
+        remedy : str
+            The parameter that keeps alpha, with its value.
+        """
+        if self._is_alpha_known or not alpha.size or alpha.min() == np.iinfo(alpha.dtype).max:
+            return
+        with self._lock:
+            is_first, self._is_alpha_known = not self._is_alpha_known, True
+        if not is_first:
+            return
+        self._context.run(
+            log.warning,
+            "%s: the alpha channel is not opaque everywhere, and is not used: what it hides is read as it is stored. "
+            "`%s` keeps it as a channel.",
+            path,
+            remedy,
+        )
 
     def get(self, key: Any, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """The segment with this key. The first thread that asks decodes it; others wait."""
@@ -149,6 +204,13 @@ def plausible_pixel_size(size_um: float) -> float | None:
 def describe_density(size_um: float) -> str:
     """The note on a pixel size that is no `plausible_pixel_size`."""
     return f"resolution tags ignored: {size_um:.4g} um per pixel is a printer's density, not a microscope's"
+
+
+def read_density(sizes: Mapping[str, float]) -> Calibration:
+    """Pixel sizes (um, by axis) of a picture, or a note if they are a printer's density."""
+    if all(map(plausible_pixel_size, sizes.values())):
+        return Calibration(sizes)
+    return Calibration(notes=(describe_density(max(sizes.values())),))
 
 
 def overlapping_segments(start: int, stop: int, segment: int) -> Iterable[tuple[int, slice, slice]]:
