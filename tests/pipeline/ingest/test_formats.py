@@ -11,9 +11,9 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest import formats
 from segment_slide.pipeline.ingest.formats import FORMATS, Format, list_files, open_reader
 from segment_slide.pipeline.ingest.plan import plan_ingest
-from segment_slide.pipeline.ingest.reader import ImageInfo
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.nights.acquisitions import find_acquisitions
+from segment_slide.pipeline.readers.reader import ImageInfo
 
 PIXELS = np.arange(35, dtype=np.uint8).reshape(5, 7)
 
@@ -66,9 +66,11 @@ def test_a_made_up_format_is_one_row(folder, tmp_path, monkeypatch):
 def test_without_its_row_it_is_no_image(folder, monkeypatch):
     """Negative control."""
     monkeypatch.setitem(sys.modules, "bioio", None)
-    with pytest.raises(InputError, match=r"expected files ending in \.png, \.tif, \.tiff\."):
+    with pytest.raises(InputError, match=r"expected files ending in \.jpeg, \.jpg, \.png, \.tif, \.tiff\."):
         list_files([folder])
-    with pytest.raises(InputError, match=r"is neither TIFF \(SVS, .*\) nor PNG\. Other .* \(CZI, ND2, LIF, …\)"):
+    with pytest.raises(
+        InputError, match=r"is neither TIFF \(SVS, .*\) nor .*PNG nor JPEG\. Other .* \(CZI, ND2, LIF, …\)"
+    ):
         open_reader([str(folder / "page0.pgm")])
     assert not find_acquisitions(str(folder))
 
