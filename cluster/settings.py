@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from segment_slide.cluster.patience import COMM_S, NO_WORKERS_S, SILENT_WORKER_S
+
 # Every layer allocates and frees feature maps of tens of MB. By default, glibc gets each from the kernel and returns
 # it, page by page. One heap in huge pages that keeps freed memory made forward passes 1.1 to 1.4 times as fast as heaps
 # that return it at once; in one run 0.95 times (benchmarks/allocator.py). Allocations above glibc's largest threshold
@@ -45,20 +47,21 @@ _MEMORY_SETTINGS: dict[str, Any] = {
 # start it again. With a single worker the run would hang. So workers on this machine are never forgotten.
 _NEVER_S = 10**8
 
-# Tasks fail when there has been no worker for this long: the nannies have given up. Starting a worker takes less time,
-# also on a busy machine.
-_NO_WORKERS_S = 300
-
 _QUIET_SETTINGS: dict[str, Any] = {
     # Dask samples every thread's stack a hundred times a second and keeps the samples for its dashboard, which is off.
     # That took 45 MiB, a third of the growth of each worker over a run of 2,500 blocks (benchmarks/memory_slope.py).
     "distributed.worker.profile.enabled": False,
 }
 
-# For the process that holds the scheduler, and for the workers that it starts itself.
+# All that differs from Dask's own defaults in the process that holds the scheduler and the client, and in the workers
+# that it starts itself. `cluster.configuration.exactly` puts it in force. What a user's own configuration of Dask says
+# does not count there.
 SETTINGS: dict[str, Any] = {
     "distributed.deploy.lost-worker-timeout": _NEVER_S,
-    "distributed.scheduler.no-workers-timeout": _NO_WORKERS_S,
+    "distributed.scheduler.no-workers-timeout": NO_WORKERS_S,
+    "distributed.scheduler.worker-ttl": SILENT_WORKER_S,
+    "distributed.comm.timeouts.connect": COMM_S,
+    "distributed.comm.timeouts.tcp": COMM_S,
     "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
     "distributed.worker.preload": [PRELOAD],
     **_MEMORY_SETTINGS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
-from segment_slide.cluster.settings import PRELOAD, SETTINGS, quieten
+from segment_slide.cluster.settings import PRELOAD
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.waiting import wait_for_workers
 
@@ -109,32 +109,27 @@ def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
     ClusterError
         If dask-cuda or its extra is not installed.
     """
-    import dask
-    from distributed import Client
-
     try:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:  # without its extra, dask-cuda is installed but cannot be imported
         raise ClusterError(f"kind cuda needs the package dask-cuda with its extra ({error}): {_INSTALL}") from None
     gpus = visible_gpus()[: spec.workers]
-    quieten()
-    with (
-        dask.config.set(SETTINGS),
-        LocalCUDACluster(
-            CUDA_VISIBLE_DEVICES=",".join(gpus),
-            n_workers=len(gpus),
-            threads_per_worker=spec.tasks_per_worker,
-            memory_limit=spec.memory_bytes,
-            device_memory_limit=0,  # results leave for their shards at once, so nothing is moved off the device
-            preload=[PRELOAD],  # named here too, because dask-cuda sets its own in place of the configuration's
-            local_directory=spec.local_directory,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            worker_dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    from segment_slide.cluster.processes import run_cluster
+
+    with run_cluster(
+        LocalCUDACluster,
+        CUDA_VISIBLE_DEVICES=",".join(gpus),
+        n_workers=len(gpus),
+        threads_per_worker=spec.tasks_per_worker,
+        memory_limit=spec.memory_bytes,
+        device_memory_limit=0,  # results leave for their shards at once, so nothing is moved off the device
+        preload=[PRELOAD],  # named here too, because dask-cuda sets its own in place of the configuration's
+        local_directory=spec.local_directory,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+        worker_dashboard_address=None,
+    ) as client:
         wait_for_workers(client, spec)
         yield client
 

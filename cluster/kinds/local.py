@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
-from segment_slide.cluster.settings import SETTINGS, TERMINATE_FRACTION, quieten
+from segment_slide.cluster.settings import TERMINATE_FRACTION
 from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
@@ -145,26 +145,28 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
     ------
     Client
         Connected, with all workers. Scheduler and workers listen on loopback only; there is no dashboard.
-    """
-    import dask
-    from distributed import Client, LocalCluster
 
-    quieten()
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=spec.workers,
-            threads_per_worker=spec.tasks_per_worker,
-            memory_limit=spec.memory_bytes,
-            processes=True,
-            host="127.0.0.1",
-            # the scheduler's HTTP server always runs; Dask's default is port 8787 on every interface
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            worker_dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    Raises
+    ------
+    ClusterError
+        If the workers cannot be started.
+    """
+    from distributed import LocalCluster
+
+    from segment_slide.cluster.processes import run_cluster
+
+    with run_cluster(
+        LocalCluster,
+        n_workers=spec.workers,
+        threads_per_worker=spec.tasks_per_worker,
+        memory_limit=spec.memory_bytes,
+        processes=True,
+        host="127.0.0.1",
+        # the scheduler's HTTP server always runs; Dask's default is port 8787 on every interface
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+        worker_dashboard_address=None,
+    ) as client:
         yield client
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import dask
 import pytest
 from distributed import Client, Worker
 
@@ -14,6 +13,7 @@ import segment_slide.flows.segment
 import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
 from segment_slide.cluster.kinds.local import local_client, plan_local
+from segment_slide.cluster.settings import SETTINGS
 from tests.flows.support import write_model
 from tests.processes import IDLE_QUIETLY
 
@@ -28,7 +28,9 @@ def model(tmp_path_factory) -> Path:
 def workers():
     """Borrowed in place of `open_cluster`: real workers, started once."""
     with contextlib.ExitStack() as stack:
-        with dask.config.set(IDLE_QUIETLY):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in IDLE_QUIETLY.items():
+                patch.setitem(SETTINGS, name, value)
             client = stack.enter_context(local_client(plan_local(1)))
 
         @contextlib.contextmanager

@@ -3,7 +3,9 @@
 import sys
 import types
 
+import dask
 import pytest
+from distributed import LocalCluster
 
 from segment_slide.cluster.complete import complete_spec
 from segment_slide.cluster.connect import connect
@@ -96,22 +98,20 @@ def test_dask_cuda_gets_what_local_workers_get(driver, monkeypatch):
     driver(2)
     seen = {}
 
-    def stand_in(**options):
-        import dask
-        from distributed import LocalCluster
-
-        seen.update(options, terminate=dask.config.get("distributed.worker.memory.terminate"))
-        return LocalCluster(
-            n_workers=options["n_workers"],
-            processes=False,
-            host=options["host"],
-            protocol="tcp://",
-            dashboard_address=options["dashboard_address"],
-            worker_dashboard_address=None,
-        )
+    class StandIn(LocalCluster):
+        def __init__(self, **options):
+            seen.update(options, terminate=dask.config.get("distributed.worker.memory.terminate"))
+            super().__init__(
+                n_workers=options["n_workers"],
+                processes=False,
+                host=options["host"],
+                protocol="tcp://",
+                dashboard_address=options["dashboard_address"],
+                worker_dashboard_address=None,
+            )
 
     module = types.ModuleType("dask_cuda")
-    module.LocalCUDACluster = stand_in
+    module.LocalCUDACluster = StandIn
     monkeypatch.setitem(sys.modules, "dask_cuda", module)
     with connect(describe_cluster("cuda", workers=1)) as client:
         assert client.submit(sum, [1, 2]).result() == 3

@@ -1,0 +1,164 @@
+"""Scheduler and worker processes on this machine: started within a time limit, ended without a word.
+
+How they end changes no result: every block is stored by then. So nothing that happens at the end is an error or worth a
+line, and no process is left. This file imports Dask: import it only where it is needed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from distributed import Client, LocalCluster, Nanny
+from distributed.core import Status
+
+from segment_slide.cluster.configuration import exactly, note_broken_files
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.patience import END_S, GONE_S, LEAVE_S, START_S
+from segment_slide.cluster.settings import SETTINGS, quieten
+
+log = logging.getLogger(__name__)
+
+# Each nanny makes two queues of three semaphores each.
+_SEMAPHORES_PER_WORKER = 6
+
+# Loggers of what may go wrong between processes that start or end.
+_LOGGERS = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "tornado", "asyncio")
+
+_FAULTS = (OSError, RuntimeError, ValueError, EOFError, ImportError, AssertionError)
+
+
+@contextlib.contextmanager
+def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[Client]:
+    """Start a cluster on this machine under exactly our configuration, yield a client, and end all processes.
+
+    Parameters
+    ----------
+    cluster_class : type
+        LocalCluster or a class derived from it.
+    options
+        Its options; `n_workers` among them.
+
+    Raises
+    ------
+    ClusterError
+        If it does not start, or not in time. Nothing is left running.
+    """
+    check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
+    note_broken_files()
+    quieten()
+    nannies: list[Nanny] = []
+    nanny_class = type("OurNanny", (PatientNanny,), {"nannies": nannies})
+    bounded_class = type("OurCluster", (_Bounded, cluster_class), {"nanny_class": nanny_class})
+    with exactly(SETTINGS), contextlib.ExitStack() as started:
+        started.callback(_end_processes, nannies)
+        try:
+            with _silence():
+                cluster = started.enter_context(_closing(bounded_class(**options)))
+                client = started.enter_context(_closing(Client(cluster)))
+        except _FAULTS as error:
+            reason = " ".join(str(error).split()) or f"they did not answer within {START_S} s"
+            raise ClusterError(f"workers cannot be started on this machine: {reason}") from error
+        yield client
+
+
+def check_semaphores(n: int) -> None:
+    """Make as many semaphores as the workers need, and delete them. Without them workers would be waited for in vain.
+
+    Raises
+    ------
+    ClusterError
+        If they cannot be made.
+    """
+    context = multiprocessing.get_context("spawn")
+    try:
+        _ = [context.Lock() for _ in range(n)]
+    except (OSError, ImportError) as error:
+        raise ClusterError(
+            f"workers need shared memory, and /dev/shm cannot be used: {error}. Mount it so that it can be written and "
+            "has space; in a container, start it with --shm-size=64m."
+        ) from None
+
+
+class PatientNanny(Nanny):
+    """A nanny that waits until a worker that was ended by force is gone, also on a busy machine."""
+
+    nannies: ClassVar[list[Nanny]] = []
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.nannies.append(self)
+
+    async def kill(self, timeout: float = LEAVE_S, reason: str = "nanny-kill") -> None:
+        """End the worker. Dask's own nanny raises TimeoutError if the process is not gone within one second."""
+        process = self.process
+        try:
+            await super().kill(timeout=timeout, reason=reason)
+        except TimeoutError:
+            if process is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.stopped.wait(), GONE_S)
+
+
+class _Bounded:
+    """Mixed into a cluster class: it neither starts nor ends for ever, and its nannies are ours."""
+
+    nanny_class: type[PatientNanny]
+    worker_spec: dict[Any, dict[str, Any]]
+
+    def sync(self, func: Any, *args: Any, callback_timeout: Any = None, **options: Any) -> Any:
+        """Run a coroutine in the thread of Dask's loop. A limit that is not given is ours."""
+        is_end = getattr(func, "__name__", "") in ("close", "_close")
+        limit_s = callback_timeout or (END_S if is_end else START_S)
+        try:
+            return super().sync(func, *args, callback_timeout=limit_s, **options)  # type: ignore[misc]
+        except TimeoutError:
+            _end_processes(self.nanny_class.nannies)  # so that closing has nothing to wait for
+            raise
+
+    def _correct_state(self) -> Any:
+        for name, worker in self.worker_spec.items():
+            if worker["cls"] is Nanny:
+                self.worker_spec[name] = {**worker, "cls": self.nanny_class}
+        return super()._correct_state()  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _closing(opened: Any) -> Iterator[Any]:
+    """Close a client or a cluster after the body. A fault while closing is logged for developers, and not raised."""
+    try:
+        yield opened
+    finally:
+        with _silence():
+            try:
+                opened.close(timeout=END_S)
+            except Exception as error:  # noqa: BLE001, the work is done, and its processes are ended in any case
+                log.debug("while closing: %r", error)
+                opened.shutdown_on_close = False  # nor does Dask try again when Python ends
+
+
+def _end_processes(nannies: list[Nanny]) -> None:
+    """End by force the workers that are left; none after a cluster was closed as usual."""
+    for nanny in nannies:
+        if nanny.status not in (Status.closed, Status.closing):
+            nanny.status = Status.closing_gracefully  # so that it starts no other
+        with contextlib.suppress(OSError, AttributeError):
+            if pid := nanny.pid:
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hide what Dask logs while it starts or ends. What matters is raised."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
