@@ -1,8 +1,8 @@
 """Which settings of Dask count: for workers on this machine ours alone, elsewhere the documented ones of the site too.
 
-Dask reads YAML files (``~/.config/dask``, ``/etc/dask`` …) and the variables ``DASK_…`` when it is imported. A life time
-of workers, a preload or a plugin from there would reach our workers, and a file that is not YAML would keep Dask from
-being imported. So there are three steps::
+Dask reads YAML files (``~/.config/dask``, ``/etc/dask`` …) and the variables ``DASK_…`` when it is imported. A
+lifetime of workers, a preload or a plugin from there would reach our workers, and a file that is not YAML would keep
+Dask from being imported. So there are three steps::
 
     keep_files_out   a command imports Dask without files and variables; so do the workers that it starts
     exactly          while a cluster of ours runs: Dask's own defaults, our settings, and nothing else

@@ -5,4 +5,4 @@ import sys
 from rich.console import Console
 
 # Output that does not go to a terminal is not wrapped at 80 columns, so that paths and checksums stay on one line.
-console = Console(width=None if sys.stdout.isatty() else 200)
+console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else 200)

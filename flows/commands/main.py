@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
 3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM). After 3, 130 and 143 the same command
-resumes.
+resumes. What can no longer be printed changes the code only of commands that do nothing else: 1 if a disk is full, 141
+if the reader left, as of other tools.
 """
 
 import logging
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import segment_slide
+from segment_slide.cluster.configuration import keep_files_out
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.commands import (
     cluster,
@@ -27,6 +29,7 @@ from segment_slide.flows.commands import (
     report,
     segment,
     segment_new,
+    streams,
     training,
     view,
 )
@@ -42,7 +45,20 @@ app = typer.Typer(
 )
 errors = Console(stderr=True)
 
-EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
+EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_NO_READER = (
+    1,
+    2,
+    3,
+    130,
+    143,
+    141,
+)
+
+# Commands whose only result is what they print; "" stands for --help and --version.
+PRINTING = ("", "plan", "info")
+
+# Here, because the workers of a command load this file too, before they load Dask.
+keep_files_out()
 
 
 def _show_version(is_asked: bool) -> None:
@@ -67,6 +83,7 @@ def _options(
 
 def main() -> None:
     """Entry point: run a command, and turn errors that a user can fix into a sentence and an exit code."""
+    streams.mend_streams()
     find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
     logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
     signal.signal(signal.SIGTERM, _terminate)
@@ -82,7 +99,22 @@ def main() -> None:
     except SystemExit as error:
         if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
             _say("Interrupted. What is done is kept: run the same command again to go on.")
+        elif not error.code:
+            sys.exit(_judge_output())
         raise
+
+
+def _judge_output() -> int:
+    """Exit code of a command that went well; it counts whether its output was printed if that is all that it does."""
+    fault = streams.find_fault(sys.stdout)
+    if fault is None:
+        return 0
+    words = sys.argv[1:]
+    is_all = "--help" in words or next((word for word in words if not word.startswith("-")), "") in PRINTING
+    if streams.is_reader_gone(fault):
+        return EXIT_NO_READER if is_all else 0
+    _say(f"[yellow]Note:[/] not everything could be printed: {fault.strerror} (standard output).")
+    return EXIT_NOT_PRINTED if is_all else 0
 
 
 def _terminate(number: int, _: object) -> NoReturn:
