@@ -27,6 +27,9 @@ from segment_slide.cluster.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
+# The section on the network: addresses, certificates, time limits. It counts wherever workers are on other machines.
+NETWORK = "distributed.comm"
+
 _MODULE = "dask.config"
 _PREFIX = "DASK_"
 
@@ -92,7 +95,8 @@ def _collect() -> dict[str, Any]:
     try:
         return dict(dask.config.collect(paths=_paths, env=_variables))
     except (ValueError, TypeError, AttributeError) as error:
-        raise ClusterError(f"Dask's configuration cannot be read: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).removeprefix("A dask config file at ")
+        raise ClusterError(f"Dask's own configuration cannot be read: {reason}") from None
 
 
 def note_broken_files() -> None:
@@ -100,7 +104,7 @@ def note_broken_files() -> None:
     try:
         _collect()
     except ClusterError as error:
-        log.warning("%s It is left out: workers on this machine have settings of their own.", error)
+        log.warning("%s. Workers on this machine do not need it.", error)
 
 
 def adopt_site(*sections: str) -> None:

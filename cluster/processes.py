@@ -1,7 +1,7 @@
-"""Scheduler and worker processes on this machine: started within a time limit, ended without a word.
+"""Clusters that we start: within a time limit, and ended without a word. Worker processes on this machine.
 
-How they end changes no result: every block is stored by then. So nothing that happens at the end is an error or worth a
-line, and no process is left. This file imports Dask: import it only where it is needed.
+How a cluster ends changes no result: every block is stored by then. So nothing that happens at the end is an error or
+worth a line, and no process is left. This file imports Dask: import it only where it is needed.
 """
 
 import asyncio
@@ -51,19 +51,32 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
     check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
     note_broken_files()
     quieten()
+    with exactly(SETTINGS), start_cluster(cluster_class, **options) as (_, client):
+        yield client
+
+
+@contextlib.contextmanager
+def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[Any, Client]]:
+    """Start a cluster of any class of Dask's under the configuration in force, yield it and a client, and end both.
+
+    Raises
+    ------
+    ClusterError
+        If it does not start, or not in time. Nothing is left running.
+    """
     nannies: list[Nanny] = []
     nanny_class = type("OurNanny", (PatientNanny,), {"nannies": nannies})
     bounded_class = type("OurCluster", (_Bounded, cluster_class), {"nanny_class": nanny_class})
-    with exactly(SETTINGS), contextlib.ExitStack() as started:
+    with contextlib.ExitStack() as started:
         started.callback(_end_processes, nannies)
         try:
             with _silence():
                 cluster = started.enter_context(_closing(bounded_class(**options)))
                 client = started.enter_context(_closing(Client(cluster)))
         except _FAULTS as error:
-            reason = " ".join(str(error).split()) or f"they did not answer within {START_S} s"
-            raise ClusterError(f"workers cannot be started on this machine: {reason}") from error
-        yield client
+            reason = " ".join(str(error).split()) or f"there was no answer within {START_S} s"
+            raise ClusterError(f"the cluster cannot be started: {reason}") from error
+        yield cluster, client
 
 
 def check_semaphores(n: int) -> None:

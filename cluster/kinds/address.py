@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from segment_slide.cluster.configuration import NETWORK, adopt_site, exactly
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
+from segment_slide.cluster.patience import JOIN_S
 from segment_slide.cluster.security import joining_security
 from segment_slide.cluster.settings import TERMINATE_FRACTION, quieten
 from segment_slide.cluster.spec import ClusterSpec
@@ -19,7 +21,6 @@ from segment_slide.cluster.waiting import wait_for_workers
 if TYPE_CHECKING:
     from distributed import Client
 
-_CONNECT_S = 30
 _MAX_PORT = 65535
 
 
@@ -102,11 +103,13 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If the scheduler does not answer or requires a certificate, or if versions do not agree.
+        If the scheduler does not answer or requires a certificate, or if versions do not agree. If the site's
+        configuration of Dask cannot be read.
     """
+    adopt_site(NETWORK)
     quieten()
     logger = logging.getLogger("distributed.client")
-    with _level_restored(logger), _open(spec) as client:
+    with exactly({}, keep=(NETWORK,)), _level_restored(logger), _open(spec) as client:
         wait_for_workers(client, spec)
         check_versions(client)
         try:
@@ -129,7 +132,7 @@ def _open(spec: ClusterSpec) -> "Client":
     from distributed import Client
     from distributed.versions import VersionMismatchWarning
 
-    options: dict[str, Any] = {"timeout": min(_CONNECT_S, spec.wait_s), "security": joining_security(spec)}
+    options: dict[str, Any] = {"timeout": min(JOIN_S, spec.wait_s), "security": joining_security(spec)}
     with warnings.catch_warnings():
         # check_versions reports this as an error that names the worker
         warnings.simplefilter("ignore", VersionMismatchWarning)

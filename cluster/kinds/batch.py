@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from segment_slide.cluster.configuration import exactly
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Job, Kind, Remedies
 from segment_slide.cluster.kinds.batch_check import check_jobs
-from segment_slide.cluster.kinds.batch_site import complete_jobs, site_value
+from segment_slide.cluster.kinds.batch_site import SITE_SECTIONS, complete_jobs, site_value
 from segment_slide.cluster.kinds.batch_system import BatchSystem
 from segment_slide.cluster.kinds.batch_watch import JobWatch
 from segment_slide.cluster.security import new_security, private_folder
@@ -168,14 +169,12 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If the batch system refuses the jobs, or if their workers do not connect in time. The message says what the
-        queue shows.
+        If the scheduler cannot be started, if the batch system refuses the jobs, or if their workers do not connect in
+        time. The message says what the queue shows.
     """
-    import dask
-    from distributed import Client
-
     from segment_slide.cluster.kinds.batch_hold import HeldJobs
     from segment_slide.cluster.kinds.batch_job import make_classes
+    from segment_slide.cluster.processes import start_cluster
 
     name = system.make_name()
     system.list_jobs(name)  # fails early if this machine has no such batch system
@@ -185,22 +184,22 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
     _, cluster_class = make_classes(system)
     refusals: list[str] = []
     settings = {
-        **SETTINGS,
+        **{name: value for name, value in SETTINGS.items() if not name.startswith("distributed.comm.")},
         "distributed.deploy.lost-worker-timeout": _LOST_WORKER_S,
         "distributed.scheduler.no-workers-timeout": None,  # jobs may be in the queue for days
     }
     with (
-        dask.config.set(settings),
+        exactly(settings, keep=SITE_SECTIONS),
         _folders(spec, name) as shared,
         _no_job_left(system, name),
-        cluster_class(
+        start_cluster(
+            cluster_class,
             name=name,
             security=new_security(shared),
             scheduler_options=_scheduler_options(spec, system),
             on_refused=lambda message: refusals.append(system.read_refusal(message)),
             **job_options(spec, system, name),
-        ) as cluster,
-        Client(cluster) as client,
+        ) as (cluster, client),
     ):
         held = cluster.adapt(
             Adaptive=HeldJobs,

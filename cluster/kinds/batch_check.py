@@ -1,5 +1,7 @@
 """Check a description of jobs for values that contradict each other."""
 
+import socket
+
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
 
@@ -59,3 +61,23 @@ def _check_lifetime(spec: ClusterSpec, title: str) -> None:
             f"lifetime={lifetime} s ± {stagger} s, expected to end before walltime={spec.walltime_s} s: {title} "
             "would kill the workers first."
         )
+
+
+def check_interface(name: str | None) -> None:
+    """Check that this machine has a network interface of that name, with an address that workers can reach.
+
+    Raises
+    ------
+    ClusterError
+        If it has none. The message names those that it has.
+    """
+    import psutil
+
+    addresses = {
+        interface: [found.address for found in entries if found.family == socket.AF_INET]
+        for interface, entries in psutil.net_if_addrs().items()
+    }
+    if name is not None and not addresses.get(name):
+        usable = ", ".join(sorted(interface for interface, found in addresses.items() if found))
+        problem = "has no IPv4 address" if name in addresses else "does not exist on this machine"
+        raise ClusterError(f"interface={name!r} {problem}; expected one of {usable}, or `host` with an address.")

@@ -6,12 +6,17 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from segment_slide.cluster.configuration import NETWORK, adopt_site
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import FIELDS, WrongValueError
+from segment_slide.cluster.kinds.batch_check import check_interface
 from segment_slide.cluster.kinds.batch_system import BatchSystem
 from segment_slide.cluster.kinds.jobqueue import import_jobqueue
 from segment_slide.cluster.kinds.local import CORES_PER_WORKER
 from segment_slide.cluster.spec import ClusterSpec
+
+# What counts of the site's own configuration of Dask: its batch system, and how its network is to be used.
+SITE_SECTIONS = ("jobqueue", NETWORK)
 
 _HOME_FOLDER = "~/.segment-slide"
 _DEFAULT_WALLTIME_S = 1800
@@ -49,9 +54,11 @@ def complete_jobs(spec: ClusterSpec, system: BatchSystem) -> ClusterSpec:
     ------
     ClusterError
         If neither the description nor the site says how much a job asks for, if that is too little, or if something is
-        missing that the batch system needs.
+        missing that the batch system needs. If the site's configuration cannot be read.
     """
+    adopt_site(*SITE_SECTIONS)
     spec = _adopt_site(spec, system)
+    check_interface(spec.interface)
     kind = system.kind
     job_cores, job_memory = spec.job_cores, spec.job_memory_bytes
     if job_cores is None or job_memory is None:
