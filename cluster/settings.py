@@ -71,6 +71,14 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# A worker in a job runs where the site's own files are, so it is told what they may not add.
+_NOTHING_ELSE: dict[str, Any] = {
+    "distributed.nanny.preload": [],
+    "distributed.worker.preload": [],
+    "distributed.worker.lifetime.restart": False,
+}
+
+
 def quieten() -> None:
     """Set the levels of Dask's loggers in this process. Workers get them from the configuration."""
     for name, level in LOG_LEVELS.items():
@@ -110,7 +118,7 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     >>> job_exports({"distributed.worker.lifetime.duration": "300s"})[-1]
     'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=300s'
     """
-    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, "logging": _JOB_LOG_LEVELS, **more}
+    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, **_NOTHING_ELSE, "logging": _JOB_LOG_LEVELS, **more}
     variables = {**ENVIRONMENT, **{_variable(name): _text(value) for name, value in settings.items()}}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
