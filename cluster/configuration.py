@@ -13,6 +13,7 @@ A program that imports Dask before us, such as Prefect, has read the files alrea
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import logging
 import os
@@ -71,7 +72,7 @@ def _load(load: Callable[[ModuleType], None], module: Any) -> None:
     _variables.update({name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_PREFIX)})
     os.environ.update(places)
     exists = os.path.exists
-    os.path.exists = lambda _: False  # its one look at a path before it opens a file
+    os.path.exists = lambda path: False  # its one look at a path before it opens a file
     try:
         load(module)
     finally:
@@ -99,8 +100,9 @@ def _collect() -> dict[str, Any]:
         raise ClusterError(f"Dask's own configuration cannot be read: {reason}") from None
 
 
+@functools.cache
 def note_broken_files() -> None:
-    """Warn of files that cannot be read, where they do not count: sooner or later their owner needs them."""
+    """Warn once of files that cannot be read, where they do not count: their owner needs them sooner or later."""
     try:
         _collect()
     except ClusterError as error:

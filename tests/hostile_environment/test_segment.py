@@ -53,6 +53,7 @@ def expected(inputs, tmp_path_factory) -> Ending:
 
 def run(environment: Environment, inputs: tuple[Path, Path], folder: Path, *, name: str = "out.ome.zarr") -> Ending:
     """Segment in that environment; no process may outlive the command, and no traceback be shown."""
+    folder.mkdir(exist_ok=True)
     slide, model = inputs
     output = folder / "output" / name
     command = [Path(sys.executable).with_name("segment-slide"), "segment", slide, "--axes", "yx", "-m", model]

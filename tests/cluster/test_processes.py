@@ -1,0 +1,98 @@
+"""Clusters that we start: bounded at the start, quiet at the end, nothing left."""
+
+import asyncio
+import errno
+import gc
+import logging
+import multiprocessing.synchronize
+import time
+
+import psutil
+import pytest
+from distributed import LocalCluster
+from distributed.nanny import WorkerProcess
+
+from segment_slide.cluster import processes
+from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.kinds.local import LocalSpec, local_client
+from tests.processes import spawned_below
+
+SPEC = LocalSpec(workers=1, cores=1, memory_bytes=1 << 30)
+
+
+@pytest.fixture
+def started():
+    """Worker processes that the test has started and that still run."""
+    before = set(spawned_below(psutil.Process()))
+    return lambda: [process for process in spawned_below(psutil.Process()) if process not in before]
+
+
+def assert_gone(started):
+    assert psutil.wait_procs(started(), timeout=60)[1] == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_without_semaphores_nothing_is_started(number, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refuse)
+    with pytest.raises(ClusterError, match=r"/dev/shm cannot be used: .* --shm-size"), local_client(SPEC):
+        pass
+
+
+def test_workers_that_never_start_are_given_up_and_ended(monkeypatch, started):
+    async def wait_forever(*_):
+        await asyncio.sleep(10**6)
+
+    monkeypatch.setattr(WorkerProcess, "_wait_until_connected", wait_forever)
+    monkeypatch.setattr(processes, "START_S", 1)
+    with (
+        pytest.raises(ClusterError, match=r"^the cluster cannot be started: timed out after 1 s\.$"),
+        local_client(SPEC),
+    ):
+        pass
+    assert_gone(started)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask leaves the sockets that it tried
+def test_a_scheduler_that_cannot_listen_is_said_in_one_line():
+    options = {"n_workers": 0, "host": "192.0.2.1", "dashboard_address": None}
+    with (
+        pytest.raises(ClusterError, match="cannot be started: Cluster failed to start: .*Cannot assign requested") as e,
+        processes.start_cluster(LocalCluster, **options),
+    ):
+        pass
+    assert "\n" not in str(e.value)
+    del e
+    gc.collect()
+
+
+def test_a_worker_that_does_not_leave_in_time_is_ended_and_nothing_is_raised_or_logged(monkeypatch, started, caplog):
+    """As on a busy machine: the process is neither gone when it is asked nor at once when it is ended by force."""
+    waits = []
+
+    async def late(self, timeout=None, **options):
+        waits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("distributed.process.AsyncProcess.join", late)
+    with caplog.at_level(logging.INFO), local_client(SPEC) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        caplog.clear()
+    assert len(waits) == 2
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert_gone(started)
+
+
+def test_a_fault_while_closing_is_not_raised(monkeypatch, started):
+    async def fail(*_, **__):
+        raise TimeoutError
+
+    with local_client(SPEC) as client:
+        monkeypatch.setattr(processes.PatientNanny, "close", fail)
+        began = time.monotonic()
+        assert client.submit(sum, [1, 2]).result() == 3
+    assert time.monotonic() - began < processes.END_S
+    monkeypatch.undo()
+    assert_gone(started)

@@ -1,0 +1,75 @@
+"""Streams that cannot be written: the work goes on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.flows.support import noise, run_here, write_array
+
+CODE = """
+import sys
+from segment_slide.flows.commands.streams import find_fault, mend_streams
+mend_streams()
+with open({file!r}, "w") as file:
+    print({said!r}, flush=True)
+    print({said!r}, file=sys.stderr)
+    file.write(f"{{file.fileno() > 2}} {{find_fault(sys.stdout)}}")
+"""
+
+
+def run(shell: str, folder, said: str = "text", **variables: str) -> tuple[int, bytes, str]:
+    """Exit code, output, and what a program that prints could write into its file."""
+    file = folder / "file"
+    command = ["bash", "-c", f"set -o pipefail; {shell.format(chr(34) + '$@' + chr(34))}", "bash", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, CODE.format(file=str(file), said=said)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, **variables},
+        check=False,
+    )
+    return done.returncode, done.stdout, file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("shell", "fault"),
+    [
+        ("{} >&-", "None"),
+        ("{} <&- >&- 2>&-", "None"),
+        ("{} >/dev/full 2>/dev/full", "[Errno 28] No space left on device"),
+        ("{} | true", None),
+    ],
+)
+def test_a_stream_that_cannot_be_written_is_no_error_and_no_file_gets_its_number(shell, fault, tmp_path):
+    code, _, written = run(shell, tmp_path)
+    assert code == 0
+    is_above, _, found = written.partition(" ")
+    assert is_above == "True"
+    assert fault is None or found == fault
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-8", "4 × 2 µm – é ".encode() + b"\xe9"),
+        ("latin-1", "4 × 2 µm - é ".encode("latin-1") + b"\xe9"),
+        ("ascii", b"4 x 2 um - ? \xe9"),
+    ],
+)
+def test_characters_that_an_encoding_lacks_have_others(encoding, expected, tmp_path):
+    code, out, _ = run("{}", tmp_path, "4 × 2 µm – é \udce9", PYTHONIOENCODING=encoding)
+    assert (code, out) == (0, expected + b"\n")
+
+
+@pytest.mark.parametrize(("target", "code"), [("full", 1), ("pipe", 141)])
+def test_a_command_that_only_prints_says_that_it_could_not(target, code, tmp_path):
+    slide = write_array(tmp_path / "slide.zarr", noise(40, 50))
+    command = f"{os.path.dirname(sys.executable)}/segment-slide info {slide}"
+    shell = f"{command} >/dev/full" if target == "full" else f"{command} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stderr == (
+        "Note: not everything could be printed: No space left on device (standard output).\n" if code == 1 else ""
+    )
+    assert run_here("info", slide).exit_code == 0
