@@ -20,6 +20,9 @@ SILENT_WORKER_S = 1800
 # To find a scheduler that somebody else started; at most the time that the description gives.
 JOIN_S = 30
 
+# For a command of a batch system to answer.
+QUEUE_S = 60
+
 # At the end each worker is asked to leave, and ended by force after four fifths of this time. Its blocks are stored, so
 # nothing is lost. It is short, because Ctrl-C goes this way too.
 LEAVE_S = 5

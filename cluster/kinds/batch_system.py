@@ -15,9 +15,8 @@ from typing import Any
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import FIELDS, Field
 from segment_slide.cluster.kind import Job
+from segment_slide.cluster.patience import QUEUE_S
 from segment_slide.cluster.spec import ClusterSpec
-
-_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ class BatchSystem(abc.ABC):
         """
         try:
             done = subprocess.run(  # noqa: S603, no shell, and the words are ours
-                command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+                command, capture_output=True, text=True, timeout=QUEUE_S, check=False
             )
         except FileNotFoundError:
             raise ClusterError(
@@ -151,7 +150,7 @@ class BatchSystem(abc.ABC):
                 f"{self.cancel} do, on a login node as a rule."
             ) from None
         except subprocess.TimeoutExpired:
-            raise ClusterError(f"{command[0]} did not answer within {_TIMEOUT_S} s.") from None
+            raise ClusterError(f"{command[0]} did not answer within {QUEUE_S} s.") from None
         said = f"{done.stderr} {done.stdout}"
         if done.returncode and not any(words in said for words in accepted):
             raise ClusterError(f"{command[0]} failed: {' '.join((done.stderr or done.stdout).split())}")

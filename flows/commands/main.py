@@ -86,6 +86,7 @@ def main() -> None:
     streams.mend_streams()
     find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
     logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
