@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.finite import expect_finite_weights
 from segment_slide.unet.options import Option
 
 if TYPE_CHECKING:
@@ -177,6 +178,10 @@ class Checkpoint:
         """The network in numbers, as `unet.network.Network` requires it."""
         return self.config.architecture
 
+    def check_weights(self) -> None:
+        """Refuse weights that are NaN or infinite: see `unet.finite.expect_finite_weights`."""
+        expect_finite_weights(self.path)
+
     def load(self, device: "torch.device", precision: str) -> "UNetPass":
         """The forward pass of the network, ready on a device: see `unet.network.Network`.
 
@@ -202,6 +207,7 @@ class Checkpoint:
 
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced next
             model = UNet(self.config.architecture)
+        self.check_weights()
         try:
             model.load_state_dict(load_file(self.path), assign=True)
         except RuntimeError as error:

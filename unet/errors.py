@@ -8,9 +8,12 @@
     ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
     ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
     ├── OptionError (ValueError)      a text that is no valid value of an option
+    ├── ScoresError (ArithmeticError) a network that answers NaN or infinity
     ├── RankError (RuntimeError)      one of several processes that train together ended
     └── DivergedError (RuntimeError)  a training whose loss became NaN or infinite
 """
+
+from typing import Any
 
 
 class UnetError(Exception):
@@ -47,6 +50,29 @@ class OptionError(UnetError, ValueError):
     def __init__(self, name: str, sentence: str) -> None:
         super().__init__(f"{name}={sentence}")
         self.name, self.sentence = name, sentence
+
+
+class ScoresError(UnetError, ArithmeticError):
+    """A network's scores are NaN or infinite, so no class can be chosen.
+
+    Parameters
+    ----------
+    message : str
+        What was found, and the likely cause.
+    is_of_input : bool
+        Whether the intensities are the likely cause. If not, the weights are, and every other tile would fail too.
+    """
+
+    def __init__(self, message: str, *, is_of_input: bool) -> None:
+        super().__init__(message)
+        self.message, self.is_of_input = message, is_of_input
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_scores_error, (self.message, self.is_of_input)
+
+
+def _make_scores_error(message: str, is_of_input: bool) -> ScoresError:
+    return ScoresError(message, is_of_input=is_of_input)
 
 
 class RankError(UnetError, RuntimeError):

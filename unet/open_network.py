@@ -39,6 +39,9 @@ class StoredNetwork(Network, Protocol):
     def config(self) -> NetworkConfig:
         """What it expects of an image, and what its labels mean."""
 
+    def check_weights(self) -> None:
+        """Read all weights once and raise `CheckpointError` if one is NaN or infinite, before any work is begun."""
+
 
 # Openers by suffix of the file's name. Other files are opened as a checkpoint, whose error says what was expected.
 OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint}

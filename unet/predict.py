@@ -23,12 +23,15 @@ from segment_slide.unet.device import (
     use_exact_float32,
     use_one_core,
 )
-from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.errors import GeometryError, ScoresError
 from segment_slide.unet.network import InferenceSettings, Network
 
 log = logging.getLogger(__name__)
 
 TTA_MODES = ("none", "flips")
+
+# Normalised intensities lie near 0 to 1. Beyond this, scores may overflow although the weights are sound.
+_USUAL_INPUT = 1e4
 
 # Error texts of torch and oneDNN when memory ran out on the CPU; CUDA has an exception of its own.
 _OUT_OF_MEMORY_TEXTS = (
@@ -120,6 +123,8 @@ class Predictor:
         ------
         GeometryError
             If the array has the wrong channels, or an inner size that is not a multiple of the stride.
+        ScoresError
+            If a score is NaN or infinite.
         ValueError
             If `probabilities` is another dtype.
         """
@@ -174,7 +179,9 @@ class Predictor:
         read_box = tuple(
             slice(owned.start, owned.stop + 2 * axis.halo) for axis, owned in zip(self._axes, box, strict=True)
         )
-        logits = self._logits(self._to_device(image[(slice(None), *read_box)]))
+        tensor = self._to_device(image[(slice(None), *read_box)])
+        logits = self._logits(tensor)
+        _expect_finite(logits, tensor)
         labels = logits.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
         if scores is None:
             return labels, None
@@ -208,6 +215,29 @@ class Predictor:
             return []
         first, second = slice(box[longest].start, cut), slice(cut, box[longest].stop)
         return [(*box[:longest], part, *box[longest + 1 :]) for part in (first, second)]
+
+
+def _expect_finite(logits: Tensor, tensor: Tensor) -> None:
+    """Refuse scores that are NaN or infinite: the highest of them would be class 0, which looks like a result.
+
+    Raises
+    ------
+    ScoresError
+        Saying whether the network's input or its weights are the likely cause.
+    """
+    # One sum finds all of them and is cheap. It may overflow for finite scores too, so only the count decides.
+    if torch.isfinite(logits.sum()) or not (n_bad := int((~torch.isfinite(logits)).any(dim=1).sum())):
+        return
+    low, high = (float(value) for value in torch.aminmax(tensor))
+    found = f"the network's scores are NaN or infinite in {n_bad} of {logits[0, 0].numel()} pixels of a tile"
+    given = f"its input goes from {low:.3g} to {high:.3g} after normalisation"
+    is_of_input = not max(-low, high) <= _USUAL_INPUT
+    cause = (
+        f"{given}, and values so far from 0 overflow: the image or the constants of its normalisation are wrong."
+        if is_of_input
+        else f"{given}, which is usual, so the weights are the likely cause: the training may have diverged."
+    )
+    raise ScoresError(f"{found}; {cause}", is_of_input=is_of_input)
 
 
 def _tiles(inner: tuple[int, ...], tile_px: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

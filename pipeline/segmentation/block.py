@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.blocks.grid import BlockGrid, Index
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import BlockError, InputError
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import open_array, write_box
 from segment_slide.unet.boxes import Box
+from segment_slide.unet.errors import ScoresError
 from segment_slide.unet.network import NetworkUse
 
 if TYPE_CHECKING:
@@ -100,11 +101,23 @@ def segment_block(job: BlockJob, pixels: np.ndarray, index: Index) -> "Predictio
     -------
     Prediction
         labels on the write box, (*planes, *spatial); probabilities (n_classes, *planes, *spatial) or None.
+
+    Raises
+    ------
+    BlockError
+        If the block's intensities make the network's scores NaN or infinite.
+    ScoresError
+        If its weights do.
     """
     from segment_slide.unet.predict import Prediction
 
     planes = job.grid.n_planes_axes
-    predicted = get_predictor(job).predict(pixels.reshape(pixels.shape[planes:]), job.probabilities)
+    try:
+        predicted = get_predictor(job).predict(pixels.reshape(pixels.shape[planes:]), job.probabilities)
+    except ScoresError as error:
+        if error.is_of_input:  # other blocks may be well
+            raise BlockError(str(error)) from error
+        raise
     crop = job.grid.crop_box(index)
     labels = predicted.labels[crop[planes:]].reshape([s.stop for s in crop])
     if predicted.probabilities is None:

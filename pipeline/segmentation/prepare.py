@@ -94,7 +94,10 @@ def prepare_segmentation(
     ------
     OutputMismatchError
         If another segmentation was begun there, naming what differs.
+    CheckpointError
+        If a weight of the network is NaN or infinite.
     """
+    network.check_weights()
     record = make_record(
         plan,
         model_path=str(network.path),

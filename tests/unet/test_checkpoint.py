@@ -7,6 +7,7 @@ import pickle
 import resource
 import struct
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -233,6 +234,24 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(tmp_path, model, d
     save_file(weights, path, metadata={HEADER_KEY: CONFIG.to_json()})
     with pytest.raises(CheckpointError, match="weights do not fit the architecture"):
         open_checkpoint(path).load_model()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_nan_or_infinite_are_refused_naming_the_tensor(tmp_path, model, wrong):
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights["classify.bias"][1] = wrong
+    path = tmp_path / "model.safetensors"
+    save_file(weights, path, metadata={HEADER_KEY: CONFIG.to_json()})
+    for use in (open_checkpoint(path).check_weights, open_checkpoint(path).load_model):
+        with pytest.raises(CheckpointError, match=r"1 of the 2 values of classify\.bias are NaN or infinite"):
+            use()
+
+
+def test_the_largest_float32_is_a_weight(tmp_path, model):
+    weights = {name: torch.full_like(tensor, np.finfo(np.float32).max) for name, tensor in model.state_dict().items()}
+    path = tmp_path / "model.safetensors"
+    save_file(weights, path, metadata={HEADER_KEY: CONFIG.to_json()})
+    open_checkpoint(path).check_weights()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from scipy import ndimage
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.device import resolve_device, resolve_precision
-from segment_slide.unet.errors import DeviceError, GeometryError
+from segment_slide.unet.errors import DeviceError, GeometryError, ScoresError
 from segment_slide.unet.model import UNet, whole_image_logits
 from segment_slide.unet.network import InferenceSettings
 from segment_slide.unet.predict import Predictor
@@ -438,6 +439,42 @@ def test_lack_of_memory_for_the_smallest_tile_is_raised(make_unet):
     with pytest.raises(MemoryError, match="no memory at all"):
         predict(predictor, random_image(1, 60, 60))
     assert min(limited.read_px) == (4 + 40) ** 2
+
+
+# --- scores that are no numbers
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tta", ["none", "flips"])
+def test_weights_that_give_nan_or_infinity_are_an_error_and_not_background(make_unet, wrong, tta):
+    model = copy.deepcopy(make_unet(base_channels=2, depth=1))
+    with torch.no_grad():
+        model.classify.bias[1] = wrong
+    with pytest.raises(
+        ScoresError, match="NaN or infinite in 400 of 400 pixels.*the weights are the likely cause"
+    ) as e:
+        predict(make_predictor(model, 20, tta=tta), random_image(1, 20, 20))
+    assert not e.value.is_of_input
+    assert not pickle.loads(pickle.dumps(e.value)).is_of_input
+
+
+def test_intensities_that_overflow_are_an_error_that_names_them(make_unet):
+    image = random_image(1, 60, 60)
+    image[0, 20:40, 20:40] = 3e38
+    with pytest.raises(ScoresError, match=r"goes from -3.* to 3e\+38 after normalisation.*the image or the const") as e:
+        predict(make_predictor(make_unet(base_channels=2, depth=1), 20), image)
+    assert e.value.is_of_input
+    assert pickle.loads(pickle.dumps(e.value)).is_of_input
+
+
+def test_finite_scores_whose_sum_overflows_are_used(make_unet):
+    """The quick check is a sum; it must not refuse what is finite."""
+    model = copy.deepcopy(make_unet(base_channels=2, depth=1))
+    with torch.no_grad():
+        model.classify.bias += 1e38
+        model.classify.bias[1] *= 2
+    labels, _ = predict(make_predictor(model, 20), random_image(1, 20, 20))
+    assert (labels == 1).all()
 
 
 def test_errors_that_are_not_about_memory_are_raised_at_once(make_unet):

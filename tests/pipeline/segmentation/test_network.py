@@ -13,7 +13,7 @@ import torch
 import zarr
 
 from segment_slide.pipeline.blocks.progress import QuietStages
-from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.errors import IncompleteError, PlanError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import plan_segmentation
 from segment_slide.pipeline.segmentation.prepare import Destination, prepare_segmentation
@@ -102,6 +102,9 @@ class StoredSums:
     def description(self) -> Sums:
         return Sums(**json.loads(self.path.read_text()))
 
+    def check_weights(self) -> None:
+        """It has none."""
+
     def load(self, device: torch.device, precision: str) -> Sums:
         assert (device.type, precision) == ("cpu", "float32")
         return self.description
@@ -178,6 +181,20 @@ def test_another_network_is_tiled_as_the_whole_image_and_too_small_a_halo_is_not
     model = store_network(tmp_path / "narrow", **sums, ndim=len(shape), halo=sums["reach"] - 1)
     narrow = segment(tmp_path / "narrow", source, model, SegmentOptions(block=12, tile=6))
     assert np.mean(narrow != expected) > 0.01
+
+
+def test_a_block_whose_scores_overflow_is_named_and_all_others_are_stored(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 36)).astype(np.float32)
+    sums = {"reach": 1, "cell": 1, "ndim": 2, "halo": 1}
+    expected = whole_image_labels(Sums(**sums), pixels)
+    pixels[4:8, 16:20] = 3e38
+    source = store_image(tmp_path, pixels)
+    options = SegmentOptions(block=12, tile=6)
+    with pytest.raises(IncompleteError, match=r"1 of 6 blocks.*\n  block \(0, 1\): the network's scores.* to 3e\+38"):
+        segment(tmp_path, source, store_network(tmp_path, **sums), options)
+    labels = zarr.open_array(next(tmp_path.glob("out*")) / "labels" / options.name / "0", mode="r")[:]
+    expected[:12, 12:24] = 0
+    assert np.array_equal(labels, expected)
 
 
 def test_sizes_off_another_networks_stride_are_refused(tmp_path):
