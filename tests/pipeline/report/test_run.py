@@ -434,6 +434,21 @@ def test_four_channels_and_a_table_without_intensities_have_a_report(tmp_path):
     assert "--no-image" in text
 
 
+@pytest.mark.parametrize(
+    ("unit", "step", "said"),
+    [("inch", 0.5 / 25400, "y 0.5 µm, x 0.5 µm"), ("Å", 5000.0, "y 0.5 µm, x 0.5 µm"), ("furlong", 1.0, "unknown")],
+)
+def test_a_report_says_sizes_of_every_unit_in_um(tmp_path, unit, step, said):
+    ids = draw_objects(SHAPE)
+    location = write_store(tmp_path, ids, (32, 32), image=noise(*SHAPE), scale=(step, step), unit=unit)
+    found = measure(location)
+    text = parse(make_report(location, NAME)).text
+    assert said in text
+    assert ("per mm²" in text) == (unit != "furlong")
+    if unit != "furlong":
+        np.testing.assert_allclose(found["area_um2"], found["area_px"] * 0.25)
+
+
 def test_a_damaged_part_of_the_table_is_named_and_the_rest_is_reported(measured):
     with open(f"{measured}/tables/{NAME}-instances.parquet/part-00001.parquet", "r+b") as file:
         file.truncate(50)
