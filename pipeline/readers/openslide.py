@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.metadata.numbers import read_size
 from segment_slide.pipeline.readers.openslide_files import list_slide_files
 from segment_slide.pipeline.readers.reader import ImageInfo
 from segment_slide.unet.boxes import Box
@@ -74,12 +75,14 @@ class OpenSlideReader:
             )
         others = sorted(self._slide.associated_images)
         notes += [f"not read: {', '.join(others)}"] if others else []
+        mpp_y, mpp_x = (read_size(properties.get(f"openslide.mpp-{axis}"), "um", f"mpp-{axis}") for axis in "yx")
+        notes += sorted({size.note for size in (mpp_y, mpp_x)} - {""})
         return ImageInfo(
             "openslide",
             "cyx",
             (3, height, width),
             "uint8",
-            (None, _parse_size(properties, "y"), _parse_size(properties, "x")),
+            (None, mpp_y.value, mpp_x.value),
             ("R", "G", "B"),
             is_rgb=True,
             segment=(_PIECE, _PIECE),
@@ -177,11 +180,3 @@ def _parse_colour(text: str | None) -> tuple[int, int, int]:
     except ValueError:
         return _WHITE
     return red, green, blue
-
-
-def _parse_size(properties: Mapping[str, str], axis: str) -> float | None:
-    try:
-        size = float(properties.get(f"openslide.mpp-{axis}", ""))
-    except ValueError:
-        return None
-    return size if 0 < size < float("inf") else None
