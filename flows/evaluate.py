@@ -8,10 +8,12 @@ from segment_slide.flows.requests import KINDS, EvaluateRequest, Kind
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files
+from segment_slide.pipeline.scoring.class_values import note_on_values
 from segment_slide.pipeline.scoring.contingency import Contingency
 from segment_slide.pipeline.scoring.label_pair import LabelPair
 from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source
 from segment_slide.pipeline.scoring.membrane_scores import MembraneScores
+from segment_slide.pipeline.scoring.object_class import settle_classes
 from segment_slide.pipeline.scoring.object_scores import (
     ObjectScores,
     check_ious,
@@ -23,7 +25,7 @@ from segment_slide.pipeline.scoring.options import EvaluateOptions
 from segment_slide.pipeline.scoring.pixel_scores import Confusion
 from segment_slide.pipeline.scoring.rand_scores import RandScores, score_rand
 from segment_slide.pipeline.scoring.run import ObjectCounts, check_pair, evaluate_stored, score_stored_membranes
-from segment_slide.pipeline.training.pairing import pair_files
+from segment_slide.pipeline.training.pairing import list_names, pair_files
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -57,6 +59,8 @@ class EvaluateReport:
         Number of pixels compared, without ignored ones.
     notes : tuple of str
         What a reader of the scores should know.
+    pairs : tuple of (predicted, truth)
+        Files that were compared, if both sides are folders.
     seconds : float
         Wall time.
     """
@@ -68,7 +72,19 @@ class EvaluateReport:
     objects: ObjectReport | None = None
     membranes: MembraneScores | None = None
     notes: tuple[str, ...] = field(default=())
+    pairs: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """A checked request: both sides opened, options with the classes of objects, notes, and the pairs of files."""
+
+    pair: LabelPair
+    options: EvaluateOptions
+    notes: tuple[str, ...]
+    n_blocks: int
+    pairs: tuple[tuple[str, str], ...]
 
 
 def evaluate_request(
@@ -92,9 +108,10 @@ def evaluate_request(
         has no object.
     """
     began = time.perf_counter()
-    pair, options, notes, total = resolve_evaluate_request(request)
+    resolved = resolve_evaluate_request(request)
+    pair, options, notes = resolved.pair, resolved.options, resolved.notes
     unit = "blocks" if request.kind != "membranes" else "planes"
-    with (progress or QuietStages()).stage("evaluate", total=total, unit=unit) as advance:
+    with (progress or QuietStages()).stage("evaluate", total=resolved.n_blocks, unit=unit) as advance:
         work: dict[str, Any] = {"client": client}
         if request.kind == "membranes":
             scores = score_stored_membranes(pair.predicted, pair.truth, on_plane=advance, **work)
@@ -103,9 +120,12 @@ def evaluate_request(
             confusion = evaluate_stored(pair.predicted, pair.truth, "classes", options, on_block=advance, **work)
             found = _report_classes(request, pair, confusion)
         else:
+            options, more = settle_classes(pair, options)
+            notes += more
             counts = evaluate_stored(pair.predicted, pair.truth, "instances", options, on_block=advance, **work)
             found = _report_objects(request, pair, counts)
-    return replace(found, notes=notes + found.notes, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return replace(found, notes=notes + found.notes, pairs=resolved.pairs, seconds=seconds)
 
 
 def evaluate_locally(
@@ -117,45 +137,56 @@ def evaluate_locally(
     from segment_slide.cluster.spec import ClusterSpec
 
     cluster = complete_spec(ClusterSpec(workers=workers))
-    if resolve_evaluate_request(request)[-1] == 1:
+    if resolve_evaluate_request(request).n_blocks == 1:
         return evaluate_request(request, progress)
     with connect(cluster) as client:
         return evaluate_request(request, progress, client)
 
 
-def resolve_evaluate_request(request: EvaluateRequest) -> tuple[LabelPair, EvaluateOptions, tuple[str, ...], int]:
-    """Open both sides and refuse what cannot be compared. Return the pair, options, notes and number of blocks."""
+def resolve_evaluate_request(request: EvaluateRequest) -> ResolvedRequest:
+    """Open both sides and refuse what cannot be compared."""
     _check_words(request)
     if request.kind == "instances":
         check_ious(request.ious)
-    files, notes = _pair_folders(request)
+    pairs, notes = _pair_folders(request)
     predicted = open_source(
         request.predicted,
         n_spatial=request.n_spatial,
         level=request.predicted_level,
         axes=request.predicted_axes,
         channel=request.channel,
-        files=files[0],
+        files=[file for file, _ in pairs],
     )
     truth = open_source(
         request.truth,
         n_spatial=request.n_spatial,
         level=request.truth_level,
         axes=request.truth_axes,
-        files=files[1],
+        files=[file for _, file in pairs],
     )
     pair = LabelPair(predicted, truth)
     options, more = _resolve_objects(request, pair)
-    return pair, options, notes + more, check_pair(pair, request.kind, options)
+    total = check_pair(pair, request.kind, options)
+    return ResolvedRequest(pair, options, notes + more, total, pairs)
 
 
-def _pair_folders(request: EvaluateRequest) -> tuple[tuple[list[str], list[str]], tuple[str, ...]]:
+def _pair_folders(request: EvaluateRequest) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Pair the files of two folders by name, not by order: one more file on a side would shift the order."""
     if not (is_folder_of_files(request.predicted) and is_folder_of_files(request.truth)):
-        return ([], []), ()
-    pairs, alone = pair_files(list_files([request.predicted]), list_files([request.truth]))
-    note = f"{len(alone)} of {len(alone) + len(pairs)} files of the prediction have no truth, and are left out"
-    return ([path for _, path, _ in pairs], [path for _, _, path in pairs]), (note,) if alone else ()
+        if request.options.label_suffix is not None:
+            raise InputError(
+                f"label_suffix={request.options.label_suffix!r} pairs the files of two folders, but predicted="
+                f"{request.predicted} and truth={request.truth} are not both folders of TIFF or PNG files."
+            )
+        return (), ()
+    suffix = request.options.label_suffix
+    named, alone = pair_files(list_files([request.predicted]), list_files([request.truth]), label_suffix=suffix)
+    pairs = tuple((predicted, truth) for _, predicted, truth in named)
+    note = (
+        f"{len(alone)} of {len(alone) + len(pairs)} files of the prediction have no truth, and are left out: "
+        f"{list_names(alone)}"
+    )
+    return pairs, (note,) if alone else ()
 
 
 def as_kind(word: str) -> Kind:
@@ -202,9 +233,12 @@ def _resolve_objects(request: EvaluateRequest, pair: LabelPair) -> tuple[Evaluat
 
 
 def _report_classes(request: EvaluateRequest, pair: LabelPair, confusion: Confusion) -> EvaluateReport:
-    notes = [f"{confusion.n_ignored:,} pixels are ignored"] if confusion.n_ignored else []
+    notes = list(confusion.notes) + list(note_on_values(confusion))
+    if confusion.n_ignored and request.options.ignore is not None:
+        share = confusion.n_ignored / (confusion.n_ignored + confusion.n_pixels)
+        notes.append(f"{confusion.n_ignored:,} pixels ({share:.1%}) are ignored")
     if confusion.n_ignored and confusion.score_class(0).n_truth == confusion.n_pixels:
-        notes.append("the truth holds only background and ignored pixels: a mask of 0 and 255 is compared as binary")
+        notes.append("the truth holds only background and ignored pixels: no score says how well objects were found")
     if not confusion.n_pixels:
         raise InputError(f"truth={request.truth}: all {confusion.n_ignored:,} pixels are ignored.")
     return EvaluateReport(request, pair.truth.shape, confusion.n_pixels, classes=confusion, notes=tuple(notes))

@@ -248,7 +248,7 @@ class EvaluateRequest:
     ious : tuple of float
         Thresholds of precision, recall and F1, from 0.5.
     options : EvaluateOptions
-        Block size, ignored value, binary masks; its classes are set from the values above.
+        Block size, ignored value, binary masks, names of files; its classes are set from the values above.
     predicted_level, truth_level : int
         Resolution level of an OME-Zarr image.
     predicted_axes, truth_axes : str, optional

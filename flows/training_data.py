@@ -15,6 +15,7 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
+from segment_slide.pipeline.training.pairing import describe_pairs
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
@@ -96,7 +97,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
         total = samples.n_shards("training") + samples.n_shards("validation")
         with progress.stage("samples", total, total - len(items), unit="files") as advance:
             write_samples(job, items, client, on_shard=advance)
-        preview = _write_preview(samples)
+        preview = _write_preview(samples, [describe_pairs([item.image.pair]) for item in prepared.training])
     seconds = time.perf_counter() - began
     return TrainingDataReport(samples, total, total - len(items), preview, tuple(_notes(prepared)), seconds)
 
@@ -121,8 +122,8 @@ def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[St
     return [replace(item, offset=scales[item.image.name][0], scale=scales[item.image.name][1]) for item in items]
 
 
-def _write_preview(samples: SampleSet) -> Path | None:
-    """Draw the first samples on one page. Each run draws the same page again."""
+def _write_preview(samples: SampleSet, pairs: Sequence[str]) -> Path | None:
+    """Draw the first samples on one page, with the pair of files of each. Each run draws the same page again."""
     if store.is_remote(samples.location):
         return None
     stored = StoredSamples(samples, "training")
@@ -131,7 +132,7 @@ def _write_preview(samples: SampleSet) -> Path | None:
     for number in shown:
         image, *place = stored.place(number)
         where = ", ".join(f"{a} {p:.0f}" for a, p in zip(samples.settings.place_axes, place, strict=True))
-        captions.append(f"{number}: {samples.training_images[int(image)]}, {where}")
+        captions.append(f"{number}: {samples.training_images[int(image)]}, {where}\n{pairs[int(image)]}")
     path = Path(samples.location, PREVIEW_NAME)
     title = f"{Path(samples.location).name}: the first {len(shown)} of {len(stored)} training samples"
     try:

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from segment_slide.flows.progress import format_seconds
+from segment_slide.flows.show.wording import in_options
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.training.pairing import describe_pairs
 
 if TYPE_CHECKING:
     from segment_slide.flows.evaluate import EvaluateReport, ObjectReport
@@ -99,7 +101,10 @@ def show_scores(console: Console, report: "EvaluateReport") -> None:
         table.add_row(escape(row.score), escape(row.of), _format(row.value))
     console.print(table)
     for note in report.notes:
-        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
+        console.print(f"[yellow]Note:[/] {escape(in_options(note))}", highlight=False)
+    if report.pairs:
+        pairs = describe_pairs(report.pairs)
+        console.print(f"Pairs: {escape(pairs)}", highlight=False, soft_wrap=True)
     sizes = " x ".join(f"{size:,}" for size in report.shape)
     console.print(
         f"{escape(report.request.predicted)} against {escape(report.request.truth)}: {sizes} px, "
@@ -133,6 +138,7 @@ def write_json(report: "EvaluateReport", path: str | Path) -> None:
         "shape": list(report.shape),
         "n_pixels": report.n_pixels,
         "notes": list(report.notes),
+        "pairs": [list(pair) for pair in report.pairs],
         "scores": [asdict(row) for row in score_rows(report)],
     }
     _write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -37,8 +37,11 @@ def weight_maps_rows(report: "WeightMapsReport") -> dict[str, str]:
 def _describe_set(training_set: "TrainingSet") -> dict[str, str]:
     counts = [sum(numbers) for numbers in zip(*(image.class_counts for image in training_set.images), strict=True)]
     total = max(1, sum(counts))
+    from segment_slide.pipeline.training.pairing import describe_pairs
+
     how = "volumes" if training_set.n_spatial == 3 else "plane by plane"
-    return {"images": f"{len(training_set.images)}, {how}"} | {
+    pairs = describe_pairs([image.pair for image in training_set.images])
+    return {"images": f"{len(training_set.images)}, {how}", "pairs": pairs} | {
         name: f"{count:,} px ({count / total:.1%} of what is annotated), weight {weight:.4g}"
         for name, count, weight in zip(training_set.class_names, counts, training_set.class_weights, strict=True)
     }

@@ -11,6 +11,7 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files
+from segment_slide.pipeline.ingest.grey import as_grey, may_be_grey
 from segment_slide.pipeline.ingest.labels import open_labels
 from segment_slide.pipeline.readers.reader import ImageInfo
 from segment_slide.pipeline.storage.image import describe_image
@@ -128,7 +129,7 @@ def read_masks(
     Raises
     ------
     InputError
-        If nothing is there, or the image is RGB, has several channels and none is chosen, or is too large;
+        If nothing is there, or the image has several channels that differ and none is chosen, or is too large;
         or if it is JPEG.
     """
     reader = open_labels(tuple(files) or list_files([path]), axes)
@@ -137,23 +138,32 @@ def read_masks(
         _check(info, str(path), n_spatial, channel)
         if info.decoding:
             log.warning("%s is read as viewers show it (%s), which is not how it is stored.", path, info.decoding)
-        chosen = {"c": slice(channel or 0, (channel or 0) + 1)}
-        pixels = reader.read(tuple(chosen.get(a, slice(0, n)) for a, n in zip(info.axes, info.shape, strict=True)))
+        pixels = np.asarray(reader.read(tuple(slice(0, size) for size in info.shape)))
     finally:
         reader.close()
-    kept = info.axes.replace("c", "")
-    pixels = np.asarray(pixels).reshape([n for a, n in zip(info.axes, info.shape, strict=True) if a != "c"])
-    return ArraySource(str(path), kept, pixels, n_spatial)
+    if "c" in info.axes:
+        pixels = _one_channel(np.moveaxis(pixels, info.axes.index("c"), 0), str(path), info, channel)
+    return ArraySource(str(path), info.axes.replace("c", ""), pixels, n_spatial)
 
 
-def _check(info: ImageInfo, path: str, n_spatial: int, channel: int | None) -> None:
-    n_channels = info.shape[info.axes.index("c")] if "c" in info.axes else 1
+def _one_channel(channels: np.ndarray, path: str, info: ImageInfo, channel: int | None) -> np.ndarray:
+    """The chosen channel, or that of an image whose colours are equal."""
+    if channel is not None or len(channels) == 1:
+        return channels[channel or 0]
+    grey = as_grey(channels)
+    if grey is not None:
+        return grey
     if info.is_rgb:
         raise InputError(
             f"{path} is an RGB image, expected one value per pixel (a class or an id): colours are no classes. "
             f"Save the mask as a grey or integer image."
         )
-    if n_channels > 1 and channel is None:
+    raise InputError(f"{path} has {len(channels)} channels, expected one value per pixel; choose a channel.")
+
+
+def _check(info: ImageInfo, path: str, n_spatial: int, channel: int | None) -> None:
+    n_channels = info.shape[info.axes.index("c")] if "c" in info.axes else 1
+    if n_channels > 1 and channel is None and not may_be_grey(n_channels):
         raise InputError(f"{path} has {n_channels} channels, expected one value per pixel; choose a channel.")
     if channel is not None and not 0 <= channel < n_channels:
         raise InputError(f"channel {channel} is not in {path}, expected 0 to {n_channels - 1}.")

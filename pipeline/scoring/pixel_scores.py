@@ -60,10 +60,13 @@ class Confusion:
         Number of pixels, with the true class along the first axis. Ignored pixels are not counted.
     n_ignored : int
         Number of pixels left out.
+    notes : tuple of str
+        How values were read, if that was decided from the values themselves. Sums have none.
     """
 
     counts: np.ndarray
     n_ignored: int = 0
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: "Confusion") -> "Confusion":
         return Confusion(self.counts + other.counts, self.n_ignored + other.n_ignored)

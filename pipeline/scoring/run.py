@@ -12,13 +12,14 @@ on the order in which they finish. Memory holds a few blocks and one row per pai
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError, TasksFailedError
+from segment_slide.pipeline.scoring.class_values import ValueCounts, count_values, resolve
 from segment_slide.pipeline.scoring.contingency import (
     Areas,
     Contingency,
@@ -109,7 +110,8 @@ def evaluate_stored(
     Returns
     -------
     Confusion or ObjectCounts
-        Bit-equal for every block size, client and order.
+        Bit-equal for every block size, client and order. Unless options say it, the values of the whole image decide
+        what 255 means; notes tell.
 
     Raises
     ------
@@ -125,8 +127,11 @@ def evaluate_stored(
     check_pair(pair, kind, options)
     parts, client = _parts(pair, options, kind), client if pair.is_stored else None
     if kind == "classes":
+        if options.reads_by_values:
+            values = _run(functools.partial(_count_values, pair), parts, client, on_block)
+            return resolve(sum(values, ValueCounts.none()))
         found = _run(functools.partial(_count_classes, pair, options), parts, client, on_block)
-        return sum(found, Confusion(np.zeros((256, 256), np.int64)))
+        return sum(found, Confusion(_no_counts()))
     tables, touching = Total(merge_tables), Total(merge_areas)
     for counts in _run(functools.partial(_count_objects, pair, options), parts, client, on_block):
         tables.add(counts.table)
@@ -184,12 +189,18 @@ def _parts(pair: LabelPair, options: EvaluateOptions, kind: Kind | Literal["memb
     return pair.blocks(options.block_px)
 
 
+def _count_values(pair: LabelPair, part: Part) -> ValueCounts:
+    return count_values(read_part(pair.truth, part), read_part(pair.predicted, part))
+
+
 def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Confusion:
     truth, predicted = read_part(pair.truth, part), read_part(pair.predicted, part)
-    ignore = options.ignored("classes")
+    ignore = options.ignored
     if not options.is_binary:
         if ignore is not None and not 0 <= ignore <= IGNORE:  # a value such as -1 is no class
-            truth, ignore = np.where(truth == ignore, IGNORE, truth), IGNORE
+            kept = truth != ignore
+            found = count_confusion(truth[kept], predicted[kept], None) if kept.any() else Confusion(_no_counts())
+            return replace(found, n_ignored=int(kept.size - kept.sum()))
         return count_confusion(truth, predicted, ignore)
     ignored = np.zeros(truth.shape, bool) if ignore is None else truth == ignore
     binary = (as_ids(np.where(ignored, 0, truth), "truth") > 0).astype(np.uint8)
@@ -197,12 +208,16 @@ def _count_classes(pair: LabelPair, options: EvaluateOptions, part: Part) -> Con
     return count_confusion(binary, as_ids(predicted, "predicted") > 0, IGNORE)
 
 
+def _no_counts() -> np.ndarray:
+    return np.zeros((IGNORE + 1, IGNORE + 1), np.int64)
+
+
 def _count_objects(pair: LabelPair, options: EvaluateOptions, part: Part) -> ObjectCounts:
     predicted = _objects(read_part(pair.predicted, part), "predicted", options.predicted_class)
     wide = clip_box(widen_box(part.box, TOUCHING_PX), pair.spatial_shape)
     own = tuple(slice(side.start - w.start, side.stop - w.start) for side, w in zip(part.box, wide, strict=True))
     labels = read_part(pair.truth, Part(part.frame, wide))
-    ignore = options.ignored("instances")
+    ignore = options.ignored
     ignored = np.zeros(labels.shape, bool) if ignore is None else labels == ignore
     truth = _objects(np.where(ignored, labels.dtype.type(0), labels), "truth", options.truth_class)
     kept = ~ignored[own]

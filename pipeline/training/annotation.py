@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import choose_images, natural_key, page_suffixes
+from segment_slide.pipeline.ingest.grey import is_grey, may_be_grey
 from segment_slide.pipeline.ingest.options import IngestOptions
-from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
+from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
@@ -65,6 +66,13 @@ class FoundPixels:
             return self.content.multiscale.channel_names
         return self.content.image.channel_names or tuple(f"channel {number}" for number in range(self.size("c")))
 
+    @property
+    def is_grey(self) -> bool:
+        """Whether files hold colours that are equal everywhere; reads their pixels."""
+        if not isinstance(self.content, IngestPlan) or not may_be_grey(self.size("c")):
+            return False
+        return is_grey(open_source(self.content.files, self.content.options))
+
     def size(self, axis: str) -> int:
         """Pixels along an axis, 1 if there is no such axis."""
         sizes = dict(zip(self.content.axes, self.content.shape, strict=True))
@@ -94,9 +102,10 @@ class AnnotationPair:
     def open(self, wanted: AnnotationInput, image: StoredImage, labels: StoredImage) -> tuple[ImageSource, ImageSource]:
         """Open the image and its labels for reading, when both are Zarr."""
         n_channels = len(wanted.channels) or image.size("c")
+        first = ["0"] if "c" in labels.axes else []  # colours of labels are equal
         return (
             select_source(image, n_spatial=wanted.n_spatial, n_channels=n_channels, channels=wanted.channels),
-            select_source(labels, n_spatial=wanted.n_spatial, n_channels=1),
+            select_source(labels, n_spatial=wanted.n_spatial, n_channels=1, channels=first),
         )
 
 
@@ -134,13 +143,26 @@ def find_annotation(wanted: AnnotationInput) -> Annotation:
     if wanted.labels:
         if wanted.label_name is not None:
             raise InputError(f"label_name={wanted.label_name!r} names labels inside an image, but labels are given.")
-        named, left_out = pair_files(images, _expand(wanted.labels, "label image"))
+        labels = _expand(wanted.labels, "label image")
+        named, left_out = pair_files(images, labels, label_suffix=wanted.label_suffix)
+        _check_different(named)
     else:
+        if wanted.label_suffix is not None:
+            raise InputError(f"label_suffix={wanted.label_suffix!r} pairs label images, but none are given.")
         named, left_out = pair_files(images, [_labels_inside(path, wanted.label_name) for path in images], inside=True)
     pairs = [_find_pair(name, image, labels, wanted) for name, image, labels in named]
     _check_channels(pairs, wanted)
     _warn_of_decoding([found for pair in pairs for found in (pair.image, pair.labels)])
     return Annotation(wanted, tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(left_out))
+
+
+def _check_different(named: Sequence[tuple[str, str, str]]) -> None:
+    same = [image for _, image, labels in named if image == labels]
+    if same:
+        raise InputError(
+            f"{same[0]} was named as an image and as a label image. If they are in one folder, name only the images "
+            f"and only the label images, or give `label_suffix`, how the names of label images end."
+        )
 
 
 def _expand(paths: Sequence[str], what: str) -> list[str]:
@@ -189,10 +211,10 @@ def _labels_inside(image: str, name: str | None) -> str:
 def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationInput) -> AnnotationPair:
     image = _find_pixels(image_path, wanted.level, wanted.axes)
     labels = _find_labels(label_path, wanted, image)
-    if labels.size("c") > 1:
+    if labels.size("c") > 1 and not labels.is_grey:
         raise InputError(
             f"labels {labels} have {labels.size('c')} channels: colours are no labels. Save one whole number per pixel "
-            f"(greyscale, not RGB or a palette)."
+            f"(greyscale, or RGB with equal channels)."
         )
     if labels.dtype != "bool" and not labels.dtype.startswith(("int", "uint")):
         raise InputError(

@@ -12,6 +12,7 @@ from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.training.pairing import last_part
 from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
 from segment_slide.pipeline.training.weights_block import BlockCount, WeightJob, count_block
@@ -56,6 +57,7 @@ def count_classes(
         on_block(math.prod(part.stop - part.start for part in job.grid.write_box(index)))
     n_classes = _count_names(plan, tables)
     notes = _note_on_ids(ids) if plan.options.kind == "instances" else ()
+    notes += _note_on_ignored(plan, tables)
     return {name: table[..., :n_classes] for name, table in tables.items()}, notes
 
 
@@ -80,6 +82,20 @@ def _note_on_ids(ids: Mapping[str, Collection[int]]) -> tuple[str, ...]:
     return (note,)
 
 
+def _note_on_ignored(plan: WeightPlan, tables: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Warn of images in which all that is not background is ignored: the ignored value may mark the foreground."""
+    sizes = {pair.name: math.prod(plan.grid(pair).shape) for pair in plan.annotation.pairs}
+    only = [name for name, table in tables.items() if table.sum() == table[..., 0].sum() < sizes[name]]
+    if not only or plan.options.ignore is None:
+        return ()
+    shown = ", ".join(only[:_SHOWN]) + (" …" if len(only) > _SHOWN else "")
+    note = (
+        f"{len(only)} of {len(tables)} label images hold only background and the ignored value {plan.options.ignore}: "
+        f"{shown}. If the value marks foreground in them, as in masks of 0 and 255, give it a class of its own."
+    )
+    return (note,)
+
+
 def _count_names(plan: WeightPlan, tables: dict[str, np.ndarray]) -> int:
     """Number of classes of the set: those that are named, or all up to the highest value in the labels."""
     total = np.sum([table.reshape(-1, table.shape[-1]).sum(axis=0) for table in tables.values()], axis=0)
@@ -87,9 +103,11 @@ def _count_names(plan: WeightPlan, tables: dict[str, np.ndarray]) -> int:
     if highest < 0:
         raise InputError(f"nothing is annotated: all labels have the ignored value {plan.options.ignore}.")
     if highest == 0:
+        ignored = plan.options.ignore
+        mask = f" If {ignored} is foreground, as in masks, leave `ignore` out." if ignored is not None else ""
         raise InputError(
-            "nothing is foreground: all labels are 0 (or ignored); a network would learn to find nothing. Name the "
-            "right label images."
+            f"nothing is foreground: all labels are 0 (or ignored); a network would learn to find nothing. Name the "
+            f"right label images.{mask}"
         )
     if np.count_nonzero(total) == 1:
         raise InputError(
@@ -117,7 +135,7 @@ def describe_set(
 ) -> TrainingSet:
     """The training set that results from plan, counts and notes."""
     images = []
-    for pixels in found:
+    for pair, pixels in zip(plan.annotation.pairs, found, strict=True):
         job = pixels.job
         per_class = counts[job.name].reshape(-1, counts[job.name].shape[-1]).sum(axis=0)
         images.append(
@@ -129,6 +147,7 @@ def describe_set(
                 tuple(map(int, per_class)),
                 StoredPixels.describe(pixels.image, plan.location),
                 StoredPixels.describe(pixels.labels, plan.location),
+                (last_part(pair.image.path), last_part(pair.labels.path)),
             )
         )
     totals = np.sum([image.class_counts for image in images], axis=0)

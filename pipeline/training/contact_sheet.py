@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _PANEL_PX = 168
 _GAP_PX, _GUTTER_PX = 4, 28
-_CAPTION_PX, _HEAD_PX, _MARGIN_PX = 20, 64, 24
+_CAPTION_LINES, _LINE_PX = 2, 15
+_CAPTION_PX, _HEAD_PX, _MARGIN_PX = 5 + _CAPTION_LINES * _LINE_PX, 64, 24
 _COLUMNS = 3  # samples in a row
 _INK, _FAINT, _FRAME = (32, 32, 36), (120, 120, 126), (255, 196, 0)
 _BACKGROUND = (38, 38, 44)
@@ -35,7 +36,7 @@ def write_contact_sheet(
     samples : sequence of Sample
         Samples, from left to right, top to bottom.
     captions : sequence of str
-        Text below each sample: where it comes from.
+        Text below each sample, one or two lines: where it comes from, and which files it was made of.
     class_names : sequence of str
         Names of the classes; the first is background.
     title : str
@@ -64,7 +65,9 @@ def write_contact_sheet(
         panels = (_image_panel(layer, ends), _panel(_paint_classes(layer.classes)), _panel(_paint_weights(layer, top)))
         for position, panel in enumerate(panels):
             page.paste(panel, (left + position * (_PANEL_PX + _GAP_PX), upper))
-        pen.text((left, upper + _PANEL_PX + 3), _shorten(pen, caption, width), fill=_FAINT, font=_font(12))
+        for line, text in enumerate(caption.split("\n", _CAPTION_LINES - 1)):
+            place = (left, upper + _PANEL_PX + 3 + line * _LINE_PX)
+            pen.text(place, _shorten(pen, text, width), fill=_FAINT, font=_font(12))
     page.save(path, format="PNG", optimize=True)
 
 

@@ -72,6 +72,8 @@ class AnnotationInput:
         Channels of the images, names or numbers; all by default.
     level : int
         Resolution of OME-Zarr images and labels, 0 the finest.
+    label_suffix : str, optional
+        How names of label images end beyond their image's, see `pipeline.training.pairing.pair_files`.
     axes, label_axes : str, optional
         Axes of bare Zarr arrays and of TIFF files that do not name them. By default, a bare label array has the axes
         of its image.
@@ -90,5 +92,9 @@ class AnnotationInput:
     ] = 2
     channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, like DAPI,2.")] = ()
     level: Annotated[int, Option("Resolution level of OME-Zarr images and labels; 0 is the finest.", at_least=0)] = 0
+    label_suffix: Annotated[
+        str | None,
+        Option("How names of label images end beyond their image's, like _mask, if names alone do not pair them."),
+    ] = None
     axes: Annotated[str | None, Option("Axes of images whose file does not name them.")] = None
     label_axes: Annotated[str | None, Option("Axes of labels whose file does not name them.")] = None

@@ -26,7 +26,7 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.sections import NOT_STORED, Section, read_section, write_section
+from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.records import WeightChoices
 
@@ -121,6 +121,8 @@ class AnnotatedImage(Section):
         Number of annotated pixels of each class, after ridges are cut.
     image, labels : StoredPixels
         Intensities, and the annotation they were made from.
+    files : tuple of str
+        Names of the files of both, as the user named them; empty in sets of earlier versions.
     """
 
     name: str
@@ -130,11 +132,18 @@ class AnnotatedImage(Section):
     class_counts: tuple[int, ...]
     image: StoredPixels
     labels: StoredPixels
+    files: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def n_planes_axes(self) -> int:
         """Leading axes along which planes are independent."""
         return len(self.shape) - self.image.n_spatial
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the files of image and annotation."""
+        image, labels = self.files if len(self.files) == 2 else (self.image.location, self.labels.location)
+        return image, labels
 
 
 @dataclass(frozen=True)

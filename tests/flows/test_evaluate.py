@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -70,12 +73,150 @@ def test_classes_are_scored_with_binary_truth(tmp_path, cells):
     assert report.n_pixels == truth.size
 
 
-def test_a_truth_of_0_and_255_gets_a_note_that_255_is_ignored(tmp_path, cells):
+def rgb(mask):
+    return np.repeat(mask.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@pytest.mark.parametrize("block_px", [16, 2048])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda x: np.where(x, 255, 0).astype(np.uint8),
+        lambda x: x.astype(np.uint8),
+        lambda x: np.where(x, 255, 0).astype(np.int16),
+        lambda x: np.where(x, 65535, 0).astype(np.uint16),
+        lambda x: rgb(np.where(x, 255, 0)),
+        lambda x: np.concatenate([rgb(np.where(x, 255, 0)), np.full((*x.shape, 1), 255, np.uint8)], -1),
+    ],
+    ids=["255", "1", "255 of int16", "65535", "rgb", "rgba"],
+)
+def test_a_mask_is_scored_like_its_classes_whatever_marks_the_foreground(tmp_path, cells, mask, block_px):
+    truth, found = cells
+    expected = count_confusion(truth > 0, found, None)
+    options = EvaluateOptions(block_px=block_px)
+    pixels = mask(truth > 0)
+    (tmp_path / "mask.png").write_bytes(
+        imagecodecs.png_encode(pixels.astype(np.uint16 if pixels.max() > 255 else "u1"))
+    )
+    report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "mask.png"), options=options))
+    assert (report.classes.counts == expected.counts).all()
+    assert expected.mean_iou < 0.99  # the prediction is not perfect, and nothing may hide that
+    if pixels.ndim == 2:  # the other way round: the mask predicts
+        zarr.create_array(str(tmp_path / "mask"), data=pixels, chunks=(32, 32))
+        swapped = request_of(tmp_path, predicted=str(tmp_path / "mask"), truth=str(tmp_path / "found"), truth_axes="yx")
+        counted = evaluate_request(replace(swapped, options=options))
+        assert (counted.classes.counts == expected.counts.T).all()
+
+
+def test_how_a_mask_was_read_is_noted(tmp_path, cells):
     truth, _ = cells
     tifffile.imwrite(tmp_path / "mask.tif", np.where(truth, 255, 0).astype(np.uint8))
     report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "mask.tif")))
-    assert f"{(truth > 0).sum():,} pixels are ignored" in report.notes
-    assert any("compared as binary" in note for note in report.notes)
+    assert report.notes == ("the truth holds only 0 and 255: it is compared as a mask, every value above 0 is class 1",)
+
+
+def test_255_beside_other_values_is_ignored_and_its_share_is_said(tmp_path, cells):
+    truth, found = cells
+    partly = (truth > 0).astype(np.uint8)
+    partly[:20] = 255  # the first rows of blocks hold nothing else
+    tifffile.imwrite(tmp_path / "partly.tif", partly)
+    options = EvaluateOptions(block_px=10)
+    report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "partly.tif"), options=options))
+    expected = count_confusion(partly[20:], found[20:], None)
+    assert (report.classes.counts == expected.counts).all()
+    assert report.notes == ("1,800 pixels (25.0%) are ignored: their truth is 255",)
+
+
+def test_a_truth_that_is_all_ignored_is_refused(tmp_path, cells):
+    tifffile.imwrite(tmp_path / "all.tif", np.full(cells[0].shape, 255, np.uint8))
+    with pytest.raises(InputError, match=r"all 7,200 pixels have the value 255.*compare with `binary`"):
+        evaluate_request(request_of(tmp_path, truth=str(tmp_path / "all.tif")))
+    options = EvaluateOptions(is_binary=True)
+    report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "all.tif"), options=options))
+    assert 0 < report.classes.accuracy < 1
+
+
+def test_ids_are_no_mask_even_if_a_block_holds_only_one(tmp_path, cells):
+    ids = np.where(cells[0], 1000 + cells[0], 0).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "ids.tif", ids)
+    for block_px in (4, 2048):
+        with pytest.raises(InputError, match=r"value 10\d\d, expected classes from 0 to 255, or a mask"):
+            evaluate_request(
+                request_of(tmp_path, truth=str(tmp_path / "ids.tif"), options=EvaluateOptions(block_px=block_px))
+            )
+
+
+def test_masks_of_two_values_that_differ_are_noted(tmp_path, cells):
+    tifffile.imwrite(tmp_path / "mask.tif", np.where(cells[0], 128, 0).astype(np.uint8))
+    report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "mask.tif")))
+    assert "the truth holds 0 and 128, the prediction 0 and 1: if both are masks" in report.notes[0]
+
+
+def test_an_ignored_negative_value_does_not_ignore_255_too(tmp_path, cells):
+    truth = cells[0]
+    values = np.where(truth, 255, 0).astype(np.int16)
+    values[0] = -1
+    tifffile.imwrite(tmp_path / "mask.tif", values)
+    options = EvaluateOptions(ignore=-1)
+    report = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "mask.tif"), options=options))
+    assert report.classes.n_ignored == truth.shape[1]
+    assert report.classes.score_class(255).n_truth == (truth[1:] > 0).sum()
+
+
+@pytest.mark.parametrize("value", [255, 7])
+def test_objects_of_masks_are_components_of_the_value_that_they_have(tmp_path, cells, value):
+    zarr.create_array(str(tmp_path / "mask"), data=cells[1] * np.uint8(value), chunks=(32, 32))
+    one = evaluate_request(request_of(tmp_path, kind="instances"))
+    other = evaluate_request(request_of(tmp_path, kind="instances", predicted=str(tmp_path / "mask")))
+    assert other.objects == one.objects
+    assert f"predicted has no class 1, only 0 and {value}" in other.notes[-1]
+    mask = {"truth": str(tmp_path / "mask"), "truth_axes": "yx", "truth_objects": "components"}
+    perfect = evaluate_request(request_of(tmp_path, kind="instances", predicted=str(tmp_path / "mask"), **mask))
+    assert perfect.objects.seg == 1
+
+
+def test_a_missing_class_of_several_is_noted(tmp_path, cells):
+    found = cells[1] * np.uint8(2)
+    found[0, 0] = 3
+    zarr.create_array(str(tmp_path / "two"), data=found, chunks=(32, 32))
+    report = evaluate_request(request_of(tmp_path, kind="instances", predicted=str(tmp_path / "two")))
+    assert "has no class 1, but values up to 3" in report.notes[-1]
+
+
+def write_pages(folder, pages):
+    folder.mkdir()
+    for name, pixels in pages.items():
+        tifffile.imwrite(folder / name, pixels)
+    return str(folder)
+
+
+def test_folders_are_paired_by_names_and_the_pairs_are_said(tmp_path):
+    random = np.random.default_rng(1)
+    pages = {f"mouse{m}_week{w}": random.integers(0, 2, (8, 9)).astype(np.uint8) for m, w in ((1, 2), (2, 1), (2, 2))}
+    predicted = write_pages(tmp_path / "p", {f"{name}.tif": page for name, page in pages.items()})
+    truth = write_pages(tmp_path / "t", {f"{name}_mask.tif": page for name, page in list(pages.items())[:2]})
+    report = evaluate_request(EvaluateRequest(predicted, truth))
+    assert report.classes.mean_iou == 1
+    assert [Path(file).name for pair in report.pairs for file in pair] == [
+        "mouse1_week2.tif",
+        "mouse1_week2_mask.tif",
+        "mouse2_week1.tif",
+        "mouse2_week1_mask.tif",
+    ]
+    assert "mouse1_week2.tif with mouse1_week2_mask.tif" in text_of(report)
+    assert report.notes == ("1 of 3 files of the prediction have no truth, and are left out: mouse2_week2.tif",)
+
+
+def test_folders_that_no_rule_pairs_need_the_end_of_the_truths_names(tmp_path):
+    pages = {f"mouse{m}_week{3 - m}": np.full((8, 9), m, np.uint8) for m in (1, 2)}
+    predicted = write_pages(tmp_path / "p", {f"{name}.tif": page for name, page in pages.items()})
+    truth = write_pages(tmp_path / "t", {f"{name[:6]}_labels.tif": page for name, page in pages.items()})
+    with pytest.raises(InputError, match=r"mouse1_labels.tif, mouse2_labels.tif.*`label_suffix`"):
+        evaluate_request(EvaluateRequest(predicted, truth))
+    told = EvaluateOptions(label_suffix="_labels")
+    assert evaluate_request(EvaluateRequest(predicted, truth, options=told)).classes.mean_iou == 1
+    with pytest.raises(InputError, match="label_suffix='_labels' pairs the files of two folders"):
+        evaluate_request(EvaluateRequest(predicted, truth + "/mouse1_labels.tif", options=told))
 
 
 def test_membranes_are_scored_from_bytes(tmp_path, cells):

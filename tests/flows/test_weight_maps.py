@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -19,7 +20,7 @@ import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.requests import Workers
-from segment_slide.flows.show.training import show_weight_maps
+from segment_slide.flows.show.training import show_weight_maps, weight_maps_rows
 from segment_slide.flows.show.wording import find_options
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.flows.training_requests import TrainingDataRequest, WeightMapsRequest
@@ -198,6 +199,61 @@ def test_a_note_on_masks_is_told_by_every_run(tmp_path, here):
     notes = [make_weight_maps(request_for(tmp_path, labels)).notes for _ in range(2)]
     assert len(notes[0]) == 1
     assert notes[0] == notes[1]
+
+
+def test_pairs_are_shown_and_drawn_on_the_contact_sheet(tmp_path, here, monkeypatch):
+    monkeypatch.setattr(segment_slide.flows.training_data, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    drawn = []
+    monkeypatch.setattr(segment_slide.flows.training_data, "write_contact_sheet", lambda *given: drawn.extend(given[2]))
+    labels = draw_cells(0).astype(np.uint8)
+    for folder, names in (("i", ("mouse1_week2", "mouse2_week1")), ("m", ("mouse1_labels", "mouse2_labels"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            tifffile.imwrite(tmp_path / folder / f"{name}.tif", labels)
+    named = (str(tmp_path / "i"),), (str(tmp_path / "m"),)
+    with pytest.raises(InputError, match="`label_suffix`"):
+        make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), AnnotationInput(*named)))
+    annotation = AnnotationInput(*named, label_suffix="_labels")
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation))
+    expected = "mouse1_week2.tif with mouse1_labels.tif, mouse2_week1.tif with mouse2_labels.tif"
+    assert weight_maps_rows(report)["pairs"] == expected
+    request = TrainingDataRequest(
+        str(tmp_path / "set.zarr"), str(tmp_path / "samples.zarr"), n=2, tile_px=(36,), depth=1, validation_share=0
+    )
+    make_training_data(request)
+    assert len(drawn) == 2
+    assert {caption.split("\n")[1] for caption in drawn} <= set(expected.split(", "))
+
+
+def test_masks_that_are_saved_as_colours_give_the_set_of_grey_ones(tmp_path, here):
+    grey = np.where(draw_cells(0) > 0, np.uint8(255), np.uint8(0))
+    found = []
+    for name, values in (("grey", grey), ("colours", np.repeat(grey[..., None], 3, axis=-1))):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "image.tif", grey)
+        (tmp_path / name / "mask.png").write_bytes(imagecodecs.png_encode(values))
+        annotation = AnnotationInput((str(tmp_path / name / "image.tif"),), (str(tmp_path / name / "mask.png"),))
+        request = WeightMapsRequest(str(tmp_path / name / "set.zarr"), annotation, WeightOptions(kind="binary"))
+        found.append(read(make_weight_maps(request)))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[0][0].any()
+
+
+def test_a_mask_whose_foreground_is_the_ignored_value_is_told(tmp_path, here):
+    mask = np.where(draw_cells(0) > 0, np.uint8(255), np.uint8(0))
+    partly = mask // 255
+    partly[:4] = 255
+    annotation = write_files(tmp_path, partly)
+    tifffile.imwrite(tmp_path / "masks" / "t1.tif", mask)
+    options = WeightOptions(kind="classes", ignore=255)
+    report = make_weight_maps(WeightMapsRequest(str(tmp_path / "set.zarr"), annotation, options))
+    assert len(report.notes) == 1
+    assert "1 of 3 label images hold only background and the ignored value 255: t1" in report.notes[0]
+    for number in (0, 2):
+        tifffile.imwrite(tmp_path / "masks" / f"t{number}.tif", mask)
+    with pytest.raises(InputError, match="If 255 is foreground, as in masks, leave `ignore` out"):
+        make_weight_maps(WeightMapsRequest(str(tmp_path / "other.zarr"), annotation, options))
 
 
 def test_notes_are_shown(tmp_path, here):

@@ -229,7 +229,9 @@ def test_a_file_and_a_store_can_be_compared(tmp_path, client):
 
 
 def test_an_rgb_image_is_refused_as_a_mask(tmp_path):
-    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
+    colours = np.zeros((8, 9, 3), np.uint8)
+    colours[2, 3] = 255, 0, 0
+    tifffile.imwrite(tmp_path / "rgb.tif", colours, photometric="rgb")
     with pytest.raises(InputError, match="RGB image, expected one value per pixel"):
         open_source(str(tmp_path / "rgb.tif"))
 

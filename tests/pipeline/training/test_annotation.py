@@ -1,5 +1,7 @@
 """Finding, pairing and checking annotations before a pixel is read."""
 
+import re
+import unicodedata
 from pathlib import Path
 
 import imagecodecs
@@ -51,7 +53,7 @@ def names_of(annotation):
         (["s1/p.png", "s2/p.png"], ["s2/m.png", "s1/m.png"], {"s1/p.png": "s1/m.png", "s2/p.png": "s2/m.png"}),
         (["i/slide.zarr"], ["m/drawn.zarr"], {"i/slide.zarr": "m/drawn.zarr"}),
     ],
-    ids=["names", "names with several endings", "last numbers", "folders", "one and one"],
+    ids=["names", "names with several endings", "numbers", "folders", "one and one"],
 )
 def test_label_images_are_paired_by_what_is_equal_and_not_by_order(images, labels, expected):
     pairs, left_out = pair_files(images, labels)
@@ -72,6 +74,97 @@ def test_label_images_are_paired_by_what_is_equal_and_not_by_order(images, label
 def test_label_images_without_one_clear_partner_are_named(images, labels, message):
     with pytest.raises(InputError, match=message):
         pair_files(images, labels)
+
+
+def nfd(text):
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("i/img_a.tif i/img_b.tif", "m/img_a_masks.png m/img_b_masks.png"),
+        ("i/img_a.tif i/img_b.tif", "m/img_a_mask.tif m/img_b_labels_v2.tif"),
+        ("i/img_a.ome.tif i/img_b.ome.tif", "m/mask_img_a.ome.zarr m/mask_img_b.ome.zarr"),
+        ("i/a.tif i/b.tif", "m/a_cp_masks.png m/b_cp_masks.png"),
+        ("i/img_a.tif i/img_b.tif", "m/mask_a.tif m/mask_b.tif"),
+        ("i/a_img.tif i/b_img.tif", "m/a_GT.tif m/b_GT.tif"),
+        ("i/imgA.tif i/imgB.tif", "m/imgAMask.tif m/imgBMask.tif"),
+        ("i/img1.tif i/img10.tif i/img100.tif", "m/img1_mask.tif m/img10_mask.tif m/img100_mask.tif"),
+        ("i/a.tif i/a_b.tif", "m/a_mask.tif m/a_b_mask.tif"),
+        ("i/1.tif i/2.tif i/10.tif", "m/001.tif m/002.tif m/010.tif"),
+        ("i/cell_1.tif i/cell_2.tif", "m/cell-01-mask.tif m/cell-02-mask.tif"),
+        ("i/t001.tif i/t002.tif", "m/man_seg001.tif m/man_seg002.tif"),
+        ("i/x_000_0000.tif i/x_001_0000.tif", "m/x_000.tif m/x_001.tif"),
+        ("i/000_0000.tif i/001_0000.tif", "m/000.tif m/001.tif"),
+        ("i/p1_s1.tif i/p1_s2.tif i/p2_s1.tif", "m/p1_s1_mask.tif m/p1_s2_mask.tif m/p2_s1_mask.tif"),
+        ("i/Slide_A.TIF i/b.tif", "m/slide_a.png m/B.png"),
+        (f"i/Müller1.tif {nfd('i/Gänse2.tif')}", f"{nfd('m/Müller1_mask.tif')} m/Gänse2_mask.tif"),
+        ("s1/a.tif s2/a.tif", "g1/a_mask.tif g2/a_mask.tif"),
+        ("A/img/1.tif B/img/1.tif", "A/seg/1.tif B/seg/1.tif"),
+        ("01/t0.tif 02/t0.tif", "01_GT/SEG/man_seg0.tif 02_GT/SEG/man_seg0.tif"),
+        ("d/a/1.tif d/b/1.tif", "m/a_1.tif m/b_1.tif"),
+    ],
+)
+def test_every_label_image_goes_to_its_own_image_in_any_order(images, labels):
+    images, labels = images.split(), labels.split()
+    expected = dict(zip(images, labels, strict=True))
+    for order in (labels, labels[::-1]):
+        pairs, left_out = pair_files(images, order)
+        assert {image: label for _, image, label in pairs} == expected
+        assert not left_out
+
+
+def test_one_image_more_and_one_label_image_less_leave_the_other_pairs_alone():
+    images = [f"i/img{n}.tif" for n in (1, 10, 100, 2)]
+    pairs, left_out = pair_files(images, ["m/img100_mask.tif", "m/img10_mask.tif"])
+    assert [(image, label) for _, image, label in pairs] == [
+        ("i/img10.tif", "m/img10_mask.tif"),
+        ("i/img100.tif", "m/img100_mask.tif"),
+    ]
+    assert left_out == ["i/img1.tif", "i/img2.tif"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ("mouse1_week2 mouse2_week1", "mouse1_labels mouse2_labels", "2 of 2 .*mouse1_labels, mouse2_labels"),
+        ("cell_1_v2 cell_2_v1", "cell_1_mask cell_2_mask", "2 of 2 .*`label_suffix`"),
+        ("cellA_1 cellB_2", "cellB_1_m cellA_2_m", "2 of 2"),
+        ("1_2 2_1", "1 2", "1 fits 1_2, 2_1. 2 fits 1_2, 2_1"),
+        ("day1_mouse2 day1_mouse3", "day2_gt day3_gt", "2 of 2"),
+        ("x_0_0000 x_0_0001 x_1_0000", "x_0 x_1", "x_0 fits x_0_0000, x_0_0001. Images without label image: "),
+        ("a b", "a_mask1 a_mask2 b_mask1", "a fits a_mask1, a_mask2"),
+        ("a b", "a_mask b_mask overview", "1 of 3 .*: overview. Images without label image: none"),
+        ("a b c", "a_mask d_mask", "1 of 2 .*: d_mask. Images without label image: b, c"),
+        ("mouse_1 week", "1_week", "two ways.*week with 1_week; or .*numbers in all places: mouse_1 with 1_week"),
+    ],
+)
+def test_sets_without_one_clear_pairing_are_refused_and_said(images, labels, message):
+    with pytest.raises(InputError) as error:
+        pair_files([f"i/{name}.tif" for name in images.split()], [f"m/{name}.tif" for name in labels.split()])
+    assert re.search(message, str(error.value).replace(".tif", ""))
+
+
+def test_the_end_of_label_names_pairs_what_no_rule_pairs():
+    images, labels = ["i/mouse1_week2.tif", "i/mouse2_week1.tif"], ["m/mouse1_labels.tif", "m/mouse2_labels.tif"]
+    for suffix in ("_labels", "_Labels.tif"):
+        pairs, _ = pair_files(images, labels, label_suffix=suffix)
+        assert [(image, label) for _, image, label in pairs] == list(zip(images, labels, strict=True))
+    with pytest.raises(InputError, match="label_suffix='_gt': 2 of 2 label images do not end so: mouse1_labels"):
+        pair_files(images, labels, label_suffix="_gt")
+    with pytest.raises(InputError, match=r"label_suffix='\.tif', expected how names"):
+        pair_files(images, labels, label_suffix=".tif")
+
+
+def test_images_and_masks_in_one_folder_need_the_end_of_the_masks_names(tmp_path):
+    folder = write_tiffs(tmp_path / "d", ["a.tif", "a_mask.tif", "b.tif", "b_mask.tif"])
+    with pytest.raises(InputError, match=r"a\.tif was named as an image and as a label image"):
+        find(folder, folder)
+    found = find(folder, folder, label_suffix="_mask")
+    assert names_of(found) == [("a", "a.tif", "a_mask.tif"), ("b", "b.tif", "b_mask.tif")]
+    with pytest.raises(InputError, match="label_suffix='_mask' pairs label images, but none are given"):
+        find(write_ome(tmp_path / "slide.zarr", np.zeros((6, 8), np.uint8), "yx"), label_suffix="_mask")
 
 
 def test_pairs_with_equal_file_names_are_named_after_their_folders():
@@ -183,9 +276,22 @@ def test_float_labels_in_a_tiff_are_refused_before_ingest_converts_them(tmp_path
 def test_colour_masks_are_refused(tmp_path):
     images = write_tiffs(tmp_path / "i", ["a.tif"])
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "a.png").write_bytes(imagecodecs.png_encode(np.zeros((6, 8, 3), np.uint8)))
+    colours = np.zeros((6, 8, 3), np.uint8)
+    colours[1, 1] = 255, 0, 0
+    (tmp_path / "m" / "a.png").write_bytes(imagecodecs.png_encode(colours))
     with pytest.raises(InputError, match="3 channels: colours are no labels"):
         find(images, tmp_path / "m")
+
+
+@pytest.mark.parametrize("channels", [3, 4], ids=["rgb", "rgba"])
+def test_colours_that_are_equal_are_labels(tmp_path, channels):
+    images = write_tiffs(tmp_path / "i", ["a.tif"])
+    (tmp_path / "m").mkdir()
+    grey = np.zeros((6, 8, channels), np.uint8)
+    grey[2:4, 3:5, :3] = 7
+    grey[..., 3:] = 255
+    (tmp_path / "m" / "a.png").write_bytes(imagecodecs.png_encode(grey))
+    assert find(images, tmp_path / "m").pairs[0].labels.size("c") == 3
 
 
 def test_images_of_a_set_have_the_same_number_of_channels(tmp_path):
