@@ -9,6 +9,7 @@ from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.objects.plan import plan_instances
 from segment_slide.pipeline.objects.prepare import PreparedInstances, find_class_map, prepare_instances
+from segment_slide.pipeline.objects.recommended import adopt_recommended
 from segment_slide.pipeline.objects.stages import InstancesReport, run_instances
 from segment_slide.pipeline.storage import names, place
 
@@ -26,10 +27,11 @@ def resolve_instances_request(request: InstancesRequest) -> tuple[PreparedInstan
         axes=request.axes,
         in_place=request.in_place,
     )
-    plan = plan_instances(classes.image, request.options)
+    options, from_model = adopt_recommended(request.options, classes.image)
+    plan = plan_instances(classes.image, options)
     cluster = plan_cluster(request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
-    return prepare_instances(classes, plan), cluster
+    return prepare_instances(classes, plan, from_model), cluster
 
 
 def label_objects(request: InstancesRequest, progress: Stages | None = None) -> InstancesReport:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.objects.options import ObjectSize
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.storage.sections import write_section
@@ -20,6 +21,7 @@ from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from segment_slide.unet.errors import CheckpointError, DivergedError, RankError
+from segment_slide.unet.object_defaults import ObjectDefaults
 from segment_slide.unet.train_settings import MEETING_PREFIX, Training
 
 if TYPE_CHECKING:
@@ -191,7 +193,15 @@ def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConf
             "samples": {"count": samples.n_training, "tile_px": list(samples.tile_px), **drawn},
             "settings": asdict(request.settings),
         },
+        objects=_check_objects(request.objects, samples.n_spatial),
     )
+
+
+def _check_objects(objects: ObjectDefaults, ndim: int) -> ObjectDefaults | None:
+    """What the checkpoint recommends for objects; None if nothing. Refuses a size that no output could use."""
+    if objects.min_size:
+        ObjectSize.parse(objects.min_size, "min_size").to_pixels(1.0, ndim, "min_size")
+    return objects if objects != ObjectDefaults() else None
 
 
 def _add_results(config: ModelConfig, history: "History") -> ModelConfig:

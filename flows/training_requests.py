@@ -7,6 +7,7 @@ from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
 from segment_slide.unet.augment_settings import AugmentSettings
 from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.object_defaults import ObjectDefaults
 from segment_slide.unet.options import Option, read_sizes
 from segment_slide.unet.train_settings import TrainSettings
 
@@ -134,6 +135,8 @@ class TrainRequest:
         "auto", "cpu" or "cuda".
     processes : int, optional
         Number of processes that train together, one per GPU; by default one for each GPU.
+    objects : ObjectDefaults
+        What the checkpoint recommends for objects.
     """
 
     samples: str
@@ -150,3 +153,4 @@ class TrainRequest:
     processes: Annotated[
         int | None, Option("Number of processes that train together, one per GPU (by default all GPUs).", above=0)
     ] = None
+    objects: ObjectDefaults = ObjectDefaults()

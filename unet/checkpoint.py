@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.finite import expect_finite_weights
+from segment_slide.unet.object_defaults import ObjectDefaults
 from segment_slide.unet.options import Option
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class ModelConfig:
         size differs by more than a fifth is segmented with a warning.
     training : dict
         Any JSON content, for information: data, seed, steps, scores.
+    objects : ObjectDefaults, optional
+        Recommended options for the objects in its labels.
     """
 
     architecture: Architecture
@@ -106,6 +109,7 @@ class ModelConfig:
     channel_names: tuple[str, ...] = ()
     pixel_size_um: tuple[float, ...] = ()
     training: dict[str, Any] = field(default_factory=dict, hash=False)
+    objects: ObjectDefaults | None = None
 
     def __post_init__(self) -> None:
         architecture, normalisation = self.architecture, self.normalisation
@@ -121,6 +125,8 @@ class ModelConfig:
     def to_json(self) -> str:
         """The configuration as JSON text with sorted keys, so that equal configurations have equal bytes."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        if self.objects is None:  # an optional key is left out, so that older configurations keep their bytes
+            del content["objects"]
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -142,6 +148,8 @@ class ModelConfig:
             content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known}
             content["architecture"] = Architecture(**content["architecture"])
             content["normalisation"] = Normalisation(**content["normalisation"])
+            if content.get("objects") is not None:
+                content["objects"] = ObjectDefaults.from_json(content["objects"])
             return cls(**content)
         except CheckpointError:
             raise

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
 from segment_slide.unet.network import Network
+from segment_slide.unet.object_defaults import ObjectDefaults
 
 
 class NetworkConfig(Protocol):
@@ -45,6 +46,11 @@ class StoredNetwork(Network, Protocol):
 
 # Openers by suffix of the file's name. Other files are opened as a checkpoint, whose error says what was expected.
 OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint}
+
+
+def find_objects(config: NetworkConfig) -> ObjectDefaults | None:
+    """Recommended options for objects; None if the file knows none. It need not have such an attribute."""
+    return getattr(config, "objects", None)
 
 
 def open_network(path: str | Path) -> StoredNetwork:

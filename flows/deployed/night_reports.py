@@ -104,13 +104,20 @@ def _reason(text: str) -> str:
 
 
 def _done_table(rows: Sequence[NightRow]) -> str:
-    lines = ["| acquisition | objects | Mpx | time | report |", "|---|--:|--:|--:|---|"]
+    lines = ["| acquisition | objects | small objects | Mpx | time | report |", "|---|--:|--:|--:|--:|---|"]
     for row in rows[:_ROWS]:
         objects = "" if row.n_objects is None else f"{row.n_objects:,}"
         pixels = f"{(row.n_pixels or 0) / 1e6:,.1f}"
-        lines.append(f"| {code(row.name)} | {objects} | {pixels} | {format_seconds(row.seconds)} | {_page(row)} |")
+        cells = (code(row.name), objects, _small(row), pixels, format_seconds(row.seconds), _page(row))
+        lines.append(f"| {' | '.join(cells)} |")
     more = len(rows) - _ROWS
     return "\n".join(lines) + (f"\n\nand {more:,} more (see the table)" if more > 0 else "")
+
+
+def _small(row: NightRow) -> str:
+    """The share of small objects, if there are any."""
+    small = row.small
+    return f"{small.share:.1%} (below {small.below_px} px)" if small is not None and small.n_small else ""
 
 
 def _page(row: NightRow) -> str:
@@ -125,6 +132,7 @@ def _table_row(row: NightRow) -> dict[str, str | int | float | None]:
         "why": row.reason,
         "seconds": round(row.seconds, 1),
         "objects": row.n_objects,
+        "small objects": _small(row),
         "pixels": row.n_pixels,
         "output": row.output,
         "report": row.page,

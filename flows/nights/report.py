@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from segment_slide.flows.nights.plan import Action
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 
 
 class Outcome(StrEnum):
@@ -39,6 +40,8 @@ class NightRow:
         Path of its output.
     page : str
         Path of its report; "" if there is none.
+    small : SmallObjects or None
+        How many of the objects are small.
     """
 
     name: str
@@ -50,6 +53,7 @@ class NightRow:
     n_pixels: int | None = None
     output: str = ""
     page: str = ""
+    small: SmallObjects | None = None
 
 
 @dataclass(frozen=True)

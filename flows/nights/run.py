@@ -177,8 +177,9 @@ class _Night:
         if report is None:
             return self._fail(decision, error or RuntimeError("no report"), seconds)
         done = self._finish(decision, report)
-        counts = {"n_objects": done.n_objects, "n_pixels": done.n_pixels}
-        return _row(decision, Outcome.SEGMENTED, decision.reason, seconds, report.page, **counts)
+        small = report.numbered.small if report.numbered else None
+        row = _row(decision, Outcome.SEGMENTED, decision.reason, seconds)
+        return replace(row, page=report.page, n_objects=done.n_objects, n_pixels=done.n_pixels, small=small)
 
     def _attempt(self, decision: Decision) -> tuple[SlideReport | None, Exception | None]:
         """Return the report of all stages, or the error of this acquisition (or nobody's); raise all other errors."""
@@ -246,11 +247,9 @@ def _first_row(decision: Decision) -> NightRow:
     return _row(decision, Outcome.SKIPPED, decision.reason)
 
 
-def _row(
-    decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0, page: str = "", **counts: int | None
-) -> NightRow:
+def _row(decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0) -> NightRow:
     name, action, output = decision.acquisition.name, decision.action, decision.output
-    return NightRow(name, action, outcome, reason, seconds, output=output, page=page, **counts)
+    return NightRow(name, action, outcome, reason, seconds, output=output)
 
 
 def _has_changed(decision: Decision) -> bool:

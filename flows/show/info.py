@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
     from segment_slide.unet.checkpoint import Checkpoint
+    from segment_slide.unet.object_defaults import ObjectDefaults
 
 
 def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> None:
@@ -134,6 +135,7 @@ def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
         "classes": ", ".join(f"{value} {name}" for value, name in enumerate(config.classes)),
         "normalisation": f"{normalisation.kind} {normalisation.offset or ''} {normalisation.scale or ''}".rstrip(),
         "pixel size": f"{_sizes_um(config.pixel_size_um)}",
+        **_describe_objects(config.objects),
         "sha256": checkpoint.sha256,
         **{f"training {key}": str(value) for key, value in sorted(config.training.items())},
     }
@@ -159,6 +161,14 @@ def _show_image(console: Console, image: "StoredImage") -> None:
         "format": f"{'OME-Zarr' if image.is_ome else 'bare Zarr array'}, Zarr format {image.zarr_format}",
     }
     console.print(make_table(f"Image {image.location}", rows))
+
+
+def _describe_objects(objects: "ObjectDefaults | None") -> dict[str, str]:
+    """What a checkpoint recommends for objects."""
+    if objects is None:
+        return {}
+    split = f"split {objects.split:g} px" if objects.split else ""
+    return {"objects": ", ".join(filter(None, (objects.min_size and f"min_size {objects.min_size}", split)))}
 
 
 def _show_labels(console: Console, location: str, name: str) -> None:
@@ -195,7 +205,8 @@ def _describe_record(record: "SegmentationRecord | InstancesRecord") -> dict[str
     if isinstance(record, InstancesRecord):
         count = record.n_objects
         found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
-        return {"objects": found, "input": f"{record.input.location}/{record.input.array or ''}"}
+        chosen = {"from the model": ", ".join(record.from_model)} if record.from_model else {}
+        return {"objects": found, "input": f"{record.input.location}/{record.input.array or ''}", **chosen}
     rows = {}
     if record.input is not None:
         rows["input"] = f"{record.input.location} level {record.input.level or 0}"

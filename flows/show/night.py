@@ -74,7 +74,8 @@ def show_night(console: Console, report: NightReport) -> None:
 def _result(row: NightRow) -> str:
     if row.outcome != Outcome.SEGMENTED:
         return str(row.outcome) if row.outcome != Outcome.SKIPPED else "-"
-    objects = "" if row.n_objects is None else f"{row.n_objects:,} objects, "
+    small = "" if not (row.small and row.small.n_small) else f" ({row.small.share:.1%} < {row.small.below_px} px)"
+    objects = "" if row.n_objects is None else f"{row.n_objects:,} objects{small}, "
     return f"{objects}{(row.n_pixels or 0) / 1e6:,.2f} Mpx in {format_seconds(row.seconds)}"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segment_slide.flows.measure import MeasureReport
     from segment_slide.pipeline.measurement.summary import ClassSummary
     from segment_slide.pipeline.objects.stages import InstancesReport
+    from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 
 
 def show_measure(console: Console, report: "MeasureReport") -> None:
@@ -24,6 +25,7 @@ def show_measure(console: Console, report: "MeasureReport") -> None:
             f"of the table were already done."
         )
     console.print(_make_table(report))
+    _show_small(console, report.summary.small)
     stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in report.stage_seconds.items())
     measured = f"shapes, and intensities of {', '.join(report.channels)}" if report.channels else "shapes only"
     lines = (
@@ -64,6 +66,17 @@ def _cells(found: "ClassSummary") -> tuple[str, ...]:
     )
 
 
+def _show_small(console: Console, small: "SmallObjects | None") -> None:
+    """Print how many objects are small, and how to drop them."""
+    if small is not None and small.n_small:
+        console.print(
+            f"[yellow]Note:[/] {small}, which is often noise. `--min-size {small.below_px}` of `segment-slide "
+            f"instances` or `segment` drops them; choose another output for it, or delete the instances first.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def show_instances(console: Console, report: "InstancesReport") -> None:
     """Print how many objects there are and where."""
     if report.n_done_before:
@@ -81,5 +94,13 @@ def show_instances(console: Console, report: "InstancesReport") -> None:
             f"the halo; how these were split may depend on where blocks lie. A larger --split-halo sees them whole.",
             highlight=False,
         )
+    if report.from_model:
+        console.print(
+            f"From the model: {', '.join(report.from_model)}. Choose others with --min-size and --split, or none with "
+            f"--ignore-model-objects.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    _show_small(console, report.small)
     console.print(f"Instances: {escape(report.location)}/labels/{escape(report.name)}", highlight=False, soft_wrap=True)
     show_how_to_look(console, report.location)

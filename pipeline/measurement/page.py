@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.measurement.picture import describe, number
 from segment_slide.pipeline.measurement.summary import ClassSummary, Summary
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +50,7 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{html.escape(describe(summary))}</p>',
         _class_table(summary),
+        *([f"<p>{html.escape(on_small(summary.small))}</p>"] if summary.small.n_small else []),
         f'<p><img alt="Objects per class, and sizes of objects" src="data:image/png;base64,{image}"></p>',
         "<h2>The table</h2>",
         f"<p>One row per object, in <code>{html.escape(folder)}</code> beside this page:</p>",
@@ -57,6 +59,15 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return "\n".join(['<!doctype html><html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""])
+
+
+def on_small(small: SmallObjects) -> str:
+    """What small objects are, and how to drop them."""
+    return (
+        f"{small}. That is fewer than {small.below_px} pixels: less than a tenth of the usual object, or less than a "
+        f"network can tell from noise. To drop them, number the objects with a smallest size (min-size) of "
+        f"{small.below_px}."
+    )
 
 
 def _name_type(arrow: str) -> str:

@@ -62,7 +62,7 @@ def draw_summary(summary: Summary, title: str) -> bytes:
 
 def describe(summary: Summary) -> str:
     """The most important numbers in a line."""
-    found = summary.all
+    found, small = summary.all, summary.small
     if not found.n_objects:
         return "no objects"
     return " · ".join(
@@ -72,6 +72,7 @@ def describe(summary: Summary) -> str:
             f"{found.covered:.1%} of the image covered",
             f"median {summary.size_name} {number(found.quartiles[1])} {summary.size_unit}",
             f"{found.n_at_border:,} touch the image border",
+            *([f"{small.share:.1%} are smaller than {small.below_px} px"] if small.n_small else []),
         )
     )
 

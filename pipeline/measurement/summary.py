@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.measurement.columns import TableSpec
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects, find_small
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,6 +148,8 @@ class Summary:
         Size of one pixel in that unit.
     counts : tuple of SizeCounts
         Counts of each class.
+    small : SmallObjects
+        How many objects of all classes are small.
     """
 
     all: ClassSummary
@@ -156,6 +159,7 @@ class Summary:
     density_unit: str
     size_factor: float
     counts: tuple[SizeCounts, ...]
+    small: SmallObjects
 
 
 def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
@@ -189,6 +193,7 @@ def summarise(spec: TableSpec, counts: SizeCounts) -> Summary:
         density_unit="Mpx" if known is None else f"mm{power}",
         size_factor=factor,
         counts=parts,
+        small=find_small(counts.sizes, counts.counts, spec.n_spatial),
     )
 
 

@@ -1,6 +1,7 @@
 """The tasks for one block of an instance segmentation: find, rank and write. They do not depend on who calls them."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from segment_slide.pipeline.blocks.grid import BlockGrid, Index, ceil_divide
 from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.objects.block_files import (
     BlockObjects,
+    FaceObjects,
     first_pixels,
     load_faces,
     load_objects,
@@ -75,11 +77,15 @@ class RankItem:
 
 @dataclass(frozen=True)
 class RankedRow:
-    """For a row of blocks: how many objects begin in each leading line, and the ranks of the face objects."""
+    """For a row of blocks: how many objects begin in each leading line, and the ranks of the face objects.
+
+    `sizes` are the sizes of its objects that are not face objects, and how many have each; None if a file lacks them.
+    """
 
     row: Index
     totals: np.ndarray
     ranks: tuple[np.ndarray, ...]
+    sizes: tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,12 @@ def rank_objects(job: ObjectsJob, item: RankItem) -> RankedRow:
     ranked = rank_row(blocks, item.counted, owned.stop - owned.start)
     for index, base in zip(join.row_blocks(item.row), ranked.bases, strict=True):
         join.work.save(BASES, index, {"base": base})
-    return RankedRow(item.row, ranked.totals, tuple(ranked.ranks))
+    return RankedRow(item.row, ranked.totals, tuple(ranked.ranks), _sizes_of(blocks))
+
+
+def _sizes_of(blocks: Sequence[FaceObjects]) -> tuple[np.ndarray, np.ndarray] | None:
+    sizes, counts = ([getattr(block, name) for block in blocks] for name in ("sizes", "size_counts"))
+    return None if any(part is None for part in sizes) else (np.concatenate(sizes), np.concatenate(counts))
 
 
 def write_objects(job: ObjectsJob, item: WriteItem) -> int:

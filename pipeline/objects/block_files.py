@@ -54,6 +54,8 @@ class FaceObjects:
         Line of the block in which the face object begins.
     position : ndarray of uint32, (face objects,)
         How many kept objects that are not face objects begin before it in that line.
+    sizes, size_counts : ndarray of int64, or None
+        Sizes (px) of the kept objects that are not face objects, and how many have each; None in files of 0.1.0.
     """
 
     numbers: np.ndarray
@@ -62,6 +64,8 @@ class FaceObjects:
     starts: np.ndarray
     line: np.ndarray
     position: np.ndarray
+    sizes: np.ndarray | None = None
+    size_counts: np.ndarray | None = None
 
     @property
     def count(self) -> int:
@@ -129,7 +133,10 @@ def _face_arrays(objects: BlockObjects, shared: list[Face], kept: np.ndarray) ->
     inner = kept & ~is_face[1:]
     lines, first_line = len(components.line) - 1, components.first_line
     numbers = np.flatnonzero(is_face)
+    sizes, size_counts = np.unique(objects.columns["size"][inner], return_counts=True)
     return {
+        "sizes": sizes.astype(np.int64),
+        "size_counts": size_counts.astype(np.int64),
         "numbers": numbers.astype(np.uint32),
         "starts": np.bincount(first_line[inner], minlength=lines).astype(np.uint32),
         "line": first_line[numbers - 1].astype(np.uint32),
@@ -182,7 +189,16 @@ def load_faces(work: WorkFolder, index: Index) -> FaceObjects:
         if name.startswith("face."):
             _, axis, side = name.split(".")
             faces[int(axis), int(side)] = pixels
-    return FaceObjects(arrays["numbers"], _columns(arrays), faces, arrays["starts"], arrays["line"], arrays["position"])
+    return FaceObjects(
+        arrays["numbers"],
+        _columns(arrays),
+        faces,
+        arrays["starts"],
+        arrays["line"],
+        arrays["position"],
+        arrays.get("sizes"),
+        arrays.get("size_counts"),
+    )
 
 
 def _columns(arrays: Arrays) -> dict[str, np.ndarray]:

@@ -84,7 +84,7 @@ class ObjectSize:
 
 @dataclass(frozen=True)
 class InstanceOptions:
-    """Which pixels become an object. None leaves a step out, or lets the plan decide."""
+    """Which pixels become an object. None leaves a step out, or lets the model or the plan decide."""
 
     connectivity: Annotated[
         int,
@@ -131,6 +131,14 @@ class InstanceOptions:
             above=0,
         ),
     ] = None
+    ignores_model: Annotated[
+        bool,
+        Option(
+            "Do not take the smallest size and the splitting that the network recommends. Other values also replace "
+            "them.",
+            name="ignore_model_objects",
+        ),
+    ] = False
     ndim: Annotated[
         int | None,
         Option(

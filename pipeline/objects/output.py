@@ -12,6 +12,7 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.objects.plan import InstancePlan
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -103,16 +104,18 @@ def check_place(location: str, name: str, input_location: str, wanted: Instances
     return begun is not None
 
 
-def begin(location: str, name: str, plan: InstancePlan, *, in_place: bool) -> None:
+def begin(location: str, name: str, plan: InstancePlan, from_model: tuple[str, ...] = (), *, in_place: bool) -> None:
     """Record what is about to be made. The array comes later, because its dtype depends on the number of objects.
 
     Each group is marked as ours from the start, so that a run that is killed at any moment is recognised on resume.
+    `from_model` are the options that the model recommended.
     """
     group = instance_group(name)
     if not in_place and not has_mark(location):
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
-    noted = replace(plan.record(), identity=ClassesIdentity(identify_group(plan.image.location)))
+    identity = ClassesIdentity(identify_group(plan.image.location))
+    noted = replace(plan.record(), identity=identity, from_model=from_model)
     store.create_group(location, group, [], {ATTRIBUTE: write_section(noted)})
 
 
@@ -162,7 +165,9 @@ def ids_dtype(count: int) -> str:
     return "uint32" if count <= np.iinfo(np.uint32).max else "uint64"
 
 
-def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) -> None:
+def finish(
+    location: str, name: str, n_objects: int, n_larger_than_halo: int, small: SmallObjects | None = None
+) -> None:
     """Record that all ids are written.
 
     Parameters
@@ -171,11 +176,15 @@ def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) ->
         Store and class map.
     n_objects, n_larger_than_halo : int
         Number of objects, and how many of them were larger than the halo. Both are added to the record.
+    small : SmallObjects, optional
+        How many objects are small; added to the record too.
     """
     record = read_instances_record(location, name)
     if record is None:
         raise OutputError(f"{store.join(location, instance_group(name))} was deleted while it was written.")
     done = replace(record, n_objects=n_objects, n_larger_than_halo=n_larger_than_halo)
+    if small is not None:
+        done = replace(done, n_small=small.n_small, small_px=small.below_px)
     store.update_attributes(location, instance_group(name), {ATTRIBUTE: write_section(done)})
 
 

@@ -28,6 +28,8 @@ class PreparedInstances:
         Whether ids are written into the store that holds the classes.
     begun : bool
         Whether the output exists already.
+    from_model : tuple of str
+        Options that the model recommended (`pipeline.objects.recommended`).
     """
 
     location: str
@@ -35,6 +37,7 @@ class PreparedInstances:
     plan: InstancePlan
     in_place: bool
     begun: bool
+    from_model: tuple[str, ...] = ()
 
     @property
     def ids_path(self) -> str:
@@ -137,7 +140,7 @@ def find_class_map(
     return ClassMap(image, location, name, source, same)
 
 
-def prepare_instances(classes: ClassMap, plan: InstancePlan) -> PreparedInstances:
+def prepare_instances(classes: ClassMap, plan: InstancePlan, from_model: tuple[str, ...] = ()) -> PreparedInstances:
     """Compare the plan with an output that was begun in the same place. Nothing is created.
 
     Raises
@@ -146,7 +149,7 @@ def prepare_instances(classes: ClassMap, plan: InstancePlan) -> PreparedInstance
         If other instances were begun there. The message names what differs.
     """
     begun = output.check_place(classes.location, classes.name, classes.source, plan.record(), in_place=classes.in_place)
-    return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun)
+    return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun, from_model)
 
 
 def _may_write_into(image: StoredImage, location: str, name: str, *, in_labels: bool, in_place: bool) -> bool:

@@ -35,6 +35,7 @@ from segment_slide.pipeline.objects.block_files import FACES, RUNS
 from segment_slide.pipeline.objects.holes import FillItem, HolesJob, choose_fill, fill_holes, find_holes
 from segment_slide.pipeline.objects.ranks import RowOrder
 from segment_slide.pipeline.objects.unite import JoinJob, Nodes, RowJoin, join_row
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects, find_small
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -61,6 +62,8 @@ class Numbering:
         Id of each face object; 0 if it is dropped.
     order : RowOrder
         Number of objects before each block row.
+    small : SmallObjects or None
+        How many objects are small; None if an earlier version began the run, whose files hold no sizes.
     """
 
     count: int
@@ -69,6 +72,7 @@ class Numbering:
     counted: np.ndarray
     ids: np.ndarray
     order: RowOrder
+    small: SmallObjects | None
 
 
 def find_all_objects(job: ObjectsJob, client: "Client | None", on_step: OnStep) -> None:
@@ -107,8 +111,10 @@ def number_objects(job: ObjectsJob, nodes: Nodes, client: "Client | None", on_st
     rows = join.rows()
     items = [RankItem(row, tuple(counted[part] for part in _parts(join, nodes, row))) for row in rows]
     totals, ranks = {}, {}
+    sizes = [(nodes.columns["size"][counted], np.ones(int(counted.sum()), np.int64))]
     for _, ranked in run_all(client, functools.partial(rank_objects, job), items, _name):
         totals[ranked.row], ranks[ranked.row] = ranked.totals, ranked.ranks
+        sizes += [] if ranked.sizes is None else [ranked.sizes]
         on_step(0)
     order = RowOrder(join.grid, totals)
     own = np.zeros(nodes.count, np.uint64)
@@ -121,7 +127,10 @@ def number_objects(job: ObjectsJob, nodes: Nodes, client: "Client | None", on_st
     ids = np.zeros(nodes.count, np.uint64)
     ids[nodes.root[counted]] = own[counted]
     larger = np.unique(nodes.root[kept & nodes.columns["cut"]]).size if "cut" in nodes.columns else 0
-    return Numbering(order.count, larger, nodes, counted, ids[nodes.root], order)
+    values, numbers = (np.concatenate([part[place] for part in sizes]) for place in (0, 1))
+    small = find_small(values, numbers, join.grid.n_spatial)
+    is_known = len(sizes) == len(rows) + 1
+    return Numbering(order.count, larger, nodes, counted, ids[nodes.root], order, small if is_known else None)
 
 
 def _parts(join: JoinJob, nodes: Nodes, row: Index) -> Iterator[slice]:

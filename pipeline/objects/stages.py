@@ -15,6 +15,7 @@ from segment_slide.pipeline.errors import IncompleteError, InputError, OutputErr
 from segment_slide.pipeline.objects import output, run
 from segment_slide.pipeline.objects.block import ObjectsJob
 from segment_slide.pipeline.objects.prepare import PreparedInstances
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
@@ -41,6 +42,10 @@ class InstancesReport:
         Number of pixels of the image.
     stage_seconds : dict
         Wall time per stage.
+    small : SmallObjects or None
+        How many objects are small; None if that was not counted.
+    from_model : tuple of str
+        Options that the model recommended and the user did not choose.
     """
 
     location: str
@@ -51,6 +56,8 @@ class InstancesReport:
     n_done_before: int
     n_pixels: int
     stage_seconds: dict[str, float]
+    small: SmallObjects | None = None
+    from_model: tuple[str, ...] = ()
 
 
 def run_instances(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> InstancesReport:
@@ -78,7 +85,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
     clock: dict[str, float] = {}
     taken = output.what_a_run_would_create(location, name)
     if not prepared.begun:
-        output.begin(location, name, plan, in_place=prepared.in_place)
+        output.begin(location, name, plan, prepared.from_model, in_place=prepared.in_place)
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
         if len(done) < plan.grid.n_blocks or _record(prepared).n_objects is None:
@@ -87,7 +94,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
             numbering = _find(job, client, progress, clock)
             output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
-            output.finish(location, name, numbering.count, numbering.n_larger_than_halo)
+            output.finish(location, name, numbering.count, numbering.n_larger_than_halo, numbering.small)
         output.remove_work(location, name)
         with timed(clock, "pyramid"):
             _pyramid(prepared, client, progress)
@@ -101,7 +108,15 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         n_done_before=len(done),
         n_pixels=math.prod(plan.grid.shape),
         stage_seconds=clock,
+        small=_small(record),
+        from_model=prepared.from_model,
     )
+
+
+def _small(record: InstancesRecord) -> SmallObjects | None:
+    if record.n_small is None or record.small_px is None:
+        return None
+    return SmallObjects(record.n_small, record.n_objects or 0, record.small_px)
 
 
 def _fill(

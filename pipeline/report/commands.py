@@ -49,10 +49,12 @@ def begin_command(facts: Facts) -> str:
     return command("segment-slide", "segment", "…", "--output", facts.location)
 
 
-def instances_command(facts: Facts) -> str:
-    """Return the command that numbered the objects, or that would number them."""
+def instances_command(facts: Facts, chosen: InstanceParameters | None = None, output: str = "") -> str:
+    """Return the command that numbered the objects, or that would number them as chosen, into an output."""
     words = ["segment-slide", "instances", facts.location, *_name(facts)]
-    chosen = facts.instance_record.parameters if facts.instance_record else InstanceParameters()
+    words += ["--output", output] if output else []
+    if chosen is None:
+        chosen = facts.instance_record.parameters if facts.instance_record else InstanceParameters()
     sizes = {"fill-holes": chosen.fill_holes_px, "min-size": chosen.min_size_px}
     words += [f"--{key}={value}px" for key, value in sizes.items() if value]
     words += [f"--split={chosen.split}", f"--split-halo={chosen.split_halo}"] if chosen.split else []

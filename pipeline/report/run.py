@@ -23,6 +23,7 @@ from segment_slide.pipeline.report.facts import Facts, choose_name, gather
 from segment_slide.pipeline.report.html import Markup, count, join, tag, trusted
 from segment_slide.pipeline.report.origin import again, missing, opening, origin, times, todo
 from segment_slide.pipeline.report.sections import Content, density, lead, numbers, pictures, tiles
+from segment_slide.pipeline.report.small import small_objects
 from segment_slide.pipeline.report.style import STYLE
 from segment_slide.pipeline.report.table import describe_table
 from segment_slide.pipeline.report.target import MARK, check_target, report_path, save
@@ -143,6 +144,7 @@ def _page(content: Content, notes: list[str], seconds: Mapping[str, float]) -> s
     title = slide_name(facts)
     spans = _try(notes, "Times of files", lambda: file_spans(facts)) or []
     has_image = content.sight is not None and content.sight.image is not None
+    small = content.table.summary.small if content.table else None
     body = [
         tag(
             "header",
@@ -154,7 +156,7 @@ def _page(content: Content, notes: list[str], seconds: Mapping[str, float]) -> s
         todo(missing(facts, has_image=has_image)),
         *(tag("p", note, class_="note") for note in notes),
         _section("How it looks", pictures(content)),
-        _section("What was found", numbers(content)),
+        _section("What was found", join(numbers(content), small_objects(facts, small))),
         density(content),
         _section("How long it took", times(spans, seconds)),
         _section("What made it", origin(facts)),

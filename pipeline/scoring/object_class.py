@@ -33,7 +33,8 @@ def settle_classes(pair: LabelPair, options: EvaluateOptions) -> tuple[EvaluateO
             continue
         lowest, highest = ends
         if lowest == highest:
-            options = replace(options, **{f"{name}_class": lowest})
+            is_truth = name == "truth"
+            options = replace(options, truth_class=lowest) if is_truth else replace(options, predicted_class=lowest)
             notes.append(f"{name} has no class {wanted}, only 0 and {lowest}: its objects are components of {lowest}")
         else:
             notes.append(

@@ -7,9 +7,10 @@ from segment_slide.pipeline.segmentation.background import coarse_source
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
-from segment_slide.pipeline.storage.label_records import Model, SegmentationRecord, SegmentedInput
+from segment_slide.pipeline.storage.label_records import Model, ModelObjects, SegmentationRecord, SegmentedInput
 from segment_slide.pipeline.storage.record import ATTRIBUTE, Results, has_mark, this_code
 from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.unet.open_network import StoredNetwork, find_objects
 
 
 def _torch_version() -> str:
@@ -68,6 +69,12 @@ def make_record(
         model=Model(model_path, model_sha256, classes),
         parameters=replace(plan.parameters, device=device_kind, processor=processor),
     )
+
+
+def recommended_objects(network: StoredNetwork) -> ModelObjects | None:
+    """What the network recommends for objects. It is not compared with a begun run: the network's sha256 is."""
+    wanted = find_objects(network.config)
+    return None if wanted is None else ModelObjects(wanted.min_size, wanted.split, len(network.description.axes))
 
 
 def accept_repair(begun: SegmentationRecord, wanted: SegmentationRecord) -> SegmentationRecord:

@@ -17,7 +17,7 @@ from segment_slide.pipeline.segmentation.block import BlockJob
 from segment_slide.pipeline.segmentation.output import create_output
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
-from segment_slide.pipeline.segmentation.record import update_record
+from segment_slide.pipeline.segmentation.record import recommended_objects, update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.statistics import measure as statistics
 from segment_slide.pipeline.storage import names, store
@@ -122,7 +122,10 @@ def run_segmentation(
 
 
 def normalise(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> SegmentationRecord:
-    """The record with the constants of the normalisation: the model's, the whole image's, or as recorded."""
+    """The record with what the model recommends for objects, and the constants of the normalisation.
+
+    The constants are the model's, the whole image's, or as recorded.
+    """
     if prepared.begun:
         return prepared.record
     normalisation, source = prepared.network.config.normalisation, prepared.plan.source
@@ -130,7 +133,7 @@ def normalise(prepared: PreparedSegmentation, client: "Client | None", progress:
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
     used = UsedNormalisation(normalisation.kind, tuple(offset), tuple(scale))
-    return replace(prepared.record, normalisation=used)
+    return replace(prepared.record, normalisation=used, objects=recommended_objects(prepared.network))
 
 
 def find_background(plan: SegmentPlan) -> set[Index]:

@@ -106,6 +106,15 @@ class UsedNormalisation(Section):
 
 
 @dataclass(frozen=True)
+class ModelObjects(Section):
+    """What the model recommends for the objects of its classes (`unet.checkpoint.ObjectDefaults`); `ndim` axes."""
+
+    min_size: str = ""
+    split: float | None = None
+    ndim: int = 2
+
+
+@dataclass(frozen=True)
 class SegmentationRecord(Section):
     """What made a segmentation; a section is None if it is not recorded (yet)."""
 
@@ -114,6 +123,7 @@ class SegmentationRecord(Section):
     model: Model | None = field(default=None, metadata=OPTIONAL)
     parameters: SegmentParameters = SegmentParameters()
     normalisation: UsedNormalisation | None = field(default=None, metadata=OPTIONAL)
+    objects: ModelObjects | None = field(default=None, metadata=OPTIONAL)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -167,6 +177,10 @@ class InstancesRecord(Section):
         Written last: if it is there, all ids are there.
     n_larger_than_halo : int or None
         Objects that no block saw as a whole while it split them.
+    n_small, small_px : int or None
+        Number of small objects, and the size (px) below which they are (`pipeline.statistics.object_sizes`).
+    from_model : tuple of str
+        Parameters that the user did not choose and the model recommends, with their values.
     """
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
@@ -175,6 +189,9 @@ class InstancesRecord(Section):
     identity: ClassesIdentity | None = field(default=None, metadata=OPTIONAL)
     n_objects: int | None = field(default=None, metadata=OPTIONAL)
     n_larger_than_halo: int | None = field(default=None, metadata=OPTIONAL)
+    n_small: int | None = field(default=None, metadata=OPTIONAL)
+    small_px: int | None = field(default=None, metadata=OPTIONAL)
+    from_model: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
 
 def read_record(location: str, name: str) -> SegmentationRecord | None:
