@@ -100,7 +100,7 @@ class ModelConfig:
     training : dict
         Any JSON content, for information: data, seed, steps, scores.
     objects : ObjectDefaults, optional
-        Recommended options for the objects in its labels.
+        Recommended options for objects.
     """
 
     architecture: Architecture
@@ -148,8 +148,7 @@ class ModelConfig:
             content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known}
             content["architecture"] = Architecture(**content["architecture"])
             content["normalisation"] = Normalisation(**content["normalisation"])
-            if content.get("objects") is not None:
-                content["objects"] = ObjectDefaults.from_json(content["objects"])
+            content["objects"] = ObjectDefaults.from_json(content.get("objects"))
             return cls(**content)
         except CheckpointError:
             raise

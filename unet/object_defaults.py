@@ -54,8 +54,10 @@ class ObjectDefaults:
             raise CheckpointError(f"objects split={self.split!r}, expected a number of pixels above 0.")
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "ObjectDefaults":
-        """From the header of a checkpoint. Keys of later versions are left out."""
+    def from_json(cls, content: Mapping[str, Any] | None) -> "ObjectDefaults | None":
+        """From the header of a checkpoint; None if it recommends nothing. Keys of later versions are left out."""
+        if content is None:
+            return None
         known = {item.name for item in fields(cls)}
         found = cls(**{key: value for key, value in content.items() if key in known})
         if not isinstance(found.min_size, str):

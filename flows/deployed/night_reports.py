@@ -86,6 +86,8 @@ def describe_night(report: NightReport, watch: str) -> str:
     done = [row for row in report.rows if row.outcome == Outcome.SEGMENTED]
     if done:
         parts += ["## Segmented", _done_table(done)]
+    if any(map(_small, done)):
+        parts.append("Small objects are often noise. `min_size` of the deployment drops them in new results.")
     return "\n\n".join([*parts, f"Results: {code(report.folder)}"])
 
 

@@ -68,6 +68,14 @@ def show_night(console: Console, report: NightReport) -> None:
     if report.newly_undecided:
         counts += f"; {len(report.newly_undecided)} need(s) a decision"
     console.print(f"[bold]{'Ended early' if report.ended_by else 'Done'}:[/] {counts}", highlight=False)
+    small = [row.small.below_px for row in report.rows if row.small and row.small.n_small]
+    if small:
+        sizes = f"{min(small):,}" if min(small) == max(small) else f"{min(small):,} to {max(small):,}"
+        console.print(
+            f"[yellow]Note:[/] objects below {sizes} px are often noise. --min-size drops them in new results.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"Results: {escape(report.folder)}", highlight=False, soft_wrap=True)
 
 

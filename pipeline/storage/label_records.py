@@ -178,7 +178,8 @@ class InstancesRecord(Section):
     n_larger_than_halo : int or None
         Objects that no block saw as a whole while it split them.
     n_small, small_px : int or None
-        Number of small objects, and the size (px) below which they are (`pipeline.statistics.object_sizes`).
+        Number of small objects, and the size (px) below which they are (`pipeline.statistics.object_sizes`). The number
+        is None until all ids are there; both are None in records that 0.1.0 began.
     from_model : tuple of str
         Parameters that the user did not choose and the model recommends, with their values.
     """

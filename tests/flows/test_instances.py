@@ -166,6 +166,81 @@ def edit_attributes(group: Path, change: Callable[[dict], object]) -> None:
     (group / "zarr.json").write_text(json.dumps(content))
 
 
+# -- small objects, and what the model recommends -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [64, 512])
+def test_small_objects_are_counted_whatever_the_blocks(block, tmp_path, here):
+    classes = blobs(*SHAPE)
+    classes[::7, ::5] = np.where(classes[::7, ::5], classes[::7, ::5], 1)  # specks, also on the borders of blocks
+    path = write_segmentation(tmp_path / "cells.ome.zarr", classes)
+    outcome = label(path, "--block", block)
+    sizes_px = np.bincount(scipy_ids(classes).ravel())[1:]
+    usual = np.sort(sizes_px[sizes_px >= 9])
+    below = max(9, math.ceil(usual[(len(usual) - 1) // 2] / 10))
+    n_small = int((sizes_px < below).sum())
+    assert 100 < n_small < len(sizes_px)
+    assert (attributes(path)["n_small"], attributes(path)["small_px"]) == (n_small, below)
+    assert f"{n_small:,} of {len(sizes_px):,} objects ({n_small / len(sizes_px):.1%}) are smaller than {below} px" in (
+        " ".join(outcome.out.split())
+    )
+    assert f"--min-size {below}" in outcome.out
+    without = label(path, "--block", block, "--min-size", below, "-o", tmp_path / "without.ome.zarr")
+    assert "are smaller" not in without.out
+
+
+def recommend(path: Path, **wanted: object) -> Path:
+    """Let the record say what the model recommends."""
+    edit_attributes(path / "labels/segmentation", lambda found: found["segment_slide"].update(objects=wanted))
+    return path
+
+
+def test_what_the_model_recommends_is_used_said_and_recorded(tmp_path, here):
+    classes = disks(150, 190)
+    path = recommend(write_segmentation(tmp_path / "cells.ome.zarr", classes), min_size="40", split=1.0, ndim=2)
+    chosen = write_segmentation(tmp_path / "chosen.ome.zarr", classes)
+    outcome = label(path)
+    label(chosen, "--min-size", 40, "--split", 1)
+    np.testing.assert_array_equal(ids_of(path), ids_of(chosen))
+    assert ids_of(path).max() != scipy_ids(classes).max()
+    assert attributes(path)["from_model"] == ["min_size 40px", "split 1"]
+    assert "from_model" not in attributes(chosen)
+    assert "From the model: min_size 40px, split 1." in outcome.out
+    assert "From the model" in label(path).out  # the same command again goes on
+    assert label(path, "--min-size", 40, "--split", 1).exit_code == 0  # and so does one that says the same
+
+
+def test_the_users_choices_come_before_the_models(tmp_path, here):
+    classes = blobs(*SHAPE)
+    path = recommend(write_segmentation(tmp_path / "cells.ome.zarr", classes), min_size="40", ndim=2)
+    for number, (options, min_size) in enumerate(
+        [(("--min-size", 8), 8), (("--min-size", 0), 0), (("--ignore-model-objects",), 0), ((), 40)]
+    ):
+        out = tmp_path / f"{number}.ome.zarr"
+        label(path, *options, "-o", out)
+        np.testing.assert_array_equal(ids_of(out), scipy_ids(classes, min_size=min_size))
+        assert attributes(out).get("from_model", []) == (["min_size 40px"] if not options else [])
+
+
+def test_an_area_that_the_model_recommends_needs_a_pixel_size(tmp_path, here, caplog):
+    classes = blobs(*SHAPE)
+    known = write_segmentation(tmp_path / "known.ome.zarr", classes, scale=(0.5, 0.5))
+    label(recommend(known, min_size="10um2", ndim=2))
+    np.testing.assert_array_equal(ids_of(known), scipy_ids(classes, min_size=40))
+    unknown = write_segmentation(tmp_path / "unknown.ome.zarr", classes, unit=None)
+    label(recommend(unknown, min_size="10um2", ndim=2))
+    np.testing.assert_array_equal(ids_of(unknown), scipy_ids(classes))
+    assert "the smallest object that the model recommends is not used" in caplog.text
+
+
+def test_a_recommendation_for_planes_is_not_used_for_volumes(tmp_path, here):
+    classes = blobs(8, 40, 50, sigma=1.0)
+    path = write_segmentation(tmp_path / "cells.ome.zarr", classes, "zyx", files=(8, 32, 32))
+    label(recommend(path, min_size="40", ndim=2), "--ndim", 3)
+    assert attributes(path)["parameters"]["min_size_px"] == 0
+    assert "from_model" not in attributes(path)
+
+
 # -- the ids -------------------------------------------------------------------------------------------------------
 
 

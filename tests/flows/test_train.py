@@ -1,6 +1,7 @@
 """`segment-slide train`: files, resuming, what is refused; on small stored samples."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from segment_slide.pipeline.training.records import SampleChoices, SetReference
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set
 from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
 from segment_slide.unet.errors import DivergedError
+from segment_slide.unet.object_defaults import ObjectDefaults
 from segment_slide.unet.train_settings import TrainSettings
 from segment_slide.unet.training_state import count_steps
 from tests.flows.support import (
@@ -127,6 +129,29 @@ def test_equal_trainings_leave_equal_bytes_and_another_seed_others(samples, fini
     assert first == second != other
 
 
+def test_a_trained_network_recommends_options_that_its_segmentations_use(samples, tmp_path):
+    """From `train` to the record of the objects, by the commands alone."""
+    model = tmp_path / "cells.safetensors"
+    steps = ["--steps", 2, "--validate-every", 2]
+    assert run_here("train", samples, "-o", model, *ARGUMENTS, *steps, "--min-size", "12um2").exit_code == 0
+    assert open_checkpoint(model).config.objects == ObjectDefaults("12um2")
+    assert "min_size 12um2" in run_here("info", model).out
+    image, out = tmp_path / "image.ome.zarr", tmp_path / "out.ome.zarr"
+    pixels = np.random.default_rng(0).normal(10, 4, (1, 64, 64)).astype(np.float32)
+    write_ome(image, pixels, "cyx", scale=(1.0, 0.5, 0.5))
+    run = run_without_workers("segment", image, "-m", model, "-o", out, "--device", "cpu", "--instances")
+    assert run.exit_code == 0, run
+    assert "From the model: min_size 12um2" in run.out
+    labels = [
+        json.loads((out / "labels" / name / "zarr.json").read_text())
+        for name in os.listdir(out / "labels")
+        if (out / "labels" / name).is_dir()
+    ]
+    records = [content["attributes"]["segment_slide"] for content in labels]
+    assert {"min_size": "12um2", "split": None, "ndim": 2} in [record.get("objects") for record in records]
+    assert [record["parameters"]["min_size_px"] for record in records if "from_model" in record] == [48]
+
+
 def test_a_trained_network_segments(samples, tmp_path):
     run = run_here("train", samples, "-o", tmp_path / "cells.safetensors", "--steps", 8, *ARGUMENTS)
     assert run.exit_code == 0, run.err
@@ -213,6 +238,9 @@ def test_a_sample_that_is_not_finite_is_named_with_its_place(tmp_path):
         (["--device", "tpu"], "device='tpu'"),
         (["--processes", 0], "processes=0"),
         (["-o", "cells.pt"], "expected the name of a checkpoint, NAME.safetensors"),
+        (["--min-size", "large"], "min_size='large', expected a number of pixels"),
+        (["--min-size", "5um3"], "min_size=5um3, but objects have 2 axes"),
+        (["--split", 0], "split=0.0, expected a number of pixels above 0"),
     ],
 )
 def test_bad_options_are_refused_and_leave_nothing(samples, tmp_path, arguments, message):

@@ -23,6 +23,7 @@ from segment_slide.unet.checkpoint import (
     save_checkpoint,
 )
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.object_defaults import ObjectDefaults
 
 SMALL = Architecture(base_channels=2, depth=1)
 CONSTANTS = Normalisation("constants", offset=(100.0,), scale=(20.0,))
@@ -67,11 +68,34 @@ def test_what_was_saved_is_what_is_opened(path, model):
         ModelConfig(Architecture(), normalisation=Normalisation("percentiles", low=0.5, high=99.5)),
         ModelConfig(Architecture(ndim=3, n_classes=3), classes=("a", "b", "ü"), normalisation=CONSTANTS),
         dataclasses.replace(CONFIG, training={"seed": 3, "scores": [0.5, 0.75], "data": {"name": "cells"}}),
+        dataclasses.replace(CONFIG, objects=ObjectDefaults(min_size="12.5um2", split=2.0)),
     ],
-    ids=["mean-std", "percentiles", "3d", "training"],
+    ids=["mean-std", "percentiles", "3d", "training", "objects"],
 )
 def test_configurations_survive_json(config):
     assert ModelConfig.from_json(config.to_json()) == config
+
+
+def test_a_configuration_without_recommendations_has_the_bytes_of_before():
+    assert "objects" not in json.loads(CONFIG.to_json())
+    recommending = dataclasses.replace(CONFIG, objects=ObjectDefaults("50"))
+    assert {**json.loads(CONFIG.to_json()), "objects": {"min_size": "50", "split": None}} == json.loads(
+        recommending.to_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [({"split": -1}, "split=-1, expected"), ({"split": "x"}, "not a model"), ({"min_size": 5}, "min_size=5, expected")],
+)
+def test_bad_recommendations_are_refused(objects, message):
+    with pytest.raises(CheckpointError, match=message):
+        ModelConfig.from_json(changed_header(objects=objects))
+
+
+def test_keys_of_later_recommendations_are_left_out():
+    found = ModelConfig.from_json(changed_header(objects={"min_size": "9", "shape": "round"}))
+    assert found.objects == ObjectDefaults("9")
 
 
 def test_saving_returns_what_opening_returns(tmp_path, model, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from segment_slide.flows.deployed.segment_new_acquisitions import is_outage
 from segment_slide.flows.nights.plan import Action
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.pipeline.errors import IncompleteError, InputError
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from tests.flows.nights.support import write_zarr
 
 
@@ -46,6 +48,16 @@ def test_a_page_lists_a_hundred_of_each_kind_and_counts_the_rest(title, outcome,
     assert [line for line in page.splitlines() if line.startswith("## ")] == [f"## {title}"]
     assert section(page, title).count(".tif") == 100
     assert "and 50 more (see the table)" in section(page, title)
+
+
+def test_small_objects_are_named_with_what_drops_them():
+    (row,) = rows(1, Outcome.SEGMENTED)
+    row = replace(row, n_objects=200)
+    page = describe_night(NightReport((replace(row, small=SmallObjects(150, 200, 9)),)), "/in")
+    assert "| 200 | 75.0% (below 9 px) |" in page
+    assert "`min_size`" in page
+    for small in (None, SmallObjects(0, 200, 9)):
+        assert "`min_size`" not in describe_night(NightReport((replace(row, small=small),)), "/in")
 
 
 def test_a_change_is_a_decision_and_was_never_set_aside():

@@ -100,6 +100,17 @@ def test_its_numbers_are_those_of_the_arrays(page, measured, ids):
         assert f"{name} {number(row.iloc[0])} {number(row.iloc[1])}" in text
 
 
+def test_small_objects_are_said_with_the_command_that_drops_them(tmp_path):
+    ids = np.zeros((60, 70), np.uint32)
+    ids[5:25, 5:25], ids[30:50, 30:50] = 1, 2
+    ids[2, 60], ids[40, 3], ids[55, 55:57] = 3, 4, 5
+    location = write_store(tmp_path, ids, (32, 32), image=noise(60, 70))
+    measure(location)
+    text = parse(make_report(location, NAME)).text
+    assert "3 of 5 objects (60.0%) are smaller than 40 px" in text
+    assert "--min-size=40px" in text
+
+
 def test_a_table_in_many_parts_says_what_the_whole_table_says(measured, ids):
     facts = gather(measured, NAME)
     assert facts.table.n_parts > 3
