@@ -261,6 +261,9 @@ def _report_objects(request: EvaluateRequest, pair: LabelPair, counts: ObjectCou
     notes = [f"{n_ignored:,} pixels are ignored"] if n_ignored else []
     if objects.n_truth == 1 and request.truth_objects != "components":
         notes.append("the truth has one id: if it is a class map, its objects are components")
+    is_read_as_ids = request.predicted_objects == "auto" and pair.predicted.dtype.itemsize > 1
+    if objects.n_predicted == 1 < objects.n_truth and is_read_as_ids:
+        notes.append("the prediction has one id: if it is a mask, its objects are components")
     return EvaluateReport(request, pair.truth.shape, n_pixels, objects=objects, notes=tuple(notes))
 
 

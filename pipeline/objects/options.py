@@ -134,8 +134,7 @@ class InstanceOptions:
     ignores_model: Annotated[
         bool,
         Option(
-            "Do not take the smallest size and the splitting that the network recommends. Other values also replace "
-            "them.",
+            "Use neither the smallest size nor the splitting that the network recommends.",
             name="ignore_model_objects",
         ),
     ] = False

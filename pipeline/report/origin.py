@@ -218,6 +218,8 @@ def _parameter_rows(facts: Facts) -> list[tuple[object, object]]:
         chosen = write_section(record.parameters) if record else {}
         text = ", ".join(f"{key} {_plain(value)}" for key, value in chosen.items() if value not in ("", None))
         rows += [(title, text)] if text else []
+    if facts.instance_record and facts.instance_record.from_model:
+        rows.append(("from the model", ", ".join(facts.instance_record.from_model)))
     normalisation = facts.record and facts.record.normalisation
     if normalisation:
         constants = {"offset": normalisation.offset, "scale": normalisation.scale}

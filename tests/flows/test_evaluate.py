@@ -175,6 +175,15 @@ def test_objects_of_masks_are_components_of_the_value_that_they_have(tmp_path, c
     assert perfect.objects.seg == 1
 
 
+def test_a_mask_of_16_bits_that_predicts_is_noted_and_split_when_told_so(tmp_path, cells):
+    zarr.create_array(str(tmp_path / "mask"), data=cells[1] * np.uint16(65535), chunks=(32, 32))
+    given = {"kind": "instances", "predicted": str(tmp_path / "mask")}
+    report = evaluate_request(request_of(tmp_path, **given))
+    assert report.notes == ("the prediction has one id: if it is a mask, its objects are components",)
+    told = evaluate_request(request_of(tmp_path, predicted_objects="components", **given))
+    assert told.objects == evaluate_request(request_of(tmp_path, kind="instances")).objects
+
+
 def test_a_missing_class_of_several_is_noted(tmp_path, cells):
     found = cells[1] * np.uint8(2)
     found[0, 0] = 3
