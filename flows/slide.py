@@ -20,6 +20,7 @@ from segment_slide.pipeline.ingest.plan import plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.stages import InstancesReport
 from segment_slide.pipeline.segmentation.stages import SegmentReport
+from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from segment_slide.pipeline.storage import store
 from segment_slide.unet.open_network import open_network
 
@@ -34,6 +35,13 @@ class SlideReport:
     measured: MeasureReport | None
     stage_seconds: dict[str, float]
     page: str = ""
+
+    @property
+    def small(self) -> SmallObjects | None:
+        """How many objects are small; None if nobody counted them."""
+        if self.measured is not None:
+            return self.measured.summary.small
+        return self.numbered.small if self.numbered is not None else None
 
 
 def process_slide(request: SlideRequest, progress: Stages | None = None) -> SlideReport:

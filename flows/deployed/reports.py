@@ -82,8 +82,8 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
         rows["objects"] = f"{report.numbered.n_objects:,}"
         if report.numbered.from_model:
             rows["from the model"] = plain(", ".join(report.numbered.from_model))
-        if report.numbered.small is not None and report.numbered.small.n_small:
-            rows["small objects"] = f"{report.numbered.small}; min_size={report.numbered.small.below_px} drops them"
+        if report.small is not None and report.small.n_small:
+            rows["small objects"] = f"{report.small}; min_size={report.small.below_px} drops them"
     if report.measured is not None:
         rows["found"] = describe(report.measured.summary)
         rows |= {"table": code(report.measured.table), "page": code(report.measured.page)}

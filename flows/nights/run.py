@@ -177,9 +177,8 @@ class _Night:
         if report is None:
             return self._fail(decision, error or RuntimeError("no report"), seconds)
         done = self._finish(decision, report)
-        small = report.numbered.small if report.numbered else None
         row = _row(decision, Outcome.SEGMENTED, decision.reason, seconds)
-        return replace(row, page=report.page, n_objects=done.n_objects, n_pixels=done.n_pixels, small=small)
+        return replace(row, page=report.page, n_objects=done.n_objects, n_pixels=done.n_pixels, small=report.small)
 
     def _attempt(self, decision: Decision) -> tuple[SlideReport | None, Exception | None]:
         """Return the report of all stages, or the error of this acquisition (or nobody's); raise all other errors."""

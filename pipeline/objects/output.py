@@ -12,7 +12,6 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.objects.plan import InstancePlan
-from segment_slide.pipeline.statistics.object_sizes import SmallObjects, least_size
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -115,8 +114,7 @@ def begin(location: str, name: str, plan: InstancePlan, from_model: tuple[str, .
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
     identity = ClassesIdentity(identify_group(plan.image.location))
-    small_px = least_size(plan.grid.n_spatial)
-    noted = replace(plan.record(), identity=identity, from_model=from_model, small_px=small_px)
+    noted = replace(plan.record(), identity=identity, from_model=from_model)
     store.create_group(location, group, [], {ATTRIBUTE: write_section(noted)})
 
 
@@ -166,9 +164,7 @@ def ids_dtype(count: int) -> str:
     return "uint32" if count <= np.iinfo(np.uint32).max else "uint64"
 
 
-def finish(
-    location: str, name: str, n_objects: int, n_larger_than_halo: int, small: SmallObjects | None = None
-) -> None:
+def finish(location: str, name: str, n_objects: int, n_larger_than_halo: int) -> None:
     """Record that all ids are written.
 
     Parameters
@@ -177,15 +173,11 @@ def finish(
         Store and class map.
     n_objects, n_larger_than_halo : int
         Number of objects, and how many of them were larger than the halo. Both are added to the record.
-    small : SmallObjects, optional
-        How many objects are small; added to the record too, unless an earlier version began it.
     """
     record = read_instances_record(location, name)
     if record is None:
         raise OutputError(f"{store.join(location, instance_group(name))} was deleted while it was written.")
     done = replace(record, n_objects=n_objects, n_larger_than_halo=n_larger_than_halo)
-    if small is not None and record.small_px is not None:
-        done = replace(done, n_small=small.n_small, small_px=small.below_px)
     store.update_attributes(location, instance_group(name), {ATTRIBUTE: write_section(done)})
 
 

@@ -43,7 +43,7 @@ class InstancesReport:
     stage_seconds : dict
         Wall time per stage.
     small : SmallObjects or None
-        How many objects are small; None if that was not counted.
+        How many objects are small; None if an earlier run had numbered them.
     from_model : tuple of str
         Options that the model recommended and the user did not choose.
     """
@@ -83,6 +83,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
     if (read_instances_record(location, name) is not None) != prepared.begun:
         raise OutputError(f"output={location} was begun by another run in the meantime; run the same command again.")
     clock: dict[str, float] = {}
+    small: SmallObjects | None = None
     taken = output.what_a_run_would_create(location, name)
     if not prepared.begun:
         output.begin(location, name, plan, prepared.from_model, in_place=prepared.in_place)
@@ -94,7 +95,8 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
             numbering = _find(job, client, progress, clock)
             output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
-            output.finish(location, name, numbering.count, numbering.n_larger_than_halo, numbering.small)
+            output.finish(location, name, numbering.count, numbering.n_larger_than_halo)
+            small = numbering.small
         output.remove_work(location, name)
         with timed(clock, "pyramid"):
             _pyramid(prepared, client, progress)
@@ -108,15 +110,9 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         n_done_before=len(done),
         n_pixels=math.prod(plan.grid.shape),
         stage_seconds=clock,
-        small=_small(record),
+        small=small,
         from_model=prepared.from_model,
     )
-
-
-def _small(record: InstancesRecord) -> SmallObjects | None:
-    if record.n_small is None or record.small_px is None:
-        return None
-    return SmallObjects(record.n_small, record.n_objects or 0, record.small_px)
 
 
 def _fill(

@@ -39,11 +39,6 @@ class SmallObjects:
         return f"{found} are smaller than {self.below_px:,} px"
 
 
-def least_size(ndim: int) -> int:
-    """Size (px) below which every object is small, whatever the others are."""
-    return _SIDE_PX**ndim
-
-
 def find_small(sizes: np.ndarray, counts: np.ndarray, ndim: int) -> SmallObjects:
     """Count the objects that are small, compared with the others.
 
@@ -62,7 +57,7 @@ def find_small(sizes: np.ndarray, counts: np.ndarray, ndim: int) -> SmallObjects
     >>> find_small(np.array([1, 2, 300, 400, 20]), np.array([500, 90, 10, 11, 1]), 2)
     SmallObjects(n_small=591, n_objects=612, below_px=40)
     """
-    least = least_size(ndim)
+    least = _SIDE_PX**ndim
     order = np.argsort(sizes, kind="stable")
     sizes, counts = np.asarray(sizes)[order].astype(np.int64), np.asarray(counts)[order].astype(np.int64)
     usual = sizes >= least

@@ -177,9 +177,6 @@ class InstancesRecord(Section):
         Written last: if it is there, all ids are there.
     n_larger_than_halo : int or None
         Objects that no block saw as a whole while it split them.
-    n_small, small_px : int or None
-        Number of small objects, and the size (px) below which they are (`pipeline.statistics.object_sizes`). The number
-        is None until all ids are there; both are None in records that 0.1.0 began.
     from_model : tuple of str
         Parameters that the user did not choose and the model recommends, with their values.
     """
@@ -190,8 +187,6 @@ class InstancesRecord(Section):
     identity: ClassesIdentity | None = field(default=None, metadata=OPTIONAL)
     n_objects: int | None = field(default=None, metadata=OPTIONAL)
     n_larger_than_halo: int | None = field(default=None, metadata=OPTIONAL)
-    n_small: int | None = field(default=None, metadata=OPTIONAL)
-    small_px: int | None = field(default=None, metadata=OPTIONAL)
     from_model: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
 
