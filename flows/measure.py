@@ -96,7 +96,7 @@ def _run(
     plan: MeasurePlan, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
 ) -> tuple[SizeCounts, Summary, int, int]:
     """Measure, and return counts, their summary, and the number of blocks and parts that an earlier run had made."""
-    parts, blocks = stored_parts(plan.location, plan.table), plan.work.stored(ROWS)
+    parts, blocks = stored_parts(plan.location, plan.table, plan.n_parts), plan.work.stored(ROWS)
     pending = set(range(plan.n_parts)) - parts
     with _open_workers(plan, cluster) if pending else contextlib.nullcontext() as client:
         with timed(clock, "measure"):

@@ -43,7 +43,8 @@ ROOMS = {
         "nights": {"", "storage", "ingest", "measurement"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement"},
         "report": {"", "metadata", "blocks", "storage", "statistics", "measurement", "nights", "pictures"},
-        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures"},
+        "served_files": {"", "storage"},
+        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files"},
     },
     "cluster": {
         "": set(),  # its table loads a kind by name

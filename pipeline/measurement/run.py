@@ -162,7 +162,7 @@ def write_table(
     IncompleteError
         If parts failed twice. The message names them; the others are stored.
     """
-    done = stored_parts(plan.location, plan.table) & set(range(plan.n_parts))
+    done = stored_parts(plan.location, plan.table, plan.n_parts)
     found: list[SizeCounts] = []
 
     def keep(counts: SizeCounts) -> None:

@@ -19,7 +19,7 @@ from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_table_record
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import count_files
+from segment_slide.pipeline.storage.complete import count_files, has_listing
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
@@ -94,7 +94,7 @@ def judge_objects(location: str, name: str) -> ObjectsState:
         table = _judge_table(table_record, record, image, notes)
         if table == Standing.GOOD:
             n_parts = max(1, ceil_divide(table_record.input.n_objects, table_record.parameters.rows))
-            n_done = len(stored_parts(location, path) & set(range(n_parts)))
+            n_done = len(stored_parts(location, path, n_parts))
             table = Standing.GOOD if n_done == n_parts else Standing.INCOMPLETE
     return ObjectsState(instances, table, path, image, record, n_parts, n_done, table_record, tuple(notes))
 
@@ -150,7 +150,9 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
 
 
 def _has_files(location: str, name: str) -> bool:
-    """Whether any file of a table exists."""
+    """Whether any file of a table exists. On a web server, which lists nothing, its first part is asked for."""
+    if not has_listing(location):
+        return bool(stored_parts(location, table_path(name), 1))
     folders = (table_path(name), f"{TABLES}/{instances_name(name)}.work")
     return any(store.list_names(store.join(location, folder)) for folder in folders)
 

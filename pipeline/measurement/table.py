@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.errors import BlockError
+from segment_slide.pipeline.errors import BlockError, OutputError
 from segment_slide.pipeline.measurement import sums
 from segment_slide.pipeline.measurement.columns import Column, TableSpec
 from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.files import read_file, write_file
+from segment_slide.pipeline.storage.complete import has_listing
+from segment_slide.pipeline.storage.files import exists, read_file, write_file
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import Arrays
@@ -96,15 +97,31 @@ def part_path(location: str, table: str, number: int) -> str:
     return store.join(location, table, f"part-{number:05d}.parquet")
 
 
-def stored_parts(location: str, table: str) -> set[int]:
-    """Numbers of the parts that are stored. A file of 0 bytes, as after a power cut, does not count."""
+def stored_parts(location: str, table: str, n_parts: int) -> set[int]:
+    """Numbers of the stored parts below `n_parts`. A file of 0 bytes, as after a power cut, does not count.
+
+    Raises
+    ------
+    OutputError
+        If the store cannot be reached.
+    """
+    if not has_listing(location):
+        return {number for number in range(n_parts) if _is_served(part_path(location, table, number))}
     folder = store.join(location, table)
     found = {name: _PART.fullmatch(name) for name in store.list_names(folder)}
-    return {
+    numbers = {
         int(match.group(1))
         for name, match in found.items()
         if match and (store.is_remote(location) or os.path.getsize(store.join(folder, name)) > 0)
     }
+    return numbers & set(range(n_parts))
+
+
+def _is_served(path: str) -> bool:
+    try:
+        return exists(path)
+    except Exception as error:  # fsspec back ends raise classes of their own
+        raise OutputError(f"{path} cannot be reached: {error}") from error
 
 
 def write_part(location: str, table: str, number: int, content: "pa.Table") -> None:

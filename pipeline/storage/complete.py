@@ -28,14 +28,19 @@ class FileCount:
 
 
 def count_files(image: StoredImage) -> FileCount:
-    """Count the files of an array of ours; arrays of other software may leave out files of pure background."""
+    """Count the files of an array of ours; arrays of other software may leave out files of pure background.
+
+    On a web server, which lists nothing, none counts as missing.
+    """
     n_files = _count_all(image)
+    if not has_listing(image.location):
+        return FileCount(n_files, 0)
     return FileCount(n_files, max(0, n_files - len(store.stored_shards(image.location, image.array_path))))
 
 
 def count_known_missing(image: StoredImage) -> FileCount:
     """The same for any array; where missing files cannot be known, none counts as missing."""
-    if image.zarr_format == 3 and has_listing(image.location):
+    if image.zarr_format == 3:
         return count_files(image)
     return FileCount(_count_all(image), 0)
 
@@ -46,7 +51,7 @@ def _count_all(image: StoredImage) -> int:
 
 def has_listing(location: str) -> bool:
     """Whether the files of a location can be listed: folders and object stores allow it, web servers do not."""
-    return not location.startswith(("http://", "https://"))
+    return not location.lower().startswith(("http://", "https://"))
 
 
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import has_listing
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -51,12 +52,13 @@ def _filesystem(path: str) -> tuple[Any, str]:
 
 
 def exists(path: str) -> bool:
-    """Whether a file or folder is there; if an object store cannot be reached, raises its own error."""
+    """Whether a file or folder is there; if a store cannot be reached, raises its own error."""
     if not store.is_remote(path):
         return Path(path).exists()
     filesystem, inner = _filesystem(path)
     filesystem.invalidate_cache()
-    return bool(filesystem.exists(inner))
+    options = {} if has_listing(path) else {"strict": True}  # or a failing web server looks as if nothing was there
+    return bool(filesystem.exists(inner, **options))
 
 
 def delete(path: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable
 
+from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import is_remote, join
 
@@ -38,7 +39,7 @@ def _remote_files(base: str) -> Iterable[str]:
 
     filesystem, path = fsspec.core.url_to_fs(base)
     try:
-        files = filesystem.find(path, detail=True)
+        files = filesystem.find(path, detail=True) if has_listing(base) else {}
     except NotImplementedError:
         return
     for name, info in files.items():

@@ -9,9 +9,17 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from segment_slide.pipeline.errors import InputError, UnknownAxesError
+from segment_slide.pipeline.errors import InputError, OutputError, UnknownAxesError
 from segment_slide.pipeline.storage import ome
-from segment_slide.pipeline.storage.store import DAMAGED, NOT_FOUND, is_remote, open_array, open_store, resolve_location
+from segment_slide.pipeline.storage.store import (
+    DAMAGED,
+    NOT_FOUND,
+    is_remote,
+    join,
+    open_array,
+    open_store,
+    resolve_location,
+)
 
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
 
@@ -110,6 +118,10 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
         array = open_array(location, path)
     except (*NOT_FOUND, *DAMAGED) as error:
         raise InputError(f"{location}: level {level} names the array {path!r}, which is missing or damaged.") from error
+    except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
+        if not is_remote(location):
+            raise
+        raise OutputError(f"{join(location, path)} cannot be reached: {type(error).__name__}: {error}") from error
     if len(array.shape) != len(multiscale.axes):
         raise InputError(f"{location}: array {path!r} has shape {array.shape}, but axes are {multiscale.axes!r}.")
     return _stored_image(location, path, array, multiscale, level=level)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
@@ -65,6 +65,7 @@ class CheckedStore(WrapperStore[Store]):
     """A store that refuses files of 0 bytes, which a power cut or a full disk leaves behind.
 
     zarr takes an empty shard for one that was never written and returns background: silently wrong pixels.
+    Web servers that ignore the Range header send a whole file when a part is asked for; the part is cut out of it.
     """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -72,7 +73,18 @@ class CheckedStore(WrapperStore[Store]):
         value = await self._store.get(key, prototype, byte_range)
         if value is not None and byte_range is None and len(value) == 0:
             raise ValueError(f"{key} is an empty file")
-        return value
+        return _cut_out(value, byte_range)
+
+
+def _cut_out(value: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+    """The wanted part, if more than it was sent: then it is the whole file. A file is longer than a part's end."""
+    if value is None:
+        return None
+    if isinstance(byte_range, RangeByteRequest) and len(value) > byte_range.end - byte_range.start:
+        return value[byte_range.start : byte_range.end]
+    if isinstance(byte_range, SuffixByteRequest) and len(value) > byte_range.suffix:
+        return value[-byte_range.suffix :]
+    return value
 
 
 def open_store(location: str, *, writable: bool = False) -> Store:

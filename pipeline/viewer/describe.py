@@ -19,7 +19,6 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.names import instances_name
 from segment_slide.pipeline.viewer.channels import Look, look_at
@@ -220,7 +219,7 @@ class _Builder:
     def _read_measurements(self, item: Labels) -> ObjectTable | None:
         """Read the table of these objects; None if it is incomplete or belongs to an earlier numbering."""
         name = item.name.removesuffix(instances_name(""))
-        if instances_name(name) != item.name or not has_listing(self._found.location):
+        if instances_name(name) != item.name:
             return None
         try:
             state = judge_objects(self._found.location, name)

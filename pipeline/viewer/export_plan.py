@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.served_files.chunks import METADATA, array_files
+from segment_slide.pipeline.served_files.files import Files, ListedFile, split_path
+from segment_slide.pipeline.served_files.local_files import is_below
+from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.store import ZARR_METADATA, is_remote, join, resolve_location
-from segment_slide.pipeline.viewer.chunks import METADATA, array_files
-from segment_slide.pipeline.viewer.files import Files, ListedFile, split_path
-from segment_slide.pipeline.viewer.local_files import is_below, open_files
 from segment_slide.pipeline.viewer.site import Site, client_files
 
 MARK = "segment-slide-export.json"  # marks a folder as an export, which may be replaced
@@ -37,11 +38,16 @@ _START_PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """One file of a store that an export copies."""
+    """One file of a store that an export copies; `prefix` is the store's path on the site."""
 
-    target: str
+    prefix: str
     files: Files
     found: ListedFile
+
+    @property
+    def target(self) -> str:
+        """Path in the export."""
+        return f"{PAGES}/{self.prefix}/{self.found.key}"
 
     @property
     def source(self) -> str | None:
@@ -67,13 +73,13 @@ class ExportPlan:
 
     @property
     def n_files(self) -> int:
-        """Number of files of the export."""
+        """Number of files of the export, with those that may turn out to be missing."""
         return len(self.pages) + len(self.copies)
 
     @property
     def n_bytes(self) -> int:
-        """Number of bytes of the export."""
-        return sum(map(len, self.pages.values())) + sum(copy.found.size for copy in self.copies)
+        """Number of bytes of the export, as far as they are known before the files are copied."""
+        return sum(map(len, self.pages.values())) + sum(copy.found.size or 0 for copy in self.copies)
 
 
 def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | None = None) -> ExportPlan:
@@ -100,7 +106,7 @@ def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | 
     }
     copies = []
     for prefix, location in site.stores.items():
-        for copy in _list_store(prefix, location):
+        for copy in _list_store(prefix, location, site.types.get(prefix)):
             copies.append(copy)
             if listed and len(copies) % _TOLD_FILES == 0:
                 listed(len(copies))
@@ -109,6 +115,8 @@ def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | 
 
 def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bool) -> None:
     """Refuse an export that does not fit on the disk. Files in `kept` exist already; hard links need no room.
+
+    Files of unknown size do not count. If the disk is full while they are copied, the export ends with an error.
 
     Raises
     ------
@@ -119,7 +127,7 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
     sizes = [len(content) for content in plan.pages.values()]
     for copy in plan.copies:
         linked = hard_links and copy.source is not None and os.stat(copy.source).st_dev == device
-        if not linked and copy.target not in kept:
+        if not linked and copy.target not in kept and copy.found.size is not None:
             sizes.append(copy.found.size)
     needed = sum(-(-size // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES for size in sizes)
     free = shutil.disk_usage(folder).free
@@ -136,24 +144,40 @@ def check_room(plan: ExportPlan, folder: Path, kept: set[str], *, hard_links: bo
         )
 
 
-def _list_store(prefix: str, location: str) -> Iterator[StoredCopy]:
-    files = open_files(location)
-    for path, is_wanted in _shown_paths(location, files):
-        for found in files.walk(path):
-            if is_wanted(found.key):
-                yield StoredCopy(f"{PAGES}/{prefix}/{found.key}", files, found)
-
-
-def _shown_paths(location: str, files: Files) -> Iterator[tuple[str, Callable[[str], bool]]]:
-    """Yield metadata and levels of an image, or a bare array, each with a test for keys that leaves out other files."""
-    multiscales = _multiscales(store.read_attributes(location) or {})
-    levels = [str(dataset["path"]) for multiscale in multiscales for dataset in multiscale["datasets"]] or [""]
-    above = {"/".join(level.split("/")[:depth]) for level in levels for depth in range(1, level.count("/") + 1)}
-    for group in sorted({"", *above}) if multiscales else ():
-        yield from ((join(group, name), lambda _: True) for name in METADATA)
-    for level in dict.fromkeys(levels):
+def _list_store(prefix: str, location: str, dtype: str | None) -> Iterator[StoredCopy]:
+    files = open_files(location, dtype)
+    levels = _levels(location)
+    for group in _groups(levels):
+        for name in METADATA:
+            yield from _copies(prefix, files, join(group, name))
+    for level in levels:
         split_path(level)  # refuses a path that leads out of the store
-        yield level, array_files(files, level, location)
+        array = array_files(files, level, location)
+        if files.can_list:
+            found = (item for item in files.walk(level) if array.holds(item.key))
+            yield from (StoredCopy(prefix, files, item) for item in found)
+        else:
+            for key in array.list_keys():
+                yield from _copies(prefix, files, key)
+
+
+def _copies(prefix: str, files: Files, key: str) -> Iterator[StoredCopy]:
+    """The copy of one file; it may turn out to be missing if the store has no listing."""
+    listed = files.walk(key) if files.can_list else (ListedFile(key, None, None),)
+    yield from (StoredCopy(prefix, files, item) for item in listed)
+
+
+def _levels(location: str) -> list[str]:
+    """Paths of an image's arrays; "" is a bare array."""
+    multiscales = _multiscales(store.read_attributes(location) or {})
+    found = [str(dataset["path"]) for multiscale in multiscales for dataset in multiscale["datasets"]]
+    return list(dict.fromkeys(found)) or [""]
+
+
+def _groups(levels: list[str]) -> list[str]:
+    """Paths of an image's group and of the groups on the way to its levels; none of a bare array."""
+    above = {"/".join(level.split("/")[:depth]) for level in levels for depth in range(1, level.count("/") + 1)}
+    return [] if levels == [""] else sorted({"", *above})
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from urllib.parse import unquote_to_bytes
 from tornado import iostream
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from segment_slide.pipeline.viewer.files import Files, MemoryFile, OpenFile
-from segment_slide.pipeline.viewer.local_files import open_files
+from segment_slide.pipeline.served_files.files import Files, MemoryFile, OpenFile
+from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.viewer.reader_threads import Readers
 from segment_slide.pipeline.viewer.site import POLICY, Site, client_files
 
@@ -56,7 +56,8 @@ class Content:
         pages = {**client_files(), **site.files}
         self._pages = {path: MemoryFile(content) for path, content in pages.items()}
         self._stores: dict[str, tuple[Files, Readers]] = {
-            path: (open_files(location), Readers(_THREADS, "view-reader")) for path, location in site.stores.items()
+            path: (open_files(location, site.types.get(path)), Readers(_THREADS, "view-reader"))
+            for path, location in site.stores.items()
         }
 
     def page(self, path: str) -> MemoryFile | None:

@@ -44,12 +44,15 @@ class Site:
         Zarr groups (folder or URL) by the path below ``v/<token>/`` at which their files are served, such as "data/0".
     notes : tuple of str
         What could not be shown, and why: one sentence each.
+    types : mapping of str to str
+        Stores that are converted while they are read, by their path in `stores`: the dtype that the browser gets.
     """
 
     title: str
     files: Mapping[str, bytes]
     stores: Mapping[str, str]
     notes: tuple[str, ...] = field(default=())
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 def client_files() -> dict[str, bytes]:

@@ -294,7 +294,7 @@ import sys, threading
 from pathlib import Path
 from segment_slide.flows.commands import main
 from segment_slide.pipeline.viewer import describe as view
-from segment_slide.pipeline.viewer.local_files import LocalFiles
+from segment_slide.pipeline.served_files.local_files import LocalFiles
 
 marker, output = sys.argv[1:]
 describe = view.describe_view

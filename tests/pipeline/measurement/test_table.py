@@ -196,7 +196,7 @@ def test_a_slide_of_10_to_the_12_pixels_is_planned_from_metadata(location):
 def test_a_damaged_part_is_named(location):
     plan = plan_of(location)
     write_file(store.join(location, plan.table, "part-00000.parquet"), b"PAR1 nonsense")
-    assert stored_parts(location, plan.table) == {0}
+    assert stored_parts(location, plan.table, 3) == {0}
     with pytest.raises(BlockError, match="part-00000.parquet is damaged .*delete it"):
         read_part(location, plan.table, 0, ["id"])
 
@@ -205,7 +205,7 @@ def test_other_files_beside_parts_are_no_parts(location):
     plan = plan_of(location)
     for name in ("part-00001.parquet.0123.partial", "readme.txt", "part-00002.parquet"):
         write_file(store.join(location, plan.table, name), b"x")
-    assert stored_parts(location, plan.table) == {2}
+    assert stored_parts(location, plan.table, 3) == {2}
 
 
 # -- summaries ---------------------------------------------------------------------------------------------------

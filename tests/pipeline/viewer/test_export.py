@@ -12,7 +12,7 @@ import pytest
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.viewer import export as view_export
-from segment_slide.pipeline.viewer import export_plan
+from segment_slide.pipeline.viewer import export_copy, export_plan
 from segment_slide.pipeline.viewer.export import export
 from segment_slide.pipeline.viewer.export_plan import MARK, plan_export
 from segment_slide.pipeline.viewer.server import serve
@@ -388,7 +388,7 @@ def test_while_files_are_listed_it_is_told_how_many(site, tmp_path, monkeypatch)
 
 def interrupt_after(n_files: int, monkeypatch) -> None:
     """Let the copying of one more file than that be interrupted, half of it written."""
-    whole, n_begun = view_export._read, []
+    whole, n_begun = export_copy._read, []
 
     def read(copy, file, start):
         n_begun.append(copy)
@@ -396,8 +396,8 @@ def interrupt_after(n_files: int, monkeypatch) -> None:
             raise KeyboardInterrupt
         return whole(copy, file, start)
 
-    monkeypatch.setattr(view_export, "_THREADS", 1)
-    monkeypatch.setattr(view_export, "_read", read)
+    monkeypatch.setattr(export_copy, "_THREADS", 1)
+    monkeypatch.setattr(export_copy, "_read", read)
 
 
 def test_interrupted_nothing_looks_whole_and_the_same_command_goes_on(site, tmp_path, monkeypatch):
@@ -494,7 +494,7 @@ def test_a_disk_that_fails_is_told_with_the_folder(site, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(view_export, "_make_way", fail)
+    monkeypatch.setattr(export_copy, "_make_way", fail)
     with pytest.raises(OutputError, match="out cannot be written: .*No space left"):
         export(site, tmp_path / "out")
     assert not (tmp_path / "out").exists()

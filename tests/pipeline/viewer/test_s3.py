@@ -7,8 +7,8 @@ import fsspec
 import pytest
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.served_files.remote_files import RemoteFiles
 from segment_slide.pipeline.viewer.export import export
-from segment_slide.pipeline.viewer.remote_files import RemoteFiles
 from segment_slide.pipeline.viewer.server import ViewServer, serve
 from tests.flows.support import noise, tree, write_ome
 from tests.pipeline.viewer.site import ask, below, site_of

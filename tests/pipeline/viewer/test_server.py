@@ -464,7 +464,7 @@ def test_readers_are_not_waited_for_and_cancel_what_has_not_begun():
 
 
 def test_a_store_that_hangs_keeps_only_its_own_readers_waiting(folder, monkeypatch):
-    from segment_slide.pipeline.viewer.local_files import LocalFiles
+    from segment_slide.pipeline.served_files.local_files import LocalFiles
 
     go_on, n_waiting = threading.Event(), threading.Semaphore(0)
     open_now = LocalFiles.open

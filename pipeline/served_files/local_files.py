@@ -6,23 +6,16 @@ import stat
 from collections.abc import Iterator
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.storage.store import is_remote, join, list_names, resolve_location
-from segment_slide.pipeline.viewer.files import Files, ListedFile, OpenFile, split_key, split_path
+from segment_slide.pipeline.served_files.files import ListedFile, OpenFile, split_key, split_path
+from segment_slide.pipeline.storage.store import join, list_names
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
-def open_files(location: str) -> Files:
-    """Open the files of the store at a location: a local path, or a URL that fsspec knows."""
-    if not is_remote(resolve_location(location)):
-        return LocalFiles(resolve_location(location))
-    from segment_slide.pipeline.viewer.remote_files import RemoteFiles
-
-    return RemoteFiles(location)
-
-
 class LocalFiles:
     """The regular files of a folder; symbolic links are followed as long as they stay in it."""
+
+    can_list = True
 
     def __init__(self, location: str) -> None:
         self._location = location
@@ -112,7 +105,7 @@ class _LocalFile:
     def __init__(self, descriptor: int) -> None:
         found = os.fstat(descriptor)
         self._descriptor = descriptor
-        self.size = found.st_size
+        self.size, self.mtime_ns = found.st_size, found.st_mtime_ns
         self.tag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
 
     def read(self, start: int, stop: int) -> bytes:

@@ -1,6 +1,6 @@
 """Files of a Zarr store as plain bytes, for a browser: read-only, and only what lies below the store.
 
-A store is a folder or a URL. Both have the same interface: ``open(key)`` returns a file of known size, which is read in
+A store is a folder or a URL. All have the same interface: ``open(key)`` returns a file of known size, which is read in
 pieces. It stays the version that was opened, even if somebody replaces it meanwhile. A key is a path as Zarr writes it,
 such as "0/c/3/7".
 
@@ -26,10 +26,13 @@ class OpenFile(Protocol):
         Size in bytes.
     tag : str
         Differs between versions of the file; empty if the store gives none.
+    mtime_ns : int or None
+        When it was changed, if the store tells.
     """
 
     size: int
     tag: str
+    mtime_ns: int | None
 
     def read(self, start: int, stop: int) -> bytes:
         """Return all bytes from `start` up to `stop`; OSError if the file has changed since it was opened."""
@@ -44,6 +47,8 @@ class ListedFile:
 
     Attributes
     ----------
+    size : int or None
+        Size in bytes. None in a store without a listing: the file may be there, and opening it tells.
     mode : int
         Who may read and write it, if the store tells.
     source : str or None
@@ -51,17 +56,33 @@ class ListedFile:
     """
 
     key: str
-    size: int
+    size: int | None
     mtime_ns: int | None
     mode: int = 0o666
     source: str | None = None
 
 
 class Files(Protocol):
-    """The files of one store."""
+    """The files of one store.
+
+    Attributes
+    ----------
+    can_list : bool
+        Whether `walk` knows the files. If not, their names follow from the metadata of the arrays (`chunks`).
+    """
+
+    can_list: bool
 
     def open(self, key: str) -> OpenFile:
-        """Open the file at a key; FileNotFoundError if there is none below the store."""
+        """Open the file at a key.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none below the store. That says: background.
+        OSError
+            If nobody can tell, or it cannot be read.
+        """
 
     def walk(self, path: str) -> Iterator[ListedFile]:
         """Yield the file at a path, or all files below it ("" is the store), always in the same order.
@@ -115,6 +136,8 @@ def split_path(path: str) -> list[str]:
 
 class MemoryFile:
     """A file whose bytes are in memory."""
+
+    mtime_ns = None
 
     def __init__(self, content: bytes, tag: str | None = None) -> None:
         self._content = content

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
 from segment_slide.pipeline.storage.store import join
-from segment_slide.pipeline.viewer.files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
 
 
 class RemoteFiles:
     """The objects below a URL, read through fsspec."""
+
+    can_list = True
 
     def __init__(self, location: str) -> None:
         import fsspec
@@ -30,7 +32,7 @@ class RemoteFiles:
         return _RemoteFile(self, path, info)
 
     def walk(self, path: str) -> Iterator[ListedFile]:
-        """See `Files`; a store that cannot list its files (HTTP) is refused."""
+        """See `Files`; a store that cannot list its files is refused."""
         base = join(self._root, *split_path(path))
         try:
             if path and (info := self._info(base)).get("type") == "file":
@@ -64,7 +66,7 @@ class _RemoteFile:
     def __init__(self, store: RemoteFiles, path: str, info: dict[str, Any]) -> None:
         self._store, self._path, self._n_read = store, path, 0
         self.size = int(info["size"])
-        self.tag = _tag(info)
+        self.tag, self.mtime_ns = _tag(info), _mtime_ns(info)
 
     def read(self, start: int, stop: int) -> bytes:
         content: bytes = self._store._ask("cat_file", self._path, start=start, end=stop)
