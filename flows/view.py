@@ -181,6 +181,9 @@ def export_view(console: Console, site: Site, folder: Path, *, hard_links: bool 
             return count
 
         report = export(site, folder, hard_links=hard_links, begin=begin, listed=listed)
+    for location in report.empty:
+        note = f"No chunk of {location} is stored: all that is seen of it is background. Is that its address?"
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     kept = f", {report.n_kept:,} of them from before" if report.n_kept else ""
     linked = f", {report.n_linked:,} of them hard links" if report.n_linked else ""
     lines = (

@@ -10,7 +10,8 @@ value: "choose fewer `workers`", "for example `channels=(0, 1)`". The command li
     │   └── UnknownAxesError                nothing says what its dimensions are
     ├── PlanError (ValueError)          sizes that do not fit the network, the image or the memory
     ├── OutputError (OSError)           the output cannot be created, or belongs to something else
-    │   └── OutputMismatchError         it was begun with other parameters, another model or another input
+    │   ├── OutputMismatchError         it was begun with other parameters, another model or another input
+    │   └── UnreachableError (InputError)   a store does not answer: that tells nothing of what is in it
     ├── BlockError (RuntimeError)       one block could not be done; the others can
     │   ├── UnreadableChunkError            a chunk of the input is damaged
     │   │   └── ChunkAccessError                the system could not read it; it may later
@@ -62,6 +63,13 @@ class OutputError(PipelineError, OSError):
 
 class OutputMismatchError(OutputError):
     """The output exists and was begun by a run that differs from this one."""
+
+
+class UnreachableError(InputError, OutputError):
+    """A store by URL cannot be asked: no answer, or one that says neither that something is there nor that it is not.
+
+    Whoever leaves out what is damaged or missing must not leave out this.
+    """
 
 
 class BlockError(PipelineError, RuntimeError):

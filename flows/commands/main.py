@@ -87,6 +87,8 @@ def main() -> None:
     find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
     logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write
+    # A read that failed leaves requests for other chunks behind; that they are dropped at the end is no news.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
-from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.errors import PipelineError, UnreachableError
 from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_table_record
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
@@ -113,6 +113,8 @@ def _judge_instances(
         return Standing.INCOMPLETE, None
     try:
         image = describe_image(store.join(location, instance_group(name)))
+    except UnreachableError:
+        raise
     except PipelineError:
         return Standing.INCOMPLETE, None
     if count_files(image).n_missing:
@@ -135,6 +137,8 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
         paths = [level.path for level in classes.multiscale.levels]
         if made_of.array in paths:
             classes = describe_image(classes.location, level=paths.index(made_of.array))
+    except UnreachableError:
+        raise
     except PipelineError:
         return True  # damaged classes are not other classes; reading them reports the damage
     if (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.errors import BlockError, OutputError
+from segment_slide.pipeline.errors import BlockError, UnreachableError
 from segment_slide.pipeline.measurement import sums
 from segment_slide.pipeline.measurement.columns import Column, TableSpec
 from segment_slide.pipeline.measurement.record import TableRecord
@@ -102,7 +102,7 @@ def stored_parts(location: str, table: str, n_parts: int) -> set[int]:
 
     Raises
     ------
-    OutputError
+    UnreachableError
         If the store cannot be reached.
     """
     if not has_listing(location):
@@ -121,7 +121,7 @@ def _is_served(path: str) -> bool:
     try:
         return exists(path)
     except Exception as error:  # fsspec back ends raise classes of their own
-        raise OutputError(f"{path} cannot be reached: {error}") from error
+        raise UnreachableError(f"{path} cannot be reached: {error}") from error
 
 
 def write_part(location: str, table: str, number: int, content: "pa.Table") -> None:
@@ -153,6 +153,8 @@ def read_part(location: str, table: str, number: int, columns: Sequence[str] | N
     try:
         return pq.read_table(io.BytesIO(read_file(path)), columns=columns and list(columns))
     except Exception as error:  # on damaged bytes, Arrow and file systems raise many types
+        if not has_listing(path) and type(error).__module__.startswith("aiohttp"):
+            raise UnreachableError(f"{path} cannot be reached: {error}") from error
         raise BlockError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it, so that it is made again"
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.errors import InputError, UnreachableError, UnreadableChunkError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 
@@ -35,6 +35,8 @@ class Layer:
         for number in range(self.base.level + 1, n_levels):
             try:
                 coarser = describe_image(self.base.location, level=number)
+            except UnreachableError:
+                raise
             except InputError:  # a level that is listed but does not exist
                 break
             if max(_counts(frame, coarser, self.base)) < side_px / 2:

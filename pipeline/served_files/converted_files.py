@@ -14,7 +14,7 @@ from numcodecs.zstd import Zstd
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.served_files.chunks import Grid, make_grid
-from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, OpenFile, split_key
+from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, OpenFile, StoreFileError, split_key
 from segment_slide.pipeline.storage.store import NOT_FOUND, join, open_array
 
 _METADATA = "zarr.json"
@@ -66,7 +66,7 @@ class ConvertedFiles:
         except NOT_FOUND as error:
             raise FileNotFoundError(errno.ENOENT, "not an array", where) from error
         except Exception as error:  # fsspec's back ends and damaged metadata raise classes of their own
-            raise OSError(errno.EIO, f"{where} cannot be read: {error}") from error
+            raise StoreFileError(f"{where} cannot be read: {error}") from error
         return array, make_grid(array.shape, array.chunks, "/", "c")
 
     def _describe(self, array: zarr.Array[Any]) -> bytes:
@@ -93,7 +93,7 @@ class ConvertedFiles:
         try:
             stored = np.asarray(array[box])
         except Exception as error:  # codecs raise whatever they like on damaged bytes
-            raise OSError(errno.EIO, f"{join(self._location, key)} cannot be read: {error}") from error
+            raise StoreFileError(f"{join(self._location, key)} cannot be read: {error}") from error
         chunk = np.zeros(array.chunks, self._dtype.newbyteorder("<"))
         with np.errstate(over="ignore", invalid="ignore"):
             chunk[tuple(slice(0, size) for size in stored.shape)] = stored.astype(self._dtype)

@@ -17,6 +17,10 @@ from typing import Protocol
 from segment_slide.pipeline.errors import InputError
 
 
+class StoreFileError(OSError):
+    """A file may be there, but cannot be read. The message says which one and why."""
+
+
 class OpenFile(Protocol):
     """One version of a file.
 

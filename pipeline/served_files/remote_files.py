@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, OpenFile, digest, split_key, split_path
+from segment_slide.pipeline.served_files.files import (
+    ListedFile,
+    MemoryFile,
+    OpenFile,
+    StoreFileError,
+    digest,
+    split_key,
+    split_path,
+)
 from segment_slide.pipeline.storage.store import join
 
 
@@ -57,7 +65,7 @@ class RemoteFiles:
         except (FileNotFoundError, NotImplementedError):
             raise
         except Exception as error:  # each back end raises classes of its own
-            raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error
+            raise StoreFileError(f"{path} cannot be read: {error}") from error
 
 
 class _RemoteFile:
@@ -72,7 +80,7 @@ class _RemoteFile:
         content: bytes = self._store._ask("cat_file", self._path, start=start, end=stop)
         self._n_read += 1
         if len(content) != stop - start or (self._n_read > 1 and _tag(self._store._info(self._path)) != self.tag):
-            raise OSError(errno.EIO, f"{self._path} was replaced while it was read")
+            raise StoreFileError(f"{self._path} was replaced while it was read")
         return content
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import IO, Any
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.served_files.files import ListedFile, OpenFile, digest, split_key
+from segment_slide.pipeline.served_files.files import ListedFile, OpenFile, StoreFileError, digest, split_key
 from segment_slide.pipeline.storage.store import join
 
 _SILENCE_S = 60.0  # without a byte, a server counts as one that hangs; a slow line may take as long as it needs
@@ -68,7 +68,7 @@ class WebFiles:
             raise
         except Exception as error:  # aiohttp has classes of its own
             why = str(error) or type(error).__name__
-            raise OSError(errno.EIO, f"{url} cannot be read: {why}") from error
+            raise StoreFileError(f"{url} cannot be read: {why}") from error
 
 
 class _WebFile:
@@ -91,7 +91,7 @@ class _WebFile:
             is_part = headers[_STATUS] == _PARTIAL
             if _version(headers) != self._version or content.tell() != (stop - start if is_part else self.size):
                 content.close()
-                raise OSError(errno.EIO, f"{self._url} was replaced while it was read, or was cut off")
+                raise StoreFileError(f"{self._url} was replaced while it was read, or was cut off")
             if is_part:
                 with content:
                     return _take(content, 0, stop - start)
@@ -123,7 +123,7 @@ async def _answer(filesystem: Any, method: str, url: str, headers: dict[str, str
         async with session.request(method, filesystem.encode_url(url), headers=sent, **options) as answer:
             yield answer
     except TimeoutError as error:
-        raise OSError(errno.ETIMEDOUT, "the server did not answer in time") from error
+        raise StoreFileError("the server did not answer in time") from error
 
 
 async def _ask_head(filesystem: Any, url: str) -> dict[str, str] | None:
@@ -149,9 +149,9 @@ def _check(answer: Any, url: str) -> None:
     if answer.status == 404:
         raise FileNotFoundError(errno.ENOENT, "not on the server", url)
     if answer.status not in (200, 206):
-        raise OSError(errno.EIO, f"the server answered {answer.status} {answer.reason or ''}".rstrip())
+        raise StoreFileError(f"the server answered {answer.status} {answer.reason or ''}".rstrip())
     if answer.content_type == "text/html" and "Content-Type" in answer.headers:
-        raise OSError(errno.EIO, "the server answered with a page (text/html), not with a file of a Zarr store")
+        raise StoreFileError("the server answered with a page (text/html), not with a file of a Zarr store")
 
 
 def _size(headers: dict[str, str]) -> int | None:

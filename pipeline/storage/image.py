@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from segment_slide.pipeline.errors import InputError, OutputError, UnknownAxesError
+from segment_slide.pipeline.errors import InputError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.store import (
     DAMAGED,
@@ -121,7 +121,7 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
         if not is_remote(location):
             raise
-        raise OutputError(f"{join(location, path)} cannot be reached: {type(error).__name__}: {error}") from error
+        raise UnreachableError(f"{join(location, path)} cannot be reached: {type(error).__name__}: {error}") from error
     if len(array.shape) != len(multiscale.axes):
         raise InputError(f"{location}: array {path!r} has shape {array.shape}, but axes are {multiscale.axes!r}.")
     return _stored_image(location, path, array, multiscale, level=level)
@@ -166,7 +166,7 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
         if not is_remote(location):
             raise
-        raise InputError(f"input={location} cannot be reached: {type(error).__name__}: {error}") from error
+        raise UnreachableError(f"input={location} cannot be reached: {type(error).__name__}: {error}") from error
 
 
 def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None) -> StoredImage:

@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-from segment_slide.pipeline.errors import OutputError, PipelineError
+from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
@@ -49,15 +49,15 @@ def join(location: str, *parts: str) -> str:
 
 
 @contextlib.contextmanager
-def _failing_as(what: str, *, remote: bool) -> Iterator[None]:
-    """Raise `OutputError` for what a file system raises, or an object store's back end, which has its own classes."""
+def _failing_as(what: str, *, remote: bool, kind: type[OutputError] = OutputError) -> Iterator[None]:
+    """Raise an `OutputError` for what a file system raises, or an object store's back end with its own classes."""
     try:
         yield
     except PipelineError:
         raise
     except Exception as error:
         if remote or isinstance(error, OSError):
-            raise OutputError(f"{what}: {error}") from error
+            raise kind(f"{what}: {error}") from error
         raise
 
 
@@ -176,7 +176,7 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
         If the group's metadata are damaged, or the store cannot be reached.
     """
     where = join(location, path)
-    with _failing_as(f"{where} cannot be reached", remote=is_remote(location)):
+    with _failing_as(f"{where} cannot be reached", remote=is_remote(location), kind=UnreachableError):
         try:
             return dict(zarr.open_group(open_store(location), path=path, mode="r").attrs)
         except NOT_FOUND:
@@ -209,7 +209,7 @@ def list_names(location: str) -> set[str]:
         return {name for name in names if not _UNFINISHED.search(name)}
     import fsspec
 
-    with _failing_as(f"{location} cannot be reached", remote=True):
+    with _failing_as(f"{location} cannot be reached", remote=True, kind=UnreachableError):
         filesystem, path = fsspec.core.url_to_fs(location)
         filesystem.invalidate_cache()  # workers may have written since the last listing
         try:

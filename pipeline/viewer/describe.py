@@ -3,35 +3,35 @@
 ::
 
     describe_view ─► find         which image, which labels
+                ├─► conversion   which data types are converted on the way
                 ├─► place        where they lie over each other
                 ├─► channels     colours and intensities of the image
                 ├─► layers       layers in the form of neuroglancer's state
                 ├─► object_list  what is known of each object
                 └─► page         the page around neuroglancer's client
 
-The pixels are never copied or converted: the browser reads the chunks of the stores, at the level that it needs.
+The pixels are never copied: the browser reads the chunks of the stores, at the level that it needs. Data types and
+codecs that it cannot read are converted chunk by chunk, when it asks for them.
 """
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError
+from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.names import instances_name
 from segment_slide.pipeline.viewer.channels import Look, look_at
+from segment_slide.pipeline.viewer.conversion import choose_type
 from segment_slide.pipeline.viewer.find import Found, Labels, find_contents, find_probabilities
 from segment_slide.pipeline.viewer.layers import (
-    ID_TYPES,
-    SHOWN_TYPES,
     channel_layer,
     label_layer,
-    plain_type,
     probability_layer,
     rgb_layer,
-    unsupported_codecs,
 )
 from segment_slide.pipeline.viewer.metadata import read_colours, read_label
 from segment_slide.pipeline.viewer.object_list import (
@@ -110,7 +110,9 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     builder.files["index.html"] = make_page(title, is_volume=is_volume)
     extent = make_extent(world, is_volume=is_volume, has_panel=selected is not None)
     builder.files["view.js"] = make_script(state, make_config(world, is_volume=is_volume), extent)
-    return Site(title, builder.files, {path: place for place, path in builder.stores.items()}, tuple(builder.notes))
+    stores = {path: place for (place, _), path in builder.stores.items()}
+    types = {path: dtype for (_, dtype), path in builder.stores.items() if dtype}
+    return Site(title, builder.files, stores, tuple(builder.notes), types)
 
 
 def _is_volume(found: Found) -> bool:
@@ -142,13 +144,14 @@ class _Builder:
         self._found, self._world = found, world
         self.layers: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
-        self.stores: dict[str, str] = {}  # location -> path on the site
+        self.stores: dict[tuple[str, str], str] = {}  # (location, type to convert to or "") -> path on the site
+        self._converted: set[tuple[str, str]] = set()
         self.notes = list(found.notes)
 
     def add_image(self, position: Mapping[str, int]) -> Look | None:
         """Add the image: one layer if it is a photograph, else one per channel."""
-        base = self._found.base
-        if not self._can_show("The image", base, SHOWN_TYPES):
+        base = self._prepare("The image", self._found.base, are_ids=False)
+        if base is None:
             return None
         look = look_at(base, position)
         self.notes += look.notes
@@ -170,12 +173,16 @@ class _Builder:
         str or None
             Name of the visible layer, if its objects have measurements to list.
         """
-        shown = [item for item in self._found.labels if self._can_show(f"labels/{item.name}", item.image, ID_TYPES)]
+        prepared = {
+            item.name: self._prepare(f"labels/{item.name}", item.image, are_ids=True) for item in self._found.labels
+        }
+        images = {name: image for name, image in prepared.items() if image is not None}
+        shown = [item for item in self._found.labels if item.name in images]
         visible = next((item for item in shown if item.are_instances), shown[0] if shown else None)
         selected = None
         for item in shown:
             table = self._read_table(item)
-            sources = [self._source(item.image, self._found.places[item.name], is_ours=bool(item.record))]
+            sources = [self._source(images[item.name], self._found.places[item.name], is_ours=bool(item.record))]
             if table is not None:
                 sources.append(self._table_source(table))
             layer = label_layer(
@@ -199,10 +206,13 @@ class _Builder:
             what = f"probability/{item.name}"
             try:
                 scores = find_probabilities(self._found.location, item.name)
+            except UnreachableError:
+                raise
             except PipelineError as error:
                 self.notes.append(f"{what} is left out: {error}")
                 continue
-            if scores is None or not self._can_show(what, scores, ("uint8", "float32")):
+            scores = None if scores is None else self._prepare(what, scores, are_ids=False)
+            if scores is None:
                 continue
             source = self._source(scores, self._found.places[item.name], is_ours=True)
             classes = item.segmentation.classes
@@ -223,6 +233,8 @@ class _Builder:
             return None
         try:
             state = judge_objects(self._found.location, name)
+        except UnreachableError:
+            raise
         except PipelineError as error:
             self.notes.append(f"The measurements of labels/{item.name} are left out: {error}")
             return None
@@ -251,22 +263,23 @@ class _Builder:
         self.files[f"{folder}/info"] = make_info(table)
         return f"@{folder}/|neuroglancer-precomputed:"
 
-    def _can_show(self, what: str, image: StoredImage, types: tuple[str, ...]) -> bool:
-        """Return whether the viewer can read an array; if not, add a note."""
-        wrong = ""
-        if plain_type(image.dtype) not in types:
-            wrong = f"the viewer cannot show dtype {plain_type(image.dtype)}, but {', '.join(types)}"
-        elif codecs := unsupported_codecs(dict(image.array().metadata.to_dict())):
-            wrong = f"the viewer cannot decode {', '.join(sorted(codecs))}"
-        if wrong:
-            self.notes.append(f"{what} is left out: {wrong}.")
-        return not wrong
+    def _prepare(self, what: str, image: StoredImage, *, are_ids: bool) -> StoredImage | None:
+        """Return an array with the data type that the browser gets, or None if it cannot be shown; add a note."""
+        shown = choose_type(what, image, are_ids=are_ids)
+        self.notes += [shown.note] if shown.note else []
+        if not shown.dtype:
+            return None
+        if shown.is_converted:
+            self._converted.add((image.location, shown.dtype))
+        return replace(image, dtype=shown.dtype)
 
     def _source(
         self, image: StoredImage, placement: Placement, channel_name: str = "c", *, is_ours: bool = False
     ) -> str:
-        store_path = self.stores.setdefault(image.location, f"data/{len(self.stores)}")
+        key = (image.location, image.dtype if (image.location, image.dtype) in self._converted else "")
+        store_path = self.stores.setdefault(key, f"data/{len(self.stores)}")
         folder = f"layers/{len(self.files)}"
+        image = replace(image, zarr_format=3) if key[1] else image
         described = layer_metadata(
             image, placement, self._world, store_path, channel_name=channel_name, is_ours=is_ours
         )

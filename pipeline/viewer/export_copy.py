@@ -12,7 +12,7 @@ from typing import IO
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.served_files.chunks import METADATA
-from segment_slide.pipeline.served_files.files import OpenFile
+from segment_slide.pipeline.served_files.files import OpenFile, StoreFileError
 from segment_slide.pipeline.viewer.export_plan import ExportPlan, StoredCopy
 from segment_slide.pipeline.viewer.reader_threads import Readers
 
@@ -169,5 +169,7 @@ def _read(copy: StoredCopy, file: OpenFile, start: int) -> bytes:
 def _reading(copy: StoredCopy) -> Iterator[None]:
     try:
         yield
+    except StoreFileError as error:
+        raise InputError(f"{error}. When it can be read, run the same command again: what is copied stays.") from error
     except OSError as error:
         raise InputError(f"{copy.source or copy.found.key} cannot be read: {error}") from error

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.errors import InputError, PipelineError, UnreachableError
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
 from segment_slide.pipeline.storage import store
@@ -144,6 +144,8 @@ def _open_labels(location: str, name: str, notes: list[str], is_wanted: bool) ->
     try:
         image = describe_image(group)
         return Labels(name, image, read_own_record(group, said))
+    except UnreachableError:
+        raise
     except PipelineError as error:
         said.append(f"labels/{name} is left out: {error}")
         return None
@@ -206,6 +208,8 @@ def _follow(item: Labels) -> tuple[Labels | None, str]:
         return None, where
     try:
         source = Labels(name, describe_image(group), read_own_record(group, []))
+    except UnreachableError:
+        raise
     except PipelineError:  # it is not there any more: who only looks needs it for the image's address
         return None, where
     return (source if source.segmentation else None), where
@@ -215,6 +219,8 @@ def _match(image: StoredImage, segmented: SegmentedInput, labels: Labels) -> Seg
     """The level of a given image that is as large as the one that was segmented, if the recorded one is."""
     try:
         level = describe_image(image.location, level=segmented.level or 0) if image.is_ome else image
+    except UnreachableError:
+        raise
     except InputError:  # it has fewer levels
         return None
     wanted = {axis: size for axis, size in zip(segmented.axes, segmented.shape, strict=False) if axis != "c"}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.errors import OutputError, UnreachableError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, read_label_record
 
@@ -64,6 +64,8 @@ def read_own_record(group: str, notes: list[str]) -> SegmentationRecord | Instan
     """What we noted of a label image; None if another tool wrote it, or if what stands there is damaged."""
     try:
         return read_label_record(group)
+    except UnreachableError:
+        raise
     except OutputError:
         notes.append(f"The record of {group} is damaged; the labels are shown as those of another program.")
         return None

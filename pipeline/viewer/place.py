@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError, UnreachableError
 from segment_slide.pipeline.metadata.units import seconds_per
 from segment_slide.pipeline.pictures.layer import lie
 from segment_slide.pipeline.storage import ome, store
@@ -188,6 +188,8 @@ def list_levels(image: StoredImage) -> list[StoredImage]:
     for number in range(image.level + 1, n_levels):
         try:
             levels.append(describe_image(image.location, level=number))
+        except UnreachableError:
+            raise
         except InputError:
             break
     return levels
