@@ -1,6 +1,7 @@
 """Measure the objects of a segmentation. Steps: open, plan, connect, measure blocks, write table, write summary."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
+from segment_slide.pipeline.errors import IncompleteError, InputError, UnreachableError
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
 from segment_slide.pipeline.measurement.open import open_input
-from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
+from segment_slide.pipeline.measurement.open_labels import open_labels
+from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, discard, plan_measurement
 from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
@@ -40,6 +43,8 @@ class MeasureReport:
         Channels whose intensities were measured, with their names in the columns.
     summary : Summary
         Counts and sizes per class.
+    notes : tuple of str
+        What to know of the table: one sentence each.
     stage_seconds : dict
         Wall time per stage.
     """
@@ -53,6 +58,7 @@ class MeasureReport:
     channels: tuple[str, ...]
     summary: Summary
     stage_seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -77,8 +83,8 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
     location = plan.location
     with hold(location, lambda: store.remove_leftovers(location, TABLES)):
         begin(plan)
-        with keeping_what_is_done():
-            counts, summary, blocks, parts = _run(plan, cluster, progress, clock)
+        with _discarding(plan), keeping_what_is_done():
+            plan, counts, summary, blocks, parts = _run(plan, cluster, progress, clock)
     return MeasureReport(
         table=store.join(location, plan.table),
         page=page_path(plan),
@@ -89,30 +95,57 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
         channels=plan.source.spec.channels,
         summary=summary,
         stage_seconds=clock,
+        notes=_notes(plan, counts),
     )
+
+
+@contextlib.contextmanager
+def _discarding(plan: MeasurePlan) -> Iterator[None]:
+    """Leave nothing of a table that can never be made, because the label image holds values that are no ids."""
+    try:
+        yield
+    except IncompleteError as error:
+        if isinstance(error.__cause__, InputError) and not isinstance(error.__cause__, UnreachableError):
+            discard(plan)
+            raise InputError(str(error.__cause__)) from error
+        raise
+
+
+def _notes(plan: MeasurePlan, counts: SizeCounts) -> tuple[str, ...]:
+    notes = []
+    if plan.source.n_objects is None:
+        notes.append("Ids are kept as they are. Pixels with one id are one object, also where they do not touch.")
+    if counts.n_not_finite:
+        notes.append(
+            f"{counts.n_not_finite:,} object(s) have pixels that are NaN or infinite in a channel: their intensities "
+            f"in it are null."
+        )
+    return tuple(notes)
 
 
 def _run(
     plan: MeasurePlan, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
-) -> tuple[SizeCounts, Summary, int, int]:
-    """Measure, and return counts, their summary, and the number of blocks and parts that an earlier run had made."""
+) -> tuple[MeasurePlan, SizeCounts, Summary, int, int]:
+    """Measure, and return the plan, counts, their summary, and how many blocks and parts an earlier run had made."""
     parts, blocks = stored_parts(plan.location, plan.table, plan.n_parts), plan.work.stored(ROWS)
-    pending = set(range(plan.n_parts)) - parts
-    with _open_workers(plan, cluster) if pending else contextlib.nullcontext() as client:
+    is_pending = not plan.n_parts or len(parts) < plan.n_parts
+    with _open_workers(plan, cluster) if is_pending else contextlib.nullcontext() as client:
         with timed(clock, "measure"):
-            needed = _measure(plan, client, progress, len(blocks)) if pending else []
+            needed = _measure(plan, client, progress, len(blocks)) if is_pending else []
         with timed(clock, "table"):
-            counts = _write(plan, needed, client, progress, plan.n_parts - len(pending))
+            plan = plan.with_found_parts()
+            counts = _write(plan, needed, client, progress, len(parts))
     with timed(clock, "summary"):
         summary = write_summary(plan, counts)
         name_objects(plan)
     plan.work.remove()
-    return counts, summary, len(blocks), plan.n_parts - len(pending)
+    return plan, counts, summary, len(blocks), len(parts)
 
 
 def _open_workers(plan: MeasurePlan, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":
     source = plan.source
-    reads = [source.instances, source.classes, *([] if source.source is None else [source.source.image])]
+    images = [source.instances, source.classes, None if source.source is None else source.source.image]
+    reads = [image for image in images if image is not None]
     needed = plan.worker_bytes(cluster.tasks_per_worker)
     return open_cluster(cluster, checks_of(reads=reads, writes=plan.location), needed_bytes=needed)
 
@@ -126,8 +159,12 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
         If the request cannot be carried out.
     """
     location = store.resolve_location(request.location)
-    source = open_input(location, request.name, request.image)
-    plan = plan_measurement(location, request.name, source, request.rows)
+    labels = request.labels
+    if labels.labels is None:
+        name, source = request.name, open_input(location, request.name, request.image)
+    else:
+        name, source = labels.name, open_labels(location, labels, request.image)
+    plan = plan_measurement(location, name, source, request.rows, labels.table)
     cluster = plan_cluster(request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from segment_slide.cluster.table import STARTED
 from segment_slide.pipeline.ingest.options import IngestOptions
-from segment_slide.pipeline.measurement.options import DEFAULT_ROWS, ImageChoice
+from segment_slide.pipeline.measurement.options import DEFAULT_ROWS, ImageChoice, LabelChoice
 from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.scoring.options import IOU_THRESHOLDS, EvaluateOptions
 from segment_slide.pipeline.segmentation.options import SegmentOptions
@@ -141,6 +141,8 @@ class MeasureRequest:
         OME-Zarr output of a segmentation, with instances.
     name : str
         Label image of the segmentation; the objects are ``labels/<name>-instances``.
+    labels : LabelChoice
+        Label image of another tool to measure instead, and the name of the table.
     image : ImageChoice
         Image in which intensities are measured; by default the image that was segmented.
     rows : int
@@ -154,6 +156,7 @@ class MeasureRequest:
     image: ImageChoice = ImageChoice()
     rows: int = DEFAULT_ROWS
     workers: Workers = Workers()
+    labels: LabelChoice = LabelChoice()
 
 
 @dataclass(frozen=True)

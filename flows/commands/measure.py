@@ -16,10 +16,17 @@ commands = typer.Typer()
 @commands.command()
 @with_options
 def measure(
-    output: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, with instances.")],
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT.ome.zarr", help="Output of a segmentation with instances, or an image with labels."
+        ),
+    ],
     chosen: Chosen[MeasureRequest],
 ) -> None:
     """Measure size, shape, place and intensities of each object, into tables/NAME-instances.parquet and a summary page.
+
+    With --labels the objects are those of another tool's label image, with their own ids.
 
     If it is interrupted, run the same command again. It resumes where it stopped.
     """
@@ -37,5 +44,7 @@ def measure_all(request: MeasureRequest) -> None:
     from segment_slide.pipeline.report.commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))
+    if request.labels.labels is not None or request.labels.table is not None:
+        return  # the report shows our own objects and their first table
     line = command("segment-slide", "report", request.location, "--name", request.name)
     console.print(f"All of it in one page: {escape(line)}", highlight=False, soft_wrap=True)

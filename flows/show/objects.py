@@ -33,8 +33,10 @@ def show_measure(console: Console, report: "MeasureReport") -> None:
         f"Measured: {escape(measured)}",
         f"Table: {escape(report.table)}",
         f"Summary: {escape(report.page)}",
-        f"Open it: {escape(f'pandas.read_parquet({report.table!r})')}",
+        f"Open it: {escape(f'pyarrow.parquet.read_table({report.table!r})')}",
     )
+    for note in report.notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

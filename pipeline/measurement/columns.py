@@ -15,7 +15,8 @@ equivalent_diameter_px, _um               of the circle or sphere of the same si
 major_axis_px, _um, minor_axis_px, _um    of the ellipse or ellipsoid of the same second moments, as scikit-image's
 eccentricity                              2D: as scikit-image's; 3D: sqrt(1 - smallest / largest eigenvalue of the
                                           second moments); in um if the pixel size is known, else in pixels
-intensity_{mean,min,max,std}_{channel}    of the stored values; std is of the population (divided by n)
+intensity_{mean,min,max,std}_{channel}    of the stored values; std is of the population (divided by n); null if a
+                                          pixel of the object is NaN or infinite in this channel
 probability_mean                          mean probability (0 to 1) of the object's own class
 touches_image_border                      whether it touches a side of the image, so that it may be cut there; the
                                           first and last planes of a stack of planes are no sides
@@ -54,6 +55,8 @@ class TableSpec:
         Stored value of a probability of 1: 255 or 1; 0 if no probabilities are stored.
     calibration : Calibration, optional
         None if the pixel size is unknown. Columns in um are null then.
+    id_bits : int
+        Lowest bits of an object's key that are its id; those above tell objects of different planes apart.
     """
 
     axes: str
@@ -63,6 +66,7 @@ class TableSpec:
     channels: tuple[str, ...] = ()
     score_unit: float = 0.0
     calibration: Calibration | None = None
+    id_bits: int = 64
 
     @property
     def spatial_axes(self) -> str:
@@ -178,8 +182,14 @@ def intensity_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:
             "max": objects["value_max"][:, k],
             "std": np.sqrt(objects["value_squares"][:, k] / count),
         }
+        unknown = ~np.isfinite(objects["value_sum"][:, k])
         for what, values in found.items():
-            yield Column(f"intensity_{what}_{name}", "", values)
+            yield Column(f"intensity_{what}_{name}", "", _without(values, unknown))
+
+
+def _without(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """The values with NaN where they are unknown; those of integers are all known."""
+    return np.where(unknown, values.dtype.type(np.nan), values) if unknown.any() else values
 
 
 def score_columns(spec: TableSpec, objects: Arrays) -> Iterator[Column]:

@@ -57,7 +57,7 @@ def name_objects(plan: MeasurePlan) -> bool:
     OutputError
         If the metadata cannot be written.
     """
-    if not 0 < plan.source.n_objects <= MOST_NAMED:
+    if not 0 < (plan.source.n_objects or 0) <= MOST_NAMED:  # metadata of another tool stay as they are
         return False
     group = plan.source.instances.location.removeprefix(plan.location).lstrip("/")
     shown = (store.read_attributes(plan.location, group) or {}).get("ome") or {}

@@ -7,6 +7,8 @@
                 /probability/<name>        probabilities, if they are stored
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError
@@ -51,7 +53,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     if record is None:
         raise InputError(
             f"{store.join(location, group)}: no instances are there; make them first: segment-slide instances "
-            f"{location} `name={name!r}`."
+            f"{location} `name={name!r}`. If the values of a label image are ids already, name it: `labels='NAME'`."
         )
     n_spatial, n_objects = _read_facts(record, location, name)
     instances = describe_image(store.join(location, group))
@@ -65,7 +67,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
         classes=classes,
         # probabilities are stored for the finest level only, so objects of a coarser level have none
         scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
-        source=None if choice.no_image else _open_source(choice, segmented, instances),
+        source=None if choice.no_image else _open_source(choice, segmented, instances, n_spatial),
         n_spatial=n_spatial,
         n_objects=n_objects,
         class_names=segmented.classes,
@@ -134,8 +136,10 @@ def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImag
     return scores
 
 
-def _open_source(choice: ImageChoice, segmented: SegmentationRecord, instances: StoredImage) -> ImageSource:
-    """The image that was segmented, or the one that was named."""
+def _open_source(
+    choice: ImageChoice, segmented: SegmentationRecord, instances: StoredImage, n_spatial: int
+) -> ImageSource:
+    """The image that was segmented, or the one that was named. An axis that only one of both has is one pixel long."""
     recorded = segmented.input or SegmentedInput()
     path = choice.image or recorded.location
     if not path:
@@ -147,11 +151,12 @@ def _open_source(choice: ImageChoice, segmented: SegmentationRecord, instances: 
     if choice.image is None and choice.level in (None, recorded.level or 0):
         _check_unchanged(image, recorded)
     ranges = recorded.planes
-    planes = [axis for axis in "tz" if axis in ranges] if segmented.input else [a for a in instances.axes if a == "t"]
+    source = ImageSource(image, n_spatial, tuple(range(image.size("c"))), ())
+    planes = source.plane_axes
     chosen = tuple(ranges.get(axis, (0, image.size(axis))) for axis in planes)
-    source = ImageSource(image, len(instances.axes) - len(planes), tuple(range(image.size("c"))), chosen)
+    source = replace(source, ranges=chosen)
     inside = all(stop <= image.size(axis) for axis, (_, stop) in zip(planes, chosen, strict=True))
-    if not inside or source.axes != instances.axes or source.shape != instances.shape:
+    if not inside or _longer_axes(source.axes, source.shape) != _longer_axes(instances.axes, instances.shape):
         shown = {axis: list(ends) for axis, ends in ranges.items()}
         raise InputError(
             f"image={image.location} level {image.level}: shape {image.shape} ({image.axes}), planes {shown or 'all'} "
@@ -159,6 +164,11 @@ def _open_source(choice: ImageChoice, segmented: SegmentationRecord, instances: 
             f"`no_image`."
         )
     return source
+
+
+def _longer_axes(axes: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """Sizes of the axes with more than one pixel."""
+    return {axis: size for axis, size in zip(axes, shape, strict=True) if size > 1}
 
 
 def _describe(path: str, choice: ImageChoice, recorded: SegmentedInput) -> StoredImage:

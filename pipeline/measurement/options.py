@@ -29,3 +29,44 @@ class ImageChoice:
         int | None, Option("Resolution level of the image (by default the one that was segmented).", at_least=0)
     ] = None
     no_image: Annotated[bool, Option("Measure only shapes, no intensities.")] = False
+
+
+@dataclass(frozen=True)
+class LabelChoice:
+    """The label image of another tool whose values are the ids, instead of our own objects; and the table's name.
+
+    Parameters
+    ----------
+    labels : str, optional
+        Name in ``labels/``, or path of a label image.
+    ndim : int, optional
+        Number of axes that objects extend along; by default 3 if the label image has several z planes.
+    table : str, optional
+        Name of the table, also of that of our own objects; by default the name of the objects' label image.
+    """
+
+    labels: Annotated[
+        str | None,
+        Option("Label image of any tool whose values are ids, kept as they are: its name in labels/, or its path."),
+    ] = None
+    ndim: Annotated[
+        int | None,
+        Option(
+            "Axes of the objects of such a label image: 2 if each z plane has its own, 3 if they extend along z.",
+            at_least=2,
+            at_most=3,
+        ),
+    ] = None
+    table: Annotated[
+        str | None,
+        Option("Name of the table, to measure another image beside the first (by default that of the objects)."),
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The label image's own name, without the folders that it lies in.
+
+        >>> LabelChoice("cells").name, LabelChoice("/data/masks.ome.zarr/").name
+        ('cells', 'masks')
+        """
+        return (self.labels or "").rstrip("/").rpartition("/")[2].removesuffix(".zarr").removesuffix(".ome")

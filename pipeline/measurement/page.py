@@ -54,7 +54,8 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
         f'<p><img alt="Objects per class, and sizes of objects" src="data:image/png;base64,{image}"></p>',
         "<h2>The table</h2>",
         f"<p>One row per object, in <code>{html.escape(folder)}</code> beside this page:</p>",
-        f"<pre>import pandas\ntable = pandas.read_parquet({html.escape(repr(folder))})</pre>",
+        f"<pre>import pyarrow.parquet\ntable = pyarrow.parquet.read_table({html.escape(repr(folder))})</pre>",
+        "<p>With pandas (<code>pip install pandas</code>), <code>table.to_pandas()</code> makes a data frame.</p>",
         _rows(("column", "type", "unit"), columns, n_words=3),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'

@@ -166,7 +166,8 @@ def _sum_channels(numbers: np.ndarray, channels: np.ndarray, count: np.ndarray) 
     for values in channels:
         total, low, high = _sum_channel(numbers, values, len(count))
         squares = np.zeros(len(count), np.float64)
-        kernels.sum_squares(numbers, _countable(values), total / np.maximum(count, 1), squares)
+        with np.errstate(invalid="ignore"):
+            kernels.sum_squares(numbers, _countable(values), total / np.maximum(count, 1), squares)
         found.append((total, low, high, squares))
     names = ("value_sum", "value_min", "value_max", "value_squares")
     dtypes = (np.dtype(np.int64), channels.dtype, channels.dtype, np.dtype(np.float64))

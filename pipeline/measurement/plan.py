@@ -10,6 +10,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,21 +23,25 @@ from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import DEFAULT_ROWS
 from segment_slide.pipeline.measurement.record import (
     TABLES,
+    FoundParts,
     InstancesIdentity,
     MeasuredInput,
     TableParameters,
     TableRecord,
     read_table_record,
+    remove_table_record,
     write_table_record,
 )
 from segment_slide.pipeline.measurement.standing import table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.names import check_name, instances_name
 from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 _PX_PER_OBJECT = 16  # assumed for a block full of objects; nuclei have hundreds
+LARGEST_KEY = (1 << 64) - 1
 _COLUMN_COPIES = 4  # the sums, the columns, Arrow's copy and the file's
 
 
@@ -47,27 +52,28 @@ class MeasurePlan:
     Parameters
     ----------
     location, name : str
-        Store, and the label image whose instances are measured.
+        Store, and the label image whose objects are measured.
     source : MeasureInput
         The inputs.
     rows : int
         Ids per part of the table.
+    table_name : str
+        Name of the table.
+    starts : sequence of int
+        First id of each part. For ids of another tool it is empty until all blocks are measured.
     """
 
     location: str
     name: str
     source: MeasureInput
-    rows: int = DEFAULT_ROWS
-
-    @property
-    def table_name(self) -> str:
-        """Name of the table in the record."""
-        return f"{self.name}-instances"
+    rows: int
+    table_name: str
+    starts: Sequence[int]
 
     @property
     def table(self) -> str:
         """Folder of the table's parts in the store."""
-        return table_path(self.name)
+        return table_path(self.table_name)
 
     @property
     def work(self) -> WorkFolder:
@@ -77,12 +83,30 @@ class MeasurePlan:
     @property
     def n_parts(self) -> int:
         """Number of files of the table. Without objects there is one file, which only defines the columns."""
-        return max(1, ceil_divide(self.source.n_objects, self.rows))
+        return len(self.starts)
 
     def part(self, number: int) -> IdRange:
         """Ids of a part."""
-        first = 1 + number * self.rows
-        return IdRange(first, min(first + self.rows - 1, self.source.n_objects))
+        n_objects, ends = self.source.n_objects, self.starts[number + 1 : number + 2]
+        last = ends[0] - 1 if ends else (LARGEST_KEY if n_objects is None else n_objects)
+        return IdRange(self.starts[number], last, is_dense=n_objects is not None)
+
+    def parts_of(self, ids: np.ndarray) -> list[int]:
+        """Numbers of the parts that some ids belong to."""
+        return (np.unique(np.searchsorted(self._starts, ids, side="right")) - 1).tolist()
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        return np.array(self.starts, np.uint64)
+
+    def with_found_parts(self) -> "MeasurePlan":
+        """The plan with the parts that the record says, if it says them."""
+        record = read_table_record(self.location, self.table_name)
+        return (
+            self
+            if record is None or record.found is None
+            else replace(self, starts=tuple(map(int, record.found.starts)))
+        )
 
     @property
     def _row_bytes(self) -> int:
@@ -99,7 +123,7 @@ class MeasurePlan:
         owned = math.prod(grid.block)
         read = math.prod(size + 2 * grid.halo(axis) for axis, size in enumerate(grid.block))
         pixels = read * (3 * np.dtype(source.instances.dtype).itemsize + 4 + 1) + owned * (4 + 2)
-        images = [source.instances, source.classes]
+        images = [image for image in (source.instances, source.classes) if image is not None]
         if source.source is not None:
             pixels += owned * (2 * source.source.pixel_bytes + 8)
             images.append(source.source.image)
@@ -113,7 +137,7 @@ class MeasurePlan:
     def part_bytes(self) -> int:
         """Memory of a task that makes one part of the table: its rows, and those of one block at a time."""
         owned = math.prod(self.source.grid.block)
-        rows = min(self.rows, max(1, self.source.n_objects))
+        rows = self.rows if self.source.n_objects is None else min(self.rows, max(1, self.source.n_objects))
         return self._row_bytes * (_COLUMN_COPIES * rows + 2 * ceil_divide(owned, _PX_PER_OBJECT))
 
     def worker_bytes(self, tasks: int) -> int:
@@ -138,26 +162,40 @@ class MeasurePlan:
         source, pixels = self.source, self.source.source
         measured = MeasuredInput(
             instances=fingerprint(source.instances),
-            n_objects=source.n_objects,
+            n_objects=-1 if source.n_objects is None else source.n_objects,
             ndim=source.n_spatial,
-            classes=fingerprint(source.classes),
+            classes="" if source.classes is None else fingerprint(source.classes),
             class_names=tuple(source.class_names),
             probability=None if source.scores is None else fingerprint(source.scores),
             image=None if pixels is None else fingerprint(pixels.image),
             image_level=None if pixels is None else pixels.image.level,
             ranges=None if pixels is None else tuple(pixels.ranges),
             channels=tuple(source.spec.channels),
+            labels=self.name if source.n_objects is None else None,
         )
         return TableRecord(this_code(Results.MEASURE), measured, TableParameters(self.rows, tuple(source.grid.block)))
 
     @property
     def provenance(self) -> TableRecord:
         """The record that is stored in each part: the one with which the table was begun, so that all parts agree."""
-        return replace(read_table_record(self.location, self.table_name) or self.record, identity=None)
+        return replace(read_table_record(self.location, self.table_name) or self.record, identity=None, found=None)
 
 
-def plan_measurement(location: str, name: str, source: MeasureInput, rows: int = DEFAULT_ROWS) -> MeasurePlan:
+def plan_measurement(
+    location: str, name: str, source: MeasureInput, rows: int = DEFAULT_ROWS, table: str | None = None
+) -> MeasurePlan:
     """Plan a measurement. One that was begun before is resumed only if it is the same.
+
+    Parameters
+    ----------
+    location, name : str
+        Store, and the label image whose objects are measured.
+    source : MeasureInput
+        The inputs.
+    rows : int
+        Ids per part of the table.
+    table : str, optional
+        Name of the table; by default "<name>-instances", or the name of another tool's label image.
 
     Raises
     ------
@@ -170,9 +208,12 @@ def plan_measurement(location: str, name: str, source: MeasureInput, rows: int =
     """
     if rows < 1:
         raise PlanError(f"rows={rows}, expected 1 or more objects in a part of the table.")
-    plan = MeasurePlan(location, name, source, rows)
-    _compare(plan)
-    return plan
+    is_ours = source.n_objects is not None
+    table = table or (instances_name(name) if is_ours else name)
+    check_name(table)
+    starts: Sequence[int] = range(1, 1 + max(1, source.n_objects or 0), rows) if is_ours else ()
+    plan = MeasurePlan(location, name, source, rows, table, starts)
+    return plan.with_found_parts() if _compare(plan) else plan
 
 
 def _compare(plan: MeasurePlan) -> bool:
@@ -183,9 +224,31 @@ def _compare(plan: MeasurePlan) -> bool:
     if there and recorded is None:
         raise OutputError(f"{there[0]} is there, but segment-slide did not make it; move or delete it.")
     if there and recorded is not None:
-        remedy = f"Measure as it was begun, or delete {' and '.join(there)} to measure anew."
+        remedy = (
+            f"Give this measurement a table of its own, for example `table='{plan.table_name}-2'`; measure as it was "
+            f"begun; or delete {' and '.join(there)} to measure anew."
+        )
         compare_records(recorded, plan.record, there[0], remedy=remedy)
     return bool(there)
+
+
+def settle(plan: MeasurePlan, starts: tuple[int, ...]) -> MeasurePlan:
+    """Write down the parts of a table whose ids another tool chose, and return the plan with them.
+
+    Raises
+    ------
+    OutputError
+        If the store cannot be written.
+    """
+    record = read_table_record(plan.location, plan.table_name) or plan.record
+    write_table_record(plan.location, plan.table_name, replace(record, found=FoundParts(tuple(map(str, starts)))))
+    return replace(plan, starts=starts)
+
+
+def discard(plan: MeasurePlan) -> None:
+    """Delete what was begun of a table that cannot be made."""
+    plan.work.remove()
+    remove_table_record(plan.location, plan.table_name)
 
 
 def begin(plan: MeasurePlan) -> None:

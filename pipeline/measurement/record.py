@@ -29,6 +29,8 @@ class MeasuredInput(Section):
         Chosen planes per plane axis of the image.
     channels : tuple of str
         Names of the image's channels in the columns.
+    labels : str or None
+        Name of the label image, if another tool made it; then `n_objects` is not recorded.
     """
 
     instances: str = ""
@@ -41,6 +43,17 @@ class MeasuredInput(Section):
     image_level: int | None = None
     ranges: tuple[tuple[int, int], ...] | None = None
     channels: tuple[str, ...] = ()
+    labels: str | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class FoundParts(Section):
+    """First id of each part of a table whose ids another tool chose: known once all blocks are measured.
+
+    They are decimal numbers in text, because JSON readers may round integers above 2^53.
+    """
+
+    starts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +73,16 @@ class InstancesIdentity(Section):
 
 @dataclass(frozen=True)
 class TableRecord(Section):
-    """What a table was made of. `identity` is None in records of older versions, which did not have it."""
+    """What a table was made of. `identity` is None in records of older versions, which did not have it.
+
+    `found` is None for our own objects, whose number is known before they are measured.
+    """
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: MeasuredInput = MeasuredInput()
     parameters: TableParameters = TableParameters()
     identity: InstancesIdentity | None = field(default=None, metadata=OPTIONAL)
+    found: FoundParts | None = field(default=None, metadata=OPTIONAL)
 
 
 def read_table_record(location: str, table_name: str) -> TableRecord | None:
@@ -91,6 +108,18 @@ def write_table_record(location: str, table_name: str, record: TableRecord) -> N
     """
     records = {**_read_all(location), table_name: write_section(record)}
     store.create_group(location, TABLES, [], {ATTRIBUTE: records})
+
+
+def remove_table_record(location: str, table_name: str) -> None:
+    """Remove the record of a table that was begun and has no files. Other records stay unchanged.
+
+    Raises
+    ------
+    OutputError
+        If the store cannot be written.
+    """
+    records = {name: record for name, record in _read_all(location).items() if name != table_name}
+    store.update_attributes(location, TABLES, {ATTRIBUTE: records})
 
 
 def _read_all(location: str) -> dict[str, object]:

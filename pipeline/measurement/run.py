@@ -6,7 +6,7 @@ of blocks within a part is fixed, so the bytes do not depend on the workers or o
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -15,11 +15,17 @@ from segment_slide.pipeline.blocks.attempts import choose_batch
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measurement.block import measure_block
-from segment_slide.pipeline.measurement.fragments import merge_fragments
-from segment_slide.pipeline.measurement.plan import MeasurePlan
+from segment_slide.pipeline.measurement.fragments import merge_fragments, share_out
+from segment_slide.pipeline.measurement.plan import MeasurePlan, settle
 from segment_slide.pipeline.measurement.record import TableRecord
-from segment_slide.pipeline.measurement.summary import SizeCounts, count_sizes, merge_counts, summary_columns
+from segment_slide.pipeline.measurement.summary import (
+    SizeCounts,
+    count_sizes,
+    mean_columns,
+    merge_counts,
+    summary_columns,
+)
+from segment_slide.pipeline.measurement.sums import measure_block
 from segment_slide.pipeline.measurement.table import make_table, read_part, stored_parts, write_part
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROWS = "rows"  # kind of the files in the work folder
+ROWS, IDS = "rows", "ids"  # kinds of the files in the work folder
 _SHOWN = 10
 _MERGE_EVERY = 64  # summaries of parts that are held before they are merged
 
@@ -42,25 +48,35 @@ def measure_place(plan: MeasurePlan, place: Place) -> list[int]:
     Raises
     ------
     BlockError
-        If a chunk cannot be read, a value is not finite, or an id is higher than the number of objects.
+        If a chunk cannot be read, or an id is higher than the number of objects.
+    InputError
+        If an id of another tool is negative, or too large.
     OutputError
         If the rows cannot be stored.
     """
     rows = measure_block(plan.source.read(place[1]))
     ids, n_objects = rows["ids"], plan.source.n_objects
-    if len(ids) and ids[-1] > n_objects:
+    if n_objects is None:
+        plan.work.save(IDS, place[1], {"ids": ids})
+    elif len(ids) and ids[-1] > n_objects:
         raise BlockError(f"id {ids[-1]} is stored, but {n_objects} objects are recorded; make the instances again")
     plan.work.save(ROWS, place[1], rows)
-    return _parts_of(plan, ids)
+    return plan.parts_of(ids) if plan.starts else []
 
 
 def recall_block(plan: MeasurePlan, place: Place) -> list[int]:
     """Parts that the stored rows of a block belong to."""
-    return _parts_of(plan, plan.work.load(ROWS, place[1])["ids"])
+    kind = ROWS if plan.source.n_objects is not None else IDS
+    return plan.parts_of(plan.work.load(kind, place[1])["ids"]) if plan.starts else []
 
 
-def _parts_of(plan: MeasurePlan, ids: np.ndarray) -> list[int]:
-    return np.unique((ids - np.uint64(1)) // np.uint64(plan.rows)).tolist()
+def find_parts(plan: MeasurePlan) -> MeasurePlan:
+    """Share out the ids of another tool to the parts of the table, once all blocks are measured."""
+
+    def read_ids() -> Iterator[np.ndarray]:
+        return (plan.work.load(IDS, index)["ids"] for index in plan.source.grid.indices())
+
+    return settle(plan, share_out(read_ids, plan.rows))
 
 
 def measure_blocks(
@@ -89,6 +105,7 @@ def measure_blocks(
     """
     done = plan.work.stored(ROWS)
     places = list(enumerate(plan.source.grid.indices()))
+    is_settled = bool(plan.starts)
     needed: dict[int, set[int]] = {number: set() for number in range(plan.n_parts)}
 
     def note(place: Place, parts: list[int]) -> None:
@@ -103,6 +120,12 @@ def measure_blocks(
         note(place, parts)
     for place, parts in run_all(client, recall, known, _name_block, batch=choose_batch(client, len(known))):
         note(place, parts)
+    if not is_settled:
+        plan = find_parts(plan)
+        needed = {number: set() for number in range(plan.n_parts)}
+        for place in places:
+            for part in recall_block(plan, place):
+                needed[part].add(place[0])
     return [[places[number][1] for number in sorted(needed[part])] or [places[0][1]] for part in sorted(needed)]
 
 
@@ -121,7 +144,9 @@ def run_part(plan: MeasurePlan, provenance: TableRecord, item: tuple[int, Sequen
         If the part cannot be stored.
     """
     number, blocks = item
-    objects = merge_fragments(plan.part(number), (plan.work.load(ROWS, index) for index in blocks))
+    ids = plan.part(number)
+    known = ids.list_ids(plan.work.load(IDS, index) for index in blocks)
+    objects = merge_fragments(ids, (plan.work.load(ROWS, index) for index in blocks), known)
     table = make_table(plan.source.spec, objects, provenance)
     write_part(plan.location, plan.table, number, table)
     return count_sizes(plan.source.spec, table)
@@ -130,7 +155,9 @@ def run_part(plan: MeasurePlan, provenance: TableRecord, item: tuple[int, Sequen
 def recall_part(plan: MeasurePlan, number: int) -> SizeCounts:
     """Counts that a stored part adds to the summary."""
     spec = plan.source.spec
-    return count_sizes(spec, read_part(plan.location, plan.table, number, summary_columns(spec)))
+    return count_sizes(
+        spec, read_part(plan.location, plan.table, number, [*summary_columns(spec), *mean_columns(spec)])
+    )
 
 
 def write_table(

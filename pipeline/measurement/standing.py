@@ -81,7 +81,7 @@ def judge_objects(location: str, name: str) -> ObjectsState:
         The class map: the objects are ``labels/<name>-instances``, the table ``tables/<name>-instances.parquet``.
     """
     location = store.resolve_location(location)
-    path = table_path(name)
+    path = table_path(instances_name(name))
     record = read_instances_record(location, name)
     notes: list[str] = []
     instances, image = _judge_instances(location, name, record, notes)
@@ -99,9 +99,9 @@ def judge_objects(location: str, name: str) -> ObjectsState:
     return ObjectsState(instances, table, path, image, record, n_parts, n_done, table_record, tuple(notes))
 
 
-def table_path(name: str) -> str:
+def table_path(table_name: str) -> str:
     """Folder of a table's parts in its store."""
-    return f"{TABLES}/{instances_name(name)}.parquet"
+    return f"{TABLES}/{table_name}.parquet"
 
 
 def _judge_instances(
@@ -156,8 +156,8 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
 def _has_files(location: str, name: str) -> bool:
     """Whether any file of a table exists. On a web server, which lists nothing, its first part is asked for."""
     if not has_listing(location):
-        return bool(stored_parts(location, table_path(name), 1))
-    folders = (table_path(name), f"{TABLES}/{instances_name(name)}.work")
+        return bool(stored_parts(location, table_path(instances_name(name)), 1))
+    folders = (table_path(instances_name(name)), f"{TABLES}/{instances_name(name)}.work")
     return any(store.list_names(store.join(location, folder)) for folder in folders)
 
 

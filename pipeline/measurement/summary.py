@@ -28,12 +28,15 @@ class SizeCounts:
         Class value and size (px), in rising order, each pair once.
     counts, at_border : ndarray of int64, (m,)
         Number of objects, and how many of them touch the image border.
+    n_not_finite : int
+        Objects whose intensities are null in a channel, because a pixel is NaN or infinite there.
     """
 
     classes: np.ndarray
     sizes: np.ndarray
     counts: np.ndarray
     at_border: np.ndarray
+    n_not_finite: int = 0
 
     @property
     def n_objects(self) -> int:
@@ -75,14 +78,22 @@ class SizeCounts:
 
 
 def count_sizes(spec: TableSpec, table: "pa.Table") -> SizeCounts:
-    """Counts of one part of a table. Only its `summary_columns` are needed."""
+    """Counts of one part of a table. Its `summary_columns` are needed, and `mean_columns` to count what is null."""
     value, size, border = (table[name].to_numpy().astype(np.int64) for name in summary_columns(spec))
-    return _add_up(value, size, np.ones(len(value), np.int64), border)
+    unknown = np.zeros(len(value), np.bool_)
+    for name in set(mean_columns(spec)) & set(table.column_names):
+        unknown |= table[name].is_null().to_numpy(zero_copy_only=False)
+    return replace(_add_up(value, size, np.ones(len(value), np.int64), border), n_not_finite=int(unknown.sum()))
 
 
 def summary_columns(spec: TableSpec) -> tuple[str, str, str]:
     """Columns that are needed for a summary."""
     return "class", f"{spec.size_name}_px", "touches_image_border"
+
+
+def mean_columns(spec: TableSpec) -> tuple[str, ...]:
+    """Columns that tell which objects have no intensities."""
+    return tuple(f"intensity_mean_{name}" for name in spec.channels)
 
 
 def merge_counts(parts: Iterable[SizeCounts]) -> SizeCounts:
@@ -95,7 +106,8 @@ def merge_counts(parts: Iterable[SizeCounts]) -> SizeCounts:
     """
     found = list(parts)
     arrays = [[getattr(part, name) for part in found] for name in ("classes", "sizes", "counts", "at_border")]
-    return _add_up(*(np.concatenate([np.zeros(0, np.int64), *columns]) for columns in arrays))
+    merged = _add_up(*(np.concatenate([np.zeros(0, np.int64), *columns]) for columns in arrays))
+    return replace(merged, n_not_finite=sum(part.n_not_finite for part in found))
 
 
 def _add_up(classes: np.ndarray, sizes: np.ndarray, counts: np.ndarray, at_border: np.ndarray) -> SizeCounts:

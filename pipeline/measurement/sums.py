@@ -31,7 +31,7 @@ import numpy as np
 
 from segment_slide.pipeline.measurement import columns, merges
 from segment_slide.pipeline.measurement.columns import Column, TableSpec
-from segment_slide.pipeline.measurement.pixels import BlockObjects
+from segment_slide.pipeline.measurement.pixels import BlockObjects, BlockPixels
 from segment_slide.pipeline.storage.work_folder import Arrays
 
 Per = Literal["object", "edge", "axis", "pair of axes", "channel", "score"]
@@ -99,6 +99,20 @@ SUMS: tuple[Sum, ...] = (
     Sum("score_sum", "score", lambda block: block.scores, merges.add_up, columns.score_columns),
     Sum("box_max", "axis", lambda block: block.shapes["box_max"], merges.take_larger, columns.border_columns),
 )
+
+
+def measure_block(pixels: BlockPixels) -> Arrays:
+    """Rows of all objects of a block: ``ids``, (m,) uint64 in rising order, and each row of `SUMS`.
+
+    Examples
+    --------
+    >>> ids = np.pad(np.array([[0, 5, 5]], np.uint32), 2)
+    >>> rows = measure_block(BlockPixels(ids, (10, 20), 2, np.array([[0, 1, 1]], np.uint8)))
+    >>> rows["ids"].tolist(), rows["count"].tolist(), rows["box_min"].tolist(), rows["first"].tolist()
+    ([5], [2], [[10, 21]], [[0, 1]])
+    """
+    objects = BlockObjects(pixels)
+    return {"ids": objects.ids.astype(np.uint64)} | {row.name: row.add(objects) for row in SUMS}
 
 
 def numbers_per_object(n_spatial: int, n_channels: int, n_scores: int) -> int:

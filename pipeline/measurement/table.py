@@ -4,9 +4,9 @@
 
     tables/<name>.parquet/part-00000.parquet, part-00001.parquet, …
 
-Parquet readers open the folder as one table (``pandas.read_parquet``, polars, DuckDB). Files hold no times and no
-paths, so equal objects give equal bytes. Units are in each column's metadata; provenance is in the schema's metadata,
-under ``segment_slide``.
+Parquet readers open the folder as one table (``pyarrow.parquet.read_table``, pandas, polars, DuckDB). Files hold no
+times and no paths, so equal objects give equal bytes. Units are in each column's metadata; provenance is in the
+schema's metadata, under ``segment_slide``.
 """
 
 import io
@@ -72,7 +72,8 @@ def make_columns(spec: TableSpec, objects: Arrays) -> list[Column]:
     objects : Arrays
         Sums as `pipeline.measurement.fragments.merge_fragments` returns them.
     """
-    return [Column("id", "", objects["ids"]), *(column for row in sums.SUMS for column in row.columns(spec, objects))]
+    ids = objects["ids"] & np.uint64((1 << spec.id_bits) - 1)
+    return [Column("id", "", ids), *(column for row in sums.SUMS for column in row.columns(spec, objects))]
 
 
 def _to_arrow(column: Column, n_rows: int) -> "pa.Array":

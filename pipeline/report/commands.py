@@ -91,7 +91,8 @@ def python_lines(facts: Facts) -> str:
         ids = store.join(facts.instances.location, facts.instances.array_path)
         lines.append(f"ids = zarr.open_array({ids!r}, mode='r')")
     if facts.table is not None and facts.has_table:
-        lines += ["import pandas", f"objects = pandas.read_parquet({store.join(facts.location, facts.table.path)!r})"]
+        folder = store.join(facts.location, facts.table.path)
+        lines += ["import pyarrow.parquet", f"objects = pyarrow.parquet.read_table({folder!r})"]
     return "\n".join(lines)
 
 

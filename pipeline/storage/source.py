@@ -72,13 +72,15 @@ class ImageSource:
         """Bytes of one pixel as it is read: all channels from the first chosen to the last."""
         return self.dtype.itemsize * (max(self.channels) - min(self.channels) + 1)
 
-    def read(self, box: Box) -> np.ndarray:
+    def read(self, box: Box, *, needs_finite: bool = True) -> np.ndarray:
         """Pixels of a box, mirrored where it leaves the image.
 
         Parameters
         ----------
         box : tuple of slice
             On `axes`; spatial slices may start below 0 and end beyond the image.
+        needs_finite : bool
+            Refuse values that the network cannot compute with.
 
         Returns
         -------
@@ -101,7 +103,7 @@ class ImageSource:
             kind = ChunkAccessError if is_systems else UnreadableChunkError
             raise kind(self._explain_unreadable(stored, error)) from error
         pixels = self._to_canonical(pixels)
-        if pixels.dtype.kind == "f" and not (usable := _is_usable(pixels)).all():
+        if needs_finite and pixels.dtype.kind == "f" and not (usable := _is_usable(pixels)).all():
             raise NotFiniteError(self._explain_not_finite(pixels, ~usable, stored))
         for axis, indices in mirrors.items():
             pixels = pixels.take(indices, axis=axis)

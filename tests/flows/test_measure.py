@@ -238,7 +238,7 @@ def test_the_command_prints_a_summary_and_how_to_open_the_table(location, here, 
     out = result.output + capsys.readouterr().out
     for word in ("nucleus", "debris", "per mm²", "median area (µm²)", "DAPI, GFP", "cells-instances.html"):
         assert word in out
-    assert f"pandas.read_parquet('{store.join(location, 'tables/cells-instances.parquet')}')" in out
+    assert f"pyarrow.parquet.read_table('{store.join(location, 'tables/cells-instances.parquet')}')" in out
 
 
 def test_shapes_alone_need_no_image(location, tmp_path, here):

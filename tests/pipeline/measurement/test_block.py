@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from segment_slide.pipeline.errors import BlockError
-from segment_slide.pipeline.measurement.block import measure_block
 from segment_slide.pipeline.measurement.columns import CORNER_WEIGHTS, TableSpec
 from segment_slide.pipeline.measurement.fragments import IdRange, merge_fragments
 from segment_slide.pipeline.measurement.pixels import REACH, BlockPixels
+from segment_slide.pipeline.measurement.sums import measure_block
 from segment_slide.pipeline.measurement.table import make_columns
 from tests.pipeline.measurement.support import expected_of
 

@@ -377,12 +377,30 @@ def test_rows_that_are_damaged_are_named_and_the_file_says_what_to_do(tmp_path):
         write_table(plan, needed)
 
 
-def test_a_value_that_is_not_a_number_is_named_with_its_place(tmp_path):
-    image = pixels_of(1, "float32")[0]
-    image[20, 33] = np.nan
-    location = write_store(tmp_path, draw_objects(SHAPE), (16, 16), image=image)
-    with pytest.raises(IncompleteError, match=r"block \(1, 2\).*nan at y=20, x=33"):
-        measure_blocks(plan_of(location))
+@pytest.mark.parametrize(
+    ("dtype", "worst"), [("float32", np.nan), ("float64", np.inf), ("float16", -np.inf), ("float64", np.nan)]
+)
+def test_values_that_are_not_finite_are_null_for_their_object_and_channel_alone(tmp_path, dtype, worst):
+    ids = draw_objects(SHAPE)
+    image = pixels_of(2, dtype)
+    bad = int(np.median(ids[ids > 0]))
+    image[0][ids == 0] = worst
+    image[1].flat[np.flatnonzero(ids == bad)[-1]] = worst
+    location = write_store(tmp_path, ids, (16, 16), image=image, image_axes="cyx")
+    plan = plan_of(location, rows=20)
+    begin(plan)
+    counts = write_table(plan, measure_blocks(plan))
+    found = pq.read_table(f"{location}/{plan.table}")
+    others = np.setdiff1d(np.unique(ids), [0, bad])
+    finite = np.where(ids == bad, 0, image[1].astype(np.float64))
+    for what, function in (("mean", ndimage.mean), ("min", ndimage.minimum), ("std", ndimage.standard_deviation)):
+        assert found[f"intensity_{what}_0"].null_count == 0
+        nulls = found[f"intensity_{what}_1"].is_null().to_numpy(zero_copy_only=False)
+        assert found["id"].to_numpy()[nulls].tolist() == [bad]
+        wanted = function(finite, ids, others)
+        np.testing.assert_allclose(found[f"intensity_{what}_1"].drop_null().to_numpy(), wanted, rtol=1e-4)
+    assert counts.n_not_finite == 1
+    assert write_table(plan, []).n_not_finite == 1, "also when parts are read back"
 
 
 def test_ids_that_are_not_those_that_were_recorded_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Plans, files, summaries and the page of a table; what is refused before any work."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from segment_slide.pipeline.measurement.finish import name_objects, write_summar
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.picture import colour_of, draw_summary
-from segment_slide.pipeline.measurement.plan import begin
+from segment_slide.pipeline.measurement.plan import begin, plan_measurement
 from segment_slide.pipeline.measurement.run import measure_blocks, measure_place, run_part, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, merge_counts, summarise
 from segment_slide.pipeline.measurement.table import read_part, stored_parts
@@ -184,8 +185,8 @@ def test_tasks_stay_below_the_planned_memory(tmp_path, sigma):
 
 
 def test_a_slide_of_10_to_the_12_pixels_is_planned_from_metadata(location):
-    plan = plan_of(location, NO_IMAGE)
-    object.__setattr__(plan.source, "n_objects", 10**9)
+    source = replace(open_input(location, NAME, NO_IMAGE), n_objects=10**9)
+    plan = plan_measurement(location, NAME, source)
     assert plan.n_parts == 3815
     assert plan.part(3814).last == 10**9
 

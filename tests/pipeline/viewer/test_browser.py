@@ -127,6 +127,22 @@ def test_a_photograph_with_labels_is_shown_as_it_is_stored(browser: Any, tmp_pat
         check_outline(screen, labels)
 
 
+def test_types_that_the_client_refuses_are_shown_by_value(browser: Any, tmp_path: Path) -> None:
+    pixels, labels = noise(1, 200, 240, high=1000).astype(np.float64), squares(np.int64)
+    pixels[:, 120:, :20] = np.nan
+    site = slide(tmp_path / "slide.zarr", pixels, labels)
+    low, high = read_view(site)["state"]["layers"][0]["shaderControls"]["contrast"]["range"]
+    with opened(browser, site) as screen:
+        screen.show(cells=False)
+        screen.look([120, 100], 0.25)
+        for y, x in PLACES:
+            grey = np.clip((pixels[0, y, x] - low) / (high - low), 0, 1) * 255
+            assert np.abs(np.array(screen.pixel(y, x)) - grey).max() <= 2, (y, x)
+        screen.show(cells=True)
+        check_ids(screen, labels)
+        check_outline(screen, labels)
+
+
 def test_a_photograph_whose_channel_axis_has_another_name_would_be_noticed(browser: Any, tmp_path: Path) -> None:
     pixels = noise(3, 200, 240)
     site = slide(tmp_path / "slide.zarr", pixels)

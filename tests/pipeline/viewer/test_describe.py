@@ -189,26 +189,6 @@ def test_pixels_of_unknown_size_are_counted_and_labels_that_know_it_tell_it(tmp_
     assert read_view(describe_view(image))["state"]["dimensions"] == {"x": [0.25, "um"], "y": [0.25, "um"]}
 
 
-@pytest.mark.parametrize("dtype", ["int64", "float64", "float16", "bool"])
-def test_a_type_that_the_viewer_refuses_is_left_out_and_alone_refused(tmp_path, dtype):
-    write_image(tmp_path / "a", noise(40, 50).astype(dtype), "yx")
-    with pytest.raises(InputError, match=dtype):
-        describe_view(tmp_path / "a")
-    write_image(tmp_path / "a" / "labels" / "n", noise(40, 50) // 200, "yx", label={})
-    list_labels(tmp_path / "a", "n")
-    site = describe_view(tmp_path / "a")
-    assert list(layers(site)) == ["n"]
-    assert dtype in site.notes[0]
-
-
-def test_a_compression_that_the_viewer_cannot_decode_is_told(tmp_path):
-    image = write_image(tmp_path / "a", noise(40, 50), "yx", version="0.4")
-    metadata = json.loads((image / "0" / ".zarray").read_text())
-    (image / "0" / ".zarray").write_text(json.dumps({**metadata, "compressor": {"id": "lz4", "acceleration": 1}}))
-    with pytest.raises(InputError, match="lz4"):
-        describe_view(image)
-
-
 def test_what_we_write_ourselves_is_decoded_by_the_viewer(tmp_path):
     path = write_segmentation(tmp_path / "o", noise(40, 50) // 200)
     array = zarr.open_array(path / "labels/segmentation/0", mode="r")
