@@ -14,7 +14,8 @@ from rich.markup import escape
 from segment_slide.flows import browser
 from segment_slide.flows.progress import RichStages
 from segment_slide.pipeline.blocks.memory import format_bytes
-from segment_slide.pipeline.viewer.export import Advance, export
+from segment_slide.pipeline.viewer.export import export
+from segment_slide.pipeline.viewer.export_copy import Advance
 from segment_slide.pipeline.viewer.export_plan import ExportPlan
 from segment_slide.pipeline.viewer.server import ADDRESS, serve
 from segment_slide.pipeline.viewer.site import Site

@@ -102,11 +102,8 @@ class MeasurePlan:
     def with_found_parts(self) -> "MeasurePlan":
         """The plan with the parts that the record says, if it says them."""
         record = read_table_record(self.location, self.table_name)
-        return (
-            self
-            if record is None or record.found is None
-            else replace(self, starts=tuple(map(int, record.found.starts)))
-        )
+        found = None if record is None else record.found
+        return self if found is None else replace(self, starts=tuple(map(int, found.starts)))
 
     @property
     def _row_bytes(self) -> int:

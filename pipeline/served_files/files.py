@@ -30,13 +30,14 @@ class OpenFile(Protocol):
         Size in bytes.
     tag : str
         Differs between versions of the file; empty if the store gives none.
-    mtime_ns : int or None
-        When it was changed, if the store tells.
     """
 
     size: int
     tag: str
-    mtime_ns: int | None
+
+    @property
+    def mtime_ns(self) -> int | None:
+        """When it was changed, if the store tells."""
 
     def read(self, start: int, stop: int) -> bytes:
         """Return all bytes from `start` up to `stop`; OSError if the file has changed since it was opened."""

@@ -102,8 +102,7 @@ def export(
 
 def _name_contents(site: Site) -> str:
     """A short name of what a site shows: an export of something else is not gone on with."""
-    shown: list[object] = sorted(site.stores.items())
-    return digest(repr([*shown, *sorted(site.types.items())]).encode())
+    return digest(repr([*sorted(site.stores.items()), *sorted(site.types.items())]).encode())
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ def test_axes_of_one_pixel_may_be_on_one_side_only_for_our_own_objects_too(tmp_p
 
 
 def test_objects_of_a_volume_extend_along_z_unless_planes_are_asked_for(tmp_path):
-    labels = spread(draw_objects((20, 40, 50), sigma=1.5))
+    labels = spread(draw_objects((20, 40, 50), sigma=1.5), [1 << 58, 3, (1 << 40) + 1])
     location, image = labelled(tmp_path, labels, "zyx", "zyx")
     _, found = measure(location)
     check(found, labels, image)
@@ -151,6 +151,14 @@ def test_objects_of_a_volume_extend_along_z_unless_planes_are_asked_for(tmp_path
     areas = [int((labels[z] == i).sum()) for z, i in keys]
     assert planes["area_px"].tolist() == areas
     assert report.n_objects == len(keys)
+
+
+def test_ids_that_leave_no_bits_for_the_plane_are_refused(tmp_path):
+    labels = np.zeros((5, 20, 20), np.int64)
+    labels[2, 3:9, 4:8] = SPREAD[0]
+    location, _ = labelled(tmp_path, labels, "tyx", "tyx")
+    with pytest.raises(InputError, match=r"id 9223372036854775807 is too large for an image of 5 planes"):
+        measure(location)
 
 
 def test_ids_that_come_again_at_another_time_are_rows_of_their_own(tmp_path):
