@@ -164,7 +164,18 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
         try:
             zarr.open_group(store, path=path, mode="r+").attrs.update(dict(attributes))
         except NOT_FOUND:
-            zarr.create_group(store, path=path, attributes=dict(attributes), zarr_format=3)
+            zarr.create_group(store, path=path, attributes=dict(attributes), zarr_format=_format_of(store))
+
+
+def _format_of(store: Store) -> Literal[2, 3]:
+    """Zarr format of a store's root, 3 if there is none. A group of format 3 in a store of format 2 would hide it.
+
+    zarr makes the groups above a new one, also the root, in the format of the new one.
+    """
+    try:
+        return zarr.open_group(store, mode="r").metadata.zarr_format
+    except NOT_FOUND:
+        return 3
 
 
 def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from segment_slide.pipeline.errors import InputError, OutputMismatchError
 from segment_slide.pipeline.measurement import input as measure_input
 from segment_slide.pipeline.measurement.fragments import share_out
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
+from segment_slide.pipeline.storage.image import describe_image
 from tests.flows.support import tree
 from tests.pipeline.measurement.support import draw_objects, write_store
 from tests.pipeline.viewer.support import list_labels, write_image
@@ -95,13 +96,16 @@ def test_ids_with_gaps_in_any_order_are_kept(tmp_path, dtype, version):
     if dtype in ("int64", "uint64"):
         labels = spread(labels)
     location, image = labelled(tmp_path, labels.astype(dtype), version=version)
-    before = tree(Path(location, "labels"))
+    before = tree(Path(location))
     report, found = measure(location)
     check(found, labels.astype(dtype).astype(np.int64), image)
     assert set(found["class_name"].tolist()) == {"cells"}
     assert report.table == f"{location}/tables/cells.parquet"
     assert any("one object, also where they do not touch" in note for note in report.notes)
-    assert tree(Path(location, "labels")) == before, "another tool's labels stay as they are"
+    after = tree(Path(location))
+    assert {path: after[path] for path in before} == before, "the image and its labels stay as they are"
+    assert all(path.startswith("tables/") for path in set(after) - set(before))
+    np.testing.assert_array_equal(describe_image(location).array()[...], image)
     if dtype == "int64":
         assert report.n_parts > 2
         assert found["id"].max() == SPREAD[0]
