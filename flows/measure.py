@@ -15,7 +15,7 @@ from segment_slide.pipeline.errors import IncompleteError, InputError, Unreachab
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.open_labels import open_labels
-from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, discard, plan_measurement
+from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, check_output, discard, plan_measurement
 from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
@@ -164,7 +164,9 @@ def plan_request(request: MeasureRequest) -> tuple[MeasurePlan, ClusterSpec]:
         name, source = request.name, open_input(location, request.name, request.image)
     else:
         name, source = labels.name, open_labels(location, labels, request.image)
-    plan = plan_measurement(location, name, source, request.rows, labels.table)
+    output = location if labels.output is None else store.resolve_location(labels.output)
+    check_output(output)
+    plan = plan_measurement(output, name, source, request.rows, labels.table)
     cluster = plan_cluster(request.workers, short_tasks=True)
     plan.check_memory(cluster.usable_bytes, cluster.tasks_per_worker)
     return plan, cluster

@@ -16,7 +16,7 @@ commands = typer.Typer()
 @commands.command()
 @with_options
 def measure(
-    output: Annotated[
+    location: Annotated[
         str,
         typer.Argument(
             metavar="OUT.ome.zarr", help="Output of a segmentation with instances, or an image with labels."
@@ -26,11 +26,11 @@ def measure(
 ) -> None:
     """Measure size, shape, place and intensities of each object, into tables/NAME-instances.parquet and a summary page.
 
-    With --labels the objects are those of another tool's label image, with their own ids.
+    With --labels the objects are those of another tool's label image, with their own ids, in tables/NAME.parquet.
 
     If it is interrupted, run the same command again. It resumes where it stopped.
     """
-    request = chosen.make(location=output)
+    request = chosen.make(location=location)
     if request.image.no_image and (request.image.image is not None or request.image.level is not None):
         raise InputError("--no-image was given together with --image or --level; expected one or the other.")
     measure_all(request)

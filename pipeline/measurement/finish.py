@@ -59,6 +59,8 @@ def name_objects(plan: MeasurePlan) -> bool:
     """
     if not 0 < (plan.source.n_objects or 0) <= MOST_NAMED:  # metadata of another tool stay as they are
         return False
+    if not plan.source.instances.location.startswith(f"{plan.location}/"):  # the table lies in a store of its own
+        return False
     group = plan.source.instances.location.removeprefix(plan.location).lstrip("/")
     shown = (store.read_attributes(plan.location, group) or {}).get("ome") or {}
     label = {**shown.get("image-label", {}), "properties": _properties(plan)}

@@ -43,6 +43,8 @@ class LabelChoice:
         Number of axes that objects extend along; by default 3 if the label image has several z planes.
     table : str, optional
         Name of the table, also of that of our own objects; by default the name of the objects' label image.
+    output : str, optional
+        OME-Zarr in whose ``tables/`` the table is written; by default the one that is measured.
     """
 
     labels: Annotated[
@@ -60,6 +62,15 @@ class LabelChoice:
     table: Annotated[
         str | None,
         Option("Name of the table, to measure another image beside the first (by default that of the objects)."),
+    ] = None
+    output: Annotated[
+        str | None,
+        Option(
+            "OME-Zarr in whose tables/ the table is written (by default the one that is measured): for inputs that "
+            "must stay as they are, or cannot be written.",
+            flags=("--output", "-o"),
+            metavar="OUT.ome.zarr",
+        ),
     ] = None
 
     @property

@@ -35,7 +35,9 @@ from segment_slide.pipeline.measurement.record import (
 from segment_slide.pipeline.measurement.standing import table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instances_name
 from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
 from segment_slide.pipeline.storage.work_folder import WorkFolder
@@ -227,6 +229,20 @@ def _compare(plan: MeasurePlan) -> bool:
         )
         compare_records(recorded, plan.record, there[0], remedy=remedy)
     return bool(there)
+
+
+def check_output(location: str) -> None:
+    """Refuse a store that cannot hold a table.
+
+    Raises
+    ------
+    OutputError
+        If it is on a web server, or something else than a Zarr group is there.
+    """
+    if not has_listing(location):
+        raise OutputError(f"{location} is on a web server, which cannot be written; name an `output` for the table.")
+    if store.read_attributes(location) is None and store.list_names(location) - {LOCK_NAME}:
+        raise OutputError(f"output={location} exists and is no Zarr group; name an OME-Zarr, or a path that is new.")
 
 
 def settle(plan: MeasurePlan, starts: tuple[int, ...]) -> MeasurePlan:

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from segment_slide.flows.measure import MeasureReport, measure_objects
 from segment_slide.flows.requests import MeasureRequest, Workers
-from segment_slide.pipeline.errors import InputError, OutputMismatchError
+from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError
 from segment_slide.pipeline.measurement import input as measure_input
 from segment_slide.pipeline.measurement.fragments import share_out
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
@@ -23,6 +23,7 @@ from segment_slide.pipeline.storage.image import describe_image
 from tests.flows.support import tree
 from tests.pipeline.measurement.support import draw_objects, write_store
 from tests.pipeline.viewer.support import list_labels, write_image
+from tests.pipeline.viewer.web import web_server
 
 SHAPE = (130, 150)
 SPREAD = [(1 << 63) - 1, 3, (1 << 40) + 1, 1 << 32, 77, (1 << 53) + 1, 12]
@@ -64,7 +65,7 @@ def labelled(
 
 
 def measure(location: str, labels: str = "cells", **changes: Any) -> tuple[MeasureReport, dict[str, np.ndarray]]:
-    choice = LabelChoice(labels, changes.pop("ndim", None), changes.pop("table", None))
+    choice = LabelChoice(labels, changes.pop("ndim", None), changes.pop("table", None), changes.pop("output", None))
     report = measure_objects(MeasureRequest(location, labels=choice, workers=Workers(1), **{"rows": 20, **changes}))
     table = pq.read_table(report.table)
     return report, {name: table[name].to_numpy() for name in table.column_names}
@@ -194,6 +195,25 @@ def test_the_level_that_is_as_large_as_the_labels_is_measured(tmp_path):
     list_labels(path, "cells")
     _, found = measure(str(path))
     check(found, labels, image[::2, ::2])
+
+
+def test_the_table_may_be_written_elsewhere_so_that_an_address_can_be_measured(tmp_path):
+    labels = spread(draw_objects(SHAPE))
+    location, image = labelled(tmp_path, labels)
+    before = tree(Path(location))
+    output = str(tmp_path / "tables.ome.zarr")
+    with web_server(tmp_path) as web:
+        address = f"{web.address}/image.ome.zarr"
+        with pytest.raises(OutputError, match="on a web server, which cannot be written; name an `output`"):
+            measure(address)
+        report, found = measure(address, output=output)
+    check(found, labels, image)
+    assert report.table == f"{output}/tables/cells.parquet"
+    assert tree(Path(location)) == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("a")
+    with pytest.raises(OutputError, match="is no Zarr group"):
+        measure(location, output=str(tmp_path / "notes"))
 
 
 def test_without_objects_the_table_has_no_rows(tmp_path):
