@@ -44,7 +44,7 @@ def measure_all(request: MeasureRequest) -> None:
     from segment_slide.pipeline.report.commands import command
 
     show_measure(console, measure_objects(request, RichStages(console)))
-    if request.labels.labels is not None or request.labels.table is not None:
+    if any((request.labels.labels, request.labels.table, request.labels.output)):
         return  # the report shows our own objects and their first table
     line = command("segment-slide", "report", request.location, "--name", request.name)
     console.print(f"All of it in one page: {escape(line)}", highlight=False, soft_wrap=True)
