@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import FsspecStore, LocalStore
 
 from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
+from segment_slide.pipeline.storage.checked_store import CheckedStore
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
@@ -59,32 +59,6 @@ def _failing_as(what: str, *, remote: bool, kind: type[OutputError] = OutputErro
         if remote or isinstance(error, OSError):
             raise kind(f"{what}: {error}") from error
         raise
-
-
-class CheckedStore(WrapperStore[Store]):
-    """A store that refuses files of 0 bytes, which a power cut or a full disk leaves behind.
-
-    zarr takes an empty shard for one that was never written and returns background: silently wrong pixels.
-    Web servers that ignore the Range header send a whole file when a part is asked for; the part is cut out of it.
-    """
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """See `zarr.abc.store.Store.get`."""
-        value = await self._store.get(key, prototype, byte_range)
-        if value is not None and byte_range is None and len(value) == 0:
-            raise ValueError(f"{key} is an empty file")
-        return _cut_out(value, byte_range)
-
-
-def _cut_out(value: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
-    """The wanted part, if more than it was sent: then it is the whole file. A file is longer than a part's end."""
-    if value is None:
-        return None
-    if isinstance(byte_range, RangeByteRequest) and len(value) > byte_range.end - byte_range.start:
-        return value[byte_range.start : byte_range.end]
-    if isinstance(byte_range, SuffixByteRequest) and len(value) > byte_range.suffix:
-        return value[-byte_range.suffix :]
-    return value
 
 
 def open_store(location: str, *, writable: bool = False) -> Store:

@@ -1,17 +1,20 @@
 """Stores on a web server, which lists nothing: an export holds all pixels, and a server that fails is an error."""
 
+import pickle
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import zarr
 
-from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.errors import ChunkAccessError, InputError, PipelineError
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.served_files import web_files
 from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.viewer.describe import describe_view
 from segment_slide.pipeline.viewer.export import export
 from segment_slide.pipeline.viewer.server import serve
@@ -197,3 +200,13 @@ def test_the_fingerprint_of_an_address_needs_no_listing(slide, tmp_path):
         assert one == fingerprint(describe_image(f"{web.address}/slide.ome.zarr"))
         assert one != fingerprint(describe_image(f"{web.address}/slide.ome.zarr", level=1))
         assert not [line for line in web.asked if line.endswith("/0")], "no folder was asked for"
+
+
+@pytest.mark.parametrize("fault", [503, "cut", "closed"])
+def test_a_chunk_that_cannot_be_fetched_is_an_error_that_another_process_can_be_sent(fault, slide, tmp_path):
+    with web_server(tmp_path / "web", {"0/c/0/0": fault}) as web:
+        image = describe_image(f"{web.address}/slide.ome.zarr")
+        with pytest.raises(ChunkAccessError, match="0/c/0/0") as caught:
+            ImageSource(image, 2, (0,), ()).read((slice(0, 20), slice(0, 20)))
+    assert str(pickle.loads(cloudpickle.dumps(caught.value.__cause__))) == str(caught.value.__cause__)
+    assert caught.value.__cause__.__context__ is None

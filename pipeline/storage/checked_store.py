@@ -1,0 +1,52 @@
+"""A Zarr store for reading that never lets something else pass for background, and whose errors say what happened."""
+
+import errno
+
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
+
+
+class CheckedStore(WrapperStore[Store]):
+    """A store that refuses files of 0 bytes, which a power cut or a full disk leaves behind.
+
+    zarr takes an empty shard for one that was never written and returns background: silently wrong pixels.
+    Web servers that ignore the Range header send a whole file when a part is asked for; the part is cut out of it.
+    Errors of a web server become errors of the system: they tell nothing of what is stored, and can be sent to another
+    process.
+    """
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """See `zarr.abc.store.Store.get`."""
+        failure: OSError | None = None
+        try:
+            value = await self._store.get(key, prototype, byte_range)
+        except Exception as error:
+            failure = _as_systems(error, key)
+            if failure is None:
+                raise
+        if failure is not None:  # raised here, without the error of the web server, which cannot be sent
+            raise failure
+        if value is not None and byte_range is None and len(value) == 0:
+            raise ValueError(f"{key} is an empty file")
+        return _cut_out(value, byte_range)
+
+
+def _as_systems(error: Exception, key: str) -> OSError | None:
+    """An error of a web server as one of the system; None for other errors."""
+    if isinstance(error, TimeoutError):
+        return OSError(errno.ETIMEDOUT, f"{key}: no answer in time")
+    if type(error).__module__.startswith("aiohttp"):
+        return OSError(errno.EIO, f"{key}: {type(error).__name__}: {error}")
+    return None
+
+
+def _cut_out(value: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
+    """The wanted part, if more than it was sent: then it is the whole file. A file is longer than a part's end."""
+    if value is None:
+        return None
+    if isinstance(byte_range, RangeByteRequest) and len(value) > byte_range.end - byte_range.start:
+        return value[byte_range.start : byte_range.end]
+    if isinstance(byte_range, SuffixByteRequest) and len(value) > byte_range.suffix:
+        return value[-byte_range.suffix :]
+    return value
