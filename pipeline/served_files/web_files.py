@@ -14,10 +14,9 @@ from typing import IO, Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.served_files.files import ListedFile, OpenFile, StoreFileError, digest, split_key
+from segment_slide.pipeline.storage.checked_store import web_options
 from segment_slide.pipeline.storage.store import join
 
-_SILENCE_S = 60.0  # without a byte, a server counts as one that hangs; a slow line may take as long as it needs
-_CONNECTING_S = 30.0
 _PIECE_BYTES = 1 << 20
 _SPOOLED_BYTES = 8 << 20  # of a file that has to be fetched whole: above this it waits on the disk
 _STATUS, _PARTIAL = ":status", "206"  # kept among the headers
@@ -32,7 +31,7 @@ class WebFiles:
     def __init__(self, location: str) -> None:
         import fsspec
 
-        self._filesystem, root = fsspec.core.url_to_fs(location)
+        self._filesystem, root = fsspec.core.url_to_fs(location, **web_options(location))
         self._root = root.rstrip("/")
 
     def open(self, key: str) -> OpenFile:
@@ -111,14 +110,10 @@ def _take(file: IO[bytes], start: int, stop: int) -> bytes:
 
 @contextlib.asynccontextmanager
 async def _answer(filesystem: Any, method: str, url: str, headers: dict[str, str]) -> AsyncIterator[Any]:
-    import aiohttp
-
     session = await filesystem.set_session()
     options = dict(filesystem.kwargs)
     sent = {**options.pop("headers", {}), "Accept-Encoding": "identity", **headers}
     options.setdefault("allow_redirects", True)
-    if "timeout" not in filesystem.client_kwargs:
-        options.setdefault("timeout", aiohttp.ClientTimeout(None, sock_connect=_CONNECTING_S, sock_read=_SILENCE_S))
     try:
         async with session.request(method, filesystem.encode_url(url), headers=sent, **options) as answer:
             yield answer

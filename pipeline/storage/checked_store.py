@@ -1,10 +1,39 @@
 """A Zarr store for reading that never lets something else pass for background, and whose errors say what happened."""
 
 import errno
+from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
+
+CONNECTING_S, SILENCE_S = 30.0, 60.0  # a web server that says nothing for so long counts as one that hangs
+
+
+def is_web(location: str) -> bool:
+    """Whether a location is an address of a web server.
+
+    >>> is_web("https://host/slide.zarr"), is_web("s3://bucket/slide.zarr"), is_web("/data/slide.zarr")
+    (True, False, False)
+    """
+    return location.lower().startswith(("http://", "https://"))
+
+
+def web_options(location: str) -> dict[str, Any]:
+    """Options of fsspec for a location: a web server that hangs is an error; a slow line may take as long as it needs.
+
+    What users have configured in fsspec comes first. Other stores get no options.
+    """
+    if not is_web(location):
+        return {}
+    import aiohttp
+    import fsspec
+
+    configured: dict[str, Any] = {}
+    for protocol in ("http", "https"):
+        configured |= fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTING_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout, **configured}}
 
 
 class CheckedStore(WrapperStore[Store]):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.checked_store import is_web
 from segment_slide.pipeline.storage.image import StoredImage
 
 
@@ -51,7 +52,7 @@ def _count_all(image: StoredImage) -> int:
 
 def has_listing(location: str) -> bool:
     """Whether the files of a location can be listed: folders and object stores allow it, web servers do not."""
-    return not location.lower().startswith(("http://", "https://"))
+    return not is_web(location)
 
 
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:

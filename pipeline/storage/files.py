@@ -7,7 +7,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import has_listing
+from segment_slide.pipeline.storage.checked_store import is_web, web_options
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -47,7 +47,7 @@ def read_file(path: str) -> bytes:
 def _filesystem(path: str) -> tuple[Any, str]:
     import fsspec
 
-    filesystem, inner = fsspec.core.url_to_fs(path)
+    filesystem, inner = fsspec.core.url_to_fs(path, **web_options(path))
     return filesystem, inner
 
 
@@ -57,7 +57,7 @@ def exists(path: str) -> bool:
         return Path(path).exists()
     filesystem, inner = _filesystem(path)
     filesystem.invalidate_cache()
-    options = {} if has_listing(path) else {"strict": True}  # or a failing web server looks as if nothing was there
+    options = {"strict": True} if is_web(path) else {}  # or a failing web server looks as if nothing was there
     return bool(filesystem.exists(inner, **options))
 
 

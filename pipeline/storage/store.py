@@ -23,7 +23,7 @@ from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundErr
 from zarr.storage import FsspecStore, LocalStore
 
 from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
-from segment_slide.pipeline.storage.checked_store import CheckedStore
+from segment_slide.pipeline.storage.checked_store import CheckedStore, web_options
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
@@ -65,7 +65,7 @@ def open_store(location: str, *, writable: bool = False) -> Store:
     """The Zarr store at a location."""
     store: Store
     if is_remote(location):
-        store = FsspecStore.from_url(location, read_only=not writable)
+        store = FsspecStore.from_url(location, storage_options=web_options(location), read_only=not writable)
     else:
         store = LocalStore(location, read_only=not writable)
     return store if writable else CheckedStore(store)

@@ -10,8 +10,8 @@ import zarr
 
 from segment_slide.pipeline.errors import ChunkAccessError, InputError, PipelineError
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
-from segment_slide.pipeline.served_files import web_files
 from segment_slide.pipeline.served_files.open import open_files
+from segment_slide.pipeline.storage import checked_store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource
@@ -143,8 +143,11 @@ def test_a_server_that_fails_for_a_chunk_is_an_error_and_nothing_looks_whole(whe
 
 
 def test_a_server_that_hangs_is_an_error(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr(web_files, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(checked_store, "SILENCE_S", 0.5)
     with web_server(tmp_path / "web", {"0/c/0/1": "hangs"}) as web:
+        image = describe_image(f"{web.address}/slide.ome.zarr")
+        with pytest.raises(ChunkAccessError, match="0/c/0/1: no answer in time"):
+            ImageSource(image, 2, (0,), ()).read((slice(0, 20), slice(64, 80)))
         files = open_files(f"{web.address}/slide.ome.zarr")
         with pytest.raises(OSError, match=r"0/c/0/1 cannot be read: the server did not answer in time"):
             files.open("0/c/0/1")
