@@ -121,7 +121,8 @@ class MeasurePlan:
         source, grid = self.source, self.source.grid
         owned = math.prod(grid.block)
         read = math.prod(size + 2 * grid.halo(axis) for axis, size in enumerate(grid.block))
-        pixels = read * (3 * np.dtype(source.instances.dtype).itemsize + 4 + 1) + owned * (4 + 2)
+        id_bytes = 8 if source.n_objects is None else np.dtype(source.instances.dtype).itemsize  # others' are widened
+        pixels = read * (3 * id_bytes + 4 + 1) + owned * (4 + 2)
         images = [image for image in (source.instances, source.classes) if image is not None]
         if source.source is not None:
             pixels += owned * (2 * source.source.pixel_bytes + 8)
