@@ -1,15 +1,18 @@
-"""Statistics of a whole image in one pass, the same whatever the blocks and workers.
+"""Statistics of a whole image, the same whatever the blocks and workers.
 
 Nothing is measured per tile: a normalisation that differs from tile to tile makes seams. The image is read in boxes
-of a fixed grid, independent of the run's blocks. Integers are counted exactly, and the counts of boxes are merged in
-raster order. So the result does not depend on the run's block size.
+of a fixed grid, independent of the run's blocks. All sums and counts are exact (`statistics.channel`), so the result
+depends neither on the boxes nor on the order in which workers return them.
+
+One pass is enough for mean and standard deviation, and nearly always for percentiles. Only reals and integers of 32 or
+64 bits whose values differ very much in size are read once more, because their percentiles need finer bins.
 """
 
 import functools
 import itertools
+import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +25,9 @@ from segment_slide.pipeline.errors import (
     TasksFailedError,
     UnreadableChunkError,
 )
+from segment_slide.pipeline.statistics.channel import Counted, Table, count_channel, merge_counted
+from segment_slide.pipeline.statistics.histogram import Histogram, Round, count_values, find_coarse_bins, tabulate
+from segment_slide.pipeline.statistics.result import ChannelStatistics, make_statistics
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
 from segment_slide.unet.checkpoint import Normalisation
@@ -29,32 +35,15 @@ from segment_slide.unet.checkpoint import Normalisation
 if TYPE_CHECKING:
     from distributed import Client
 
+__all__ = ["ChannelStatistics", "check_finite", "count_boxes", "measure", "resolve_normalisation"]
+
 WORDING = Wording("part(s) of the image could not be read, but all are needed:", plural="parts")
 _BOX_PX = {2: 2048, 3: 128}
-# float32 patterns are grouped by their upper 20 bits: sign, exponent and 11 bits of mantissa, 0.05 % apart
-_FLOAT_SHIFT = 12
-_FLOAT_BINS = 1 << (32 - _FLOAT_SHIFT)
+# What is held before it is merged: boxes, and bins of all their channels (16 bytes each).
+_MERGE_EVERY = 64
+_MOST_BINS_HELD = 1 << 22
 
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Mean, standard deviation and percentiles of each channel.
-
-    Attributes
-    ----------
-    mean, std : tuple of float
-        Over all chosen planes; exact to float64 for integers of up to 16 bits.
-    histograms : tuple of (values, counts)
-        Occupied values in rising order and how often each occurs.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    histograms: tuple[tuple[np.ndarray, np.ndarray], ...]
-
-    def percentile(self, q: float) -> tuple[float, ...]:
-        """Value below which q % of the pixels lie, per channel, by linear interpolation as numpy does."""
-        return tuple(_percentile(values, counts, q) for values, counts in self.histograms)
+log = logging.getLogger(__name__)
 
 
 def resolve_normalisation(
@@ -63,7 +52,7 @@ def resolve_normalisation(
     client: "Client | None" = None,
     on_box: Callable[[int], None] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Offset and scale of each channel: the model's constants, or measured on the whole image in one pass.
+    """Offset and scale of each channel: the model's constants, or measured on the whole image.
 
     A constant channel gets scale 1: it becomes 0, not NaN.
 
@@ -77,8 +66,9 @@ def resolve_normalisation(
     if normalisation.kind == "constants":
         check_finite(source, client, on_box)
         return normalisation.offset, normalisation.scale
-    measured = measure(source, client, on_box)
-    if normalisation.kind == "mean-std":
+    needs_percentiles = normalisation.kind == "percentiles"
+    measured = measure(source, client, on_box, needs_percentiles=needs_percentiles)
+    if not needs_percentiles:
         return measured.mean, tuple(std or 1.0 for std in measured.std)
     low, high = measured.percentile(normalisation.low), measured.percentile(normalisation.high)
     return low, tuple(b - a or 1.0 for a, b in zip(low, high, strict=True))
@@ -91,22 +81,14 @@ def count_boxes(source: ImageSource, normalisation: Normalisation) -> int:
     return sum(1 for _ in _boxes(source))
 
 
-def _percentile(values: np.ndarray, counts: np.ndarray, q: float) -> float:
-    """Value at rank q % of a histogram, interpolated linearly between two values.
-
-    >>> _percentile(np.array([1.0, 5.0]), np.array([2, 2]), 50)
-    3.0
-    """
-    ends = np.cumsum(counts)
-    rank = q / 100 * (int(ends[-1]) - 1)
-    low, high = (float(values[np.searchsorted(ends, r, side="right")]) for r in (math.floor(rank), math.ceil(rank)))
-    return low + (high - low) * (rank - math.floor(rank))
-
-
 def measure(
-    source: ImageSource, client: "Client | None" = None, on_box: Callable[[int], None] | None = None
+    source: ImageSource,
+    client: "Client | None" = None,
+    on_box: Callable[[int], None] | None = None,
+    *,
+    needs_percentiles: bool = True,
 ) -> ChannelStatistics:
-    """Read the whole image once and measure it.
+    """Read the whole image and measure it.
 
     Parameters
     ----------
@@ -115,7 +97,9 @@ def measure(
     client : Client, optional
         Where to run.
     on_box : callable, optional
-        Called after each box with its pixels.
+        Called after each box of the first pass with its pixels.
+    needs_percentiles : bool
+        Whether percentiles will be asked for; mean and standard deviation alone take less time and memory.
 
     Raises
     ------
@@ -124,30 +108,66 @@ def measure(
     IncompleteError
         If a part could not be read for another reason: no statistics are made of the others alone.
     """
+    where = f"input={source.image.location} cannot be measured"
     try:
-        return _measure(source, client, on_box)
+        return _measure(source, client, on_box, needs_percentiles=needs_percentiles)
     except InputError as error:
-        raise InputError(f"the image cannot be measured: {error.__cause__}") from error
+        raise InputError(f"{where}: {error.__cause__}") from error
     except TasksFailedError as failed:
         if fault := failed.fault_of_input:
-            raise InputError(f"the image cannot be measured: {fault.error}") from failed
+            raise InputError(f"{where}: {fault.error}") from failed
         raise
 
 
-def _measure(source: ImageSource, client: "Client | None", on_box: Callable[[int], None] | None) -> ChannelStatistics:
+def _measure(
+    source: ImageSource, client: "Client | None", on_box: Callable[[int], None] | None, *, needs_percentiles: bool
+) -> ChannelStatistics:
+    count = functools.partial(_count_box, source, needs_percentiles)
+    counted = _count_boxes(source, client, count, on_box)
+    histograms = _make_tables(source, client, counted) if needs_percentiles else ()
+    return make_statistics(counted, histograms)
+
+
+def _make_tables(source: ImageSource, client: "Client | None", counted: Sequence[Counted]) -> list[Table]:
+    """A table per channel. Bins that are too coarse for percentiles are counted again, in another pass."""
+    rounds: list[list[Round]] = [[] for _ in counted]
+    found = [channel.histogram for channel in counted]
+    while any(found):
+        for known, histogram in zip(rounds, found, strict=True):
+            if histogram is not None:
+                known.append((histogram, None))
+                known[-1] = histogram, find_coarse_bins(known)
+        coarse = [known[-1][1] if known else None for known in rounds]
+        if not any(coarse):
+            break
+        log.info("%s is read once more, because its percentiles need finer bins", source.image.location)
+        again = _count_boxes(source, client, functools.partial(_count_again, source, coarse), None)
+        found = [channel.histogram for channel in again]
+    return [channel.table or tabulate(known) for channel, known in zip(counted, rounds, strict=True)]
+
+
+def _count_boxes(
+    source: ImageSource,
+    client: "Client | None",
+    count: Callable[[Box], list[Counted]],
+    on_box: Callable[[int], None] | None,
+) -> list[Counted]:
+    """Count all boxes; what was counted is merged from time to time, so that memory is bounded."""
     name = functools.partial(_name_box, source)
-    numbered = list(enumerate(_boxes(source)))
-    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    count = functools.partial(_count_box, source)
-    for (number, box), counted in run_all(client, count, numbered, lambda item: name(item[1]), wording=WORDING):
-        found[number] = counted
-        if len(found) >= _MERGE_EVERY:
-            found = {min(found): _merge(found, len(source.channels))}
+    found: list[list[Counted]] = []
+    for box, counted in run_all(client, count, _boxes(source), name, wording=WORDING):
+        found.append(counted)
+        n_bins = sum(channel.n_bins for channels in found for channel in channels)
+        if len(found) >= _MERGE_EVERY or n_bins >= _MOST_BINS_HELD:
+            found = [_merge(found)]
         if on_box is not None:
             on_box(_count_pixels(box))
-    histograms = _merge(found, len(source.channels))
-    moments = [_moments(values, counts) for values, counts in histograms]
-    return ChannelStatistics(tuple(m for m, _ in moments), tuple(s for _, s in moments), tuple(histograms))
+    return _merge(found)
+
+
+def _merge(found: Sequence[Sequence[Counted]]) -> list[Counted]:
+    """Merge boxes, channel by channel; all sums are exact, so the order does not matter."""
+    return [merge_counted(channels) for channels in zip(*found, strict=True)]
 
 
 def check_finite(
@@ -201,9 +221,6 @@ def _count_pixels(box: Box) -> int:
     return math.prod(side.stop - side.start for side in box)
 
 
-_MERGE_EVERY = 64  # histograms held at a time; counts are integers, so the order of merging does not matter
-
-
 def _boxes(source: ImageSource) -> Iterator[Box]:
     planes = len(source.plane_axes)
     step = _BOX_PX[source.n_spatial]
@@ -215,58 +232,20 @@ def _boxes(source: ImageSource) -> Iterator[Box]:
     )
 
 
-def _count_box(source: ImageSource, item: tuple[int, Box]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Occupied values and their counts per channel of one box."""
-    pixels = _read(source, item[1])
-    channel_axis = len(source.plane_axes)
-    return [_count(pixels.take(channel, axis=channel_axis).ravel()) for channel in range(pixels.shape[channel_axis])]
+def _count_box(source: ImageSource, needs_percentiles: bool, box: Box) -> list[Counted]:
+    """Count the values of each channel of one box."""
+    return [count_channel(values, needs_histogram=needs_percentiles) for values in _channels(source, box)]
 
 
-def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values in rising order (float64) and counts (int64); reals are grouped to 11 bits of mantissa."""
-    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
-        counts = np.bincount(values)
-        occupied = np.flatnonzero(counts)
-        return occupied.astype(np.float64), counts[occupied]
-    if values.dtype.kind in "bui" and values.dtype.itemsize <= 2:
-        unique, counts = np.unique(values, return_counts=True)
-        return unique.astype(np.float64), counts
-    groups = np.bincount(_ordered_bits(values.astype(np.float32)) >> _FLOAT_SHIFT, minlength=_FLOAT_BINS)
-    occupied = np.flatnonzero(groups)
-    return _group_centre(occupied), groups[occupied]
+def _count_again(source: ImageSource, within: Sequence[Histogram | None], box: Box) -> list[Counted]:
+    """Count only those values of one box that lie in coarse bins of their channel."""
+    return [
+        Counted() if coarse is None else Counted(histogram=count_values(values, coarse))
+        for values, coarse in zip(_channels(source, box), within, strict=True)
+    ]
 
 
-def _ordered_bits(values: np.ndarray) -> np.ndarray:
-    """float32 to uint32 so that the order of values is the order of integers."""
-    bits = values.view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _group_centre(groups: np.ndarray) -> np.ndarray:
-    """Middle value of each group of `_ordered_bits`; exactly 0 for zeros of both signs and what is next to them."""
-    ordered = ((groups.astype(np.uint64) << _FLOAT_SHIFT) + (1 << (_FLOAT_SHIFT - 1))).astype(np.uint32)
-    bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)
-    centres = bits.view(np.float32).astype(np.float64)
-    return np.where(np.abs(centres) < np.finfo(np.float32).tiny, 0.0, centres)
-
-
-def _merge(
-    found: dict[int, list[tuple[np.ndarray, np.ndarray]]], n_channels: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    merged = []
-    for channel in range(n_channels):
-        values = np.concatenate([found[number][channel][0] for number in sorted(found)])
-        counts = np.concatenate([found[number][channel][1] for number in sorted(found)])
-        unique, where = np.unique(values, return_inverse=True)
-        totals = np.zeros(len(unique), np.int64)
-        np.add.at(totals, where, counts)
-        merged.append((unique, totals))
-    return merged
-
-
-def _moments(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, summed exactly (math.fsum), so that the order of addition does not matter."""
-    total = int(counts.sum())
-    mean = math.fsum(float(v) * int(n) for v, n in zip(values, counts, strict=True)) / total
-    squares = math.fsum((float(v) - mean) ** 2 * int(n) for v, n in zip(values, counts, strict=True))
-    return mean, math.sqrt(squares / total)
+def _channels(source: ImageSource, box: Box) -> Iterator[np.ndarray]:
+    """Values of each channel of one box, in one dimension."""
+    pixels, axis = _read(source, box), len(source.plane_axes)
+    return (pixels.take(channel, axis=axis).ravel() for channel in range(pixels.shape[axis]))

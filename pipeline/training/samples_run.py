@@ -18,6 +18,7 @@ import numpy as np
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.result import pool_statistics as pool_images
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
@@ -117,7 +118,9 @@ def find_normalisation(
     scales: dict[str, list[list[float]]] = {}
     remaining = [*training, *validation]
     if _is_pooled(wanted):
-        offset, scale = pool_statistics([statistics.measure(item.source, client, on_box) for item in training])
+        offset, scale = pool_statistics(
+            [statistics.measure(item.source, client, on_box, needs_percentiles=False) for item in training]
+        )
         wanted = replace(wanted, offset=offset, scale=scale)
         scales = {item.image.name: [list(offset), list(scale)] for item in training}
         remaining = list(validation)
@@ -144,14 +147,8 @@ def _is_pooled(wanted: Normalisation) -> bool:
 
 def pool_statistics(measured: Sequence[statistics.ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (1 if 0) of each channel over all images. Sums are exact in any order of images."""
-    means, stds = [], []
-    for histograms in zip(*(item.histograms for item in measured), strict=True):
-        pairs = [(float(v), int(n)) for values, counts in histograms for v, n in zip(values, counts, strict=True)]
-        total = sum(n for _, n in pairs)
-        mean = math.fsum(v * n for v, n in pairs) / total
-        means.append(mean)
-        stds.append(math.sqrt(math.fsum((v - mean) ** 2 * n for v, n in pairs) / total) or 1.0)
-    return tuple(means), tuple(stds)
+    pooled = pool_images(measured)
+    return pooled.mean, tuple(std or 1.0 for std in pooled.std)
 
 
 def note_on_frames(training_names: Sequence[str], validation_names: Sequence[str]) -> str | None:
