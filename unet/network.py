@@ -115,6 +115,8 @@ class InferenceSettings:
         Forward passes at a time. On the CPU each pass runs on one core, because the last bit of oneDNN's results
         depends on the number of threads. Cores work on different tiles, so labels are bit-identical for every number of
         workers and cores. On a GPU it is 1.
+    is_exact : bool
+        Whether the offset is subtracted before values are rounded to float32 (`unet.scaling`).
     """
 
     offset: tuple[float, ...]
@@ -124,6 +126,7 @@ class InferenceSettings:
     precision: str = "auto"
     tta: str = "none"
     concurrency: int = 1
+    is_exact: bool = False
 
 
 @dataclass(frozen=True)

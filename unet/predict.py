@@ -25,6 +25,7 @@ from segment_slide.unet.device import (
 )
 from segment_slide.unet.errors import GeometryError, ScoresError
 from segment_slide.unet.network import InferenceSettings, Network
+from segment_slide.unet.scaling import scale_exactly
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class Predictor:
         offset, scale, channels = settings.offset, settings.scale, self.description.in_channels
         if len(offset) != channels or len(scale) != channels:
             raise GeometryError(f"offset={offset}, scale={scale}: expected {channels} values each, one per channel.")
+        self._is_exact, self._constants = settings.is_exact, (offset, scale)
         self._network = network.load(self.device, self.precision)
         shape = (1, channels, *[1] * len(self._axes))
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self.device).reshape(shape)
@@ -192,10 +194,13 @@ class Predictor:
 
     def _to_device(self, tile: np.ndarray) -> Tensor:
         """Normalised input (1, c, *spatial) on the device. uint8 is converted there, because fewer bytes are copied."""
-        if tile.dtype != np.uint8:
-            tile = tile.astype(np.float32)
-        tensor = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device)
-        tensor = tensor.float().sub_(self._offset).div_(self._scale)
+        if self._is_exact:
+            tensor = torch.from_numpy(scale_exactly(tile, *self._constants))[None].to(self.device)
+        else:
+            if tile.dtype != np.uint8:
+                tile = tile.astype(np.float32)
+            tensor = torch.from_numpy(np.ascontiguousarray(tile))[None].to(self.device)
+            tensor = tensor.float().sub_(self._offset).div_(self._scale)
         return tensor.to(DTYPES[self.precision], memory_format=CHANNELS_LAST[len(self._axes)])
 
     def _logits(self, tensor: Tensor) -> Tensor:

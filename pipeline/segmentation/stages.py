@@ -24,6 +24,7 @@ from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, UsedNormalisation, read_record
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
 from segment_slide.unet.network import InferenceSettings, NetworkUse
+from segment_slide.unet.scaling import needs_float64
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -132,7 +133,8 @@ def normalise(prepared: PreparedSegmentation, client: "Client | None", progress:
     total = statistics.count_boxes(source, normalisation)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
         offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
-    used = UsedNormalisation(normalisation.kind, tuple(offset), tuple(scale))
+    is_exact = needs_float64(source.dtype, offset, scale)
+    used = UsedNormalisation(normalisation.kind, tuple(offset), tuple(scale), is_exact=is_exact)
     return replace(prepared.record, normalisation=used, objects=recommended_objects(prepared.network))
 
 
@@ -196,6 +198,7 @@ def _make_job(prepared: PreparedSegmentation, record: SegmentationRecord) -> Blo
         precision=plan.parameters.precision,
         tta=plan.parameters.tta,
         concurrency=plan.concurrency,
+        is_exact=normalisation.is_exact,
     )
     return BlockJob(
         source=plan.source,

@@ -98,11 +98,21 @@ class SegmentParameters(Section):
 
 @dataclass(frozen=True)
 class UsedNormalisation(Section):
-    """The constants that intensities were scaled with: one offset and one scale per channel."""
+    """The constants that intensities were scaled with: one offset and one scale per channel.
+
+    Attributes
+    ----------
+    kind, offset, scale
+        See `unet.checkpoint.Normalisation`.
+    is_exact : bool
+        Whether the offset was subtracted before values were rounded to float32 (`unet.scaling`). Version 0.1.0 never
+        did that; its runs go on without it.
+    """
 
     kind: str = ""
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    is_exact: bool = field(default=False, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from segment_slide.pipeline.training.training_set import (
 from segment_slide.unet.annotated import fill_around, is_drawn
 from segment_slide.unet.boxes import Box, clip_box
 from segment_slide.unet.sample import IGNORE
+from segment_slide.unet.scaling import needs_float64, scale_exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +105,11 @@ class StoredAnnotation:
     def read_image(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
         """See `AnnotatedPixels`."""
         pixels = self.source.read((*(slice(i, i + 1) for i in plane), *box))
+        pixels = pixels.reshape(pixels.shape[len(plane) :])
+        if needs_float64(pixels.dtype, self.offset, self.scale):
+            return scale_exactly(pixels, self.offset, self.scale)
         column = (-1,) + (1,) * len(box)
-        image = pixels.reshape(pixels.shape[len(plane) :]).astype(np.float32)
+        image = pixels.astype(np.float32)
         image -= np.array(self.offset, np.float32).reshape(column)
         image /= np.array(self.scale, np.float32).reshape(column)
         return image
