@@ -14,7 +14,7 @@ from segment_slide.pipeline.errors import IncompleteError, OutputError, Pipeline
 from segment_slide.pipeline.objects.options import ObjectSize
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import Results, code_version
-from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.pipeline.storage.sections import read_section, write_section
 from segment_slide.pipeline.training.curves import write_picture, write_tables
 from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
@@ -122,13 +122,20 @@ def compared_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     identity : mapping
-        Identity stored in a state. States of version 0.1.0 have no numbers of results; these were 1 at that time.
+        Identity stored in a state. Keys that it lacks, because they did not exist when it was written, stand for their
+        defaults: states of version 0.1.0 have no numbers of results, for example, which were 1 at that time.
     """
-    samples = identity.get("samples", {})
-    drawn = {"results": 1, **samples.get("settings", {})}
-    drawn.pop("version", None)
+    samples = asdict(read_section(SampleSet, identity["samples"], STATE_NAME, location=""))
+    del samples["settings"]["version"], samples["training_set"]["location"]
     kept = {name: value for name, value in identity.items() if name != "code"}
-    return {"results": 1, **kept, "samples": {**samples, "settings": drawn}}
+    return {"results": 1, **kept, "samples": _drop(samples, "read_from")}
+
+
+def _drop(content: Any, name: str) -> Any:
+    """A dictionary without a key, and so for all dictionaries in it; lists and tuples become equal."""
+    if isinstance(content, Mapping):
+        return {key: _drop(value, name) for key, value in content.items() if key != name}
+    return [_drop(value, name) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _output_path(output: str) -> Path:

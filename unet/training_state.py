@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError, TrainingDataError
+from segment_slide.unet.train_settings import TrainSettings
 
 FORMAT = "segment-slide-training-state"
 _KEY = "state"
@@ -228,7 +230,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    flat, flat_wanted = _flatten(begun), _flatten(wanted)
+    flat, flat_wanted = _flatten(_with_defaults(begun)), _flatten(_with_defaults(wanted))
     differences = [
         f"{name}: begun with {flat.get(name)!r}, now {flat_wanted.get(name)!r}"
         for name in sorted({*flat, *flat_wanted})
@@ -239,6 +241,13 @@ def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) ->
             f"{path} is of a training that differs: {'; '.join(differences)}. Train as it was begun, choose another "
             f"output, or delete it."
         )
+
+
+def _with_defaults(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with the defaults of settings that did not exist when it was written."""
+    kinds = {"settings": TrainSettings, "architecture": Architecture}
+    completed = {name: {**asdict(kind()), **identity[name]} for name, kind in kinds.items() if name in identity}
+    return {**identity, **completed}
 
 
 def _flatten(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:

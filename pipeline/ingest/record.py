@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section
+from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section, read_section
 
 
 @dataclass(frozen=True)
 class IngestedFrom(Section):
     """The files: the name of the first or of their folder, how many, their size, a fingerprint of their contents."""
 
-    name: str = ""
-    n_files: int = 0
-    size_bytes: int = 0
-    fingerprint: str = ""
+    name: str = field(default="", metadata=UNKNOWN)
+    n_files: int = field(default=0, metadata=UNKNOWN)
+    size_bytes: int = field(default=0, metadata=UNKNOWN)
+    fingerprint: str = field(default="", metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class IngestParameters(Section):
 
     series: int | None = None
     name: str | None = None
-    axes: str = ""
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    pixel_size: tuple[float | None, ...] = ()
-    chunk: int = 0
-    shard: int = 0
+    axes: str = field(default="", metadata=UNKNOWN)
+    shape: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
+    dtype: str = field(default="", metadata=UNKNOWN)
+    pixel_size: tuple[float | None, ...] = field(default=(), metadata=UNKNOWN)
+    chunk: int = field(default=0, metadata=UNKNOWN)
+    shard: int = field(default=0, metadata=UNKNOWN)
     decoding: str = ""
 
 
@@ -50,9 +50,9 @@ class IngestRecord(Section):
 
     ingested_from: IngestedFrom
     parameters: IngestParameters = IngestParameters()
-    code_version: str = ""
+    code_version: str = field(default="", metadata=NOT_COMPARED)
     results: int = 1
-    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
 
 
 def read_ingest_record(location: str) -> IngestRecord | None:

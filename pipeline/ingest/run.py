@@ -94,7 +94,7 @@ def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, i
         store.create_group(location, "", plan.levels, attributes)
     store.remove_leftovers(location, "")
     if begun is not None:
-        _compare(begun, plan.record, location)
+        compare_records(begun, plan.record, location, what="an ingest")
     n_done, written = _count_stored(plan, location), 0
     report(n_done, plan.n_shards)
     if n_done < plan.n_shards:
@@ -123,13 +123,8 @@ def _find(plan: IngestPlan, location: str) -> IngestRecord | None:
     record = read_ingest_record(location)
     if record is None:
         raise OutputError(f"output={location} is a Zarr group that ingest did not write; choose another.")
-    _compare(record, replace(plan.record, results=record.results), location)
+    compare_records(record, replace(plan.record, results=record.results), location, what="an ingest")
     return record
-
-
-def _compare(begun: IngestRecord, planned: IngestRecord, location: str) -> None:
-    """Refuse to go on with what another ingest began; notes are for information, and versions word them differently."""
-    compare_records(begun, replace(planned, notes=()), location, what="an ingest")
 
 
 def _is_complete(plan: IngestPlan, location: str, begun: IngestRecord | None) -> bool:

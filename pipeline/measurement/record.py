@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
-from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section, write_section
+from segment_slide.pipeline.storage.sections import (
+    NOT_COMPARED,
+    OPTIONAL,
+    UNKNOWN,
+    Section,
+    read_section,
+    write_section,
+)
 
 TABLES = "tables"  # folder of an output
 
@@ -33,11 +40,11 @@ class MeasuredInput(Section):
         Name of the label image, if another tool made it; then `n_objects` is not recorded.
     """
 
-    instances: str = ""
-    n_objects: int = -1
-    ndim: int = 0
-    classes: str = ""
-    class_names: tuple[str, ...] = ()
+    instances: str = field(default="", metadata=UNKNOWN)
+    n_objects: int = field(default=-1, metadata=UNKNOWN)
+    ndim: int = field(default=0, metadata=UNKNOWN)
+    classes: str = field(default="", metadata=UNKNOWN)
+    class_names: tuple[str, ...] = field(default=(), metadata=UNKNOWN)
     probability: str | None = None
     image: str | None = None
     image_level: int | None = None
@@ -60,8 +67,8 @@ class FoundParts(Section):
 class TableParameters(Section):
     """Ids per part of the table, and pixels of a block per axis; 0 and () if not recorded."""
 
-    rows: int = 0
-    block: tuple[int, ...] = ()
+    rows: int = field(default=0, metadata=UNKNOWN)
+    block: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class TableRecord(Section):
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: MeasuredInput = MeasuredInput()
     parameters: TableParameters = TableParameters()
-    identity: InstancesIdentity | None = field(default=None, metadata=OPTIONAL)
-    found: FoundParts | None = field(default=None, metadata=OPTIONAL)
+    identity: InstancesIdentity | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    found: FoundParts | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
 
 
 def read_table_record(location: str, table_name: str) -> TableRecord | None:

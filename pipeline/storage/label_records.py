@@ -13,7 +13,7 @@ from typing import TypeVar
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.names import instance_group, label_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
-from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section
+from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section, read_section
 
 Kind = TypeVar("Kind")
 
@@ -44,17 +44,17 @@ class SegmentedInput(Section):
         Fingerprints before repairs, oldest first: the first is the one at the beginning of the run.
     """
 
-    location: str = ""
-    array: str | None = field(default=None, metadata=OPTIONAL)
-    level: int | None = field(default=None, metadata=OPTIONAL)
-    axes: str = ""
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    channels: tuple[int, ...] = ()
-    ranges: Mapping[str, tuple[int, int]] | None = field(default=None, metadata=OPTIONAL)
-    fingerprint: str = ""
+    location: str = field(default="", metadata=NOT_COMPARED)
+    array: str | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
+    level: int | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
+    axes: str = field(default="", metadata=UNKNOWN)
+    shape: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
+    dtype: str = field(default="", metadata=UNKNOWN)
+    channels: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
+    ranges: Mapping[str, tuple[int, int]] | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
+    fingerprint: str = field(default="", metadata=UNKNOWN)
     mask_fingerprint: str | None = None
-    repaired_from: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    repaired_from: tuple[str, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
 
     @property
     def planes(self) -> dict[str, tuple[int, int]]:
@@ -66,9 +66,9 @@ class SegmentedInput(Section):
 class Model(Section):
     """The network: its file, its sha256, the names of its classes."""
 
-    path: str = ""
-    sha256: str = ""
-    classes: tuple[str, ...] = ()
+    path: str = field(default="", metadata=NOT_COMPARED)
+    sha256: str = field(default="", metadata=UNKNOWN)
+    classes: tuple[str, ...] = field(default=(), metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class SegmentParameters(Section):
         What the forward passes run on; not known while a run is planned.
     """
 
-    block: int = 0
-    tile: int = 0
-    chunk: int = 0
-    precision: str = ""
+    block: int = field(default=0, metadata=UNKNOWN)
+    tile: int = field(default=0, metadata=UNKNOWN)
+    chunk: int = field(default=0, metadata=UNKNOWN)
+    precision: str = field(default="", metadata=UNKNOWN)
     tta: str = "none"
     probabilities: str = "none"
     skip_background: bool = False
-    device: str | None = field(default=None, metadata=OPTIONAL)
-    processor: str | None = field(default=None, metadata=OPTIONAL)
+    device: str | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
+    processor: str | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class SegmentationRecord(Section):
     input: SegmentedInput | None = field(default=None, metadata=OPTIONAL)
     model: Model | None = field(default=None, metadata=OPTIONAL)
     parameters: SegmentParameters = SegmentParameters()
-    normalisation: UsedNormalisation | None = field(default=None, metadata=OPTIONAL)
-    objects: ModelObjects | None = field(default=None, metadata=OPTIONAL)
+    normalisation: UsedNormalisation | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    objects: ModelObjects | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -145,25 +145,25 @@ class SegmentationRecord(Section):
 class LabelledInput(Section):
     """The class map that objects were found in."""
 
-    location: str = ""
-    array: str | None = field(default=None, metadata=OPTIONAL)
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    fingerprint: str = ""
+    location: str = field(default="", metadata=NOT_COMPARED)
+    array: str | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
+    shape: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
+    dtype: str = field(default="", metadata=UNKNOWN)
+    fingerprint: str = field(default="", metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
 class InstanceParameters(Section):
     """The user's choices that decide the ids; all sizes in pixels. `ndim` is 0 if not recorded."""
 
-    ndim: int = 0
+    ndim: int = field(default=0, metadata=UNKNOWN)
     connectivity: int = 1
     fill_holes_px: int = 0
     min_size_px: int = 0
     split: float | None = None
     split_halo: int = 0
     regrow: bool = False
-    block: int = 0
+    block: int = field(default=0, metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ class InstancesRecord(Section):
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: LabelledInput = LabelledInput()
     parameters: InstanceParameters = InstanceParameters()
-    identity: ClassesIdentity | None = field(default=None, metadata=OPTIONAL)
-    n_objects: int | None = field(default=None, metadata=OPTIONAL)
-    n_larger_than_halo: int | None = field(default=None, metadata=OPTIONAL)
-    from_model: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    identity: ClassesIdentity | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    n_objects: int | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    n_larger_than_halo: int | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    from_model: tuple[str, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
 
 
 def read_record(location: str, name: str) -> SegmentationRecord | None:

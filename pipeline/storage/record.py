@@ -13,7 +13,15 @@ from typing import Any
 
 from segment_slide.pipeline.errors import OutputMismatchError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section, write_section
+from segment_slide.pipeline.storage.sections import (
+    NOT_COMPARED,
+    OPTIONAL,
+    UNKNOWN,
+    Difference,
+    Section,
+    list_differences,
+    read_section,
+)
 
 ATTRIBUTE = "segment_slide"
 PACKAGE = "segment-slide"
@@ -36,10 +44,8 @@ class Results:
     SYNTHETIC = 1
 
 
-# Where a file lies does not change what is in it; a fingerprint or sha256 stands beside each.
-_LOCATIONS = {"input.location", "model.path", "training_set.location"}
-_VERSIONS = {"code.version", "settings.version", "code_version"}
-_RESULTS = {"code.results": "code.version", "settings.results": "settings.version", "results": "code_version"}
+_RESULTS = "results"  # the field of a section that holds a number of `Results`
+_VERSIONS = ("version", "code_version")  # the fields that hold the package's version beside it
 _FIRST_RESULTS = 1  # of a record that has no number: the version 0.1.0 wrote none
 
 _RESULTS_HINT = " A different number of results means different bytes: go on with the version that began the output."
@@ -101,8 +107,8 @@ class Code(Section):
     """
 
     name: str = field(default="", metadata=OPTIONAL)
-    version: str = ""
-    torch: str = field(default="", metadata=OPTIONAL)
+    version: str = field(default="", metadata=NOT_COMPARED)
+    torch: str = field(default="", metadata=OPTIONAL | UNKNOWN)
     results: int = _FIRST_RESULTS
 
 
@@ -112,8 +118,8 @@ def this_code(results: int, *, torch: str = "") -> Code:
 
 
 def compare_records(
-    recorded: Section | Mapping[str, Any] | None,
-    wanted: Section | Mapping[str, Any],
+    recorded: Section | None,
+    wanted: Section,
     location: str,
     *,
     what: str = "a run",
@@ -124,8 +130,8 @@ def compare_records(
 
     Parameters
     ----------
-    recorded, wanted : Section or mapping
-        Records, or their JSON; fields that only `recorded` has are not compared.
+    recorded, wanted : Section
+        Records of the same kind. A key that `recorded` does not have stands for its default: see `list_differences`.
     location : str
         The output, for the message.
     what : str
@@ -140,46 +146,32 @@ def compare_records(
     OutputMismatchError
         Naming each field that differs, with both values.
     """
-    differences = list_differences(recorded or {}, wanted)
+    if recorded is None:
+        raise OutputMismatchError(f"output={location} was begun by {what} whose record is missing. {remedy}")
+    differences = list_differences(recorded, wanted)
     if differences:
-        named = {text.partition(":")[0] for text in differences}
-        repair = _REPAIR_HINT if can_repair and "input.fingerprint" in named else ""
-        results = _RESULTS_HINT if named & set(_RESULTS) else ""
+        named = {difference.names for difference in differences}
+        repair = _REPAIR_HINT if can_repair and ("input", "fingerprint") in named else ""
+        results = _RESULTS_HINT if any(names[-1] == _RESULTS for names in named) else ""
+        explained = "; ".join(map(_explain, differences))
         raise OutputMismatchError(
-            f"output={location} was begun by {what} that differs: {'; '.join(differences)}. {remedy}{repair}{results}"
+            f"output={location} was begun by {what} that differs: {explained}. {remedy}{repair}{results}"
         )
 
 
-def list_differences(recorded: Section | Mapping[str, Any], wanted: Section | Mapping[str, Any]) -> list[str]:
-    """One text per field of the second record that differs in the first; places and versions are not compared."""
-    begun, now = _flatten(recorded), _flatten(wanted)
-    found = []
-    for name, value in now.items():
-        before = begun.get(name)
-        if name in _RESULTS:
-            if (before or _FIRST_RESULTS) != value:
-                found.append(_explain_results(name, begun, now))
-        elif before != value and name not in _LOCATIONS | _VERSIONS:
-            found.append(f"{name}: begun with {before!r}, now {value!r}")
-    return found
+def _explain(difference: Difference) -> str:
+    """Text of one difference; for numbers of results with the versions that wrote them."""
+    before, now = repr(difference.before), repr(difference.now)
+    if difference.names[-1] == _RESULTS:
+        before, now = (
+            f"{number} ({PACKAGE} {_version_of(section)})"
+            for number, section in ((before, difference.begun), (now, difference.wanted))
+        )
+    return f"{'.'.join(difference.names)}: begun with {before}, now {now}"
 
 
-def _explain_results(name: str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Text for two numbers of results that differ, with the versions that wrote them."""
-    older, newer = (record.get(_RESULTS[name]) or "unknown" for record in (begun, now))
-    return (
-        f"{name}: begun with {begun.get(name) or _FIRST_RESULTS} ({PACKAGE} {older}), now {now[name]} "
-        f"({PACKAGE} {newer})"
-    )
-
-
-def _flatten(record: Section | Mapping[str, Any]) -> dict[str, Any]:
-    """Values by ``field`` or ``section.field``."""
-    flat: dict[str, Any] = {}
-    content = write_section(record) if isinstance(record, Section) else record
-    for name, value in content.items():
-        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
-    return flat
+def _version_of(section: object) -> str:
+    return next((version for name in _VERSIONS if (version := getattr(section, name, ""))), "unknown")
 
 
 def identify_record(record: Mapping[str, Any]) -> str:

@@ -21,6 +21,10 @@ Kind = TypeVar("Kind")
 # Metadata of fields.
 OPTIONAL = {"is_optional": True}  # not written while it has its default
 NOT_STORED = {"is_stored": False}  # not in the JSON: the caller of `read_section` gives it
+# How records are compared (`list_differences`). A key that is absent stands for the default of its field: an option
+# that did not exist when the record was written had the effect that its default has.
+UNKNOWN = {"is_unknown": True}  # the default only says that nothing was recorded: an absent key is not compared
+NOT_COMPARED = {"is_compared": False}  # a result, or where something lies
 
 _LARGEST = 1 << 63  # counts and sizes stay below this; JSON has no limit
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -37,6 +41,27 @@ class Section:
     """
 
     read_from: Mapping[str, Any] | None = field(default=None, repr=False, compare=False, metadata=NOT_STORED)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that differs between two records.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the sections, from outside, and of the field.
+    before, now : Any
+        The two values, as JSON.
+    begun, wanted : dataclass
+        The two sections that hold the field.
+    """
+
+    names: tuple[str, ...]
+    before: Any
+    now: Any
+    begun: Any
+    wanted: Any
 
 
 class _WrongValueError(ValueError):
@@ -92,6 +117,43 @@ def write_section(section: Any) -> dict[str, Any]:
         now[item.name] = _to_json(value)
     kept = {name: now.get(name, old) for name, old in (before or {}).items() if name not in dropped}
     return kept | now
+
+
+def list_differences(begun: Any, wanted: Any, names: tuple[str, ...] = ()) -> list[Difference]:
+    """Fields of two sections of the same kind that differ.
+
+    Parameters
+    ----------
+    begun, wanted : dataclass
+        The section as it was read, and as it would be written now. A key that `begun` did not have counts as its
+        default, or is not compared if its field is `UNKNOWN`.
+    names : tuple of str
+        Names of the sections around these.
+
+    Returns
+    -------
+    list of Difference
+        In the order of the fields.
+    """
+    found = []
+    for item in _stored_fields(type(wanted)):
+        if not item.metadata.get("is_compared", True):
+            continue
+        path, now, before = (*names, item.name), getattr(wanted, item.name), getattr(begun, item.name)
+        if is_dataclass(now):
+            found += list_differences(type(now)() if before is None else before, now, path)
+        elif item.metadata.get("is_unknown") and before == _default(item):
+            continue
+        elif isinstance(now, Mapping) and not names:
+            old, new = dict(before or {}), _to_json(now)
+            found += [
+                Difference((*path, key), _to_json(old.get(key)), value, begun, wanted)
+                for key, value in new.items()
+                if _to_json(old.get(key)) != value
+            ]
+        elif _to_json(before) != _to_json(now):
+            found.append(Difference(path, _to_json(before), _to_json(now), begun, wanted))
+    return found
 
 
 def _read(kind: type[Kind], content: object, key: str, given: Mapping[str, object]) -> Kind:

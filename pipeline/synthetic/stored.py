@@ -11,7 +11,7 @@ It is drawn shard by shard, so a slide may be larger than memory. An interrupted
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
@@ -20,8 +20,8 @@ from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
-from segment_slide.pipeline.storage.record import Results, code_version, list_differences
-from segment_slide.pipeline.storage.sections import Section, read_section, write_section
+from segment_slide.pipeline.storage.record import Results, code_version
+from segment_slide.pipeline.storage.sections import NOT_COMPARED, Section, list_differences, read_section, write_section
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.synthetic.slide import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
 from segment_slide.unet.boxes import Box
@@ -41,7 +41,7 @@ class SlideRecord(Section):
 
     shape: tuple[int, ...] = ()
     seed: int = 0
-    code_version: str = ""
+    code_version: str = field(default="", metadata=NOT_COMPARED)
     results: int = 1
 
 

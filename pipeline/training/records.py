@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage.record import Code
-from segment_slide.pipeline.storage.sections import OPTIONAL, Section
+from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section
 from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.weight_settings import WeightSettings
 
@@ -65,15 +65,15 @@ class SampleChoices(Section):
         The stage's number in `pipeline.storage.record.Results`.
     """
 
-    tile_px: tuple[int, ...] = ()
-    depth: int = 0
+    tile_px: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
+    depth: int = field(default=0, metadata=UNKNOWN)
     seed: int = 0
     foreground_share: float = 0.5
     augment: AugmentChoices = AugmentChoices()
     place_axes: str = "yx"
     normalisation: Normalisation = Normalisation()
-    validation_tiles: int = 0
-    version: str = ""
+    validation_tiles: int = field(default=0, metadata=UNKNOWN)
+    version: str = field(default="", metadata=NOT_COMPARED)
     results: int = 1
 
 
@@ -81,18 +81,18 @@ class SampleChoices(Section):
 class SetReference(Section):
     """The training set that samples were drawn from: its location, and an identity that does not depend on it."""
 
-    location: str = ""
-    fingerprint: str = ""
+    location: str = field(default="", metadata=NOT_COMPARED)
+    fingerprint: str = field(default="", metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)
 class AnnotationChoices(Section):
     """The pixels requested for a training set, and the meaning of their label values."""
 
-    kind: str = ""
+    kind: str = field(default="", metadata=UNKNOWN)
     ignore: int | None = None
     class_names: tuple[str, ...] = ()
-    n_spatial: int = 0
+    n_spatial: int = field(default=0, metadata=UNKNOWN)
     channels: tuple[str, ...] = ()
     level: int = 0
     names: tuple[str, ...] = ()
@@ -102,8 +102,8 @@ class AnnotationChoices(Section):
 class WeightSizes(Section):
     """Pixels per spatial axis of a block and of a chunk."""
 
-    block: int = 0
-    chunk: int = 0
+    block: int = field(default=0, metadata=UNKNOWN)
+    chunk: int = field(default=0, metadata=UNKNOWN)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,14 +198,8 @@ def compare_sample_sets(begun: SampleSet, wanted: SampleSet) -> None:
     OutputMismatchError
         If settings differ. The message names each value that differs.
     """
-    compare_records(_sections(begun), _sections(wanted), begun.location)
-
-
-def _sections(samples: SampleSet) -> dict[str, Any]:
-    """A record's JSON as sections of fields."""
-    record = samples.record()
-    sections = {name: record.pop(name, {}) for name in ("settings", "training_set")}
-    return {"samples": {key: value for key, value in record.items() if key not in _MEASURED}, **sections}
+    measured = {name: getattr(begun, name) for name in _MEASURED}
+    compare_records(begun, replace(wanted, **measured), begun.location)
 
 
 def read_sample_set(location: str | Path) -> SampleSet:

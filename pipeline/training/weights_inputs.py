@@ -19,8 +19,8 @@ from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.labels import LabelPixels
-from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, list_differences
-from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.sections import list_differences, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.annotation import FoundPixels
 from segment_slide.pipeline.training.training_set import KIND

@@ -14,7 +14,7 @@ from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.nights.notes import Begun, Done, Failure
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
 from segment_slide.pipeline.storage.record import RootMark, identify_record
-from segment_slide.pipeline.storage.sections import read_section, write_section
+from segment_slide.pipeline.storage.sections import list_differences, read_section, write_section
 from segment_slide.pipeline.synthetic.stored import SlideRecord
 from segment_slide.pipeline.training.records import WeightRequest
 from segment_slide.pipeline.training.sample_set import SampleSet
@@ -110,6 +110,32 @@ def test_keys_of_a_later_version_stay_and_keys_that_are_missing_are_not_made_up(
         older = {key: value for key, value in record.items() if key != name}
         if found in (SegmentationRecord, InstancesRecord, TableRecord, WeightRequest, RootMark, SlideRecord):
             assert json.dumps(write_section(read(found, path, older))) == json.dumps(older), name
+
+
+def without(record: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The record without one of its keys, for each key of it and of its sections, with the key's name."""
+    for name, value in record.items():
+        yield name, {key: kept for key, kept in record.items() if key != name}
+        if isinstance(value, dict):
+            for inner, shorter in without(value):
+                yield f"{name}.{inner}", {**record, name: shorter}
+
+
+@pytest.mark.parametrize(
+    "kind", ["SegmentationRecord", "InstancesRecord", "TableRecord", "WeightRequest", "IngestRecord"]
+)
+def test_a_begun_run_whose_record_lacks_an_option_goes_on_unless_it_was_begun_with_another_value(kind):
+    found, path, record = ONE_OF_EACH[kind]
+    whole = read(found, path, record)
+    refused = {}
+    for name, older in without(record):
+        if name.partition(".")[0] not in ("ingested_from", "annotation"):
+            refused[name] = list_differences(read(found, path, older), whole)
+    fine = [name for name, differences in refused.items() if not differences]
+    assert len(fine) > 5
+    for name, differences in refused.items():  # what was chosen is not the default: it cannot have been begun so
+        assert all(f"{'.'.join(one.names)}.".startswith(f"{name}.") for one in differences), name
+        assert all(one.before != one.now for one in differences), name
 
 
 def test_what_identifies_a_step_is_the_same_after_reading_and_links_the_steps():

@@ -3,12 +3,22 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from segment_slide.pipeline.errors import OutputError, OutputMismatchError
-from segment_slide.pipeline.storage.record import Code, compare_records, list_differences
-from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
+from segment_slide.pipeline.storage.record import Code, compare_records
+from segment_slide.pipeline.storage.sections import (
+    NOT_COMPARED,
+    NOT_STORED,
+    OPTIONAL,
+    UNKNOWN,
+    Section,
+    list_differences,
+    read_section,
+    write_section,
+)
 
 
 @dataclass(frozen=True)
@@ -115,23 +125,72 @@ def test_a_record_without_what_it_must_have_or_that_is_none_is_refused():
         read(5)
 
 
-# -- results and versions ----------------------------------------------------------------------------------------------
+# -- comparing -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices(Section):
+    tta: str = "none"
+    split: float | None = None
+    block: int = field(default=0, metadata=UNKNOWN)
+    location: str = field(default="", metadata=NOT_COMPARED)
+    plain: Plain = Plain("a")
+
+
+@dataclass(frozen=True)
+class Run(Section):
+    code: Code | None = field(default=None, metadata=OPTIONAL)
+    choices: Choices = Choices()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    result: int | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+
+
+def differences(begun: dict[str, Any], now: Run) -> list[str]:
+    found = list_differences(read_section(Run, begun, "zarr.json"), now)
+    return [f"{'.'.join(one.names)}: {one.before!r}, {one.now!r}" for one in found]
+
+
+@pytest.mark.parametrize("begun", [{}, {"choices": {}}, {"choices": None}, {"choices": {"tta": None}}, {"more": 1}])
+def test_a_key_that_an_old_record_lacks_stands_for_its_default(begun):
+    assert differences(begun, Run(choices=Choices(block=64))) == []
+    now = Run(choices=Choices(tta="flips", split=0.5, block=64, location="/a", plain=Plain("b")))
+    assert differences(begun, now) == [
+        "choices.tta: 'none', 'flips'",
+        "choices.split: None, 0.5",
+        "choices.plain.kind: 'a', 'b'",
+    ]
+
+
+def test_values_that_are_recorded_are_compared_even_if_the_default_is_asked_for_now():
+    begun = {
+        "choices": {"tta": "flips", "split": 0.5, "block": 32, "location": "/b"},
+        "inputs": {"a": "1"},
+        "result": 3,
+    }
+    assert differences(begun, Run(choices=Choices(block=64), inputs={"a": "2", "b": "3"})) == [
+        "choices.tta: 'flips', 'none'",
+        "choices.split: 0.5, None",
+        "choices.block: 32, 64",
+        "inputs.a: '1', '2'",
+        "inputs.b: None, '3'",
+    ]
+
+
+def test_a_run_without_a_record_is_refused():
+    with pytest.raises(OutputMismatchError, match="out was begun by a run whose record is missing"):
+        compare_records(None, Run(), "out")
 
 
 def test_versions_and_places_are_not_compared_and_a_record_without_results_counts_as_the_first():
-    begun = {"code": {"version": "0.1.0"}, "input": {"location": "/a", "shape": [3]}, "more": 1}
-    now = {"code": {"version": "0.2.0", "results": 1}, "input": {"location": "/b", "shape": [3]}}
-    assert list_differences(begun, now) == []
-    assert list_differences({"code_version": "1"}, {"code_version": "2", "results": 1}) == []
-    assert list_differences(begun, {"input": {"shape": [4]}}) == ["input.shape: begun with [3], now [4]"]
+    begun = {"code": {"version": "0.1.0"}, "choices": {"location": "/a"}}
+    assert differences(begun, Run(Code(version="0.2.0", results=1), Choices(location="/b"))) == []
+    assert differences({}, Run(Code(version="0.2.0", torch="9", results=1))) == []
+    assert differences({"code": {"torch": "8"}}, Run(Code(torch="9"))) == ["code.torch: '8', '9'"]
 
 
-@pytest.mark.parametrize("section", ["code", "settings"])
 @pytest.mark.parametrize(("theirs", "ours"), [(None, 2), (1, 2), (3, 2), (2, 1)])
-def test_other_results_are_refused_with_both_versions(section, theirs, ours):
-    begun = {section: {"version": "0.1.0"} | ({} if theirs is None else {"results": theirs})}
-    numbers = rf"results: begun with {theirs or 1} \(segment-slide 0.1.0\), now {ours} \(segment-slide 0.2.0\)"
-    with pytest.raises(
-        OutputMismatchError, match=rf"{section}.{numbers}.* go on with the version that began the output"
-    ):
-        compare_records(begun, {section: {"version": "0.2.0", "results": ours}}, "out")
+def test_other_results_are_refused_with_both_versions(theirs, ours):
+    begun = {"code": {"version": "0.1.0"} | ({} if theirs is None else {"results": theirs})}
+    numbers = rf"code.results: begun with {theirs or 1} \(segment-slide 0.1.0\), now {ours} \(segment-slide 0.2.0\)"
+    with pytest.raises(OutputMismatchError, match=rf"{numbers}.* go on with the version that began the output"):
+        compare_records(read_section(Run, begun, ""), Run(Code(version="0.2.0", results=ours)), "out")

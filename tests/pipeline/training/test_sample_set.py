@@ -132,8 +132,8 @@ def test_a_set_begun_otherwise_is_refused_with_what_differs(tmp_path):
     same = replace(begun, n_validation=0, normalisation=Normalisation(), image_scales={})
     compare_sample_sets(begun, replace(same, training_set=SetReference("/moved", "abc")))
     for change, message in (
-        ({"n_training": 6}, "samples.n_training: begun with 5, now 6"),
-        ({"tile_px": (8, 8)}, r"samples.tile_px: begun with \[8, 6\], now \[8, 8\]"),
+        ({"n_training": 6}, "n_training: begun with 5, now 6"),
+        ({"tile_px": (8, 8)}, r"tile_px: begun with \[8, 6\], now \[8, 8\]"),
         ({"settings": replace(begun.settings, seed=3)}, "settings.seed: begun with 0, now 3"),
         ({"training_set": SetReference("", "x")}, "training_set.fingerprint: begun with 'abc', now 'x'"),
     ):
