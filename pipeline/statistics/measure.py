@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +28,8 @@ from segment_slide.pipeline.errors import (
 from segment_slide.pipeline.statistics.channel import Counted, Table, count_channel, merge_counted
 from segment_slide.pipeline.statistics.histogram import Histogram, Round, count_values, find_coarse_bins, tabulate
 from segment_slide.pipeline.statistics.result import ChannelStatistics, make_statistics
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
 from segment_slide.unet.checkpoint import Normalisation
@@ -108,7 +110,7 @@ def measure(
     IncompleteError
         If a part could not be read for another reason: no statistics are made of the others alone.
     """
-    where = f"input={source.image.location} cannot be measured"
+    where = f"input={_name_image(source)} cannot be measured"
     try:
         return _measure(source, client, on_box, needs_percentiles=needs_percentiles)
     except InputError as error:
@@ -192,7 +194,7 @@ def check_finite(
             if on_box is not None:
                 on_box(_count_pixels(box))
     except InputError as error:
-        raise InputError(f"input={source.image.location}: {error.__cause__}") from error
+        raise InputError(f"input={_name_image(source)}: {error.__cause__}") from error
 
 
 def _look_at_box(source: ImageSource, box: Box) -> None:
@@ -210,6 +212,15 @@ def _read(source: ImageSource, box: Box) -> np.ndarray:
         return source.read(box)
     except NotFiniteError as error:
         raise InputError(f"{error}") from error
+
+
+def _name_image(source: ImageSource) -> str:
+    """The image's location, and the file that it was made from, which people know better."""
+    location = source.image.location
+    content = (store.read_attributes(location) or {}).get(ATTRIBUTE)
+    made_from = content.get("ingested_from") if isinstance(content, Mapping) else None
+    name = made_from.get("name") if isinstance(made_from, Mapping) else None
+    return f"{location} (made from {name})" if name else location
 
 
 def _name_box(source: ImageSource, box: Box) -> str:

@@ -164,9 +164,11 @@ class ImageSource:
         """Say which value is not finite, and where; `pixels` are canonical and not yet mirrored."""
         first = np.argwhere(bad)[0]
         value = pixels[tuple(first)]
-        place = np.delete(first, len(self.plane_axes))
+        channel, place = self.channels[first[len(self.plane_axes)]], np.delete(first, len(self.plane_axes))
         starts = [stored[self.image.axes.index(axis)].start for axis in self.axes]
         position = ", ".join(f"{a}={s + p}" for a, s, p in zip(self.axes, starts, place, strict=True))
+        if self.image.size("c") > 1:
+            position = f"c={channel}, {position}"
         return (
             f"{int(bad.sum())} value(s) are not finite as float32, the first is {value} at {position}; "
             f"the network would spread it over its whole field of view. Replace such values in the input."

@@ -17,6 +17,7 @@ from segment_slide.pipeline.statistics.measure import check_finite, count_boxes,
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.checkpoint import Normalisation
+from tests.flows.support import write_ome
 from tests.tiers import exhaustive
 
 QS = (0, 0.1, 1, 25, 50, 75, 99.8, 100)
@@ -256,6 +257,20 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(tmp_path: Path, va
     source = source_of(tmp_path / "image", pixels)
     with pytest.raises(InputError, match=rf"first is {value} at y=41, x=33"):
         resolve_normalisation(source, Normalisation(kind, (0.0,), (1.0,)))
+
+
+def test_a_value_that_is_not_finite_is_named_with_channel_plane_and_the_file_that_was_converted(tmp_path: Path) -> None:
+    pixels = np.ones((2, 3, 40, 30), np.float32)
+    pixels[1, 2, 25, 17] = np.nan
+    source = source_of(tmp_path / "image", pixels, "czyx", n_channels=2)
+    for kind in ("mean-std", "constants"):
+        with pytest.raises(InputError, match=rf"^input={tmp_path}/image.*: 1 value.* nan at c=1, z=2, y=25, x=17;"):
+            resolve_normalisation(source, Normalisation(kind, (0.0, 0.0), (1.0, 1.0)))
+    converted = write_ome(tmp_path / "b.ome.zarr", pixels, "czyx")
+    zarr.open_group(str(converted)).attrs["segment_slide"] = {"ingested_from": {"name": "b.tif"}}
+    source = select_source(describe_image(converted), n_spatial=2, n_channels=2)
+    with pytest.raises(InputError, match=rf"^input={converted} \(made from b.tif\) cannot be measured: 1 value"):
+        resolve_normalisation(source, Normalisation("mean-std"))
 
 
 def damaged_source(folder: Path, dtype: str) -> ImageSource:
