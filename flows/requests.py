@@ -62,8 +62,8 @@ class SegmentRequest:
         Where to work.
     in_place : bool
         Write into the input's own ``labels/`` group.
-    input_repaired : bool
-        Resume although the input's files changed, because only damaged chunks were replaced. Finished blocks are kept.
+    input_repaired, accept_processor : bool
+        Resume although damaged chunks of the input were replaced, or another kind of processor or torch began the run.
     """
 
     input: str
@@ -89,6 +89,9 @@ class SegmentRequest:
     in_place: Annotated[bool, Option("Write into the input's own labels/ instead of an output.")] = False
     input_repaired: Annotated[
         bool, Option("Resume after damaged chunks of the input were replaced. Finished blocks are kept.")
+    ] = False
+    accept_processor: Annotated[
+        bool, Option("Resume a run of another kind of processor or torch. The record lists which blocks are of which.")
     ] = False
 
     @property

@@ -68,7 +68,8 @@ def plan(
     input: Input,
     model: Model,
     chosen: Annotated[
-        Chosen[SegmentRequest], Group(without=("output", "in_place", "input_repaired", "name", "block_time_limit"))
+        Chosen[SegmentRequest],
+        Group(without=("output", "in_place", "input_repaired", "accept_processor", "name", "block_time_limit")),
     ],
 ) -> None:
     """Print what segmenting an image would take: blocks, files, memory per worker, operations. Change nothing."""

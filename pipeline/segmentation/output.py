@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord
@@ -69,3 +70,13 @@ def _calibrated(name: str, plan: SegmentPlan, method: Any, axes: str) -> ome.Mul
     return calibrate(
         name, axes, tuple(units[a] for a in axes), first_level, plan.n_levels, method, halved=plan.source.spatial_axes
     )
+
+
+def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
+    """Blocks whose shards are all there: labels, and probabilities if they are stored."""
+    done = store.stored_shards(location, f"{label_group(name)}/0")
+    if plan.probabilities is None:
+        return done
+    where = plan.channel_position
+    scores = store.stored_shards(location, f"{probability_group(name)}/0")
+    return done & {(*index[:where], *index[where + 1 :]) for index in scores}

@@ -4,10 +4,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.segmentation.output import stored_blocks
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
+from segment_slide.pipeline.segmentation.processors import as_begun, is_known, processor_of
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record
 from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
-from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_record
+from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.unet.open_network import StoredNetwork
 
@@ -31,12 +33,15 @@ class Destination:
         The location is the input image, whose root metadata stay as they are.
     input_repaired : bool
         Go on although the input's files changed, because only damaged chunks were replaced.
+    accept_processor : bool
+        Go on although the run was begun on another kind of processor, or with another torch.
     """
 
     location: str
     name: str
     in_place: bool = False
     input_repaired: bool = False
+    accept_processor: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class PreparedSegmentation:
         What makes it; if the output was begun before, the record from then.
     begun : bool
         Whether the output is there already.
+    processor : ProcessorUse
+        The kind of processor that does the pending blocks.
     """
 
     destination: Destination
@@ -65,6 +72,7 @@ class PreparedSegmentation:
     device_kind: str
     record: SegmentationRecord
     begun: bool
+    processor: ProcessorUse
 
 
 def prepare_segmentation(
@@ -106,14 +114,22 @@ def prepare_segmentation(
         device_kind=facts.kind,
         processor=facts.processor,
     )
+    here = processor_of(record)
     begun = read_record(destination.location, destination.name)
     if begun and is_settled:
         if destination.input_repaired:
             begun = accept_repair(begun, record)
-        compare_records(begun, record, destination.location, can_repair=True)
+        is_accepted = destination.accept_processor or is_known(begun, here) or not _is_pending(destination, plan)
+        wanted = as_begun(record, begun) if is_accepted else record
+        compare_records(begun, wanted, destination.location, can_repair=True)
         record = begun
     _warn_about_pixel_size(network, plan)
-    return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun))
+    return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here)
+
+
+def _is_pending(destination: Destination, plan: SegmentPlan) -> bool:
+    """Whether blocks are left for this processor."""
+    return len(stored_blocks(destination.location, destination.name, plan)) < plan.grid.n_blocks
 
 
 def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:

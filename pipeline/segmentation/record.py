@@ -86,7 +86,8 @@ def accept_repair(begun: SegmentationRecord, wanted: SegmentationRecord) -> Segm
 
 
 def update_record(location: str, name: str, record: SegmentationRecord) -> None:
-    """Replace the record of a begun output: its input was repaired and has another fingerprint now."""
+    """Replace the record of a begun output where it differs: its input was repaired, or another processor goes on."""
+    content = write_section(record)
     for group in (f"probability/{name}", f"labels/{name}"):
-        if has_mark(location, group):
-            store.update_attributes(location, group, {ATTRIBUTE: write_section(record)})
+        if has_mark(location, group) and (store.read_attributes(location, group) or {}).get(ATTRIBUTE) != content:
+            store.update_attributes(location, group, {ATTRIBUTE: content})

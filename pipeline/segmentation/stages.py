@@ -14,9 +14,10 @@ from segment_slide.pipeline.blocks.tasks import explain_failures
 from segment_slide.pipeline.errors import Failure, IncompleteError, OutputError, PipelineError, TasksFailedError
 from segment_slide.pipeline.segmentation.background import background_blocks
 from segment_slide.pipeline.segmentation.block import BlockJob
-from segment_slide.pipeline.segmentation.output import create_output
+from segment_slide.pipeline.segmentation.output import create_output, stored_blocks
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
+from segment_slide.pipeline.segmentation.processors import note_processor
 from segment_slide.pipeline.segmentation.record import recommended_objects, update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.statistics import measure as statistics
@@ -98,7 +99,8 @@ def run_segmentation(
         Blocks were left undone; what is done is kept, and the same call continues the run.
     """
     destination, plan = prepared.destination, prepared.plan
-    if bool(read_record(destination.location, destination.name)) != prepared.begun:
+    begun = read_record(destination.location, destination.name)
+    if bool(begun) != prepared.begun:
         raise OutputError(
             f"output={destination.location} was begun by another run in the meantime; run the same command again."
         )
@@ -107,10 +109,13 @@ def run_segmentation(
         background = find_background(plan)
     if not prepared.begun:
         create_output(destination.location, destination.name, plan, record, in_place=destination.in_place)
-    elif destination.input_repaired:
+    done = stored_blocks(destination.location, destination.name, plan)
+    if begun:
+        record = replace(record, processors=begun.processors)  # re-read: another run may have gone on in the meantime
+        record = note_processor(record, prepared.processor, done, plan.grid.counts)
         update_record(destination.location, destination.name, record)
     with timed(clock, "segment"):
-        report, failures = _segment(prepared, record, background, client, progress, clock)
+        report, failures = _segment(prepared, record, done, background, client, progress, clock)
     explained = [_explain(prepared, failures, if_workers_died)] if failures else []
     try:
         with timed(clock, "pyramid"):
@@ -143,19 +148,10 @@ def find_background(plan: SegmentPlan) -> set[Index]:
     return set(background_blocks(plan.source, plan.grid)) if plan.parameters.skip_background else set()
 
 
-def stored_blocks(location: str, name: str, plan: SegmentPlan) -> set[Index]:
-    """Blocks whose shards are all there: labels, and probabilities if they are stored."""
-    done = store.stored_shards(location, f"{names.label_group(name)}/0")
-    if plan.probabilities is None:
-        return done
-    where = plan.channel_position
-    scores = store.stored_shards(location, f"{names.probability_group(name)}/0")
-    return done & {(*index[:where], *index[where + 1 :]) for index in scores}
-
-
 def _segment(
     prepared: PreparedSegmentation,
     record: SegmentationRecord,
+    done: set[Index],
     background: Collection[Index],
     client: "Client | None",
     progress: Stages,
@@ -164,7 +160,6 @@ def _segment(
     """Run all pending blocks."""
     plan, destination = prepared.plan, prepared.destination
     job = _make_job(prepared, record)
-    done = stored_blocks(destination.location, destination.name, plan)
     pixels = 0
     with progress.stage("segment", total=plan.grid.n_blocks, done=len(done)) as advance:
 

@@ -125,8 +125,37 @@ class ModelObjects(Section):
 
 
 @dataclass(frozen=True)
+class ProcessorUse(Section):
+    """A kind of processor, and the blocks that it made.
+
+    Attributes
+    ----------
+    device, processor, torch : str
+        See `unet.device.DeviceFacts` and `pipeline.storage.record.Code`; "" if not recorded.
+    blocks : tuple of (int, int), or None
+        Ranges of block numbers in raster order: the first, and the one after the last. None: all that no other kind of
+        processor has.
+    """
+
+    device: str = ""
+    processor: str = ""
+    torch: str = ""
+    blocks: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
 class SegmentationRecord(Section):
-    """What made a segmentation; a section is None if it is not recorded (yet)."""
+    """What made a segmentation; a section is None if it is not recorded (yet).
+
+    Attributes
+    ----------
+    code, input, model, parameters
+        Which code and network, from which image, with which choices, as the run was begun.
+    normalisation : UsedNormalisation or None
+        As measured.
+    processors : tuple of ProcessorUse
+        The kinds of processors, if the run went on with another one (`pipeline.segmentation.processors`).
+    """
 
     code: Code | None = field(default=None, metadata=OPTIONAL)
     input: SegmentedInput | None = field(default=None, metadata=OPTIONAL)
@@ -134,6 +163,7 @@ class SegmentationRecord(Section):
     parameters: SegmentParameters = SegmentParameters()
     normalisation: UsedNormalisation | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
     objects: ModelObjects | None = field(default=None, metadata=OPTIONAL | NOT_COMPARED)
+    processors: tuple[ProcessorUse, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
 
     @property
     def classes(self) -> tuple[str, ...]:

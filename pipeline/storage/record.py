@@ -49,6 +49,11 @@ _VERSIONS = ("version", "code_version")  # the fields that hold the package's ve
 _FIRST_RESULTS = 1  # of a record that has no number: the version 0.1.0 wrote none
 
 _RESULTS_HINT = " A different number of results means different bytes: go on with the version that began the output."
+_PROCESSOR_HINT = (
+    " If nothing but the processor or torch differs, add `accept_processor`: what is done stays, the last bits of "
+    "scores may differ from there on, and the record lists what came from which processor."
+)
+_PROCESSOR = {("parameters", "device"), ("parameters", "processor"), ("code", "torch")}
 _REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: blocks that are done stay."
 
 
@@ -152,10 +157,11 @@ def compare_records(
     if differences:
         named = {difference.names for difference in differences}
         repair = _REPAIR_HINT if can_repair and ("input", "fingerprint") in named else ""
+        processor = _PROCESSOR_HINT if named <= _PROCESSOR else ""
         results = _RESULTS_HINT if any(names[-1] == _RESULTS for names in named) else ""
         explained = "; ".join(map(_explain, differences))
         raise OutputMismatchError(
-            f"output={location} was begun by {what} that differs: {explained}. {remedy}{repair}{results}"
+            f"output={location} was begun by {what} that differs: {explained}. {remedy}{repair}{processor}{results}"
         )
 
 
