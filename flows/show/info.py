@@ -213,13 +213,5 @@ def _describe_record(record: "SegmentationRecord | InstancesRecord") -> dict[str
     if record.model is not None:
         rows["model"] = f"{record.model.path} (sha256 {record.model.sha256[:12]}…)"
     if record.processors:
-        rows["processors"] = "; ".join(map(describe_use, record.processors))
+        rows["processors"] = "; ".join(use.text for use in record.processors)
     return rows
-
-
-def describe_use(use: "ProcessorUse") -> str:
-    """A kind of processor and its blocks in words."""
-    kind = ", ".join(part for part in (use.processor or use.device, use.torch and f"torch {use.torch}") if part)
-    if use.blocks is None:
-        return f"all other blocks: {kind}"
-    return f"{sum(stop - first for first, stop in use.blocks):,} blocks: {kind}"

@@ -130,7 +130,10 @@ def origin(facts: Facts) -> Markup:
         "Image": _image_rows(facts, record.input or SegmentedInput()),
         "Model": _model_rows(record.model or Model()),
         "Parameters": _parameter_rows(facts),
-        "Code": [(name, code(str(value))) for name, value in write_section(record.code or Code(read_from={})).items()],
+        "Code": [
+            *((name, code(str(value))) for name, value in write_section(record.code or Code(read_from={})).items()),
+            *(("processor", use.text) for use in record.processors),
+        ],
     }
     return join(*(join(tag("h3", title), list_facts(rows)) for title, rows in sections.items() if rows))
 

@@ -142,6 +142,15 @@ class ProcessorUse(Section):
     torch: str = ""
     blocks: tuple[tuple[int, int], ...] | None = None
 
+    @property
+    def text(self) -> str:
+        """The kind of processor and its blocks in words."""
+        torch = f"torch {self.torch}" if self.torch else ""
+        kind = ", ".join(part for part in (self.processor or self.device, torch) if part)
+        if self.blocks is None:
+            return f"all other blocks: {kind}"
+        return f"{sum(stop - first for first, stop in self.blocks):,} blocks: {kind}"
+
 
 @dataclass(frozen=True)
 class SegmentationRecord(Section):
