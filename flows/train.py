@@ -70,12 +70,16 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
     IncompleteError
         If the disk is full or a process ended. The same command resumes from the last state.
     """
+    from segment_slide.unet.device import resolve_device
     from segment_slide.unet.train import build_model, train
-    from segment_slide.unet.training_state import count_steps, read_identity
+    from segment_slide.unet.train_elsewhere import settle_precision
+    from segment_slide.unet.training_state import PROCESSORS, count_steps, read_identity
 
     began = time.perf_counter()
     path, samples = _output_path(request.output), read_sample_set(request.samples)
-    folder, settings = path.with_suffix(".training"), request.settings
+    folder = path.with_suffix(".training")
+    settings = settle_precision(request.settings, resolve_device(request.device), folder / STATE_NAME)
+    request = replace(request, settings=settings)
     code = str(read_identity(folder / STATE_NAME).get("code") or code_version())  # a resumed training keeps its version
     config = _describe(request, samples, code)
     training = Training(
@@ -87,6 +91,7 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         folder / STATE_NAME,
         {"samples": _identify(samples), "code": code, "results": Results.TRAIN},
         compared_identity,
+        request.accept_processor,
     )
     _check_place(path, folder, samples.location)
     with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
@@ -105,7 +110,8 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
             except DivergedError as error:
                 raise DivergedError(_locate(error, samples), step=error.step, sample=error.sample) from error
         _write_curves(folder, history)
-        checkpoint = save_checkpoint(path, model, _add_results(config, history))
+        uses = {name: value for name, value in read_identity(folder / STATE_NAME).items() if name == PROCESSORS}
+        checkpoint = save_checkpoint(path, model, _add_results(config, history, uses))
     return TrainReport(checkpoint, history, folder, done, time.perf_counter() - began)
 
 
@@ -211,12 +217,12 @@ def _check_objects(objects: ObjectDefaults, ndim: int) -> ObjectDefaults | None:
     return objects if objects != ObjectDefaults() else None
 
 
-def _add_results(config: ModelConfig, history: "History") -> ModelConfig:
-    """Add the results of the training to the configuration."""
+def _add_results(config: ModelConfig, history: "History", processors: Mapping[str, Any]) -> ModelConfig:
+    """Add the results of the training to the configuration, and its processors if it went on with another one."""
     best = asdict(history.best) if history.best else None
     last = history.losses[-max(1, len(history.losses) // _LOSS_SHARE) :]
     results = {"steps": history.steps, "loss": sum(last) / len(last), "best": best, "stopped_early": history.stopped}
-    return replace(config, training={**config.training, "results": results})
+    return replace(config, training={**config.training, "results": results, **processors})
 
 
 def _locate(error: DivergedError, samples: SampleSet) -> str:

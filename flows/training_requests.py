@@ -137,6 +137,8 @@ class TrainRequest:
         Number of processes that train together, one per GPU; by default one for each GPU.
     objects : ObjectDefaults
         What the checkpoint recommends for objects.
+    accept_processor : bool
+        Resume although another device or another version of torch began the training.
     """
 
     samples: str
@@ -154,3 +156,10 @@ class TrainRequest:
         int | None, Option("Number of processes that train together, one per GPU (by default all GPUs).", above=0)
     ] = None
     objects: ObjectDefaults = ObjectDefaults()
+    accept_processor: Annotated[
+        bool,
+        Option(
+            "Resume a training that another device or another torch began. The checkpoint lists from which step on it "
+            "was trained on which."
+        ),
+    ] = False

@@ -43,6 +43,13 @@ def describe_processor(device: torch.device) -> str:
     return " ".join([torch.backends.cpu.get_cpu_capability(), *(name for name, there in has.items() if there)])
 
 
+def multiplies_in_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU or this machine's processor has instructions for bfloat16, and does not emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch has no public query
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Resolve "auto" to bfloat16 if the hardware multiplies in it, else to float32.
 

@@ -19,6 +19,7 @@ from segment_slide.unet.errors import TrainingDataError
 from segment_slide.unet.model import UNet
 from segment_slide.unet.ranks import Ranks, count_processes, start_ranks
 from segment_slide.unet.sample import IGNORE, Sample, Samples
+from segment_slide.unet.train_elsewhere import settle_precision, settle_processor, warn_of_emulation
 from segment_slide.unet.train_loop import TrainLoop
 from segment_slide.unet.train_settings import Training, TrainSettings
 from segment_slide.unet.training_state import History, load_state, save_state
@@ -74,16 +75,19 @@ def train(model: UNet, training: Training, *, on_step: OnStep | None = None, on_
     if len(training.validation):
         check_samples(model.architecture, training.validation, "validation")
     size = training.processes or count_processes(device)
+    settings = settle_precision(training.settings, device, training.state_path)
+    warn_of_emulation(settings.precision, device)
     identity = {
         **(training.identity or {}),
-        "settings": asdict(training.settings),
+        "settings": asdict(settings),
         "architecture": asdict(model.architecture),
         "n_samples": len(training.samples),
         "processes": size,
         "device": device.type,
         "torch": torch.__version__.partition("+")[0],
     }
-    training = replace(training, identity=identity)
+    identity = settle_processor(identity, device, training.state_path, accept=training.accept_processor)
+    training = replace(training, settings=settings, identity=identity)
     others = functools.partial(_run, model if size == 1 else copy.deepcopy(model).cpu(), training)
     folder = training.state_path.parent if training.state_path is not None else None
     with start_ranks(size, device, others, folder) as ranks:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the command line reads the settings at each start, and need
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
 MONITORS = ("loss", "iou")
+TRAIN_PRECISIONS = ("float32", "bfloat16", "auto")
 # With momentum 0.99 each gradient acts about 100 times, so SGD's rate acts about 100 times stronger than it looks.
 DEFAULT_RATES = {"sgd": 1e-3, "adamw": 1e-3}
 MEETING_PREFIX = "ranks-"  # of the folders in which several processes find each other, see `unet.ranks`
@@ -47,8 +48,9 @@ class TrainSettings:
         After rising over the first twentieth of the steps, the rate stays constant or falls to 0.
     clip_norm : float
         Gradients with a larger norm are scaled down to it; 0 leaves all as they are (the paper).
-    precision : {"float32", "bfloat16"}
-        "bfloat16" multiplies in bfloat16, and keeps weights, sums and the loss in float32.
+    precision : {"float32", "bfloat16", "auto"}
+        "bfloat16" multiplies in bfloat16, and keeps weights, sums and the loss in float32. "auto" is bfloat16 where the
+        processor has instructions for it, else float32; a training that resumes keeps the precision that it has.
     validate_every : int
         Steps between validations; 0 validates after the last step only.
     patience : int
@@ -83,8 +85,9 @@ class TrainSettings:
     precision: Annotated[
         str,
         Option(
-            "Precision: float32, or bfloat16 (mixed; several times faster where hardware supports it).",
-            choices=("float32", "bfloat16"),
+            "Precision: float32; bfloat16 (mixed: faster where the processor has instructions for it, several times "
+            "slower elsewhere); or auto (bfloat16 where the processor has them, else float32).",
+            choices=TRAIN_PRECISIONS,
         ),
     ] = "float32"
     validate_every: Annotated[int, Option("Steps between validations; 0 for one at the end.", at_least=0)] = 250
@@ -100,7 +103,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         _expect_one_of("optimiser", self.optimiser, OPTIMISERS)
         _expect_one_of("schedule", self.schedule, SCHEDULES)
-        _expect_one_of("precision", self.precision, ("float32", "bfloat16"))
+        _expect_one_of("precision", self.precision, TRAIN_PRECISIONS)
         _expect_one_of("monitor", self.monitor, MONITORS)
         for name, least in (("steps", 1), ("batch", 1), ("validate_every", 0), ("patience", 0), ("save_every", 0)):
             if getattr(self, name) < least:
@@ -162,6 +165,8 @@ class Training:
         What the samples are, as JSON: a state of other samples is refused.
     compared : callable
         From an identity to what of it is compared: others of its values are only noted. By default all are.
+    accept_processor : bool
+        Resume although the state is of another device or another version of torch (`unet.train_elsewhere`).
 
     Raises
     ------
@@ -177,6 +182,7 @@ class Training:
     state_path: Path | None = None
     identity: Mapping[str, Any] | None = None
     compared: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    accept_processor: bool = False
 
     def __post_init__(self) -> None:
         if self.processes is not None and self.processes < 1:

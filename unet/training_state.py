@@ -22,6 +22,11 @@ from segment_slide.unet.train_settings import TrainSettings
 
 FORMAT = "segment-slide-training-state"
 _KEY = "state"
+PROCESSORS = "processors"  # key of the list in an identity (`unet.train_elsewhere`); it is not compared
+_PROCESSOR_HINT = (
+    " Or add `accept_processor`: the training goes on, the last bits of its sums differ from there on, and its record "
+    "says from which step on it was trained on which processor."
+)
 
 
 @dataclass(frozen=True)
@@ -233,13 +238,14 @@ def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) ->
     flat, flat_wanted = _flatten(_with_defaults(begun)), _flatten(_with_defaults(wanted))
     differences = [
         f"{name}: begun with {flat.get(name)!r}, now {flat_wanted.get(name)!r}"
-        for name in sorted({*flat, *flat_wanted})
+        for name in sorted({*flat, *flat_wanted} - {PROCESSORS})
         if flat.get(name) != flat_wanted.get(name)
     ]
     if differences:
+        only_processor = {text.partition(":")[0] for text in differences} <= {"device", "torch"}
         raise TrainingDataError(
             f"{path} is of a training that differs: {'; '.join(differences)}. Train as it was begun, choose another "
-            f"output, or delete it."
+            f"output, or delete it.{_PROCESSOR_HINT if only_processor else ''}"
         )
 
 

@@ -124,6 +124,7 @@ def train_rows(report: "TrainReport") -> dict[str, str]:
         f"{config.architecture.base_channels} channels at first",
         "steps": f"{history.steps:,}, {report.steps_before:,} of them before"
         + (", ended early: no validation became better" if history.stopped else ""),
+        "precision": config.training["settings"]["precision"],
         "loss": f"{config.training['results']['loss']:.4f} (mean of the last twentieth)",
     }
     if history.best is not None:

@@ -141,7 +141,8 @@ def list_differences(begun: Any, wanted: Any, names: tuple[str, ...] = ()) -> li
             continue
         path, now, before = (*names, item.name), getattr(wanted, item.name), getattr(begun, item.name)
         if is_dataclass(now):
-            found += list_differences(type(now)() if before is None else before, now, path)
+            absent = typing.cast(Any, type(now))
+            found += list_differences(absent() if before is None else before, now, path)
         elif item.metadata.get("is_unknown") and before == _default(item):
             continue
         elif isinstance(now, Mapping) and not names:
