@@ -17,7 +17,7 @@ from segment_slide.pipeline.storage import place
 if TYPE_CHECKING:
     from distributed import Client
 
-    from segment_slide.unet.device import DeviceFacts
+    from segment_slide.unet.device_facts import DeviceFacts
 
 
 def segment_image(request: SegmentRequest, progress: Stages | None = None) -> SegmentReport:

@@ -1,7 +1,6 @@
 """Check a request against its input, model and output before any work. No pixel is read and nothing is created."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import is_elsewhere
@@ -15,14 +14,12 @@ from segment_slide.pipeline.storage import place, store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
+from segment_slide.unet.device_facts import DeviceFacts, guess_device
 from segment_slide.unet.open_network import StoredNetwork, open_network
-
-if TYPE_CHECKING:
-    from segment_slide.unet.device import DeviceFacts
 
 
 def resolve_segment_request(
-    request: SegmentRequest, facts: "DeviceFacts | None" = None
+    request: SegmentRequest, facts: DeviceFacts | None = None
 ) -> tuple[PreparedSegmentation, ClusterSpec]:
     """Check everything that can be checked without reading a pixel or creating a file, and choose the workers.
 
@@ -49,11 +46,11 @@ def resolve_segment_request(
     return prepared, cluster
 
 
-def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> "DeviceFacts":
+def guess_facts(device: str, options: SegmentOptions, cluster: ClusterSpec) -> DeviceFacts:
     """Guess the workers' device before they have connected. The guess is float32, which needs the most memory."""
-    from segment_slide.unet.device import DeviceFacts, describe_device
-
     if not is_elsewhere(cluster):
+        from segment_slide.unet.device import describe_device
+
         return describe_device(device, options.precision or "auto")
     kind = "cuda" if cluster.has_gpus or device == "cuda" else "cpu"
     return DeviceFacts(kind, "", options.precision or "float32")
@@ -74,12 +71,14 @@ def open_request(request: SegmentRequest) -> tuple[StoredNetwork, ImageSource]:
 
 def plan_request(request: SegmentRequest) -> tuple[SegmentPlan, ClusterSpec]:
     """Plan a request and its workers, without looking at the output."""
-    cluster = plan_cluster(request.workers)
-    return _plan(request, *open_request(request), cluster, guess_facts(request.device, request.options, cluster))
+    cluster, options = plan_cluster(request.workers), request.options
+    facts = None if is_elsewhere(cluster) else guess_device(request.device, options.precision or "auto")
+    facts = facts or guess_facts(request.device, options, cluster)
+    return _plan(request, *open_request(request), cluster, facts)
 
 
 def _plan(
-    request: SegmentRequest, network: StoredNetwork, source: ImageSource, cluster: ClusterSpec, facts: "DeviceFacts"
+    request: SegmentRequest, network: StoredNetwork, source: ImageSource, cluster: ClusterSpec, facts: DeviceFacts
 ) -> tuple[SegmentPlan, ClusterSpec]:
     if facts.kind == "cuda":  # one forward pass at a time, while another task reads or writes
         cluster = replace(cluster, cores=1)

@@ -1,9 +1,8 @@
 """Which device, precision and memory layout to use, decided in one place; this file knows nothing of networks."""
 
-from dataclasses import dataclass
-
 import torch
 
+from segment_slide.unet.device_facts import DeviceFacts
 from segment_slide.unet.errors import DeviceError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -68,15 +67,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     # Without these instructions bfloat16 is emulated and slower than float32; torch has no public query.
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
-
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """What determines the bits of a result: "cpu" or "cuda", its name (`describe_processor`), and the precision."""
-
-    kind: str
-    processor: str
-    precision: str
 
 
 def describe_device(device: str = "auto", precision: str = "auto") -> DeviceFacts:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
+from segment_slide.cluster.machine import memory_limit
 from segment_slide.cluster.settings import PRELOAD
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.waiting import wait_for_workers
@@ -82,8 +83,6 @@ def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
     ClusterError
         If there are fewer GPUs than workers.
     """
-    from distributed.system import MEMORY_LIMIT
-
     gpus = visible_gpus()
     workers = spec.workers or len(gpus)
     if workers > len(gpus):
@@ -91,7 +90,7 @@ def complete_cuda(spec: ClusterSpec) -> ClusterSpec:
             f"workers={workers}, expected 1 to {len(gpus)}: this machine has {len(gpus)} GPU(s), and two workers on "
             "one GPU would share its memory."
         )
-    memory = spec.memory_bytes or int(MEMORY_LIMIT * 0.9) // workers
+    memory = spec.memory_bytes or int(memory_limit() * 0.9) // workers
     return replace(spec, workers=workers, cores=spec.cores or 1, memory_bytes=memory, gpus=1)
 
 

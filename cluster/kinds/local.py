@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
+from segment_slide.cluster.machine import memory_limit
 from segment_slide.cluster.settings import TERMINATE_FRACTION
 from segment_slide.cluster.spec import ClusterSpec
 
@@ -96,13 +97,11 @@ def plan_local(workers: int | None = None) -> LocalSpec:
     ClusterError
         If more workers are asked for than there are cores.
     """
-    from distributed.system import MEMORY_LIMIT
-
     cores = len(os.sched_getaffinity(0))
     workers = workers if workers is not None else -(-cores // CORES_PER_WORKER)
     if not 1 <= workers <= cores:
         raise ClusterError(f"workers={workers}, expected 1 to {cores}: this machine lends {cores} core(s).")
-    return LocalSpec(workers, cores // workers, int(MEMORY_LIMIT * 0.9) // workers)
+    return LocalSpec(workers, cores // workers, int(memory_limit() * 0.9) // workers)
 
 
 def complete_local(spec: ClusterSpec) -> ClusterSpec:

@@ -14,7 +14,7 @@ from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.unet.open_network import StoredNetwork
 
 if TYPE_CHECKING:
-    from segment_slide.unet.device import DeviceFacts
+    from segment_slide.unet.device_facts import DeviceFacts
 
 log = logging.getLogger(__name__)
 

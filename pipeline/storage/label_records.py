@@ -131,7 +131,7 @@ class ProcessorUse(Section):
     Attributes
     ----------
     device, processor, torch : str
-        See `unet.device.DeviceFacts` and `pipeline.storage.record.Code`; "" if not recorded.
+        See `unet.device_facts.DeviceFacts` and `pipeline.storage.record.Code`; "" if not recorded.
     blocks : tuple of (int, int), or None
         Ranges of block numbers in raster order: the first, and the one after the last. None: all that no other kind of
         processor has.

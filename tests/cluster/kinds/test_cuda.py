@@ -77,7 +77,7 @@ def test_gpus_are_those_that_cuda_would_see(driver, named, gpus, monkeypatch):
 
 
 def test_there_is_one_worker_per_gpu_that_runs_one_forward_pass_at_a_time(driver, monkeypatch):
-    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 100 << 30)
+    monkeypatch.setattr("segment_slide.cluster.kinds.cuda.memory_limit", lambda: 100 << 30)
     driver(4)
     spec = complete_spec(ClusterSpec("cuda"))
     assert (spec.workers, spec.cores, spec.tasks_per_worker, spec.workers_needed) == (4, 1, 2, 4)

@@ -153,7 +153,7 @@ def test_by_default_there_is_a_worker_per_four_cores(cores, workers, monkeypatch
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 def test_workers_share_the_cores_and_the_memory(workers, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 8 << 30)
+    monkeypatch.setattr("segment_slide.cluster.kinds.local.memory_limit", lambda: 8 << 30)
     spec = plan_local(workers)
     assert spec.workers * spec.cores <= 8 < spec.workers * (spec.cores + 1)
     assert 0.89 * (8 << 30) < spec.workers * spec.memory_bytes <= 0.9 * (8 << 30)

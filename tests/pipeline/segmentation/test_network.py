@@ -22,7 +22,7 @@ from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet import open_network
 from segment_slide.unet.checkpoint import Normalisation
-from segment_slide.unet.device import DeviceFacts
+from segment_slide.unet.device_facts import DeviceFacts
 from segment_slide.unet.geometry import Locality
 from segment_slide.unet.network import Output
 
