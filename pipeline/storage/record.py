@@ -32,6 +32,9 @@ class Results:
 
     Raise a stage's number when, and only when, a change of the code changes the bytes that it stores. A run that was
     begun with another number is not resumed. The package's version is recorded beside it, but not compared.
+
+    What a run measures first and records, like an image's statistics, needs no other number: a begun run goes on with
+    the recorded values.
     """
 
     SEGMENT = 1
