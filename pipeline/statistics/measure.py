@@ -124,8 +124,7 @@ def measure(
 def _measure(
     source: ImageSource, client: "Client | None", on_box: Callable[[int], None] | None, *, needs_percentiles: bool
 ) -> ChannelStatistics:
-    count = functools.partial(_count_box, source, needs_percentiles)
-    counted = _count_boxes(source, client, count, on_box)
+    counted = _count_boxes(source, client, on_box, needs_percentiles=needs_percentiles)
     histograms = _make_tables(source, client, counted) if needs_percentiles else ()
     return make_statistics(counted, histograms)
 
@@ -143,7 +142,7 @@ def _make_tables(source: ImageSource, client: "Client | None", counted: Sequence
         if not any(coarse):
             break
         log.info("%s is read once more, because its percentiles need finer bins", source.image.location)
-        again = _count_boxes(source, client, functools.partial(_count_again, source, coarse), None)
+        again = _count_boxes(source, client, within=coarse)
         found = [channel.histogram for channel in again]
     return [channel.table or tabulate(known) for channel, known in zip(counted, rounds, strict=True)]
 
@@ -151,11 +150,14 @@ def _make_tables(source: ImageSource, client: "Client | None", counted: Sequence
 def _count_boxes(
     source: ImageSource,
     client: "Client | None",
-    count: Callable[[Box], list[Counted]],
-    on_box: Callable[[int], None] | None,
+    on_box: Callable[[int], None] | None = None,
+    *,
+    needs_percentiles: bool = True,
+    within: Sequence[Histogram | None] | None = None,
 ) -> list[Counted]:
     """Count all boxes; what was counted is merged from time to time, so that memory is bounded."""
     name = functools.partial(_name_box, source)
+    count = functools.partial(_count_box, source, needs_percentiles, within)
     found: list[list[Counted]] = []
     for box, counted in run_all(client, count, _boxes(source), name, wording=WORDING):
         found.append(counted)
@@ -243,13 +245,12 @@ def _boxes(source: ImageSource) -> Iterator[Box]:
     )
 
 
-def _count_box(source: ImageSource, needs_percentiles: bool, box: Box) -> list[Counted]:
-    """Count the values of each channel of one box."""
-    return [count_channel(values, needs_histogram=needs_percentiles) for values in _channels(source, box)]
-
-
-def _count_again(source: ImageSource, within: Sequence[Histogram | None], box: Box) -> list[Counted]:
-    """Count only those values of one box that lie in coarse bins of their channel."""
+def _count_box(
+    source: ImageSource, needs_percentiles: bool, within: Sequence[Histogram | None] | None, box: Box
+) -> list[Counted]:
+    """Count the values of each channel of one box; in a later pass only those in coarse bins of their channel."""
+    if within is None:
+        return [count_channel(values, needs_histogram=needs_percentiles) for values in _channels(source, box)]
     return [
         Counted() if coarse is None else Counted(histogram=count_values(values, coarse))
         for values, coarse in zip(_channels(source, box), within, strict=True)
