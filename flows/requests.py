@@ -54,8 +54,7 @@ class SegmentRequest:
     options : SegmentOptions
         Sizes, precision, probabilities; None in it means "use the default".
     level, axes, channels, t, z
-        Which pixels of the input: see `pipeline.storage.image.describe_image` and
-        `pipeline.storage.source.select_source`. `t` and `z` are ranges (start, stop) without the stop.
+        Which pixels of the input: see `pipeline.storage.source.select_source`; `t` and `z` without the stop.
     device : str
         "auto", "cpu" or "cuda".
     workers : Workers
@@ -196,8 +195,7 @@ class NightRequest:
     watch : str
         Folder or URL that acquisitions arrive in.
     outputs : str
-        Folder or URL for the results: see `pipeline.nights.outputs`. It may lie inside `watch`; it is then not
-        searched for acquisitions.
+        Folder or URL for the results: see `pipeline.nights.outputs`. Inside `watch`, it is not searched.
     template : SlideRequest
         Model, options, workers. Its input, output and image are filled in for each acquisition.
     patterns : tuple of str
@@ -298,6 +296,5 @@ class EvaluateRequest:
     truth_axes: Annotated[str | None, Option("Axes of the truth, if its file does not name them.")] = None
     channel: Annotated[int | None, Option("Channel of the prediction, if it has several.")] = None
     n_spatial: Annotated[
-        int,
-        Option("Objects extend along z, across planes.", name="volumes", flags=("--3d",), switch=(2, 3)),
+        int, Option("Objects extend along z, across planes.", name="volumes", flags=("--3d",), switch=(2, 3))
     ] = 2
