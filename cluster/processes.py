@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -18,10 +19,12 @@ from distributed.core import Status
 
 from segment_slide.cluster.configuration import exactly, note_broken_files
 from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.patience import END_S, GONE_S, LEAVE_S, START_S
+from segment_slide.cluster.patience import COMM_S, END_S, GONE_S, LEAVE_S, START_S
 from segment_slide.cluster.settings import SETTINGS, quieten
 
 log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
 
 # Each nanny makes two queues of three semaphores each.
 _SEMAPHORES_PER_WORKER = 6
@@ -49,6 +52,7 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
         If it does not start, or not in time. Nothing is left running.
     """
     check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
+    check_loopback()
     note_broken_files()
     quieten()
     with exactly(SETTINGS), start_cluster(cluster_class, **options) as (_, client):
@@ -74,9 +78,18 @@ def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[An
                 cluster = started.enter_context(_closing(bounded_class(**options)))
                 client = started.enter_context(_closing(Client(cluster)))
         except _FAULTS as error:
-            reason = " ".join(str(error).split()) or f"there was no answer within {START_S} s"
-            raise ClusterError(f"the cluster cannot be started: {reason}") from error
+            raise ClusterError(f"the cluster cannot be started: {_find_reason(error)}") from error
         yield cluster, client
+
+
+def _find_reason(error: BaseException) -> str:
+    """What the first of the errors says that caused this one; Dask's own around it only say that something failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = " ".join(str(error).split()).rstrip(".") or f"there was no answer within {START_S} s"
+    if "Nanny failed to start worker process" in reason:
+        return "a worker process ended before it had connected; it may have said why above."
+    return f"{reason}."
 
 
 def check_semaphores(n: int) -> None:
@@ -94,6 +107,24 @@ def check_semaphores(n: int) -> None:
         raise ClusterError(
             f"workers need shared memory, and /dev/shm cannot be used: {error}. Mount it so that it can be written and "
             "has space; in a container, start it with --shm-size=64m."
+        ) from None
+
+
+def check_loopback() -> None:
+    """Connect to this process as workers will. Where that fails at once, Dask would try again and again.
+
+    Raises
+    ------
+    ClusterError
+        If there is no connection.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), COMM_S):
+            pass
+    except OSError as error:
+        raise ClusterError(
+            f"workers need the network interface of this machine alone, and {LOOPBACK} cannot be used: {error}. Switch "
+            "the interface lo on."
         ) from None
 
 
@@ -121,6 +152,7 @@ class _Bounded:
     """Mixed into a cluster class: it neither starts nor ends for ever, and its nannies are ours."""
 
     nanny_class: type[PatientNanny]
+    has_failed = False
     worker_spec: dict[Any, dict[str, Any]]
 
     def sync(self, func: Any, *args: Any, callback_timeout: Any = None, **options: Any) -> Any:
@@ -129,8 +161,12 @@ class _Bounded:
         limit_s = callback_timeout or (END_S if is_end else START_S)
         try:
             return super().sync(func, *args, callback_timeout=limit_s, **options)  # type: ignore[misc]
-        except TimeoutError:
-            _end_processes(self.nanny_class.nannies)  # so that closing has nothing to wait for
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                _end_processes(self.nanny_class.nannies)  # so that closing has nothing to wait for
+            if is_end and self.has_failed:
+                return None  # the first error counts, not what closing says of the same fault
+            self.has_failed = True
             raise
 
     def _correct_state(self) -> Any:

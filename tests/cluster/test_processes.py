@@ -41,6 +41,24 @@ def test_without_semaphores_nothing_is_started(number, monkeypatch):
         pass
 
 
+def test_without_loopback_nothing_is_started(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    said = r"127\.0\.0\.1 cannot be used: .* Switch the interface lo on"
+    with pytest.raises(ClusterError, match=said), local_client(SPEC):
+        pass
+
+
+def test_a_worker_that_ends_at_its_start_is_said(monkeypatch, started):
+    monkeypatch.setenv("PYTHONHOME", "/none/such")  # Python itself does not start
+    said = "cannot be started: a worker process ended before it had connected"
+    with pytest.raises(ClusterError, match=said), local_client(SPEC):
+        pass
+    assert_gone(started)
+
+
 def test_workers_that_never_start_are_given_up_and_ended(monkeypatch, started):
     async def wait_forever(*_):
         await asyncio.sleep(10**6)
@@ -59,7 +77,7 @@ def test_workers_that_never_start_are_given_up_and_ended(monkeypatch, started):
 def test_a_scheduler_that_cannot_listen_is_said_in_one_line():
     options = {"n_workers": 0, "host": "192.0.2.1", "dashboard_address": None}
     with (
-        pytest.raises(ClusterError, match="cannot be started: Cluster failed to start: .*Cannot assign requested") as e,
+        pytest.raises(ClusterError, match=r"cannot be started: .*Cannot assign requested") as e,
         processes.start_cluster(LocalCluster, **options),
     ):
         pass

@@ -20,18 +20,18 @@ class Environment:
         Environment variables; None takes one away.
     files : dict
         Contents by path relative to the home folder.
-    needs_mount : bool
-        Whether the shell line mounts something, in a space of its own.
+    space : str, optional
+        Option of ``unshare``: what the command has for itself alone, such as its mounts. Only root may do that.
     """
 
     shell: str = '"$@"'
     variables: dict[str, str | None] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    needs_mount: bool = False
+    space: str | None = None
 
     def words(self, command: list[object]) -> list[str | bytes]:
         """The command as it is started."""
-        own_space = ["unshare", "--mount"] if self.needs_mount else []
+        own_space = ["unshare", self.space] if self.space else []
         return [*own_space, "bash", "-c", self.shell, "bash", *(os.fsencode(str(word)) for word in command)]
 
     def prepare(self, folder: Path) -> dict[str, str]:
@@ -70,7 +70,7 @@ FOLDERS = {
     "HOME cannot be written": Environment(
         'mkdir "$HOME" && mount -t tmpfs -o ro tmpfs "$HOME" && exec "$@"',
         variables={"HOME": f"{FOLDER}/home"},
-        needs_mount=True,
+        space="--mount",
     ),
     "TMPDIR is not there": Environment(variables={"TMPDIR": f"{FOLDER}/none"}),
 }
@@ -98,7 +98,18 @@ DASK = {
         DASK_CONFIG="/dev/null",
     ),
 }
-NO_SHARED_MEMORY = {
-    "read-only": Environment('mount -t tmpfs -o ro tmpfs /dev/shm && exec "$@"', needs_mount=True),
-    "full": Environment('mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"', needs_mount=True),
+# Environments in which no worker can start, and how the sentence begins that says so.
+REFUSED = {
+    "/dev/shm is read-only": (
+        Environment('mount -t tmpfs -o ro tmpfs /dev/shm && exec "$@"', space="--mount"),
+        "Error: workers need shared memory, and /dev/shm cannot be used: ",
+    ),
+    "/dev/shm is full": (
+        Environment('mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"', space="--mount"),
+        "Error: workers need shared memory, and /dev/shm cannot be used: ",
+    ),
+    "there is no loopback": (
+        Environment(space="--net"),
+        "Error: workers need the network interface of this machine alone, and 127.0.0.1 cannot be used: ",
+    ),
 }

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.flows.support import DISTURBING, noise, tree, write_array, write_model
-from tests.hostile_environment.environments import DASK, FOLDERS, NO_SHARED_MEMORY, STREAMS, TEXT, Environment
+from tests.hostile_environment.environments import DASK, FOLDERS, REFUSED, STREAMS, TEXT, Environment
 
 pytestmark = pytest.mark.slow
 
@@ -89,20 +89,19 @@ def _session_of(pid: int) -> int | None:
     return None
 
 
-def skip_without_mounts(environment: Environment) -> None:
+def skip_if_impossible(environment: Environment) -> None:
     """Skip a test whose environment this user cannot make."""
-    if environment.needs_mount:
-        trial = subprocess.run(
-            ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
-        )
+    if environment.space:
+        works = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"] if environment.space == "--mount" else ["true"]
+        trial = subprocess.run(["unshare", environment.space, *works], capture_output=True, text=True, check=False)
         if trial.returncode:
-            pytest.skip(f"this user cannot mount: {trial.stderr.decode().strip()}")
+            pytest.skip(f"this user cannot do that: {trial.stderr.strip()}")
 
 
 @pytest.mark.parametrize("name", [*STREAMS, *TEXT, *FOLDERS])
 def test_streams_texts_and_folders_change_nothing(name, inputs, expected, tmp_path):
     environment = {**STREAMS, **TEXT, **FOLDERS}[name]
-    skip_without_mounts(environment)
+    skip_if_impossible(environment)
     ending = run(environment, inputs, tmp_path)
     assert (ending.exit_code, ending.files) == (expected.exit_code, expected.files)
 
@@ -146,13 +145,13 @@ def busy_machine() -> Iterator[None]:
             other.wait()
 
 
-@pytest.mark.parametrize("name", NO_SHARED_MEMORY)
-def test_without_shared_memory_there_is_one_sentence_at_once(name, inputs, tmp_path):
-    environment = NO_SHARED_MEMORY[name]
-    skip_without_mounts(environment)
+@pytest.mark.parametrize("name", REFUSED)
+def test_where_no_worker_can_start_there_is_one_sentence_and_nothing_is_written(name, inputs, tmp_path):
+    environment, sentence = REFUSED[name]
+    skip_if_impossible(environment)
     ending = run(environment, inputs, tmp_path)
     assert (ending.exit_code, ending.files) == (2, {})
-    assert ending.said.startswith("Error: workers need shared memory, and /dev/shm cannot be used")
+    assert ending.said.startswith(sentence)
     assert len(ending.said.splitlines()) == 1
 
 
