@@ -84,9 +84,11 @@ def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[An
 
 def _find_reason(error: BaseException) -> str:
     """What the first of the errors says that caused this one; Dask's own around it only say that something failed."""
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and not isinstance(error, TimeoutError):
         error = error.__cause__
-    reason = " ".join(str(error).split()).rstrip(".") or f"there was no answer within {START_S} s"
+    if isinstance(error, TimeoutError):
+        return f"there was no answer within {START_S} s."
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if "Nanny failed to start worker process" in reason:
         return "a worker process ended before it had connected; it may have said why above."
     return f"{reason}."

@@ -66,7 +66,7 @@ def test_workers_that_never_start_are_given_up_and_ended(monkeypatch, started):
     monkeypatch.setattr(WorkerProcess, "_wait_until_connected", wait_forever)
     monkeypatch.setattr(processes, "START_S", 1)
     with (
-        pytest.raises(ClusterError, match=r"^the cluster cannot be started: timed out after 1 s\.$"),
+        pytest.raises(ClusterError, match=r"^the cluster cannot be started: there was no answer within 1 s\.$"),
         local_client(SPEC),
     ):
         pass

@@ -59,20 +59,18 @@ STREAMS = {
     "the reader of stdout leaves": Environment('set -o pipefail; "$@" | true'),
 }
 TEXT = {
-    "LANG=C": Environment(variables={"LANG": "C", "LC_ALL": "C"}),
+    "LANG=C and TERM=dumb": Environment(variables={"LANG": "C", "LC_ALL": "C", "TERM": "dumb"}),
     "an encoding of 128 signs": Environment(variables={"PYTHONIOENCODING": "ascii", "COLUMNS": "70"}),
     "an encoding of 256 signs": Environment(variables={"PYTHONIOENCODING": "latin-1"}),
-    "TERM=dumb": Environment(variables={"TERM": "dumb"}),
 }
 FOLDERS = {
     "no HOME": Environment(variables={"HOME": None}),
-    "HOME is not there": Environment(variables={"HOME": f"{FOLDER}/none"}),
+    "neither HOME nor TMPDIR is there": Environment(variables={"HOME": f"{FOLDER}/none", "TMPDIR": f"{FOLDER}/none"}),
     "HOME cannot be written": Environment(
         'mkdir "$HOME" && mount -t tmpfs -o ro tmpfs "$HOME" && exec "$@"',
         variables={"HOME": f"{FOLDER}/home"},
         space="--mount",
     ),
-    "TMPDIR is not there": Environment(variables={"TMPDIR": f"{FOLDER}/none"}),
 }
 DASK = {
     "workers that leave": _dask(
