@@ -155,7 +155,15 @@ class _Bounded:
 
     nanny_class: type[PatientNanny]
     has_failed = False
+    shutdown_on_close = True
     worker_spec: dict[Any, dict[str, Any]]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(*args, **options)
+        except BaseException:  # Ctrl-C too
+            self.shutdown_on_close = False  # what was begun is ended below, and not by Dask when Python ends
+            raise
 
     def sync(self, func: Any, *args: Any, callback_timeout: Any = None, **options: Any) -> Any:
         """Run a coroutine in the thread of Dask's loop. A limit that is not given is ours."""

@@ -89,8 +89,12 @@ def quieten() -> None:
 
 
 def _is_not_of_waiting(record: logging.LogRecord) -> bool:
-    """Hide one harmless message: Ctrl-C while waiting for a result leaves a coroutine of Dask's client unawaited."""
-    return not record.exc_info or type(record.exc_info[1]).__name__ != "AllExit"
+    """Hide two harmless messages about coroutines that nobody awaited.
+
+    Ctrl-C while waiting for a result leaves one of Dask's client; Ctrl-C while workers start leaves their nannies'.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "AllExit" and not str(error).endswith("Nanny failed to start.")
 
 
 def _is_not_of_tasks(record: logging.LogRecord) -> bool:

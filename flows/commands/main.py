@@ -7,6 +7,7 @@ if the reader left, as of other tools.
 """
 
 import logging
+import multiprocessing
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -57,8 +58,11 @@ EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINAT
 # Commands whose only result is what they print; "" stands for --help and --version.
 PRINTING = ("", "plan", "info")
 
-# Here, because the workers of a command load this file too, before they load Dask.
+# Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C to them as
+# well; the command ends them. `cluster.preload` has them ignore it in other programs, some seconds later.
 keep_files_out()
+if multiprocessing.current_process().name.startswith("Dask Worker"):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _show_version(is_asked: bool) -> None:
