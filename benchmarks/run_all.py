@@ -89,6 +89,8 @@ ENTRIES = (
             r"(?m)^ *(\d+) +\d+x\d+ +[\d.]+ +[\d.]+ +\d+ +[\d.]+ +(\d+)"),)),
     Entry("augment", "--rounds 20", "--rounds 3", (("x ours", r"(\S[^\n]*?)  +[\d.]+ samples/s.*?([\d.]+) x ours"),)),
     Entry("split", "--data {data}/dsb2018", "--data {data}/dsb2018", needs="data/dsb2018"),
+    Entry("exposures", "", None, (("IoU of auto over constants", r"constants, (\w+) of \d+ images: ([\d.]+)"),),
+          "data/dsb2018_stage1", 1800),
     Entry("seam", "--output {out}/seam.png", "--output {out}/seam.png"),
     Entry("chaos", "--runs 5", "--runs 1"),
     Entry("flow_overhead", "--rounds 1", None),

@@ -16,6 +16,7 @@ from segment_slide.pipeline.training.samples_run import fingerprint_set, plan_ta
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation, open_annotation
 from segment_slide.pipeline.training.training_set import TrainingSet, check_complete, read_training_set
 from segment_slide.unet.draw import SampleSettings, check_sources
+from segment_slide.unet.normalisation import AUTO
 
 _TILE_PX = {2: 256, 3: 64}
 _DEPTH = {2: 4, 3: 3}  # 4 is the paper's; in 3D its halo would make samples four times as large
@@ -73,6 +74,7 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     check_place(samples.location, inputs)
     begun = find_sample_set(samples.location)
     if begun is not None:
+        samples = _adopt_normalisation(samples, begun)
         compare_sample_sets(begun, samples)
     cluster = plan_cluster(request.workers)
     _check_memory(samples, settings, cluster)
@@ -132,6 +134,15 @@ def _describe(
         settings=choices,
         training_set=SetReference(training_set.location, fingerprint_set(training_set)),
     )
+
+
+def _adopt_normalisation(samples: SampleSet, begun: SampleSet) -> SampleSet:
+    """Go on with constants in a set that was begun before "auto" existed, when constants were the default."""
+    given, before = samples.settings.normalisation, begun.settings.normalisation
+    is_older = begun.intensities is None and before.kind == "constants" and not before.offset
+    if given.kind == AUTO and is_older:
+        return replace(samples, settings=replace(samples.settings, normalisation=before))
+    return samples
 
 
 def _check_constants(samples: SampleSet) -> None:

@@ -194,6 +194,7 @@ def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConf
     )
     names = {"training": samples.training_images, "validation": samples.validation_images}
     drawn = write_section(samples.settings)
+    reason = {"normalisation": f"{samples.normalisation.kind}: {samples.reason}"} if samples.reason else {}
     return ModelConfig(
         architecture,
         classes=samples.class_names,
@@ -205,8 +206,10 @@ def _describe(request: TrainRequest, samples: SampleSet, code: str) -> ModelConf
             "images": {part: list(listed) for part, listed in names.items()},
             "samples": {"count": samples.n_training, "tile_px": list(samples.tile_px), **drawn},
             "settings": asdict(request.settings),
+            **reason,
         },
         objects=_check_objects(request.objects, samples.n_spatial),
+        intensities=samples.intensities,
     )
 
 

@@ -1,6 +1,7 @@
 """Make training samples of a training set. Steps: check, connect, measure, draw samples, draw a preview."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,11 @@ from segment_slide.pipeline.training.pairing import describe_pairs
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
-    count_boxes,
-    find_normalisation,
     make_items,
     note_on_frames,
     write_samples,
 )
+from segment_slide.pipeline.training.set_normalisation import count_boxes, find_normalisation
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.draw import Place, plain_places
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["TrainingDataReport", "TrainingDataRequest", "make_training_data"]
+
+log = logging.getLogger(__name__)
 
 PREVIEW_NAME = "preview.png"
 _PREVIEW_SAMPLES = 12
@@ -82,7 +84,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
     with hold(location, lambda: store.remove_leftovers(location, "")), _open_workers(prepared) as client:
         if find_sample_set(location) != prepared.begun:
             raise OutputError(f"output={location} was begun by another run in the meantime; run the command again.")
-        samples = prepared.begun or _measure(prepared, request, client, progress)
+        samples, notes = (prepared.begun, []) if prepared.begun else _measure(prepared, request, client, progress)
         validation = _normalise(prepared.validation, samples)
         places = spread(list(plain_places(validation, samples.tile_px)), request.validation_tiles)
         samples = prepared.begun or replace(samples, n_validation=len(places))
@@ -99,7 +101,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
             write_samples(job, items, client, on_shard=advance)
         preview = _write_preview(samples, [describe_pairs([item.image.pair]) for item in prepared.training])
     seconds = time.perf_counter() - began
-    return TrainingDataReport(samples, total, total - len(items), preview, tuple(_notes(prepared)), seconds)
+    return TrainingDataReport(samples, total, total - len(items), preview, (*_notes(prepared), *notes), seconds)
 
 
 def _open_workers(prepared: PreparedSamples) -> "contextlib.AbstractContextManager[Client]":
@@ -107,14 +109,24 @@ def _open_workers(prepared: PreparedSamples) -> "contextlib.AbstractContextManag
     return open_cluster(prepared.cluster, checks_of(reads=images, writes=prepared.samples.location))
 
 
-def _measure(prepared: PreparedSamples, request: TrainingDataRequest, client: "Client", progress: Stages) -> SampleSet:
-    """Measure the normalisation and add it to the sample set."""
+def _measure(
+    prepared: PreparedSamples, request: TrainingDataRequest, client: "Client", progress: Stages
+) -> tuple[SampleSet, list[str]]:
+    """Choose and measure the normalisation and add it to the sample set. Return what a person should know, too."""
     training, validation, wanted = prepared.training, prepared.validation, request.normalisation
     total = count_boxes(training, validation, wanted)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
-        normalisation, scales = find_normalisation(training, validation, wanted, client, on_box=advance)
-    image_scales = {name: tuple(map(tuple, ends)) for name, ends in scales.items()}
-    return replace(prepared.samples, normalisation=normalisation, image_scales=image_scales)
+        found = find_normalisation(training, validation, wanted, client, on_box=advance)
+    if found.reason:
+        log.info("normalisation by %s: %s", found.normalisation.kind, found.reason)
+    samples = replace(
+        prepared.samples,
+        normalisation=found.normalisation,
+        image_scales=found.scalings,
+        intensities=found.intensities,
+        reason=found.reason,
+    )
+    return samples, list(found.notes)
 
 
 def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[StoredAnnotation]:

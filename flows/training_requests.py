@@ -6,7 +6,7 @@ from typing import Annotated
 from segment_slide.flows.requests import Workers
 from segment_slide.pipeline.training.options import AnnotationInput, WeightOptions
 from segment_slide.unet.augment_settings import AugmentSettings
-from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.normalisation import WantedNormalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
 from segment_slide.unet.options import Option, read_sizes
 from segment_slide.unet.train_settings import TrainSettings
@@ -57,8 +57,9 @@ class TrainingDataRequest:
         How samples are varied.
     anisotropy : float, optional
         Height of a voxel divided by its width, 3D only; by default from the pixel size, where that is known.
-    normalisation : Normalisation
-        "constants" without values: they are measured on all training images.
+    normalisation : WantedNormalisation
+        "auto": chosen by the spread between the images. "constants" without values: they are measured on all training
+        images.
     validation_share : float
         Share of the images that validate.
     validation_names : tuple of str
@@ -94,7 +95,7 @@ class TrainingDataRequest:
         float | None,
         Option("3D: height of a voxel divided by its width (by default from the pixel size).", above=0),
     ] = None
-    normalisation: Normalisation = Normalisation()
+    normalisation: WantedNormalisation = WantedNormalisation()
     validation_share: Annotated[
         float, Option("Share of the images that are kept for validation.", at_least=0, below=1, name="validation")
     ] = 0.2

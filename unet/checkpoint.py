@@ -7,77 +7,29 @@ before it is read.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.finite import expect_finite_weights
+from segment_slide.unet.normalisation import NORMALISATIONS, Intensities, Normalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
-from segment_slide.unet.options import Option
 
 if TYPE_CHECKING:
     import torch
 
     from segment_slide.unet.model import UNet, UNetPass
 
+__all__ = ["Checkpoint", "ModelConfig", "Normalisation", "open_checkpoint", "save_checkpoint"]
+
 FORMAT = "segment-slide-checkpoint"
 FORMAT_VERSION = 1
 HEADER_KEY = "config"
 _HASH_CHUNK_BYTES = 1 << 24
-
-NORMALISATIONS = ("constants", "mean-std", "percentiles")
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """How intensities become network input: ``(x - offset) / scale`` per channel, the same for all pixels of an image.
-
-    Parameters
-    ----------
-    kind : {"constants", "mean-std", "percentiles"}
-        "constants": `offset` and `scale` below. The two others are measured once on the whole image:
-        mean and standard deviation, or the `low` and `high` percentiles, which are mapped to 0 and 1.
-    offset, scale : tuple of float
-        One per channel, in intensity units; for "constants" only.
-    low, high : float
-        Percentiles in 0..100; for "percentiles" only.
-
-    Raises
-    ------
-    CheckpointError
-        If a value is missing, not finite or out of order.
-    """
-
-    kind: Annotated[
-        str,
-        Option(
-            "How intensities are normalised: by constants (of all training images), or by mean-std or percentiles of "
-            "each image.",
-            choices=NORMALISATIONS,
-            name="normalise",
-        ),
-    ] = "constants"
-    offset: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-    low: float = 1.0
-    high: float = 99.8
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", tuple(float(value) for value in self.offset))
-        object.__setattr__(self, "scale", tuple(float(value) for value in self.scale))
-        if self.kind not in NORMALISATIONS:
-            raise CheckpointError(f"normalisation kind={self.kind!r}, expected one of {NORMALISATIONS}.")
-        if not all(math.isfinite(value) for value in self.offset):
-            raise CheckpointError(f"normalisation offset={self.offset}, expected finite values.")
-        if not all(math.isfinite(value) and value > 0 for value in self.scale):
-            raise CheckpointError(f"normalisation scale={self.scale}, expected finite values above 0.")
-        if not 0 <= self.low < self.high <= 100:
-            raise CheckpointError(f"percentiles low={self.low}, high={self.high}: expected 0 <= low < high <= 100.")
 
 
 @dataclass(frozen=True)
@@ -101,6 +53,8 @@ class ModelConfig:
         Any JSON content, for information: data, seed, steps, scores.
     objects : ObjectDefaults, optional
         Recommended options for objects.
+    intensities : Intensities, optional
+        Intensities of the training images; None if unknown. An image that looks different is segmented with a warning.
     """
 
     architecture: Architecture
@@ -110,6 +64,7 @@ class ModelConfig:
     pixel_size_um: tuple[float, ...] = ()
     training: dict[str, Any] = field(default_factory=dict, hash=False)
     objects: ObjectDefaults | None = None
+    intensities: Intensities | None = None
 
     def __post_init__(self) -> None:
         architecture, normalisation = self.architecture, self.normalisation
@@ -118,6 +73,10 @@ class ModelConfig:
             _expect_length("channel_names", self.channel_names, architecture.in_channels)
         if self.pixel_size_um:
             _expect_length("pixel_size_um", self.pixel_size_um, architecture.ndim)
+        if normalisation.kind not in NORMALISATIONS:
+            raise CheckpointError(f"normalisation kind={normalisation.kind!r}, expected one of {NORMALISATIONS}.")
+        if self.intensities is not None:
+            _expect_length("intensities", self.intensities.channels, architecture.in_channels)
         if normalisation.kind == "constants":
             _expect_length("normalisation offset", normalisation.offset, architecture.in_channels)
             _expect_length("normalisation scale", normalisation.scale, architecture.in_channels)
@@ -127,6 +86,8 @@ class ModelConfig:
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
         if self.objects is None:  # an optional key is left out, so that older configurations keep their bytes
             del content["objects"]
+        if self.intensities is None:
+            del content["intensities"]
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -149,6 +110,8 @@ class ModelConfig:
             content["architecture"] = Architecture(**content["architecture"])
             content["normalisation"] = Normalisation(**content["normalisation"])
             content["objects"] = ObjectDefaults.from_json(content.get("objects"))
+            if content.get("intensities") is not None:
+                content["intensities"] = Intensities.from_json(content["intensities"])
             return cls(**content)
         except CheckpointError:
             raise

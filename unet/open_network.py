@@ -4,13 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from segment_slide.unet.checkpoint import Normalisation, open_checkpoint
+from segment_slide.unet.checkpoint import open_checkpoint
 from segment_slide.unet.network import Network
+from segment_slide.unet.normalisation import Intensities, Normalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
 
 
 class NetworkConfig(Protocol):
-    """What a network expects of an image, and what its labels mean."""
+    """What a network expects of an image, and what its labels mean.
+
+    Two more attributes may be there, as `unet.checkpoint.ModelConfig` has them: `channel_names`, and `intensities` of
+    the training images.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -42,6 +47,16 @@ class StoredNetwork(Network, Protocol):
 
     def check_weights(self) -> None:
         """Read all weights once and raise `CheckpointError` if one is NaN or infinite, before any work is begun."""
+
+
+def find_intensities(config: NetworkConfig) -> Intensities | None:
+    """Intensities of the training images; None if the file does not know them."""
+    return getattr(config, "intensities", None)
+
+
+def find_channel_names(config: NetworkConfig) -> tuple[str, ...]:
+    """Names of the input channels in order; empty if the file does not know them."""
+    return getattr(config, "channel_names", ())
 
 
 # Openers by suffix of the file's name. Other files are opened as a checkpoint, whose error says what was expected.

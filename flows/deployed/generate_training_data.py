@@ -1,6 +1,7 @@
 """The flow ``generate-training-data``: make augmented samples from a training set, on all workers."""
 
 from prefect import flow
+from prefect.logging import get_run_logger
 
 from segment_slide.flows.deployed.operate import (
     check_given,
@@ -61,5 +62,7 @@ def generate_training_data(
     prepare_samples(request)  # refuses a bad request before any work
     with saying_how_to_go_on(), having_the_machine(cluster):
         report = limited(draw, stage_hours)(request)
-    publish_rows(output, "Training samples", training_data_rows(report), picture=report.preview)
+    rows = training_data_rows(report)
+    get_run_logger().info("normalised: %s", rows["normalised"])
+    publish_rows(output, "Training samples", rows, picture=report.preview)
     return report

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
     from segment_slide.unet.checkpoint import Checkpoint
+    from segment_slide.unet.normalisation import Intensities
     from segment_slide.unet.object_defaults import ObjectDefaults
 
 
@@ -135,11 +136,20 @@ def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:
         "classes": ", ".join(f"{value} {name}" for value, name in enumerate(config.classes)),
         "normalisation": f"{normalisation.kind} {normalisation.offset or ''} {normalisation.scale or ''}".rstrip(),
         "pixel size": f"{_sizes_um(config.pixel_size_um)}",
+        **_describe_intensities(config.intensities),
         **_describe_objects(config.objects),
         "sha256": checkpoint.sha256,
         **{f"training {key}": str(value) for key, value in sorted(config.training.items())},
     }
     console.print(make_table(f"Checkpoint {checkpoint.path}", rows))
+
+
+def _describe_intensities(intensities: "Intensities | None") -> dict[str, str]:
+    """What the training images looked like."""
+    if intensities is None:
+        return {}
+    shown = ", ".join(f"{channel.low[0]:.4g} to {channel.high[2]:.4g}" for channel in intensities.channels)
+    return {"trained on": f"{', '.join(intensities.dtypes)}, intensities {shown}, {intensities.n_images} image(s)"}
 
 
 def _show_image(console: Console, image: "StoredImage") -> None:
@@ -214,4 +224,6 @@ def _describe_record(record: "SegmentationRecord | InstancesRecord") -> dict[str
         rows["model"] = f"{record.model.path} (sha256 {record.model.sha256[:12]}…)"
     if record.processors:
         rows["processors"] = "; ".join(use.text for use in record.processors)
+    for number, note in enumerate(record.normalisation.notes if record.normalisation else (), start=1):
+        rows[f"note {number}"] = in_options(note)
     return rows

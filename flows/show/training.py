@@ -80,11 +80,12 @@ def _describe_samples(samples: "SampleSet") -> dict[str, str]:
 
 def _describe_normalisation(samples: "SampleSet") -> str:
     normalisation = samples.normalisation
+    because = f"; chosen because {samples.reason}" if samples.reason else ""
     if normalisation.kind != "constants":
-        return f"each image by its own {normalisation.kind}"
+        return f"each image by its own {normalisation.kind}{because}"
     offsets = ", ".join(f"{value:.4g}" for value in normalisation.offset)
     scales = ", ".join(f"{value:.4g}" for value in normalisation.scale)
-    return f"(x - {offsets}) / {scales}: mean and deviation of the images that are learnt from"
+    return f"(x - {offsets}) / {scales}: mean and deviation of the images that are learnt from{because}"
 
 
 def show_training_info(console: Console, location: str, kind: str) -> bool:

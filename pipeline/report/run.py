@@ -96,7 +96,7 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
         If there is no segmentation.
     """
     facts = gather(location, name)
-    notes = list(facts.objects.notes)
+    notes = [*_notes_on_intensities(facts), *facts.objects.notes]
     sight = _try(notes, "The pictures", lambda: look(facts))
     plane = {"t": 0, "z": facts.labels.size("z") // 2} if sight is None else sight.plane
     table = _try(notes, "The table of objects", lambda: describe_table(facts, plane, DETAIL_PX))
@@ -113,6 +113,12 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
     return _page(
         Content(facts, table, areas, sight, shown or ()), notes, stage_seconds(facts) if seconds is None else seconds
     )
+
+
+def _notes_on_intensities(facts: Facts) -> list[str]:
+    """What looked unlike the training images when the image was segmented."""
+    used = facts.record and facts.record.normalisation
+    return [f"Compared with the training images: {note}." for note in used.notes] if used else []
 
 
 def _notes_on_image(facts: Facts, sight: Sight) -> list[str]:

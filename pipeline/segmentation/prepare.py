@@ -11,7 +11,7 @@ from segment_slide.pipeline.segmentation.record import accept_repair, make_recor
 from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
 from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
-from segment_slide.unet.open_network import StoredNetwork
+from segment_slide.unet.open_network import StoredNetwork, find_channel_names
 
 if TYPE_CHECKING:
     from segment_slide.unet.device_facts import DeviceFacts
@@ -124,6 +124,7 @@ def prepare_segmentation(
         compare_records(begun, wanted, destination.location, can_repair=True)
         record = begun
     _warn_about_pixel_size(network, plan)
+    _warn_about_channel_names(network, plan)
     return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here)
 
 
@@ -146,3 +147,15 @@ def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:
                 size,
                 trained,
             )
+
+
+def _warn_about_channel_names(network: StoredNetwork, plan: SegmentPlan) -> None:
+    """Warn if the image's channels have the names of the training images' channels, but in another order."""
+    names, trained = plan.source.image.multiscale.channel_names, find_channel_names(network.config)
+    chosen = [names[channel] for channel in plan.source.channels if channel < len(names)]
+    if chosen != list(trained) and sorted(chosen) == sorted(trained) and len({*chosen}) == len(chosen):
+        log.warning(
+            "the chosen channels are %s, the model was trained on %s; choose them in that order with `channels`",
+            ", ".join(chosen),
+            ", ".join(trained),
+        )

@@ -4,6 +4,7 @@ This file does not know who starts the workers: it gets a Dask client, or None t
 """
 
 import contextlib
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,18 @@ from segment_slide.pipeline.segmentation.processors import note_processor
 from segment_slide.pipeline.segmentation.record import recommended_objects, update_record
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.apply import scale_image
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, UsedNormalisation, read_record
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
 from segment_slide.unet.network import InferenceSettings, NetworkUse
+from segment_slide.unet.open_network import find_intensities
 from segment_slide.unet.scaling import needs_float64
 
 if TYPE_CHECKING:
     from distributed import Client
+
+log = logging.getLogger(__name__)
 
 _SHOWN_FAILURES = 10
 
@@ -130,17 +135,26 @@ def run_segmentation(
 def normalise(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> SegmentationRecord:
     """The record with what the model recommends for objects, and the constants of the normalisation.
 
-    The constants are the model's, the whole image's, or as recorded.
+    The constants are the model's, the whole image's, or as recorded. A log message warns of what looks unlike the
+    training images.
     """
-    if prepared.begun:
-        return prepared.record
-    normalisation, source = prepared.network.config.normalisation, prepared.plan.source
-    total = statistics.count_boxes(source, normalisation)
+    if not prepared.begun:
+        used = _measure(prepared, client, progress)
+        record = replace(prepared.record, normalisation=used, objects=recommended_objects(prepared.network))
+    else:
+        record = prepared.record
+    for note in record.normalisation.notes if record.normalisation else ():
+        log.warning("%s", note)
+    return record
+
+
+def _measure(prepared: PreparedSegmentation, client: "Client | None", progress: Stages) -> UsedNormalisation:
+    config, source = prepared.network.config, prepared.plan.source
+    total = statistics.count_boxes(source, config.normalisation)
     with progress.stage("measure", total) if total else contextlib.nullcontext(ignore) as advance:
-        offset, scale = statistics.resolve_normalisation(source, normalisation, client, on_box=advance)
-    is_exact = needs_float64(source.dtype, offset, scale)
-    used = UsedNormalisation(normalisation.kind, tuple(offset), tuple(scale), is_exact=is_exact)
-    return replace(prepared.record, normalisation=used, objects=recommended_objects(prepared.network))
+        found = scale_image(source, config.normalisation, find_intensities(config), client, on_box=advance)
+    is_exact = needs_float64(source.dtype, found.offset, found.scale)
+    return UsedNormalisation(config.normalisation.kind, found.offset, found.scale, found.notes, is_exact)
 
 
 def find_background(plan: SegmentPlan) -> set[Index]:

@@ -103,7 +103,9 @@ class UsedNormalisation(Section):
     Attributes
     ----------
     kind, offset, scale
-        See `unet.checkpoint.Normalisation`.
+        See `unet.normalisation.Normalisation`.
+    notes : tuple of str
+        What looked unlike the training images, and what was done about it.
     is_exact : bool
         Whether the offset was subtracted before values were rounded to float32 (`unet.scaling`). Version 0.1.0 never
         did that; its runs go on without it.
@@ -112,6 +114,7 @@ class UsedNormalisation(Section):
     kind: str = ""
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     is_exact: bool = field(default=False, metadata=OPTIONAL)
 
 

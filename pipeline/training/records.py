@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage.record import Code
 from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section
-from segment_slide.unet.checkpoint import Normalisation
+from segment_slide.unet.normalisation import WantedNormalisation
 from segment_slide.unet.weight_settings import WeightSettings
 
 
@@ -55,7 +55,7 @@ class SampleChoices(Section):
         See `unet.draw.SampleSettings`.
     place_axes : str
         Axes of the places that samples were cut at.
-    normalisation : Normalisation
+    normalisation : WantedNormalisation
         The requested normalisation.
     validation_tiles : int
         Largest number of validation tiles.
@@ -71,7 +71,7 @@ class SampleChoices(Section):
     foreground_share: float = 0.5
     augment: AugmentChoices = AugmentChoices()
     place_axes: str = "yx"
-    normalisation: Normalisation = Normalisation()
+    normalisation: WantedNormalisation = WantedNormalisation("constants")  # of records older than the field
     validation_tiles: int = field(default=0, metadata=UNKNOWN)
     version: str = field(default="", metadata=NOT_COMPARED)
     results: int = 1

@@ -25,17 +25,18 @@ from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
-from segment_slide.pipeline.storage.sections import NOT_STORED, Section, read_section, write_section
+from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
 from segment_slide.pipeline.training.records import SampleChoices, SetReference
-from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.geometry import Geometry
+from segment_slide.unet.normalisation import Intensities, Normalisation
 
 KIND = "training-samples"
 ARRAYS = ("images", "classes", "weights", "places")
 SHARD_SAMPLES = 16  # samples in one file: one task draws them, and a crash loses at most these
 SHARD_BYTES = 128 << 20  # gives fewer samples per file in 3D, where one may take 64 MB: a task holds a whole file
 
-_MEASURED = ("normalisation", "n_validation", "image_scales")  # these are results of the other settings
+# these are results of the other settings
+_MEASURED = ("normalisation", "n_validation", "image_scales", "intensities", "reason")
 
 Part = Literal["training", "validation"]
 PARTS: tuple[Part, ...] = ("training", "validation")
@@ -69,6 +70,10 @@ class SampleSet(Section):
         The training set they were drawn from.
     image_scales : dict
         By image name: the [offset, scale] (each one value per channel) that its intensities were normalised with.
+    intensities : Intensities or None
+        Of the training images; None if constants were given, and in sets of version 0.1.0.
+    reason : str
+        Why this kind of normalisation was chosen; "" if the user chose it.
     """
 
     location: str = field(metadata=NOT_STORED)
@@ -87,6 +92,8 @@ class SampleSet(Section):
     settings: SampleChoices = SampleChoices()
     training_set: SetReference = SetReference()
     image_scales: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict, hash=False)
+    intensities: Intensities | None = field(default=None, metadata=OPTIONAL)
+    reason: str = field(default="", metadata=OPTIONAL)
 
     @property
     def read_px(self) -> tuple[int, ...]:

@@ -10,20 +10,19 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.result import ChannelStatistics
 from segment_slide.pipeline.statistics.result import pool_statistics as pool_images
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
 from segment_slide.pipeline.training.training_set import AnnotatedImage, TrainingSet
-from segment_slide.unet.checkpoint import Normalisation
 from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample
 
 if TYPE_CHECKING:
@@ -82,70 +81,7 @@ def split_images(
     )
 
 
-def find_normalisation(
-    training: Sequence[StoredAnnotation],
-    validation: Sequence[StoredAnnotation],
-    wanted: Normalisation,
-    client: "Client | None" = None,
-    on_box: Callable[[int], None] | None = None,
-) -> tuple[Normalisation, dict[str, list[list[float]]]]:
-    """Determine the normalisation of intensities. It is never measured per tile.
-
-    Parameters
-    ----------
-    training, validation : sequence of StoredAnnotation
-        Images of each part.
-    wanted : Normalisation
-        "constants" with given constants: these are used. "constants" without: mean and standard deviation over all
-        pixels of all training images. The two other methods: measured on each whole image separately.
-    client, on_box
-        See `pipeline.statistics.measure.measure`.
-
-    Returns
-    -------
-    Normalisation
-        The normalisation of the trained network.
-    dict
-        By image name: offset and scale of each channel.
-
-    Raises
-    ------
-    InputError
-        If an image is damaged or holds a value that is not finite.
-    IncompleteError
-        If an image could not be read completely.
-    """
-    scales: dict[str, list[list[float]]] = {}
-    remaining = [*training, *validation]
-    if _is_pooled(wanted):
-        offset, scale = pool_statistics(
-            [statistics.measure(item.source, client, on_box, needs_percentiles=False) for item in training]
-        )
-        wanted = replace(wanted, offset=offset, scale=scale)
-        scales = {item.image.name: [list(offset), list(scale)] for item in training}
-        remaining = list(validation)
-    for item in remaining:
-        found = statistics.resolve_normalisation(item.source, wanted, client, on_box)
-        scales[item.image.name] = [list(part) for part in found]
-    return wanted, scales
-
-
-def count_boxes(
-    training: Sequence[StoredAnnotation], validation: Sequence[StoredAnnotation], wanted: Normalisation
-) -> int:
-    """Boxes that `find_normalisation` will read."""
-    first = Normalisation("mean-std") if _is_pooled(wanted) else wanted
-    return sum(statistics.count_boxes(item.source, first) for item in training) + sum(
-        statistics.count_boxes(item.source, wanted) for item in validation
-    )
-
-
-def _is_pooled(wanted: Normalisation) -> bool:
-    """Whether constants must be measured on all training images."""
-    return wanted.kind == "constants" and not wanted.offset
-
-
-def pool_statistics(measured: Sequence[statistics.ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pool_statistics(measured: Sequence[ChannelStatistics]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (1 if 0) of each channel over all images. Sums are exact in any order of images."""
     pooled = pool_images(measured)
     return pooled.mean, tuple(std or 1.0 for std in pooled.std)

@@ -23,10 +23,14 @@ from segment_slide.unet.checkpoint import (
     save_checkpoint,
 )
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.normalisation import ChannelIntensities, Intensities, WantedNormalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
 
 SMALL = Architecture(base_channels=2, depth=1)
 CONSTANTS = Normalisation("constants", offset=(100.0,), scale=(20.0,))
+TRIPLE = (0.25, 0.5, 1.0)
+CHANNEL = ChannelIntensities(TRIPLE, TRIPLE, TRIPLE, TRIPLE, TRIPLE, TRIPLE, 7.5, 0.02, 0.9)
+INTENSITIES = Intensities(("uint16", "uint8"), 3, (CHANNEL,))
 CONFIG = ModelConfig(SMALL, normalisation=CONSTANTS, channel_names=("DAPI",), pixel_size_um=(0.5, 0.5))
 
 
@@ -51,6 +55,12 @@ def changed_header(**changes):
     return json.dumps({**json.loads(CONFIG.to_json()), **changes})
 
 
+def intensities_as_json(**changes):
+    content = json.loads(json.dumps(dataclasses.asdict(INTENSITIES)))
+    content["channels"][0] |= changes
+    return content
+
+
 def test_what_was_saved_is_what_is_opened(path, model):
     checkpoint = open_checkpoint(path)
     assert checkpoint.config == CONFIG
@@ -69,8 +79,9 @@ def test_what_was_saved_is_what_is_opened(path, model):
         ModelConfig(Architecture(ndim=3, n_classes=3), classes=("a", "b", "ü"), normalisation=CONSTANTS),
         dataclasses.replace(CONFIG, training={"seed": 3, "scores": [0.5, 0.75], "data": {"name": "cells"}}),
         dataclasses.replace(CONFIG, objects=ObjectDefaults(min_size="12.5um2", split=2.0)),
+        dataclasses.replace(CONFIG, intensities=INTENSITIES),
     ],
-    ids=["mean-std", "percentiles", "3d", "training", "objects"],
+    ids=["mean-std", "percentiles", "3d", "training", "objects", "intensities"],
 )
 def test_configurations_survive_json(config):
     assert ModelConfig.from_json(config.to_json()) == config
@@ -116,6 +127,11 @@ def test_equal_content_gives_equal_bytes(tmp_path, model, make_unet):
     assert trained == saved_bytes(model, dataclasses.replace(CONFIG, training=other)) != first
     assert first != saved_bytes(make_unet(seed=1, **dataclasses.asdict(SMALL)), CONFIG)
     assert first != saved_bytes(model, dataclasses.replace(CONFIG, channel_names=("GFP",)))
+
+
+def test_a_configuration_without_intensities_is_the_text_of_before():
+    assert "intensities" not in CONFIG.to_json()
+    assert "intensities" in dataclasses.replace(CONFIG, intensities=INTENSITIES).to_json()
 
 
 def test_the_sha256_is_that_of_the_whole_file(path):
@@ -219,6 +235,13 @@ def test_text_that_is_no_checkpoint_at_all_is_refused(tmp_path):
         changed_header(classes=["background"]),
         changed_header(classes=3),
         changed_header(normalisation={"kind": "magic"}),
+        changed_header(normalisation={"kind": "auto"}),
+        changed_header(intensities={"dtypes": ["uint8"]}),
+        changed_header(intensities={"dtypes": ["uint8"], "n_images": 1, "channels": []}),
+        changed_header(intensities={"dtypes": ["uint8"], "n_images": 1, "channels": [{"low": [1, 2]}]}),
+        changed_header(intensities=intensities_as_json(low=[1, 2])),
+        changed_header(intensities=intensities_as_json(noise=[0, 0, float("nan")])),
+        changed_header(intensities=intensities_as_json(reach="far")),
         changed_header(normalisation={"kind": "constants", "offset": ["dark"], "scale": [1]}),
         changed_header(normalisation={"kind": "constants", "offset": [float("nan")], "scale": [1]}),
         changed_header(normalisation={"kind": "constants", "offset": [0], "scale": [0]}),
@@ -286,8 +309,10 @@ def test_the_largest_float32_is_a_weight(tmp_path, model):
         ({"pixel_size_um": (0.5, 0.5, 0.5)}, "pixel_size_um=.* has 3 entries, expected 2"),
         ({"normalisation": Normalisation(offset=(1.0, 2.0), scale=(1.0,))}, "offset=.* has 2 entries, expected 1"),
         ({"normalisation": Normalisation(offset=(1.0,))}, "scale=.* has 0 entries, expected 1"),
+        ({"intensities": dataclasses.replace(INTENSITIES, channels=(CHANNEL,) * 2)}, "has 2 entries, expected 1"),
+        ({"normalisation": WantedNormalisation()}, "kind='auto', expected one of"),
     ],
-    ids=["classes", "channels", "pixel size", "offset", "scale"],
+    ids=["classes", "channels", "pixel size", "offset", "scale", "intensities", "auto"],
 )
 def test_configurations_of_mismatched_lengths_are_refused(changes, message):
     with pytest.raises(CheckpointError, match=message):

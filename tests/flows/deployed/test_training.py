@@ -75,6 +75,8 @@ def test_three_flows_make_what_three_commands_make(site: Site, annotated: Path, 
         assert page["data"].startswith(f"# {title}")
         assert site.artifacts(number, "progress")
     assert "data:image/png;base64," in page["data"]  # the curves
+    (chosen,) = [line for line in site.logs(drawn) if line.startswith("normalised: ")]
+    assert "chosen because" in chosen
     assert (by_flow / "cells.safetensors").is_file()
 
 

@@ -15,8 +15,6 @@ from segment_slide.pipeline.training.records import SampleChoices
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, pending_shards
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
-    count_boxes,
-    find_normalisation,
     fingerprint_set,
     make_items,
     note_on_frames,
@@ -361,60 +359,6 @@ def test_neighbouring_frames_on_both_sides_of_the_split_are_told(training, valid
     else:
         assert note.startswith(f"validation image {expected[0]} and training image {expected[1]} are neighbours")
         assert "`validation_images`" in note
-
-
-def test_constants_are_the_mean_and_deviation_of_all_training_images(tmp_path):
-    items = open_all(write_set(tmp_path, n_channels=2, shapes=((70, 90), (40, 130), (10, 10))))
-    wanted = Normalisation()
-    boxes = []
-    found, scales = find_normalisation(items[:2], items[2:], wanted, on_box=boxes.append)
-    assert len(boxes) == count_boxes(items[:2], items[2:], wanted) == 2
-    together = np.concatenate(
-        [pixels(2, *shape, seed=i).reshape(2, -1) for i, shape in enumerate(((70, 90), (40, 130)))], axis=1
-    )
-    np.testing.assert_allclose(found.offset, together.mean(axis=1), rtol=1e-12)
-    np.testing.assert_allclose(found.scale, together.std(axis=1), rtol=1e-12)
-    assert set(map(str, scales.values())) == {str([list(found.offset), list(found.scale)])}
-    assert find_normalisation(items[1::-1], items[2:], wanted)[0] == found
-
-
-@pytest.mark.parametrize("kind", ["mean-std", "percentiles"])
-def test_other_normalisations_are_measured_on_each_whole_image(tmp_path, kind):
-    items = open_all(write_set(tmp_path))
-    wanted = Normalisation(kind, low=2, high=98)
-    found, scales = find_normalisation(items[:1], items[1:], wanted)
-    assert found == wanted
-    for number, shape in enumerate(((70, 90), (40, 130))):
-        image = pixels(1, *shape, seed=number)
-        offset, scale = image.mean(), image.std()
-        if kind == "percentiles":
-            offset, high = np.percentile(image, (2, 98))
-            scale = high - offset
-        np.testing.assert_allclose(scales[f"image-{number}"], [[offset], [scale]], rtol=1e-12)
-
-
-def test_given_constants_are_kept_and_nothing_is_measured(tmp_path):
-    items = open_all(write_set(tmp_path))
-    wanted = Normalisation(offset=(3.0,), scale=(4.0,))
-    assert count_boxes(items, [], wanted) == 0
-    assert find_normalisation(items, [], wanted) == (wanted, {f"image-{i}": [[3.0], [4.0]] for i in range(2)})
-
-
-def test_a_constant_image_gets_scale_1(tmp_path):
-    stored = np.full((1, 20, 20), 9, np.uint8)
-    items = open_all(write_training_set(tmp_path, {"a": (stored, classes_of(20, 20))}, n_classes=3))
-    assert find_normalisation(items, [], Normalisation())[0] == Normalisation(offset=(9.0,), scale=(1.0,))
-
-
-@pytest.mark.parametrize("validates", [False, True])
-def test_a_value_that_is_not_finite_is_refused_and_located(tmp_path, validates):
-    stored = np.ones((1, 20, 20), np.float32)
-    bad = stored.copy()
-    bad[0, 3, 4] = np.nan
-    images = {"a": (stored, classes_of(20, 20)), "b": (bad, classes_of(20, 20))}
-    good, wrong = open_all(write_training_set(tmp_path, images, n_classes=3))
-    with pytest.raises(InputError, match="y=3, x=4"):
-        find_normalisation([good] if validates else [wrong], [wrong] if validates else [good], Normalisation())
 
 
 def test_pooled_statistics_of_one_image_are_its_own(tmp_path):
