@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from segment_slide.unet.errors import CheckpointError
 
 
@@ -20,6 +18,7 @@ def expect_finite_weights(path: Path) -> None:
     CheckpointError
         Naming the first tensor that holds NaN or infinity, and how many such values it has.
     """
+    import numpy as np
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
