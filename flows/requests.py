@@ -74,7 +74,7 @@ class SegmentRequest:
     level: Annotated[int, Option("Resolution level of the input; 0 is the finest.", at_least=0)] = 0
     axes: Annotated[str | None, Option("Axes of a bare Zarr array, one letter per dimension: yx, cyx, zyx …")] = None
     channels: Annotated[
-        tuple[str, ...], Option("Channels for the network, in the network's order: names or numbers, like DAPI,2.")
+        tuple[str, ...], Option("Channels for the network, in its order: names, or numbers from 0, like DAPI,2.")
     ] = ()
     t: Annotated[
         tuple[int, int] | None,
@@ -257,8 +257,8 @@ class EvaluateRequest:
         Resolution level of an OME-Zarr image.
     predicted_axes, truth_axes : str, optional
         Axes of a bare Zarr array, or of a TIFF that does not say them.
-    channel : int, optional
-        Channel of the prediction: which class a probability map is about.
+    channel : str, optional
+        Channel of the prediction, by name or number: which class a probability map is about.
     n_spatial : int
         2: each plane (t, z) is a frame of its own; 3: objects extend along z.
     """
@@ -294,7 +294,7 @@ class EvaluateRequest:
         str | None, Option("Axes of the prediction, if its file does not name them.", name="axes")
     ] = None
     truth_axes: Annotated[str | None, Option("Axes of the truth, if its file does not name them.")] = None
-    channel: Annotated[int | None, Option("Channel of the prediction, if it has several.")] = None
+    channel: Annotated[str | None, Option("Channel of the prediction, if it has several: its name or number.")] = None
     n_spatial: Annotated[
         int, Option("Objects extend along z, across planes.", name="volumes", flags=("--3d",), switch=(2, 3))
     ] = 2

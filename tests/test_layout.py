@@ -39,7 +39,7 @@ ROOMS = {
         "measurement": {"", "blocks", "storage", "statistics"},
         "synthetic": {"", "blocks", "storage"},
         "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest"},
-        "scoring": {"", "blocks", "storage", "readers", "ingest"},
+        "scoring": {"", "metadata", "blocks", "storage", "readers", "ingest"},
         "nights": {"", "storage", "ingest", "measurement"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement"},
         "report": {"", "metadata", "blocks", "storage", "statistics", "measurement", "nights", "pictures"},

@@ -11,10 +11,12 @@ are made from it. To add an option, add a field::
 A field that is itself such a dataclass, and has a default, stands for all of its fields.
 """
 
+import csv
 import dataclasses
 import functools
+import io
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -217,10 +219,27 @@ def _default_of(item: "dataclasses.Field[Any]") -> Any:
 def read_words(text: str, name: str = "") -> tuple[str, ...]:
     """Words between commas.
 
-    >>> read_words("DAPI, 2")
-    ('DAPI', '2')
+    A word with a comma in it stands in double quotes, as in CSV; see `write_words`.
+
+    >>> read_words("DAPI, 2"), read_words('"Alexa, 488",DAPI')
+    (('DAPI', '2'), ('Alexa, 488', 'DAPI'))
     """
-    return tuple(part.strip() for part in text.split(",")) if text else ()
+    try:
+        parts = next(csv.reader([text], skipinitialspace=True, strict=True)) if text else []
+    except csv.Error:  # a quote that does not end, or has text after it, is an ordinary character
+        parts = text.split(",")
+    return tuple(part.strip() for part in parts)
+
+
+def write_words(words: Sequence[object]) -> str:
+    """Join words by commas, so that `read_words` reads the same.
+
+    >>> write_words(["Alexa, 488", "DAPI", 2])
+    '"Alexa, 488",DAPI,2'
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(words)
+    return line.getvalue()
 
 
 def read_numbers(text: str, name: str) -> tuple[float, ...]:

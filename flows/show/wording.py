@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+from segment_slide.unet.options import write_words
+
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 
 #: Returns the options of the running command, by the names of their parameters; empty outside of a command.
@@ -86,4 +88,4 @@ def _as_argument(value: str | None) -> list[str]:
         given = ast.literal_eval(value)
     except (SyntaxError, ValueError):  # not Python, so there is nothing to translate
         return [value]
-    return [shlex.quote(",".join(map(str, given)) if isinstance(given, tuple) else str(given))]
+    return [shlex.quote(write_words(given) if isinstance(given, tuple) else str(given))]

@@ -2,11 +2,15 @@
 
 import shlex
 
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.metadata.channels import say_channels
 from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import InstanceParameters, SegmentedInput
 from segment_slide.pipeline.storage.place import holds_image
 from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.unet.options import write_words
 
 
 def command(*words: object) -> str:
@@ -110,7 +114,17 @@ def _is_bare(image: SegmentedInput) -> bool:
     return not image.array and bool(image.axes)
 
 
+def find_channel_names(image: SegmentedInput) -> tuple[str, ...]:
+    """Names of the channels of an input, if it is still there and has names."""
+    try:
+        return describe_image(image.location, level=image.level or 0).multiscale.channel_names
+    except PipelineError:
+        return ()
+
+
 def _channels(image: SegmentedInput) -> list[str]:
     axes, shape, chosen = image.axes, image.shape, image.channels
     n_channels = shape[axes.index("c")] if "c" in axes and len(shape) == len(axes) else 1
-    return [] if list(chosen) == list(range(n_channels)) else [f"--channels={','.join(map(str, chosen))}"]
+    if list(chosen) == list(range(n_channels)):
+        return []
+    return [f"--channels={write_words(say_channels(chosen, n_channels, find_channel_names(image)))}"]

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.measurement.standing import Standing
 from segment_slide.pipeline.metadata.units import seconds_per, um_per
 from segment_slide.pipeline.report.commands import (
     begin_command,
+    find_channel_names,
     instances_command,
     is_in_place,
     measure_command,
@@ -21,7 +21,6 @@ from segment_slide.pipeline.report.html import Markup, block, code, count, join,
 from segment_slide.pipeline.report.html import facts as list_facts
 from segment_slide.pipeline.report.times import Span, show_time
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import Model, SegmentedInput
 from segment_slide.pipeline.storage.names import instance_group
 from segment_slide.pipeline.storage.record import Code
@@ -172,10 +171,7 @@ def _pixel_size(facts: Facts) -> str:
 
 def _channels(found: SegmentedInput) -> str:
     """Numbers, with their names if the image is still there."""
-    try:
-        names = describe_image(found.location, level=found.level or 0).multiscale.channel_names
-    except PipelineError:
-        names = ()
+    names = find_channel_names(found)
     return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in found.channels)
 
 

@@ -13,6 +13,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files
 from segment_slide.pipeline.ingest.grey import as_grey, may_be_grey
 from segment_slide.pipeline.ingest.labels import open_labels
+from segment_slide.pipeline.metadata.channels import find_channel, list_names, say_channels
 from segment_slide.pipeline.readers.reader import ImageInfo
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -69,7 +70,7 @@ def open_source(
     n_spatial: int = 2,
     level: int = 0,
     axes: str | None = None,
-    channel: int | None = None,
+    channel: str | int | None = None,
     files: Sequence[str] = (),
 ) -> Source:
     """Open labels or probabilities at a path: Zarr, which is read by blocks, or TIFF and PNG, which are read whole.
@@ -84,8 +85,8 @@ def open_source(
         Resolution of an OME-Zarr image.
     axes : str, optional
         Axes of a bare Zarr array, or of a TIFF that does not say them.
-    channel : int, optional
-        The channel to read, if there are several.
+    channel : str or int, optional
+        The channel to read, by name or number, if there are several.
     files : sequence of str
         Files of a folder to read, in order; by default all.
 
@@ -99,12 +100,8 @@ def open_source(
             raise InputError(f"level={level}, expected 0: {location} is no OME-Zarr and has no other.")
         return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel, files=files)
     image = describe_image(location, level=level, axes=axes)
-    n_channels = image.size("c")
-    if channel is None and n_channels > 1:
-        raise InputError(
-            f"{image.location} has {n_channels} channels, expected one value per pixel: a class, an id or a "
-            f"probability; for a probability map choose the channel, 0 to {n_channels - 1}."
-        )
+    if channel is None and image.size("c") > 1:
+        raise _choice_is_needed(image.location, image.size("c"), image.multiscale.channel_names)
     return select_source(image, n_spatial=n_spatial, n_channels=1, channels=[] if channel is None else [channel])
 
 
@@ -119,7 +116,7 @@ def read_masks(
     *,
     n_spatial: int = 2,
     axes: str | None = None,
-    channel: int | None = None,
+    channel: str | int | None = None,
     files: Sequence[str] = (),
 ) -> ArraySource:
     """Read a TIFF or PNG file, or a folder of pages, into memory.
@@ -135,21 +132,29 @@ def read_masks(
     reader = open_labels(tuple(files) or list_files([path]), axes)
     try:
         info = reader.info
-        _check(info, str(path), n_spatial, channel)
+        position = _check(info, str(path), n_spatial, channel)
         if info.decoding:
             log.warning("%s is read as viewers show it (%s), which is not how it is stored.", path, info.decoding)
         pixels = np.asarray(reader.read(tuple(slice(0, size) for size in info.shape)))
     finally:
         reader.close()
     if "c" in info.axes:
-        pixels = _one_channel(np.moveaxis(pixels, info.axes.index("c"), 0), str(path), info, channel)
+        pixels = _one_channel(np.moveaxis(pixels, info.axes.index("c"), 0), str(path), info, position)
     return ArraySource(str(path), info.axes.replace("c", ""), pixels, n_spatial)
 
 
-def _one_channel(channels: np.ndarray, path: str, info: ImageInfo, channel: int | None) -> np.ndarray:
+def _choice_is_needed(path: str, n_channels: int, names: Sequence[str]) -> InputError:
+    ways = say_channels(range(n_channels), n_channels, names)
+    return InputError(
+        f"{path} has {n_channels} channels, expected one value per pixel: a class, an id or a probability; of a "
+        f"probability map choose one channel with `channel`: {list_names(ways)}."
+    )
+
+
+def _one_channel(channels: np.ndarray, path: str, info: ImageInfo, position: int | None) -> np.ndarray:
     """The chosen channel, or that of an image whose colours are equal."""
-    if channel is not None or len(channels) == 1:
-        return channels[channel or 0]
+    if position is not None or len(channels) == 1:
+        return channels[position or 0]
     grey = as_grey(channels)
     if grey is not None:
         return grey
@@ -158,15 +163,15 @@ def _one_channel(channels: np.ndarray, path: str, info: ImageInfo, channel: int 
             f"{path} is an RGB image, expected one value per pixel (a class or an id): colours are no classes. "
             f"Save the mask as a grey or integer image."
         )
-    raise InputError(f"{path} has {len(channels)} channels, expected one value per pixel; choose a channel.")
+    raise _choice_is_needed(path, len(channels), info.channel_names)
 
 
-def _check(info: ImageInfo, path: str, n_spatial: int, channel: int | None) -> None:
+def _check(info: ImageInfo, path: str, n_spatial: int, channel: str | int | None) -> int | None:
+    """Refuse what has not one value per pixel; return the position of the chosen channel, if one was chosen."""
     n_channels = info.shape[info.axes.index("c")] if "c" in info.axes else 1
     if n_channels > 1 and channel is None and not may_be_grey(n_channels):
-        raise InputError(f"{path} has {n_channels} channels, expected one value per pixel; choose a channel.")
-    if channel is not None and not 0 <= channel < n_channels:
-        raise InputError(f"channel {channel} is not in {path}, expected 0 to {n_channels - 1}.")
+        raise _choice_is_needed(path, n_channels, info.channel_names)
+    position = None if channel is None else find_channel(channel, n_channels, info.channel_names, path)
     if n_spatial == 3 and "z" not in info.axes:
         raise InputError(f"{path} has axes {info.axes!r}, but scores in 3D need z, y, x.")
     if math.prod(info.shape) > MAX_PIXELS:
@@ -174,3 +179,4 @@ def _check(info: ImageInfo, path: str, n_spatial: int, channel: int | None) -> N
             f"{path} has {math.prod(info.shape):,} values, more than the {MAX_PIXELS:,} that are read into memory; "
             f"convert it first: segment-slide ingest."
         )
+    return position

@@ -103,7 +103,9 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
         units=tuple(axis.get("unit") for axis in content["axes"]),
         levels=levels,
         name=str(content.get("name", "")),
-        channel_names=tuple(str(channel.get("label", index)) for index, channel in enumerate(channels)),
+        channel_names=tuple(
+            str(index if channel.get("label") is None else channel["label"]) for index, channel in enumerate(channels)
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.grid import ceil_divide, reflect
 from segment_slide.pipeline.errors import ChunkAccessError, InputError, NotFiniteError, UnreadableChunkError
+from segment_slide.pipeline.metadata.channels import choose_channels, list_names, say_channels
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import join
 from segment_slide.unet.boxes import Box
@@ -198,7 +199,7 @@ def select_source(
     n_spatial, n_channels : int
         What the network takes.
     channels : sequence of int or str, optional
-        Positions or names; all channels by default.
+        Names or numbers, see `pipeline.metadata.channels`; all channels by default.
     ranges : dict, optional
         Start and stop (px) per plane axis, e.g. ``{"z": (3, 4)}``; all planes by default.
 
@@ -209,15 +210,10 @@ def select_source(
     """
     if n_spatial == 3 and "z" not in image.axes:
         raise InputError(f"{image.location} has axes {image.axes!r}, but the model is 3D and needs z, y, x.")
-    names = image.multiscale.channel_names
-    n_stored = image.size("c")
-    chosen = tuple(find_channel(name, n_stored, names, image.location) for name in channels) or tuple(range(n_stored))
+    names, n_stored = image.multiscale.channel_names, image.size("c")
+    chosen = choose_channels(channels, n_stored, names, image.location) or tuple(range(n_stored))
     if len(chosen) != n_channels:
-        available = f" ({', '.join(names)})" if names else ""
-        raise InputError(
-            f"{image.location} has {image.size('c')} channel(s){available}, {len(chosen)} chosen, but the model takes "
-            f"{n_channels}; choose with `channels`, for example `channels={tuple(range(n_channels))}`."
-        )
+        raise InputError(_explain_number(image, len(chosen), n_channels))
     source = ImageSource(image, n_spatial, chosen, ())
     ranges = ranges or {}
     for axis in ranges:
@@ -232,17 +228,13 @@ def select_source(
     return ImageSource(image, n_spatial, chosen, tuple(picked))
 
 
-def find_channel(name: str | int, n_channels: int, names: Sequence[str], location: str) -> int:
-    """Position of a channel that is given by name, or by number from 0.
-
-    Raises
-    ------
-    InputError
-        If there is no such channel, naming those that exist.
-    """
-    if str(name) in names:
-        return names.index(str(name))
-    if str(name).isdecimal() and int(name) < n_channels:
-        return int(name)
-    known = ", ".join(names) or f"0 to {n_channels - 1}"
-    raise InputError(f"channel {name!r} is not in {location}; expected one of: {known}.")
+def _explain_number(image: StoredImage, n_chosen: int, n_wanted: int) -> str:
+    names, n_stored = image.multiscale.channel_names, image.size("c")
+    available = f" ({list_names(names)})" if names else ""
+    problem = (
+        f"{image.location} has {n_stored} channel(s){available}, {n_chosen} chosen, but the model takes {n_wanted}"
+    )
+    if n_wanted > n_stored:
+        return f"{problem}: it is a model for other images."
+    example = say_channels(range(n_wanted), n_stored, names)
+    return f"{problem}; choose with `channels`, for example `channels={example!r}`."

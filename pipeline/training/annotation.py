@@ -16,11 +16,12 @@ from segment_slide.pipeline.ingest.formats import choose_images, natural_key, pa
 from segment_slide.pipeline.ingest.grey import is_grey, may_be_grey
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
+from segment_slide.pipeline.metadata.channels import choose_channels
 from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.source import ImageSource, find_channel, select_source
+from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.pipeline.training.pairing import pair_files
 
@@ -267,8 +268,7 @@ def _warn_of_decoding(found: Sequence[FoundPixels]) -> None:
 def _check_channels(pairs: Sequence[AnnotationPair], wanted: AnnotationInput) -> None:
     """Refuse images that one network cannot read: all need the same number of channels, and the chosen ones."""
     for pair in pairs:
-        for channel in wanted.channels:
-            find_channel(channel, pair.image.size("c"), pair.image.channel_names, pair.image.path)
+        choose_channels(wanted.channels, pair.image.size("c"), pair.image.channel_names, pair.image.path)
     counts = {pair.image.size("c"): pair.image for pair in pairs}
     if len(counts) > 1 and not wanted.channels:
         shown = ", ".join(f"{image} has {n}" for n, image in sorted(counts.items()))

@@ -90,7 +90,7 @@ class AnnotationInput:
             "Learn from volumes (z, y, x) instead of plane by plane.", name="volumes", flags=("--3d",), switch=(2, 3)
         ),
     ] = 2
-    channels: Annotated[tuple[str, ...], Option("Channels to learn from: names or numbers, like DAPI,2.")] = ()
+    channels: Annotated[tuple[str, ...], Option("Channels to learn from: names, or numbers from 0, like DAPI,2.")] = ()
     level: Annotated[int, Option("Resolution level of OME-Zarr images and labels; 0 is the finest.", at_least=0)] = 0
     label_suffix: Annotated[
         str | None,

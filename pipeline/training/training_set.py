@@ -70,9 +70,9 @@ class StoredPixels(Section):
             If they do not exist any more.
         """
         image = describe_image(self.location, level=self.level, axes=self.axes)
-        return select_source(
-            image, n_spatial=self.n_spatial, n_channels=len(self.channels), channels=[str(c) for c in self.channels]
-        )
+        kept = sorted(set(self.channels))  # sets of before may hold a channel twice
+        source = select_source(image, n_spatial=self.n_spatial, n_channels=len(kept), channels=kept)
+        return replace(source, channels=self.channels)
 
     @classmethod
     def describe(cls, source: ImageSource, set_location: str = "") -> "StoredPixels":

@@ -132,7 +132,7 @@ def input_names_an_array_that_is_not_there(request):
     edit_ome(request.input, lambda ome: ome["multiscales"][0]["datasets"][0].update(path="elsewhere"))
 
 
-@refused("has 2 channel(s) (DAPI, GFP)", "the model takes 1", "--channels 0")
+@refused("has 2 channel(s) (DAPI, GFP)", "the model takes 1", "--channels DAPI")
 def input_has_more_channels_than_the_model(request):
     request.input = write_ome(request.folder / "image.zarr", noise(2, 40, 50), "cyx", channels=["DAPI", "GFP"])
 
@@ -141,6 +141,24 @@ def input_has_more_channels_than_the_model(request):
 def channel_name_is_unknown(request):
     request.input = write_ome(request.folder / "image.zarr", noise(2, 40, 50), "cyx", channels=["DAPI", "GFP"])
     request.options = ["--channels", "RFP"]
+
+
+@refused("channel '1' of", "number 0 (named '1') or number 1 (named '2')", "'name:1' or 'number:1'")
+def channel_may_be_a_name_or_a_number(request):
+    request.input = write_ome(request.folder / "image.zarr", noise(3, 40, 50), "cyx", channels=["1", "2", "3"])
+    request.options = ["--channels", "1"]
+
+
+@refused("channel 'DAPI'", "is given twice", "Name each channel once")
+def channel_is_given_twice(request):
+    request.input = write_ome(request.folder / "image.zarr", noise(2, 40, 50), "cyx", channels=["DAPI", "GFP"])
+    request.options = ["--channels", "0,DAPI"]
+
+
+@refused("the model takes 1", """--channels '"Alexa, 488"'""")
+def channel_names_have_commas(request):
+    names = ["Alexa, 488", "Alexa, 568"]
+    request.input = write_ome(request.folder / "image.zarr", noise(2, 40, 50), "cyx", channels=names)
 
 
 @refused("channel '2' is not in", "0 to 1")

@@ -21,6 +21,7 @@ from segment_slide.pipeline.scoring.pixel_scores import count_confusion
 from segment_slide.pipeline.scoring.run import check_pair, evaluate_stored, score_stored_membranes
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
+from tests.flows.support import write_ome
 
 SHAPE = (2, 45, 61)
 
@@ -296,3 +297,18 @@ def test_channels_have_to_be_chosen(tmp_path):
     with pytest.raises(InputError, match="has 2 channels"):
         open_source(str(tmp_path / "two"), axes="cyx")
     assert open_source(str(tmp_path / "two"), axes="cyx", channel=1).shape == (4, 4)
+    with pytest.raises(InputError, match=r"channel '2' is not in .*; expected one of: 0 to 1"):
+        open_source(str(tmp_path / "two"), axes="cyx", channel="2")
+
+
+def test_a_channel_of_a_probability_map_is_chosen_by_its_name(tmp_path):
+    values = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
+    named = write_ome(tmp_path / "named.zarr", values, "cyx", channels=("background", "cell"))
+    with pytest.raises(InputError, match="has 2 channels.*`channel`: background, cell"):
+        open_source(str(named))
+    box = (slice(0, 4), slice(0, 4))
+    for channel, expected in [("cell", values[1]), ("0", values[0]), (1, values[1])]:
+        assert np.array_equal(open_source(str(named), channel=channel).read(box)[0], expected)
+    twice = write_ome(tmp_path / "twice.zarr", values, "cyx", channels=("1", "2"))
+    with pytest.raises(InputError, match="Write 'name:1' or 'number:1' instead"):
+        open_source(str(twice), channel="1")

@@ -54,6 +54,16 @@ def fill(training_set: TrainingSet, index: tuple[int, ...], names=("classes", "w
         store.write_box(array, box, np.zeros(array[box].shape, array.dtype))
 
 
+def test_a_set_reads_the_channels_that_were_chosen_though_their_names_are_other_numbers(tmp_path):
+    pixels = np.arange(3 * 20, dtype=np.uint8).reshape(3, 4, 5)
+    image = describe_image(write_ome(tmp_path / "image.zarr", pixels, "cyx", channels=("1", "2", "3")))
+    chosen = select_source(image, n_spatial=2, n_channels=2, channels=("name:1", "name:2"))
+    opened = StoredPixels.describe(chosen).open()
+    assert np.array_equal(opened.read((slice(0, 4), slice(0, 5))), pixels[:2])
+    earlier = StoredPixels(image.location, 2, channels=(1, 1))  # 0.1.0 stored what now is refused
+    assert np.array_equal(earlier.open().read((slice(0, 4), slice(0, 5))), pixels[[1, 1]])
+
+
 def test_a_set_is_read_as_it_was_created(tmp_path):
     training_set, counts = make_set(tmp_path)
     create_training_set(training_set, counts, (8, 8))
