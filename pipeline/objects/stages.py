@@ -20,6 +20,7 @@ from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
 from segment_slide.pipeline.storage.labels import LabelSource
+from segment_slide.pipeline.storage.place import show_to_all
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         output.remove_work(location, name)
         with timed(clock, "pyramid"):
             _pyramid(prepared, client, progress)
+        show_to_all(location, names.instance_group(name))
     record = _record(prepared)
     return InstancesReport(
         location=location,

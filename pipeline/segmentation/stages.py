@@ -25,6 +25,7 @@ from segment_slide.pipeline.statistics import measure as statistics
 from segment_slide.pipeline.statistics.apply import scale_image
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, UsedNormalisation, read_record
+from segment_slide.pipeline.storage.place import show_to_all
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid
 from segment_slide.unet.network import InferenceSettings, NetworkUse
 from segment_slide.unet.open_network import find_intensities
@@ -129,6 +130,9 @@ def run_segmentation(
         raise IncompleteError("\n".join([*explained, str(error)])) from error
     if failures:
         raise IncompleteError(*explained)
+    show_to_all(destination.location, names.label_group(destination.name))
+    if plan.probabilities is not None:
+        show_to_all(destination.location, names.probability_group(destination.name))
     return report
 
 

@@ -1,5 +1,6 @@
 """Plain files beside Zarr arrays, local or by URL; each is written completely or not at all."""
 
+import contextlib
 import shutil
 import uuid
 from pathlib import Path
@@ -27,6 +28,8 @@ def write_file(path: str, content: bytes) -> None:
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.write_bytes(content)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(path, aside)  # others may read and write what they could before
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)

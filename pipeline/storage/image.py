@@ -155,7 +155,7 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     if os.path.isfile(location):
         raise InputError(f"input={location} is a file, expected a Zarr directory; convert it: segment-slide ingest.")
     try:
-        return zarr.open(open_store(location), mode="r")
+        return zarr.open(open_store(location), mode="r", use_consolidated=False)  # copies of metadata may be older
     except NOT_FOUND as error:
         raise InputError(
             f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "

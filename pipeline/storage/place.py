@@ -8,15 +8,22 @@
 """
 
 import contextlib
+import json
+import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from segment_slide.pipeline.errors import InputError, OutputError
-from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage import files, ome, store
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.names import check_name, label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE
+
+log = logging.getLogger(__name__)
+
+_COPY = "consolidated_metadata"
 
 
 def check_output(location: str, name: str, image_location: str, *, in_place: bool) -> None:
@@ -115,3 +122,55 @@ def list_label(location: str, name: str) -> None:
     names = sorted({*listed.get("labels", []), name})
     if names != listed.get("labels"):
         store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
+
+
+def show_to_all(location: str, group: str) -> None:
+    """Delete copies of metadata in which a new group is missing. Call it last, when the group is complete.
+
+    The root of a store may hold a copy of the metadata of all that is below it ("consolidated metadata"), and so may
+    each group between. Most readers look for groups only in this copy, and would not find ours. Each copy is deleted
+    by one write; all else in the file stays. If the process is killed before, the next run does it.
+
+    Parameters
+    ----------
+    location, group : str
+        The store, and the path of the group in it. The store may lie in another one, like a field of a plate.
+
+    Raises
+    ------
+    OutputError
+        If a copy in the store itself cannot be deleted. For a store around it, this is a warning.
+    """
+    parts = group.split("/")
+    for depth in range(len(parts)):
+        _drop_copy(store.join(location, *parts[:depth]), group)
+    folder = location.rpartition("/")[0]
+    while folder and not folder.endswith(":/"):
+        try:
+            if not _drop_copy(folder, group):
+                return
+        except (OSError, ValueError) as error:
+            log.warning("%s hides the new %s of %s from readers that start there: %s", folder, group, location, error)
+            return
+        folder = folder.rpartition("/")[0]
+
+
+def _drop_copy(folder: str, group: str) -> bool:
+    """Delete the copy in a group's zarr.json; return whether there is such a file."""
+    path = store.join(folder, "zarr.json")
+    path = path if store.is_remote(path) else os.path.realpath(path)  # a link stays a link
+    try:
+        text = files.read_file(path).decode()
+    except OSError:  # nothing there, or nobody may read it
+        return False
+    content: Any = json.loads(text)
+    if not isinstance(content, dict) or content.get(_COPY) is None:
+        return True
+    del content[_COPY]
+    files.write_file(path, json.dumps(content, indent=2 if "\n" in text else None).encode())
+    log.warning(
+        "%s held a copy of the metadata of all groups below it (consolidated metadata), without the new %s. It is "
+        "deleted there, so that every reader finds %s. Nothing else in the file is changed.",
+        *(path, group, group),
+    )
+    return True

@@ -163,7 +163,8 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
     where = join(location, path)
     with _failing_as(f"{where} cannot be reached", remote=is_remote(location), kind=UnreachableError):
         try:
-            return dict(zarr.open_group(open_store(location), path=path, mode="r").attrs)
+            # the group itself, not a copy of it that may be older (consolidated metadata)
+            return dict(zarr.open_group(open_store(location), path=path, mode="r", use_consolidated=False).attrs)
         except NOT_FOUND:
             return None
         except DAMAGED as error:
