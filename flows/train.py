@@ -12,6 +12,7 @@ from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
 from segment_slide.pipeline.objects.options import ObjectSize
+from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.storage.sections import read_section, write_section
@@ -166,7 +167,8 @@ def _check_place(path: Path, folder: Path, samples_location: str) -> None:
 
 def _is_leftover(name: str) -> bool:
     """Whether a training may leave a file or folder of that name behind before its first state."""
-    return name == LOCK_NAME or name.startswith(MEETING_PREFIX) or name in {f"{ours}.partial" for ours in _OUR_NAMES}
+    ours = {LOCK_NAME, *(f"{name}.partial" for name in _OUR_NAMES)}
+    return name in ours or name.startswith(MEETING_PREFIX) or is_junk(name)
 
 
 @contextlib.contextmanager

@@ -171,7 +171,6 @@ class Checkpoint:
             If tensors are missing, unexpected or of another shape.
         """
         import torch
-        from safetensors.torch import load_file
 
         from segment_slide.unet.model import UNet
 
@@ -179,10 +178,18 @@ class Checkpoint:
             model = UNet(self.config.architecture)
         self.check_weights()
         try:
-            model.load_state_dict(load_file(self.path), assign=True)
+            model.load_state_dict(load_tensors(self.path), assign=True)
         except RuntimeError as error:
             raise CheckpointError(f"{self.path}: weights do not fit the architecture: {error}") from error
         return model.eval()
+
+
+def load_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """All tensors of a file."""
+    from safetensors.torch import load_file
+
+    with path.open("rb") as file:  # safetensors refuses a path that is not UTF-8, but not the file's number
+        return load_file(path if str(path).isprintable() else f"/dev/fd/{file.fileno()}")
 
 
 def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Checkpoint:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from segment_slide.unet.architecture import Architecture
+from segment_slide.unet.checkpoint import load_tensors
 from segment_slide.unet.errors import CheckpointError, TrainingDataError
 from segment_slide.unet.train_settings import TrainSettings
 
@@ -168,14 +169,13 @@ def load_state(
         If the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
 
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_KEY])
-        tensors = load_file(path)
+        tensors = load_tensors(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
     _compare(compared(header["identity"]), compared(json.loads(json.dumps(identity))), path)

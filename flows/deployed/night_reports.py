@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from segment_slide.flows.deployed.reports import artifact_key, at_best, code, plain
+from segment_slide.flows.deployed.reports import artifact_key, at_best, code, in_unicode, plain
 from segment_slide.flows.nights.plan import UNDECIDED, Action, Decision
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_seconds
@@ -17,11 +17,11 @@ def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
     """Publish what a nightly run would do as a table."""
     rows = [
         {
-            "acquisition": decision.acquisition.name,
+            "acquisition": in_unicode(decision.acquisition.name),
             "action": str(decision.action),
-            "why": decision.reason,
+            "why": in_unicode(decision.reason),
             "size": format_bytes(decision.acquisition.size_bytes),
-            "output": decision.output,
+            "output": in_unicode(decision.output),
         }
         for decision in decisions
     ]
@@ -128,14 +128,14 @@ def _page(row: NightRow) -> str:
 
 def _table_row(row: NightRow) -> dict[str, str | int | float | None]:
     return {
-        "acquisition": row.name,
+        "acquisition": in_unicode(row.name),
         "planned": str(row.action),
         "result": str(row.outcome),
-        "why": row.reason,
+        "why": in_unicode(row.reason),
         "seconds": round(row.seconds, 1),
         "objects": row.n_objects,
         "small objects": _small(row),
         "pixels": row.n_pixels,
-        "output": row.output,
-        "report": row.page,
+        "output": in_unicode(row.output),
+        "report": row.page and in_unicode(row.page),
     }

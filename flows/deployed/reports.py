@@ -31,7 +31,7 @@ _PICTURE_PX = 512  # per panel; small, because the server stores the picture in 
 def publish_slide(request: SlideRequest, report: SlideReport) -> None:
     """Publish the page of a segmented slide as an artifact, under the name of its output."""
     markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
-    description = f"Segmentation of {request.segment.input}"
+    description = f"Segmentation of {in_unicode(request.segment.input)}"
     at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=description))
 
 
@@ -61,7 +61,7 @@ def artifact_key(location: str) -> str:
     """
     name = last_name(location).removesuffix(".zarr").removesuffix(".ome")
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "slide"
-    return f"{readable}-{hashlib.sha256(location.encode()).hexdigest()[:6]}"
+    return f"{readable}-{hashlib.sha256(location.encode(errors='surrogateescape')).hexdigest()[:6]}"
 
 
 def describe_slide(request: SlideRequest, report: SlideReport) -> str:
@@ -133,10 +133,15 @@ def code(text: str) -> str:
     >>> code("/data/a`b|c.tif")
     '``/data/a`b\\|c.tif``'
     """
-    text = " ".join(text.split("\n")).replace("|", "\\|")
+    text = " ".join(in_unicode(text).split("\n")).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{space}{text}{space}{fence}"
+
+
+def in_unicode(text: str) -> str:
+    """A text that Prefect's server takes: bytes of file names that are no text are written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def plain(text: str) -> str:
@@ -145,5 +150,5 @@ def plain(text: str) -> str:
     >>> print(plain("a|b <img> ![x]"))
     a\|b &lt;img&gt; \!\[x\]
     """
-    escaped = html.escape(" ".join(text.split("\n")), quote=False)
+    escaped = html.escape(" ".join(in_unicode(text).split("\n")), quote=False)
     return re.sub(r"([\\`*_{}\[\]()!|~])", r"\\\1", escaped)

@@ -223,7 +223,7 @@ class _Night:
         """Delete what does not fit what will be made: parts of an earlier content, or parts made from deleted ones."""
         output, acquisition = decision.output, decision.acquisition
         outputs.check_free(output)
-        if notes.begun_from(output) not in (None, acquisition.fingerprint):
+        if (begun := notes.begun_from(output)) is not None and not acquisition.is_as(begun):
             outputs.delete_unfinished(output)
         outputs.reopen(output, self.request.template.segment.options.name)
         outputs.delete_stale_image(self.layout, acquisition)

@@ -94,7 +94,9 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
     from segment_slide.flows.show.training import show_training_info
+    from segment_slide.pipeline.errors import InputError
     from segment_slide.pipeline.storage.image import describe_image
+    from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_remote, read_attributes, resolve_location
 
@@ -111,8 +113,14 @@ def show_info(console: Console, path: str) -> None:
     elif show_training_info(console, location, read_mark(location).kind):
         return
     _show_image(console, describe_image(location, axes=axes))
-    for name in ((read_attributes(location, "labels") or {}).get("ome") or {}).get("labels", []):
-        _show_labels(console, location, name)
+    notes: list[str] = []
+    for name in read_label_names(location, notes):
+        try:
+            _show_labels(console, location, name)
+        except InputError as error:
+            notes.append(f"labels/{name} is listed, but cannot be opened: {error}")
+    for note in notes:
+        console.print(note, markup=False)
 
 
 def _guess_axes(location: str) -> str | None:

@@ -161,6 +161,6 @@ def write_csv(report: "EvaluateReport", path: str | Path) -> None:
 
 def _write(path: str | Path, text: str) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"output={path} cannot be written: {error}") from error

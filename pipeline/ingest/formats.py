@@ -13,6 +13,7 @@ from segment_slide.pipeline.readers.axes import axes_of_page
 from segment_slide.pipeline.readers.openslide_files import is_dicom, read_dicom_series
 from segment_slide.pipeline.readers.reader import Reader, SegmentCache
 from segment_slide.pipeline.readers.tiff_vendors import OVERLAP
+from segment_slide.pipeline.storage.junk import is_hidden
 from segment_slide.pipeline.storage.store import is_zarr
 
 _HEAD_BYTES = 512  # of a file, by which its format is recognised
@@ -161,7 +162,7 @@ def choose_images(names: Iterable[str]) -> list[str]:
 
 
 def _name_pages(names: Iterable[str]) -> list[str]:
-    pages = [name for name in names if name.lower().endswith(page_suffixes()) and name[0] != "."]
+    pages = [name for name in names if name.lower().endswith(page_suffixes()) and not is_hidden(name)]
     return sorted(pages, key=natural_key)
 
 
@@ -228,7 +229,7 @@ def _list_folder(folder: str) -> tuple[str, ...]:
 
 def _files_in(folder: str) -> list[str]:
     return sorted(
-        (entry.path for entry in os.scandir(folder) if entry.is_file() and entry.name[0] != "."), key=natural_key
+        (entry.path for entry in os.scandir(folder) if entry.is_file() and not is_hidden(entry.name)), key=natural_key
     )
 
 

@@ -249,7 +249,7 @@ def fingerprint_files(files: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for path in files:
         size = os.path.getsize(path)
-        digest.update(f"{os.path.basename(path)} {size}\n".encode())
+        digest.update(f"{os.path.basename(path)} {size}\n".encode(errors="surrogateescape"))
         with open(path, "rb") as file:
             if size <= SAMPLE_BYTES * N_SAMPLES:
                 digest.update(file.read())

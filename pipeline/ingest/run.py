@@ -30,6 +30,7 @@ from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ing
 from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_record
 from segment_slide.pipeline.readers.reader import Reader
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
@@ -148,8 +149,8 @@ def _is_half_created(plan: IngestPlan, location: str) -> bool:
     if store.is_remote(location):
         return False
     ours = {LOCK_NAME, *(f"{level.path}/zarr.json" for level in plan.levels)}
-    files = (file for file in Path(location).rglob("*") if file.is_file())
-    return all(str(f.relative_to(location)) in ours or f.suffix == ".partial" for f in files)
+    files = (str(file.relative_to(location)) for file in Path(location).rglob("*") if file.is_file())
+    return all(file in ours or file.endswith(".partial") or is_junk(file) for file in files)
 
 
 def _write_levels(plan: IngestPlan, location: str, threads: int) -> Iterator[None]:

@@ -40,7 +40,7 @@ def write_summary(plan: MeasurePlan, counts: SizeCounts) -> Summary:
     schema = read_schema(plan.location, plan.table, 0)
     page = make_page(summary, title, picture, schema, plan.table.rpartition("/")[2])
     write_file(page_path(plan).removesuffix(".html") + ".png", picture)
-    write_file(page_path(plan), page.encode())
+    write_file(page_path(plan), page.encode(errors="backslashreplace"))
     return summary
 
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from segment_slide.pipeline.errors import InputError, PipelineError
@@ -17,6 +17,7 @@ from segment_slide.pipeline.ingest.formats import readable_suffixes
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
+from segment_slide.pipeline.storage.junk import is_hidden, is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import read_mark
 
@@ -40,6 +41,8 @@ class Acquisition:
         sha256 over the names, sizes and modification times of its files.
     is_zarr : bool
         Whether it is a folder that is read as Zarr; otherwise it is a file that is converted first.
+    earlier_fingerprint : str
+        What version 0.1.0 recorded as the fingerprint, which counted junk too (`storage.junk`).
     """
 
     path: str
@@ -49,13 +52,18 @@ class Acquisition:
     changed_s: float
     fingerprint: str
     is_zarr: bool
+    earlier_fingerprint: str = field(default="", compare=False)
+
+    def is_as(self, fingerprint: str | None) -> bool:
+        """Whether this is still the content that a note speaks of."""
+        return fingerprint in (self.fingerprint, self.earlier_fingerprint)
 
 
 def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Acquisition]:
     """Find all acquisitions below a folder, sorted by name.
 
     An acquisition is a folder with Zarr metadata or called ``*.zarr``, or a file with a suffix that `ingest` reads.
-    Hidden files, lock files, unfinished files and segmentations that this package made are left out. If several
+    Hidden files, junk, lock files, unfinished files and segmentations that this package made are left out. If several
     symbolic links lead to a folder, it is read once, under its own name if that lies below `watch`.
 
     Parameters
@@ -84,13 +92,14 @@ def read_again(acquisition: Acquisition) -> Acquisition | None:
     path = acquisition.path
     if acquisition.is_zarr:
         try:
-            files = [file for file in list_files(path, [], in_store=True) if not _is_unfinished(file.name)]
+            files = _without_unfinished(list_files(path, [], in_store=True))
         except InputError:
             return None
     else:
         file = local_file(path, os.path.basename(path))
         files = [] if file is None else [file]
-    return _make(path, acquisition.name, files, is_zarr=acquisition.is_zarr) if files else None
+    is_there = not all(acquisition.is_zarr and is_junk(file.name) for file in files)
+    return _make(path, acquisition.name, files, is_zarr=acquisition.is_zarr) if is_there else None
 
 
 def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float, marker: str | None = None) -> str:
@@ -155,30 +164,32 @@ def _group(watch: str, files: Iterable[FoundFile]) -> Iterator[Acquisition]:
             raise InputError(f"watch={watch} is an image itself, expected a folder of images.")
         if root is None:
             for file in members:
-                if file.name.lower().endswith(suffixes) and not _is_hidden(file.name):
+                if file.name.lower().endswith(suffixes) and not is_hidden(file.name):
                     yield _make(store.join(watch, file.name), file.name, [file], is_zarr=False)
-        elif not _is_hidden(root):
-            parts = (file for file in members if not _is_unfinished(file.name))
+        elif not is_hidden(root):
+            parts = _without_unfinished(members)
             below = [replace(file, name=file.name.removeprefix(f"{root}/")) for file in parts]
-            if below:
+            if not all(is_junk(file.name) for file in below):
                 yield _make(store.join(watch, root), root, below, is_zarr=True)
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _is_unfinished(name: str) -> bool:
-    return name.endswith((".partial", LOCK_NAME))
+def _without_unfinished(files: Iterable[FoundFile]) -> list[FoundFile]:
+    return [file for file in files if not file.name.endswith((".partial", LOCK_NAME))]
 
 
 def _make(path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool) -> Acquisition:
+    """Make an acquisition of its files; at least one of them is no junk."""
+    named = files if is_zarr else [replace(file, name=os.path.basename(file.name)) for file in files]
+    kept = [file for file in named if not (is_zarr and is_junk(file.name))]
+    size, changed = sum(file.size_bytes for file in kept), max(file.changed_s for file in kept)
+    return Acquisition(path, name, len(kept), size, changed, _fingerprint(kept), is_zarr, _fingerprint(named))
+
+
+def _fingerprint(files: Sequence[FoundFile]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
-        relative = file.name if is_zarr else os.path.basename(file.name)
-        digest.update(f"{relative}\0{file.size_bytes}\0{file.mark}\n".encode(errors="surrogateescape"))
-    size, changed = sum(file.size_bytes for file in files), max(file.changed_s for file in files)
-    return Acquisition(path, name, len(files), size, changed, digest.hexdigest(), is_zarr)
+        digest.update(f"{file.name}\0{file.size_bytes}\0{file.mark}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _is_made_by_us(location: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.junk import is_hidden
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
             name = store.join(relative, entry.name)
             if not entry.is_dir():
                 yield from filter(None, [local_file(entry.path, name)])
-            elif in_store or not entry.name.startswith("."):  # .snapshot holds all earlier states of a file server
+            elif in_store or not is_hidden(entry.name):  # .snapshot holds all earlier states of a file server
                 (links if entry.is_symlink() else folders).append(name)
 
 

@@ -18,7 +18,7 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import ClassesIdentity, InstancesRecord, read_instances_record
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instance_group, instances_name, label_group
-from segment_slide.pipeline.storage.place import check_output, list_label
+from segment_slide.pipeline.storage.place import check_output, has_label, list_label, read_label_names
 from segment_slide.pipeline.storage.pyramid import calibrate
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, has_mark, identify_group
 from segment_slide.pipeline.storage.sections import write_section
@@ -47,14 +47,13 @@ def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = 
     """
     location = store.resolve_location(location)
     check_name(name)
-    attributes = store.read_attributes(location, "labels") or {}
-    listed = (attributes.get("ome") or attributes).get("labels") or []  # 0.4 has no "ome" around it
-    if name in listed or store.read_attributes(location, label_group(name)) is not None:
+    listed = [found for found in read_label_names(location) if has_label(location, found)]
+    if has_label(location, name):
         image = describe_image(store.join(location, label_group(name)), level=level, axes=axes)
         _check_complete(location, name, image)
         return image, True
     if listed:
-        raise InputError(f"{location} has no label image {name!r}; choose with `name`: {', '.join(map(str, listed))}.")
+        raise InputError(f"{location} has no label image {name!r}; choose with `name`: {', '.join(listed)}.")
     return describe_image(location, level=level, axes=axes), False
 
 

@@ -19,7 +19,15 @@ def command(*words: object) -> str:
     >>> command("segment-slide", "view", "my slide.zarr")
     "segment-slide view 'my slide.zarr'"
     """
-    return " ".join(shlex.quote(str(word)) for word in words)
+    return " ".join(map(_quote, map(str, words)))
+
+
+def _quote(word: str) -> str:
+    """A word for the shell; bytes of a path that are no text are written as bash reads them."""
+    if not any("\udc80" <= character <= "\udcff" for character in word):
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(f"\\x{ord(c) - 0xDC00:x}" if "\udc80" <= c <= "\udcff" else c for c in escaped) + "'"
 
 
 def segment_command(facts: Facts) -> str | None:

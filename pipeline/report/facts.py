@@ -10,6 +10,7 @@ from segment_slide.pipeline.storage.complete import FileCount, count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.names import check_name, instances_name, label_group
+from segment_slide.pipeline.storage.place import has_label, read_label_names
 from segment_slide.pipeline.storage.record import read_mark
 
 DEFAULT_NAME = "segmentation"
@@ -97,8 +98,7 @@ def choose_name(location: str, name: str | None) -> str:
     attributes = store.read_attributes(store_path) if store.is_zarr(store_path) else None
     if attributes is None:
         raise InputError(f"{store_path}: no OME-Zarr is there; expected the output of segment-slide segment.")
-    listed = store.read_attributes(store_path, "labels") or {}
-    names = [str(found) for found in (listed.get("ome") or listed).get("labels") or ()]  # 0.4 has no "ome" around it
+    names = [found for found in read_label_names(store_path) if has_label(store_path, found)]
     if name is not None:
         check_name(name)
         if name not in names:

@@ -80,7 +80,7 @@ def write_report(
     location = store.resolve_location(location)
     target = report_path(location, name) if path is None else store.resolve_location(path)
     check_target(target)
-    content = make_report(location, name, seconds=seconds).encode()
+    content = make_report(location, name, seconds=seconds).encode(errors="backslashreplace")
     save(target, content)
     return Written(target, len(content))
 
@@ -127,7 +127,7 @@ def _notes_on_image(facts: Facts, sight: Sight) -> list[str]:
     if sight.image is None or not recorded:
         return []
     try:
-        if fingerprint(sight.image.base) == recorded:
+        if fingerprint(sight.image.base, recorded) == recorded:
             return []
     except Exception as error:  # fsspec back ends raise classes of their own
         log.info("the image's files could not be listed", exc_info=error)

@@ -14,6 +14,7 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.nights.notes import read_done
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.names import instance_group, label_group
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def _written(folder: str) -> list[float]:
     """When each file below a folder was written (s since the epoch); empty if the store does not tell."""
     if not store.is_remote(folder):
         paths = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
-        found_s = (_modified(path) for path in paths if not path.endswith(".partial"))
+        kept = (path for path in paths if not path.endswith(".partial") and not is_junk(os.path.relpath(path, folder)))
+        found_s = map(_modified, kept)
         return [mark for mark in found_s if mark is not None]
     import fsspec
 

@@ -106,6 +106,7 @@ def prepare_segmentation(
         If a weight of the network is NaN or infinite.
     """
     network.check_weights()
+    begun = read_record(destination.location, destination.name)
     record = make_record(
         plan,
         model_path=str(network.path),
@@ -113,9 +114,9 @@ def prepare_segmentation(
         classes=network.config.classes,
         device_kind=facts.kind,
         processor=facts.processor,
+        begun=begun.input if begun else None,
     )
     here = processor_of(record)
-    begun = read_record(destination.location, destination.name)
     if begun and is_settled:
         if destination.input_repaired:
             begun = accept_repair(begun, record)

@@ -17,8 +17,8 @@ def _torch_version() -> str:
     return importlib.metadata.version("torch").partition("+")[0]
 
 
-def describe_input(plan: SegmentPlan) -> SegmentedInput:
-    """Which pixels of which image."""
+def describe_input(plan: SegmentPlan, begun: SegmentedInput | None = None) -> SegmentedInput:
+    """Which pixels of which image; `begun` is what the output was begun from, if it was."""
     image = plan.source.image
     return SegmentedInput(
         location=image.location,
@@ -29,14 +29,14 @@ def describe_input(plan: SegmentPlan) -> SegmentedInput:
         dtype=image.dtype,
         channels=tuple(plan.source.channels),
         ranges=dict(zip(plan.source.plane_axes, plan.source.ranges, strict=True)),
-        fingerprint=fingerprint(image),
-        mask_fingerprint=_mask_fingerprint(plan),
+        fingerprint=fingerprint(image, begun.fingerprint if begun else ""),
+        mask_fingerprint=_mask_fingerprint(plan, (begun.mask_fingerprint if begun else None) or ""),
     )
 
 
-def _mask_fingerprint(plan: SegmentPlan) -> str | None:
+def _mask_fingerprint(plan: SegmentPlan, begun_with: str) -> str | None:
     """Fingerprint of the level that tells glass from tissue; None if background is not skipped."""
-    return fingerprint(coarse_source(plan.source).image) if plan.parameters.skip_background else None
+    return fingerprint(coarse_source(plan.source).image, begun_with) if plan.parameters.skip_background else None
 
 
 def make_record(
@@ -47,6 +47,7 @@ def make_record(
     classes: tuple[str, ...],
     device_kind: str,
     processor: str = "",
+    begun: SegmentedInput | None = None,
 ) -> SegmentationRecord:
     """The record of a run without statistics of the image: they are measured after the record is compared.
 
@@ -62,10 +63,12 @@ def make_record(
         "cpu" or "cuda": their last bits differ.
     processor : str
         Which processor, as far as the last bits depend on it (`unet.device.describe_processor`).
+    begun : SegmentedInput, optional
+        What the output was begun from, if it was.
     """
     return SegmentationRecord(
         code=this_code(Results.SEGMENT, torch=_torch_version()),
-        input=describe_input(plan),
+        input=describe_input(plan, begun),
         model=Model(model_path, model_sha256, classes),
         parameters=replace(plan.parameters, device=device_kind, processor=processor),
     )

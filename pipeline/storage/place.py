@@ -118,10 +118,42 @@ def _remove_leftovers(location: str, name: str) -> None:
 
 def list_label(location: str, name: str) -> None:
     """Add a label image to the list in ``labels/``; other names in the list stay."""
-    listed = (store.read_attributes(location, "labels") or {}).get("ome", {})
-    names = sorted({*listed.get("labels", []), name})
-    if names != listed.get("labels"):
-        store.create_group(location, "labels", [], {"ome": {**listed, "version": ome.VERSION, "labels": names}})
+    attributes = store.read_attributes(location, "labels") or {}
+    content = attributes["ome"] if isinstance(attributes.get("ome"), dict) else {}
+    names = sorted({*read_label_names(location), name})
+    if names != content.get("labels"):
+        store.create_group(location, "labels", [], {"ome": {**content, "version": ome.VERSION, "labels": names}})
+
+
+def read_label_names(location: str, notes: list[str] | None = None) -> list[str]:
+    """The names that ``labels/`` lists, whether the label images are there or not; in OME-Zarr 0.4 or 0.5.
+
+    Parameters
+    ----------
+    location : str
+        The store.
+    notes : list of str, optional
+        Gains a sentence for each entry that is no name of a folder, and so is left out.
+    """
+    notes = [] if notes is None else notes
+    attributes = store.read_attributes(location, "labels") or {}
+    content = attributes.get("ome", attributes)  # 0.4 has no "ome" around it
+    listed = content.get("labels") if isinstance(content, dict) else None
+    if listed is not None and not isinstance(listed, list):
+        notes.append(f"{location}/labels lists no label images that can be read: expected a list, got {listed!r:.60}.")
+        return []
+    names = []
+    for name in listed or []:
+        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and "/" not in name:
+            names.append(name)
+        else:
+            notes.append(f"{name!r:.60} is left out: expected the name of a label image in {location}/labels.")
+    return list(dict.fromkeys(names))
+
+
+def has_label(location: str, name: str) -> bool:
+    """Whether a label image is there, listed or not; a link that leads nowhere is none."""
+    return store.read_attributes(location, label_group(name)) is not None
 
 
 def show_to_all(location: str, group: str) -> None:

@@ -24,6 +24,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
 from segment_slide.pipeline.storage.checked_store import CheckedStore, web_options
+from segment_slide.pipeline.storage.junk import is_junk
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
@@ -183,7 +184,7 @@ def is_occupied(location: str) -> bool:
 
 
 def list_names(location: str) -> set[str]:
-    """Names in a directory or under a prefix, without unfinished files; empty if nothing is there.
+    """Names in a directory or under a prefix, without unfinished files and junk; empty if nothing is there.
 
     Raises
     ------
@@ -192,14 +193,15 @@ def list_names(location: str) -> set[str]:
     """
     if not is_remote(location):
         names = os.listdir(location) if os.path.isdir(location) else []
-        return {name for name in names if not _UNFINISHED.search(name)}
+        return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name))}
     import fsspec
 
     with _failing_as(f"{location} cannot be reached", remote=True, kind=UnreachableError):
         filesystem, path = fsspec.core.url_to_fs(location)
         filesystem.invalidate_cache()  # workers may have written since the last listing
         try:
-            return {name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False)}
+            listed = {name.rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False)}
+            return {name for name in listed if not is_junk(name)}
         except (FileNotFoundError, NotImplementedError):  # HTTP has no listing
             return set()
 
@@ -213,7 +215,7 @@ def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
 
     store = open_store(location)
     indices = [key.removeprefix(prefix).split("/") for key in sync(keys())]
-    shards = [index for index in indices if all(part.isdigit() for part in index)]
+    shards = [index for index in indices if all(part.isascii() and part.isdecimal() for part in index)]
     if not is_remote(location):
         shards = [index for index in shards if os.path.getsize(join(location, prefix + "/".join(index))) > 0]
     return {tuple(map(int, index)) for index in shards}

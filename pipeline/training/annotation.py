@@ -21,6 +21,8 @@ from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.junk import is_hidden
+from segment_slide.pipeline.storage.place import has_label, read_label_names
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.pipeline.training.pairing import pair_files
@@ -184,7 +186,7 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
 
 
 def _list_folder(folder: str, what: str) -> list[str]:
-    names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    names = [name for name in os.listdir(folder) if not is_hidden(name)]
     zarrs = [name for name in names if name.lower().endswith(".zarr")]
     found = sorted([*zarrs, *choose_images(names)], key=natural_key)
     paths = [os.path.join(folder, name) for name in found]
@@ -197,9 +199,9 @@ def _labels_inside(image: str, name: str | None) -> str:
     """The label image inside an OME-Zarr image."""
     if not store.is_remote(image) and os.path.isfile(image):
         raise InputError(f"image {image} is a file and has no labels inside; name its label image too.")
-    attributes = store.read_attributes(image, "labels") or {}
-    listed = attributes.get("ome", attributes).get("labels", ())
-    names = sorted(str(entry) for entry in listed)
+    names = sorted(found for found in read_label_names(image) if has_label(image, found))
+    if name is not None and "/" not in name and has_label(image, name):  # it need not be listed
+        names = [name]
     if not names:
         raise InputError(f"image {image} has no labels inside (labels/NAME); draw some, or name its label image too.")
     if name is None and len(names) > 1:

@@ -179,7 +179,7 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
         If the image does not exist, or is not the one that the weight maps were made with.
     """
     source = image.image.open()
-    mark = fingerprint_pixels(source.image, training_set.location)
+    mark = fingerprint_pixels(source.image, training_set.location, image.image.fingerprint)
     if source.shape != image.shape or mark != image.image.fingerprint:
         raise InputError(
             f"image {image.name} ({source.image.location}) has changed since the training set "

@@ -83,7 +83,7 @@ class StoredPixels(Section):
         return cls(image.location, source.n_spatial, image.level, axes, source.channels, mark)
 
 
-def fingerprint_pixels(image: StoredImage, set_location: str) -> str:
+def fingerprint_pixels(image: StoredImage, set_location: str, begun_with: str = "") -> str:
     """Fingerprint that tells whether pixels have changed since the set was made.
 
     For an image outside the set: names, sizes and times of its files. For an image that was ingested into the set: the
@@ -95,12 +95,14 @@ def fingerprint_pixels(image: StoredImage, set_location: str) -> str:
         The image, inside or outside the set.
     set_location : str
         Present location of the set.
+    begun_with : str
+        The fingerprint to compare with, see `pipeline.storage.fingerprint`.
     """
     if set_location and image.location.startswith(set_location.rstrip("/") + "/"):
         record = read_ingest_record(image.location)
         if record is not None and record.ingested_from.fingerprint:
             return record.ingested_from.fingerprint
-    return fingerprint(image)
+    return fingerprint(image, begun_with)
 
 
 @dataclass(frozen=True)

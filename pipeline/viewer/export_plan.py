@@ -14,6 +14,7 @@ from segment_slide.pipeline.served_files.files import Files, ListedFile, split_p
 from segment_slide.pipeline.served_files.local_files import is_below
 from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.store import ZARR_METADATA, is_remote, join, resolve_location
 from segment_slide.pipeline.viewer.site import Site, client_files
@@ -222,7 +223,8 @@ def check_place(folder: Path) -> None:
     """
     if os.path.ismount(folder):
         raise InputError(f"export: {folder} is where a disk is mounted, and cannot be replaced; name a folder in it.")
-    names = set(os.listdir(folder)) - {LOCK_NAME} if folder.is_dir() else set()
+    listed = os.listdir(folder) if folder.is_dir() else []
+    names = {name for name in listed if name != LOCK_NAME and not is_junk(name)}
     if names and MARK not in names:
         raise InputError(
             f"export: {folder} holds {min(names)!r} and {len(names) - 1} more, but no {MARK}: it is no earlier export. "

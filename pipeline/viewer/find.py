@@ -11,8 +11,8 @@ from segment_slide.pipeline.storage.complete import FileCount, count_known_missi
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, SegmentedInput
 from segment_slide.pipeline.storage.names import instances_name, label_group, probability_group
-from segment_slide.pipeline.storage.place import holds_image
-from segment_slide.pipeline.viewer.metadata import read_names, read_own_record
+from segment_slide.pipeline.storage.place import holds_image, read_label_names
+from segment_slide.pipeline.viewer.metadata import read_own_record
 from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded
 
 Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
@@ -107,7 +107,7 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
     if between and name is None and "/" not in tail and store.read_attributes(head) is not None:
         location, name = head, tail
     notes: list[str] = []
-    listed = read_names(location, notes)
+    listed = read_label_names(location, notes)
     wanted = _choose_names(location, listed, name)
     there = [found for item in sorted(listed) if (found := _open_labels(location, item, notes, item in wanted))]
     labels = [item for item in there if item.name in wanted and _is_numbered(location, item, notes)]

@@ -44,22 +44,6 @@ def is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_ID
 
 
-def read_names(location: str, notes: list[str]) -> list[str]:
-    """Read the names that ``labels/`` lists. A name that is not a plain folder name is left out with a note."""
-    content = read_content(location, "labels")
-    listed = content.get("labels")
-    if listed is not None and not isinstance(listed, list):
-        notes.append(f"{location}/labels lists no label images that can be read: expected a list, got {listed!r:.60}.")
-        return []
-    names = []
-    for name in listed or []:
-        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and "/" not in name:
-            names.append(name)
-        else:
-            notes.append(f"{name!r:.60} is left out: expected the name of a label image in {location}/labels.")
-    return list(dict.fromkeys(names))
-
-
 def read_own_record(group: str, notes: list[str]) -> SegmentationRecord | InstancesRecord | None:
     """What we noted of a label image; None if another tool wrote it, or if what stands there is damaged."""
     try:

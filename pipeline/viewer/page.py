@@ -65,7 +65,7 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
         f"<title>{html.escape(title)}</title><style>{_STYLE if is_volume else _STYLE + _PLANE_STYLE}</style>"
         '<script defer src="view.js"></script>'
     )
-    return page.replace(_TITLE, head).encode()
+    return page.replace(_TITLE, head).encode(errors="backslashreplace")  # of names in no encoding
 
 
 def make_script(state: Mapping[str, Any], config: Mapping[str, Any], extent: Mapping[str, Any]) -> bytes:

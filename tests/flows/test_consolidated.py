@@ -97,9 +97,10 @@ def test_a_run_that_was_killed_before_the_copy_was_deleted_is_resumed(image, mod
     def die(*_):
         raise KilledError
 
-    with monkeypatch.context() as patch, pytest.raises(KilledError):
+    with monkeypatch.context() as patch:
         patch.setattr("segment_slide.pipeline.segmentation.stages.show_to_all", die)
-        run_here("segment", image, "-m", model, "--in-place", *OPTIONS)
+        with pytest.raises(KilledError):
+            run_here("segment", image, "-m", model, "--in-place", *OPTIONS)
     assert names_seen(image) == {"old"}
     outcome = run_here("segment", image, "-m", model, "--in-place", *OPTIONS)
     assert outcome.exit_code == 0, outcome
