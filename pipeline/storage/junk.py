@@ -7,7 +7,7 @@ _NAMES = {
     ".apdisk", "__macosx", "icon\r",  # macOS
     "thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",
     "system volume information",  # Windows
-    ".directory", ".hidden", "lost+found",  # Linux desktops and file systems
+    ".directory", "lost+found",  # Linux desktops and file systems
     "@eadir", "#recycle", "#snapshot", ".@__thumb", "@recycle", ".snapshot", ".zfs", ".snapshots", "~snapshot",
     ".stfolder", ".stversions", ".dropbox", ".dropbox.cache", ".dropbox.attr",  # file servers, synchronisation
     ".git", ".svn", ".ipynb_checkpoints",

@@ -183,15 +183,9 @@ def row_of_numbers(folder: Path) -> Path:
     return folder / "row.zarr"
 
 
-def labels_that_are_missing(folder: Path) -> Path:
-    image = write_ome(folder / "image.zarr", noise(40, 50), "yx")
-    write_group(image / "labels", {"ome": {"version": "0.5", "labels": ["gone"]}})
-    return image
-
-
 @pytest.mark.parametrize(
     "make",
-    [nothing, photos, text_file, group_cut_off, row_of_numbers, labels_that_are_missing],
+    [nothing, photos, text_file, group_cut_off, row_of_numbers],
     ids=lambda make: make.__name__,
 )
 def test_info_on_nonsense_is_refused_with_a_sentence_that_names_it(make, tmp_path):
