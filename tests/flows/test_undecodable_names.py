@@ -1,4 +1,4 @@
-"""File names that are no text in UTF-8, as old microscopes write them: nothing crashes, and each file is found again."""
+"""File names that are no text in UTF-8, as old microscopes write them: nothing crashes, each file is found again."""
 
 import json
 import os
