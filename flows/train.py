@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.objects.options import ObjectSize
-from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.storage.sections import read_section, write_section

@@ -98,16 +98,16 @@ def show_info(console: Console, path: str) -> None:
     from segment_slide.pipeline.storage.image import describe_image
     from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
-    from segment_slide.pipeline.storage.store import is_remote, read_attributes, resolve_location
+    from segment_slide.pipeline.storage.store import is_zarr, read_attributes, resolve_location
 
     location = resolve_location(path)
-    if not is_remote(location) and Path(location).is_file():
+    if Path(location).is_file() and not is_zarr(location):
         from segment_slide.unet.checkpoint import open_checkpoint
 
         _show_checkpoint(console, open_checkpoint(location))
         return
     axes = None
-    attributes = read_attributes(location) if is_remote(location) or os.path.isdir(location) else None
+    attributes = read_attributes(location) if is_zarr(location) or os.path.isdir(location) else None
     if attributes is None:
         axes = _guess_axes(location)
     elif show_training_info(console, location, read_mark(location).kind):

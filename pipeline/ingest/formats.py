@@ -9,11 +9,11 @@ from pathlib import Path
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest import openers
+from segment_slide.pipeline.metadata.junk import is_hidden
 from segment_slide.pipeline.readers.axes import axes_of_page
 from segment_slide.pipeline.readers.openslide_files import is_dicom, read_dicom_series
 from segment_slide.pipeline.readers.reader import Reader, SegmentCache
 from segment_slide.pipeline.readers.tiff_vendors import OVERLAP
-from segment_slide.pipeline.storage.junk import is_hidden
 from segment_slide.pipeline.storage.store import is_zarr
 
 _HEAD_BYTES = 512  # of a file, by which its format is recognised

@@ -28,9 +28,9 @@ from segment_slide.pipeline.errors import (
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_record
+from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.readers.reader import Reader
 from segment_slide.pipeline.storage import ome, store
-from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.measurement.summary import OTHERS, SizeCounts, Summary, gather_rare
-from segment_slide.pipeline.storage.colours import hex_colour
+from segment_slide.pipeline.metadata.colours import hex_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,1 +1,1 @@
-"""What files say of their pixels, and how it is read: units and numbers."""
+"""What files say of their pixels, and how it is read and shown: units, channels, colours."""

@@ -14,10 +14,10 @@ from itertools import groupby
 
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.ingest.formats import readable_suffixes
+from segment_slide.pipeline.metadata.junk import is_hidden, is_junk
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
-from segment_slide.pipeline.storage.junk import is_hidden, is_junk
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import read_mark
 
@@ -42,7 +42,7 @@ class Acquisition:
     is_zarr : bool
         Whether it is a folder that is read as Zarr; otherwise it is a file that is converted first.
     earlier_fingerprint : str
-        What version 0.1.0 recorded as the fingerprint, which counted junk too (`storage.junk`).
+        What version 0.1.0 recorded as the fingerprint, which counted junk too (`metadata.junk`).
     """
 
     path: str

@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.junk import is_hidden
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.junk import is_hidden
+from segment_slide.pipeline.storage.archive import ZARR_METADATA
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _list_local(root: str, seen: set[tuple[int, int]], *, in_store: bool) -> Ite
         if identity in seen:
             continue
         seen.add(identity)
-        if not in_store and (relative.endswith(".zarr") or any(entry.name in store.ZARR_METADATA for entry in entries)):
+        if not in_store and (relative.endswith(".zarr") or any(entry.name in ZARR_METADATA for entry in entries)):
             # listed separately, so that its files do not depend on folders seen before
             for file in _list_local(folder, set(), in_store=True):
                 yield replace(file, name=store.join(relative, file.name), store=relative)
@@ -133,7 +134,7 @@ def _list_remote(url: str, skip: Sequence[str]) -> Iterator[FoundFile]:
     skipped = tuple(f"{location.removeprefix(url).strip('/')}/" for location in skip if location.startswith(f"{url}/"))
     found = [(path[len(root) :].lstrip("/"), info) for path, info in files.items()]
     found = [(name, info) for name, info in found if name and not (skipped and name.startswith(skipped))]
-    stores = {name.rpartition("/")[0] for name, _ in found if name.rpartition("/")[2] in store.ZARR_METADATA}
+    stores = {name.rpartition("/")[0] for name, _ in found if name.rpartition("/")[2] in ZARR_METADATA}
     for name, info in sorted(found, key=lambda item: _topmost_store(item[0], stores) or ""):
         changed = _remote_time(info)
         mark = str(info.get("ETag") or changed)

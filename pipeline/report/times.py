@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.nights.notes import read_done
 from segment_slide.pipeline.report.facts import Facts
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.junk import is_junk
 from segment_slide.pipeline.storage.names import instance_group, label_group
 
 log = logging.getLogger(__name__)

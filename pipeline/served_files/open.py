@@ -2,6 +2,7 @@
 
 from segment_slide.pipeline.served_files.files import Files
 from segment_slide.pipeline.served_files.local_files import LocalFiles
+from segment_slide.pipeline.storage.archive import split_archive
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.store import is_remote, resolve_location
 
@@ -12,7 +13,7 @@ def open_files(location: str, dtype: str | None = None) -> Files:
     Parameters
     ----------
     location : str
-        A local path, or a URL that fsspec knows.
+        A local path, a path in a zip archive, or a URL that fsspec knows.
     dtype : str, optional
         Data type that all arrays are converted to while they are read.
     """
@@ -21,6 +22,10 @@ def open_files(location: str, dtype: str | None = None) -> Files:
         from segment_slide.pipeline.served_files.converted_files import ConvertedFiles
 
         return ConvertedFiles(location, dtype)
+    if split_archive(location):
+        from segment_slide.pipeline.served_files.archive_files import ArchiveFiles
+
+        return ArchiveFiles(location)
     if not is_remote(location):
         return LocalFiles(location)
     if not has_listing(location):

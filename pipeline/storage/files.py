@@ -9,6 +9,7 @@ from typing import Any
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.checked_store import is_web, web_options
+from segment_slide.pipeline.storage.archive import is_in_archive, read_entry, split_archive
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -39,6 +40,8 @@ def write_file(path: str, content: bytes) -> None:
 
 def read_file(path: str) -> bytes:
     """Content of a file; if there is none, raises the error of the file system."""
+    if split_archive(path):
+        return read_entry(path)
     if not store.is_remote(path):
         return Path(path).read_bytes()
     filesystem, inner = _filesystem(path)
@@ -56,6 +59,8 @@ def _filesystem(path: str) -> tuple[Any, str]:
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there; if a store cannot be reached, raises its own error."""
+    if split_archive(path):
+        return is_in_archive(path)
     if not store.is_remote(path):
         return Path(path).exists()
     filesystem, inner = _filesystem(path)

@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 
+from segment_slide.pipeline.metadata.junk import is_array_file
+from segment_slide.pipeline.storage.archive import list_entries, split_archive
 from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.storage.junk import is_array_file
 from segment_slide.pipeline.storage.store import is_remote, join
 
 
@@ -30,8 +31,7 @@ def fingerprint(image: StoredImage, begun_with: str = "") -> str:
     level = image.multiscale.levels[image.level]
     about = [image.array_path, image.shape, image.dtype, image.axes, image.multiscale.units]
     metadata = json.dumps([*about, level.scale, level.translation])
-    listed = _remote_files(base) if is_remote(base) else _local_files(base)
-    files = sorted(listed, key=lambda file: file[1])
+    files = sorted(_list_files(base), key=lambda file: file[1])
     found = _digest(metadata, (mark for name, mark in files if is_array_file(name.lstrip("/"))))
     if begun_with and begun_with != found and begun_with == _digest(metadata, (mark for _, mark in files)):
         return begun_with
@@ -45,8 +45,14 @@ def _digest(metadata: str, marks: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _local_files(base: str) -> Iterator[tuple[str, str]]:
+def _list_files(base: str) -> Iterable[tuple[str, str]]:
     """Each file's name, and a line that changes with the file."""
+    if split_archive(base):
+        return [(name, f"{name} {entry.file_size} {entry.CRC}\n") for name, entry in list_entries(base).items()]
+    return _remote_files(base) if is_remote(base) else _local_files(base)
+
+
+def _local_files(base: str) -> Iterator[tuple[str, str]]:
     for folder, _, names in os.walk(base):
         for name in names:
             path = os.path.join(folder, name)

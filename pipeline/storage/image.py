@@ -1,7 +1,9 @@
 """What is known of a stored image before a pixel is read: an OME-Zarr level, or a bare Zarr array with its axes."""
 
+import itertools
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,19 +11,24 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from segment_slide.pipeline.errors import InputError, UnknownAxesError, UnreachableError
+from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.storage import ome
+from segment_slide.pipeline.storage.archive import split_archive
 from segment_slide.pipeline.storage.store import (
     DAMAGED,
     NOT_FOUND,
     is_remote,
     join,
+    list_names,
     open_array,
     open_store,
+    read_attributes,
     resolve_location,
 )
 
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
+_LAYOUT = "bioformats2raw.layout"
+_MOST_LOOKED_AT, _MOST_NAMED = 50, 3  # groups below a collection, for a message that names some of them
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,12 @@ class StoredImage:
 
 
 def describe_image(location: str | Path, *, level: int = 0, axes: str | None = None) -> StoredImage:
-    """Find the image at a location: an OME-Zarr 0.4 or 0.5 group, or a bare Zarr array with its axes.
+    """Find the image at a location: an OME-Zarr group (0.1 to 0.5), or a bare Zarr array with its axes.
 
     Parameters
     ----------
     location : path-like or URL
-        Group or array.
+        Group or array, in a folder or a zip archive. Of a collection with one image, it is this image.
     level : int
         Resolution of an OME-Zarr image, 0 the finest.
     axes : str, optional
@@ -101,11 +108,13 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     """
     location = resolve_location(location)
     node = _open_node(location)
+    if not isinstance(node, zarr.Array) and (only := _only_image(location, dict(node.attrs))):
+        return describe_image(only, level=level, axes=axes)
     if isinstance(node, zarr.Array):
         return _describe_bare_array(location, node, axes)
     multiscale = ome.parse_multiscale(dict(node.attrs), location)
     if multiscale is None:
-        raise _explain_group(location, node)
+        raise _explain_group(location, dict(node.attrs))
     if axes is not None:
         raise InputError(
             f"`axes`={axes!r} was given, but {location} is OME-Zarr and says axes={multiscale.axes!r} itself; "
@@ -117,7 +126,11 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     try:
         array = open_array(location, path)
     except (*NOT_FOUND, *DAMAGED) as error:
-        raise InputError(f"{location}: level {level} names the array {path!r}, which is missing or damaged.") from error
+        there = [str(n) for n, other in enumerate(multiscale.levels) if n != level and _is_array(location, other.path)]
+        choice = f" Other levels are there; choose with `level`: {', '.join(there)}." if there else ""
+        raise InputError(
+            f"{location}: level {level} names the array {path!r}, which is missing or damaged.{choice}"
+        ) from error
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
         if not is_remote(location):
             raise
@@ -150,9 +163,10 @@ def _stored_image(
 
 
 def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
-    if not is_remote(location) and not os.path.exists(location):
+    archive = split_archive(location)
+    if not is_remote(location) and not os.path.exists(location) and not archive:
         raise InputError(f"input={location}: no such file or directory.")
-    if os.path.isfile(location):
+    if os.path.isfile(location) and not archive:
         raise InputError(f"input={location} is a file, expected a Zarr directory; convert it: segment-slide ingest.")
     try:
         return zarr.open(open_store(location), mode="r", use_consolidated=False)  # copies of metadata may be older
@@ -161,6 +175,8 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
             f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "
             f"convert other formats with: segment-slide ingest."
         ) from error
+    except PipelineError:
+        raise
     except DAMAGED as error:
         raise InputError(f"input={location}: its Zarr metadata cannot be read: {error}") from error
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
@@ -183,14 +199,91 @@ def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None
     return _stored_image(location, "", array, multiscale, is_ome=False)
 
 
-def _explain_group(location: str, group: zarr.Group) -> InputError:
-    attributes: dict[str, Any] = dict(group.attrs)
-    attributes |= attributes.get("ome", {})
-    if "bioformats2raw.layout" in attributes:
-        return InputError(f"input={location} is a collection of images; name one of them, for example {location}/0.")
-    if "plate" in attributes:
-        return InputError(f"input={location} is a plate; name one field of view, for example {location}/A/1/0.")
+# -- groups that are no image, but hold some -----------------------------------------------------------------------
+
+
+def _only_image(location: str, attributes: Mapping[str, Any]) -> str | None:
+    """The image of a collection that holds one, as bioformats2raw writes it; None if there are more, or none."""
+    content = _content(attributes)
+    if _LAYOUT not in content or "multiscales" in content or "plate" in content:
+        return None
+    series = _series(location)
+    return series[0] if len(series) == 1 else None
+
+
+def _explain_group(location: str, attributes: Mapping[str, Any]) -> InputError:
+    content = _content(attributes)
+    if "plate" in content:
+        fields = _fields_of_plate(location, content["plate"])
+        return InputError(f"input={location} is a plate; name one field of view{_some(fields)}.")
+    if "well" in content:
+        return InputError(f"input={location} is a well; name one field of view{_some(_fields(location, content))}.")
+    if _LAYOUT in content:
+        return InputError(f"input={location} is a collection of images; name one of them{_some(_series(location))}.")
+    images = [path for path in _children(location) if _is_image(path)]
+    if isinstance(content.get("labels"), list) or images:
+        what = "holds label images" if "labels" in content else "holds images"
+        return InputError(f"input={location} {what}; name one of them{_some(images)}.")
+    arrays = [path for path in _children(location) if _is_array(path)]
     return UnknownAxesError(
         f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata",
-        "name the array inside it and its `axes`.",
+        f"name the array inside it and its `axes`{_some(arrays) if arrays else ''}.",
     )
+
+
+def _content(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    inner = attributes.get("ome")
+    return {**attributes, **(inner if isinstance(inner, dict) else {})}
+
+
+def _some(paths: Sequence[str]) -> str:
+    """The first paths, for the end of a message."""
+    if not paths:
+        return ", but none of them is there"
+    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+    return f", for example {', '.join(paths[:_MOST_NAMED])}{more}"
+
+
+def _series(location: str) -> list[str]:
+    """Images of a collection: those that its list names; without a list, those that are called 0, 1 and so on."""
+    listed = _content(read_attributes(location, "OME") or {}).get("series")
+    if isinstance(listed, list):
+        return [path for name in listed if _is_image(path := join(location, str(name)))]
+    return list(itertools.takewhile(_is_image, (join(location, str(number)) for number in range(_MOST_LOOKED_AT))))
+
+
+def _fields_of_plate(location: str, plate: Any) -> list[str]:
+    """Fields of the first well that has any."""
+    wells = plate.get("wells") if isinstance(plate, dict) else None
+    for well in (wells if isinstance(wells, list) else [])[:_MOST_LOOKED_AT]:
+        path = join(location, str(well.get("path", "")) if isinstance(well, dict) else "")
+        if fields := _fields(path, _content(read_attributes(path) or {})):
+            return fields
+    return []
+
+
+def _fields(location: str, content: Mapping[str, Any]) -> list[str]:
+    """Fields of a well."""
+    well = content.get("well")
+    images = well.get("images") if isinstance(well, dict) else None
+    paths = [str(image.get("path", "")) for image in images or () if isinstance(image, dict)]
+    return [found for path in paths if path and _is_image(found := join(location, path))]
+
+
+def _children(location: str) -> list[str]:
+    return [join(location, name) for name in sorted(list_names(location))[:_MOST_LOOKED_AT]]
+
+
+def _is_image(location: str) -> bool:
+    try:
+        return "multiscales" in _content(read_attributes(location) or {})
+    except PipelineError:  # damaged
+        return False
+
+
+def _is_array(location: str, path: str = "") -> bool:
+    try:
+        open_array(location, path)
+    except Exception:  # noqa: BLE001 - whatever keeps it from being read
+        return False
+    return True

@@ -1,6 +1,6 @@
 """OME-Zarr metadata as dictionaries in and out; touches no store.
 
-Reads 0.4 and 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of an axis has its centre at
+Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of an axis has its centre at
 ``k * scale + translation``.
 """
 
@@ -10,11 +10,11 @@ from math import isfinite
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.colours import class_colour
+from segment_slide.pipeline.metadata.ome_axes import read_axes, read_version
 from segment_slide.pipeline.metadata.units import to_ngff
-from segment_slide.pipeline.storage.colours import class_colour
 
 VERSION = "0.5"
-READABLE_VERSIONS = ("0.4", "0.5")
 AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 AXIS_ORDER = "tczyx"  # the only order that OME-Zarr 0.4 and 0.5 allow
 
@@ -73,7 +73,8 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
         If the metadata are damaged, or the version or an axis is not one this package reads.
     """
     try:
-        ome = attributes.get("ome", attributes)
+        ome = attributes.get("ome") or attributes
+        ome = ome if "multiscales" in ome else attributes  # some writers of 0.5 leave out the "ome" around it
         return _parse(ome, where) if ome.get("multiscales") else None
     except InputError:
         raise
@@ -85,13 +86,7 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
 
 def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     content = ome["multiscales"][0]
-    version = str(ome.get("version", content.get("version", "unknown")))
-    if version not in READABLE_VERSIONS:
-        raise InputError(
-            f"{where}: OME-Zarr version {version}, expected one of {READABLE_VERSIONS}. Convert it, or name the "
-            f"level's array itself (for example {where}/0) and its `axes`."
-        )
-    axes = "".join(str(axis["name"]) for axis in content["axes"])
+    axes, units = read_axes(content, read_version(ome, content, where), where)
     check_axes(axes, where)
     base = _transform(content.get("coordinateTransformations", ()), len(axes))
     levels = _forget_impossible([_parse_level(dataset, base) for dataset in content["datasets"]])
@@ -100,7 +95,7 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     channels = (ome.get("omero") or {}).get("channels") or ()
     return Multiscale(
         axes=axes,
-        units=tuple(axis.get("unit") for axis in content["axes"]),
+        units=units,
         levels=levels,
         name=str(content.get("name", "")),
         channel_names=tuple(

@@ -23,13 +23,14 @@ from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundErr
 from zarr.storage import FsspecStore, LocalStore
 
 from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
+from segment_slide.pipeline.metadata.junk import is_junk
+from segment_slide.pipeline.storage import archive
+from segment_slide.pipeline.storage.archive import ZARR_METADATA, split_archive
 from segment_slide.pipeline.storage.checked_store import CheckedStore, web_options
-from segment_slide.pipeline.storage.junk import is_junk
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
 DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
-ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # temporary names of zarr's LocalStore
 
 
@@ -63,8 +64,18 @@ def _failing_as(what: str, *, remote: bool, kind: type[OutputError] = OutputErro
 
 
 def open_store(location: str, *, writable: bool = False) -> Store:
-    """The Zarr store at a location."""
+    """The Zarr store at a location.
+
+    Raises
+    ------
+    OutputError
+        If it is to be written, but is an archive.
+    """
     store: Store
+    if writable:
+        archive.refuse_archive(location)
+    if split_archive(location):
+        return CheckedStore(archive.ArchiveStore(location))
     if is_remote(location):
         store = FsspecStore.from_url(location, storage_options=web_options(location), read_only=not writable)
     else:
@@ -168,6 +179,8 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
             return dict(zarr.open_group(open_store(location), path=path, mode="r", use_consolidated=False).attrs)
         except NOT_FOUND:
             return None
+        except PipelineError:
+            raise
         except DAMAGED as error:
             raise PipelineError(f"{where}: its Zarr metadata cannot be read: {error}") from error
 
@@ -192,7 +205,7 @@ def list_names(location: str) -> set[str]:
         If the store cannot be reached.
     """
     if not is_remote(location):
-        names = os.listdir(location) if os.path.isdir(location) else []
+        names = os.listdir(location) if os.path.isdir(location) else archive.list_names(location)
         return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name))}
     import fsspec
 
@@ -216,7 +229,7 @@ def stored_shards(location: str, array_path: str) -> set[tuple[int, ...]]:
     store = open_store(location)
     indices = [key.removeprefix(prefix).split("/") for key in sync(keys())]
     shards = [index for index in indices if all(part.isascii() and part.isdecimal() for part in index)]
-    if not is_remote(location):
+    if not is_remote(location) and not split_archive(location):
         shards = [index for index in shards if os.path.getsize(join(location, prefix + "/".join(index))) > 0]
     return {tuple(map(int, index)) for index in shards}
 
@@ -268,5 +281,6 @@ def is_file(location: str) -> bool:
 
 
 def is_zarr(location: str) -> bool:
-    """Whether a location is to be read as Zarr: a URL, or a folder with Zarr metadata."""
-    return is_remote(location) or any(os.path.exists(os.path.join(location, name)) for name in ZARR_METADATA)
+    """Whether a location is to be read as Zarr: a URL, or a folder or zip archive with Zarr metadata."""
+    is_folder = any(os.path.exists(os.path.join(location, name)) for name in ZARR_METADATA)
+    return is_remote(location) or is_folder or archive.holds_zarr(location)

@@ -17,11 +17,11 @@ from segment_slide.pipeline.ingest.grey import is_grey, may_be_grey
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.metadata.channels import choose_channels
+from segment_slide.pipeline.metadata.junk import is_hidden
 from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.junk import is_hidden
 from segment_slide.pipeline.storage.place import has_label, read_label_names
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.options import AnnotationInput
@@ -172,7 +172,7 @@ def _expand(paths: Sequence[str], what: str) -> list[str]:
     """List each image separately: a folder that is not Zarr is replaced by the images in it."""
     found: list[str] = []
     for path in map(store.resolve_location, paths):
-        if os.path.isfile(path) or store.is_zarr(path):
+        if store.is_zarr(path) or os.path.isfile(path):
             found.append(path)
         elif not os.path.exists(path):
             raise InputError(f"{what} {path}: no such file or directory.")
@@ -197,7 +197,7 @@ def _list_folder(folder: str, what: str) -> list[str]:
 
 def _labels_inside(image: str, name: str | None) -> str:
     """The label image inside an OME-Zarr image."""
-    if not store.is_remote(image) and os.path.isfile(image):
+    if not store.is_zarr(image) and os.path.isfile(image):
         raise InputError(f"image {image} is a file and has no labels inside; name its label image too.")
     names = sorted(found for found in read_label_names(image) if has_label(image, found))
     if name is not None and "/" not in name and has_label(image, name):  # it need not be listed
@@ -245,7 +245,7 @@ def _find_labels(path: str, wanted: AnnotationInput, image: FoundPixels) -> Foun
 
 def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | None = None) -> FoundPixels:
     """What is at a path. A bare label array without axes takes those of its image, without channels."""
-    if not store.is_remote(path) and os.path.isfile(path):
+    if not store.is_zarr(path) and os.path.isfile(path):
         return FoundPixels(path, plan_ingest(path, IngestOptions(axes=axes)))
     if store.read_attributes(path) is None:  # an array or nothing; the next line reports nothing
         axes = axes or (like.content.axes.replace("c", "") if like else None)

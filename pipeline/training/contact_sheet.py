@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segment_slide.pipeline.storage.colours import class_colour
+from segment_slide.pipeline.metadata.colours import class_colour
 from segment_slide.unet.sample import IGNORE, Sample
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from segment_slide.pipeline.served_files.chunks import METADATA, array_files
 from segment_slide.pipeline.served_files.files import Files, ListedFile, split_path
 from segment_slide.pipeline.served_files.local_files import is_below
 from segment_slide.pipeline.served_files.open import open_files
+from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.junk import is_junk
+from segment_slide.pipeline.storage.archive import ZARR_METADATA
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.store import ZARR_METADATA, is_remote, join, resolve_location
+from segment_slide.pipeline.storage.store import is_remote, join, resolve_location
 from segment_slide.pipeline.viewer.site import Site, client_files
 
 MARK = "segment-slide-export.json"  # marks a folder as an export, which may be replaced

@@ -16,7 +16,7 @@ from segment_slide.flows.requests import Workers
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.pipeline.errors import InputError, OutputError, OutputMismatchError, PlanError
-from segment_slide.pipeline.storage.colours import class_colour
+from segment_slide.pipeline.metadata.colours import class_colour
 from segment_slide.pipeline.training.sample_set import read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples
 from segment_slide.unet.augment_settings import AugmentSettings

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segment_slide.pipeline.storage.colours import class_colour
+from segment_slide.pipeline.metadata.colours import class_colour
 from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
 from segment_slide.unet.sample import IGNORE, Sample
 

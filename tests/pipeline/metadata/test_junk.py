@@ -10,13 +10,13 @@ import pytest
 import zarr
 
 from segment_slide.pipeline.ingest.formats import list_files
+from segment_slide.pipeline.metadata.junk import is_array_file, is_junk
 from segment_slide.pipeline.nights.acquisitions import find_acquisitions, read_again
 from segment_slide.pipeline.objects.output import find_labels
 from segment_slide.pipeline.scoring.mask_files import open_source
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.junk import is_array_file, is_junk
 from segment_slide.pipeline.storage.place import has_label, list_label, read_label_names
 from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.options import AnnotationInput

@@ -1,0 +1,38 @@
+"""The files of a Zarr in a zip archive for a browser; see `pipeline.storage.archive`."""
+
+import errno
+import os
+from collections.abc import Iterator
+
+from segment_slide.pipeline.storage.archive import list_entries, read_entry, split_archive
+from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, digest, split_key, split_path
+
+
+class ArchiveFiles:
+    """The files below a location in an archive. All of them were changed when the archive was."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def open(self, key: str) -> MemoryFile:
+        """See `Files`."""
+        path = join(self._location, *split_key(key))
+        try:
+            content = read_entry(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "no such file", key) from error
+        except Exception as error:  # zipfile and zlib raise what they like on damaged bytes
+            raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error
+        return MemoryFile(content, digest(f"{self._modified_ns()} {key} {len(content)}".encode()))
+
+    def walk(self, path: str) -> Iterator[ListedFile]:
+        """See `Files`."""
+        wanted, modified_ns = "/".join(split_path(path)), self._modified_ns()
+        for name, entry in sorted(list_entries(self._location).items()):
+            if not wanted or name == wanted or name.startswith(f"{wanted}/"):
+                yield ListedFile(name, entry.file_size, modified_ns)
+
+    def _modified_ns(self) -> int:
+        file, _ = split_archive(self._location) or ("", "")
+        return os.stat(file).st_mtime_ns
