@@ -73,8 +73,7 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
         If the metadata are damaged, or the version or an axis is not one this package reads.
     """
     try:
-        ome = attributes.get("ome") or attributes
-        ome = ome if "multiscales" in ome else attributes  # some writers of 0.5 leave out the "ome" around it
+        ome = {**attributes, **(attributes.get("ome") or {})}  # before 0.5 there is no "ome", and some leave it out
         return _parse(ome, where) if ome.get("multiscales") else None
     except InputError:
         raise

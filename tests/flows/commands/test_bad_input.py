@@ -107,7 +107,8 @@ def input_is_a_group_without_multiscales(request):
 @refused("is a collection of images", "name one of them", "collection.zarr/0")
 def input_is_a_bioformats2raw_collection(request):
     request.input = write_group(request.folder / "collection.zarr", {"ome": {"bioformats2raw.layout": 3}})
-    write_ome(request.input / "0", noise(40, 50), "yx")
+    for name in ("0", "1"):
+        write_ome(request.input / name, noise(40, 50), "yx")
 
 
 @refused("is a plate", "name one field of view")
