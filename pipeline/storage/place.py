@@ -159,7 +159,7 @@ def has_label(location: str, name: str) -> bool:
 
 
 def show_to_all(location: str, group: str) -> None:
-    """Delete copies of metadata in which a new group is missing. Call it last, when the group is complete.
+    """Delete copies of metadata in which a new image is missing or older. Call it last, when the image is complete.
 
     The root of a store may hold a copy of the metadata of all that is below it ("consolidated metadata"), and so may
     each group between. Most readers look for groups only in this copy, and would not find ours. Each copy is deleted
@@ -168,7 +168,7 @@ def show_to_all(location: str, group: str) -> None:
     Parameters
     ----------
     location, group : str
-        The store, and the path of the group in it. The store may lie in another one, like a field of a plate.
+        The store, and the path of the image's group in it. The store may lie in another one, like a field of a plate.
 
     Raises
     ------
@@ -177,20 +177,30 @@ def show_to_all(location: str, group: str) -> None:
     """
     parts = group.split("/")
     for depth in range(len(parts)):
-        _drop_copy(store.join(location, *parts[:depth]), group)
-    folder = location.rpartition("/")[0]
+        _drop_copy(store.join(location, *parts[:depth]), "/".join(parts[depth:]))
+    folder, _, below = location.rpartition("/")
+    below = store.join(below, group)
     while folder and not folder.endswith(":/"):
         try:
-            if not _drop_copy(folder, group):
+            if not _drop_copy(folder, below):
                 return
         except (OSError, ValueError) as error:
-            log.warning("%s hides the new %s of %s from readers that start there: %s", folder, group, location, error)
+            log.warning("%s hides the new %s from readers that start there: %s", folder, below, error)
             return
-        folder = folder.rpartition("/")[0]
+        folder, _, name = folder.rpartition("/")
+        below = f"{name}/{below}"
 
 
-def _drop_copy(folder: str, group: str) -> bool:
-    """Delete the copy in a group's zarr.json; return whether there is such a file."""
+def _drop_copy(folder: str, image: str) -> bool:
+    """Delete the copy in a group's zarr.json, unless it shows the image as it is; return whether there is such a file.
+
+    Parameters
+    ----------
+    folder : str
+        Path or URL of the group.
+    image : str
+        Path of the image below it.
+    """
     path = store.join(folder, "zarr.json")
     path = path if store.is_remote(path) else os.path.realpath(path)  # a link stays a link
     try:
@@ -198,13 +208,29 @@ def _drop_copy(folder: str, group: str) -> bool:
     except OSError:  # nothing there, or nobody may read it
         return False
     content: Any = json.loads(text)
-    if not isinstance(content, dict) or content.get(_COPY) is None:
+    if not isinstance(content, dict) or content.get(_COPY) is None or _is_current(content[_COPY], folder, image):
         return True
     del content[_COPY]
     files.write_file(path, json.dumps(content, indent=2 if "\n" in text else None).encode())
     log.warning(
         "%s held a copy of the metadata of all groups below it (consolidated metadata), without the new %s. It is "
         "deleted there, so that every reader finds %s. Nothing else in the file is changed.",
-        *(path, group, group),
+        *(path, image, image),
     )
     return True
+
+
+def _is_current(copy: Any, folder: str, image: str) -> bool:
+    """Whether a copy says of an image, and of the groups above it, what they say themselves."""
+    copied = copy.get("metadata") if isinstance(copy, dict) else None
+    if not isinstance(copied, dict):
+        return False
+    parts, attributes = image.split("/"), dict[str, Any]()
+    for depth in range(len(parts)):
+        path = "/".join(parts[: depth + 1])
+        attributes = store.read_attributes(folder, path) or {}
+        entry = copied.get(path)
+        if not isinstance(entry, dict) or (entry.get("attributes") or {}) != attributes:
+            return False
+    shown = ome.parse_multiscale(attributes, store.join(folder, image))
+    return all(f"{image}/{level.path}" in copied for level in (shown.levels if shown else ()))
