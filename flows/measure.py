@@ -12,7 +12,7 @@ from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreachableError
-from segment_slide.pipeline.measurement.finish import name_objects, page_path, write_summary
+from segment_slide.pipeline.measurement.finish import name_objects, page_path, show_results, write_summary
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.open_labels import open_labels
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, check_output, discard, plan_measurement
@@ -138,6 +138,7 @@ def _run(
     with timed(clock, "summary"):
         summary = write_summary(plan, counts)
         name_objects(plan)
+        show_results(plan)
     plan.work.remove()
     return plan, counts, summary, len(blocks), len(parts)
 

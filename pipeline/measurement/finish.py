@@ -10,6 +10,7 @@ from segment_slide.pipeline.measurement.summary import SizeCounts, Summary, summ
 from segment_slide.pipeline.measurement.table import read_part, read_schema
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import write_file
+from segment_slide.pipeline.storage.place import show_to_all
 
 MOST_NAMED = 1000  # objects; a viewer loads all properties with the image's metadata
 
@@ -61,12 +62,22 @@ def name_objects(plan: MeasurePlan) -> bool:
         return False
     if not plan.source.instances.location.startswith(f"{plan.location}/"):  # the table lies in a store of its own
         return False
-    group = plan.source.instances.location.removeprefix(plan.location).lstrip("/")
+    group = _instance_group(plan)
     shown = (store.read_attributes(plan.location, group) or {}).get("ome") or {}
     label = {**shown.get("image-label", {}), "properties": _properties(plan)}
     if shown.get("image-label") != label:
         store.update_attributes(plan.location, group, {"ome": {**shown, "image-label": label}})
     return True
+
+
+def show_results(plan: MeasurePlan) -> None:
+    """Delete copies of metadata in which the tables, or what `name_objects` wrote, is missing."""
+    for group in (TABLES, _instance_group(plan)):
+        show_to_all(plan.location, group)
+
+
+def _instance_group(plan: MeasurePlan) -> str:
+    return plan.source.instances.location.removeprefix(plan.location).lstrip("/")
 
 
 def _properties(plan: MeasurePlan) -> list[dict[str, Any]]:

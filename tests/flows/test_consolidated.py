@@ -87,6 +87,13 @@ def test_labels_written_in_place_are_seen_by_every_default_reader(image, model, 
     caplog.clear()
     assert names_seen(image) == {"cells", "cells-instances", "old"}
     assert layers_in_napari(image) == {"cells", "cells-instances"}
+    consolidate(image)
+    measured = run_here("measure", image, "--name", "cells")
+    assert measured.exit_code == 0, measured
+    assert zarr.open_group(image, mode="r")["tables"].attrs["segment_slide"]
+    label = zarr.open_group(image, mode="r")["labels/cells-instances"].attrs["ome"]["image-label"]
+    assert label["properties"][0]["label-value"] == 1
+    caplog.clear()
     quiet = run_here("instances", image, "--name", "cells", "--block", 96)
     assert (quiet.exit_code, NOTE in caplog.text) == (0, False)
 
