@@ -16,7 +16,7 @@ commands = typer.Typer()
 
 
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="Image: an OME-Zarr (0.4 or 0.5) or Zarr array; path or URL.")
+    str, typer.Argument(metavar="INPUT", help="Image: an OME-Zarr (0.1 to 0.5, also in a zip archive) or Zarr array; path or URL.")
 ]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="CKPT", help="Trained network (.safetensors).")]
 # block and axes of the objects are those of the segmentation

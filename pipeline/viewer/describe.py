@@ -65,7 +65,7 @@ def describe_view(location: str | Path, *, image: str | Path | None = None, name
     Parameters
     ----------
     location : path-like or URL
-        An output, an OME-Zarr 0.4 or 0.5 image with or without ``labels/``, or one of its label images.
+        An output, an OME-Zarr image with or without ``labels/``, or one of its label images.
     image : path-like or URL, optional
         The image to show below the labels; by default the one that was segmented.
     name : str, optional
