@@ -16,7 +16,8 @@ commands = typer.Typer()
 
 
 Input = Annotated[
-    str, typer.Argument(metavar="INPUT", help="Image: an OME-Zarr (0.1 to 0.5, also in a zip archive) or Zarr array; path or URL.")
+    str,
+    typer.Argument(metavar="INPUT", help="Image: OME-Zarr (0.1 to 0.5) or a Zarr array, also zipped; path or URL."),
 ]
 Model = Annotated[str, typer.Option("--model", "-m", metavar="CKPT", help="Trained network (.safetensors).")]
 # block and axes of the objects are those of the segmentation

@@ -4,9 +4,9 @@ import errno
 import os
 from collections.abc import Iterator
 
+from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, digest, split_key, split_path
 from segment_slide.pipeline.storage.archive import list_entries, read_entry, split_archive
 from segment_slide.pipeline.storage.store import join
-from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, digest, split_key, split_path
 
 
 class ArchiveFiles:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.served_files.chunks import METADATA, array_files
 from segment_slide.pipeline.served_files.files import Files, ListedFile, split_path
 from segment_slide.pipeline.served_files.local_files import is_below
 from segment_slide.pipeline.served_files.open import open_files
-from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.archive import ZARR_METADATA
 from segment_slide.pipeline.storage.lock import LOCK_NAME

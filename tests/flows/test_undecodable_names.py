@@ -11,9 +11,6 @@ import pytest
 import tifffile
 import zarr
 
-from segment_slide.flows.deployed.night_reports import describe_night, publish_night
-from segment_slide.flows.nights.plan import Action
-from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.pipeline.report.commands import command
 from tests.flows.support import noise, run_here, write_model, write_ome
 
@@ -69,17 +66,3 @@ def test_a_command_of_a_report_names_the_file_for_the_shell(folder):
     shown = command("cat", path).encode()  # text in UTF-8 now
     assert subprocess.run(["bash", "-c", shown], capture_output=True, check=True).stdout == b"found"
     assert command("cat", "it's") == shlex.join(["cat", "it's"])
-
-
-def test_the_page_of_a_night_names_the_file(monkeypatch):
-    sent = []
-    for kind in ("table", "markdown"):
-        monkeypatch.setattr(
-            f"segment_slide.flows.deployed.night_reports.create_{kind}_artifact",
-            lambda content, **more: sent.append(json.dumps([content, more], ensure_ascii=False).encode()),
-        )
-    row = NightRow(f"{NAME}.tif", Action.SEGMENT, Outcome.FAILED, reason=f"{NAME} is damaged", output=f"/out/{NAME}")
-    publish_night(NightReport(folder=f"/out/{NAME}", rows=(row,)), f"/scans/{NAME}")
-    assert len(sent) == 2
-    assert all(b"udce4" in content for content in sent)
-    assert "Pr\\udce4parat.tif" in describe_night(NightReport(folder="/out", rows=(row,)), "/scans")

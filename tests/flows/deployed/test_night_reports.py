@@ -1,7 +1,9 @@
 """What a night says in Prefect, without a server: pages of any night stay short, and hold no Markdown but their own."""
 
 import contextlib
+import json
 import logging
+import os
 from dataclasses import replace
 
 import httpx
@@ -10,7 +12,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import MissingResult
 
 import segment_slide.flows.deployed.segment_new_acquisitions as night
-from segment_slide.flows.deployed.night_reports import describe_night, summarise
+from segment_slide.flows.deployed.night_reports import describe_night, publish_night, summarise
 from segment_slide.flows.deployed.parameters import ConversionParameters, SegmentParameters, WatchParameters
 from segment_slide.flows.deployed.segment_new_acquisitions import is_outage
 from segment_slide.flows.nights.plan import Action
@@ -145,3 +147,18 @@ def test_a_flow_that_meets_an_outage_shows_what_was_done_and_counts_nothing(tmp_
     assert (watch, report.ended_by) == (str(tmp_path / "watch"), "ConnectError: refused")
     assert [row.outcome for row in report.rows] == [Outcome.LEFT]
     assert not list((tmp_path / "outputs").rglob("*.failed.json"))
+
+
+def test_a_file_name_that_is_no_text_reaches_the_server_as_text(monkeypatch):
+    name = os.fsdecode(b"Pr\xe4parat")
+    sent = []
+    for kind in ("table", "markdown"):
+        monkeypatch.setattr(
+            f"segment_slide.flows.deployed.night_reports.create_{kind}_artifact",
+            lambda content, **more: sent.append(json.dumps([content, more], ensure_ascii=False).encode()),
+        )
+    row = NightRow(f"{name}.tif", Action.SEGMENT, Outcome.FAILED, reason=f"{name} is damaged", output=f"/out/{name}")
+    publish_night(NightReport(folder=f"/out/{name}", rows=(row,)), f"/scans/{name}")
+    assert len(sent) == 2
+    assert all(b"udce4" in content for content in sent)
+    assert "Pr\\udce4parat.tif" in describe_night(NightReport(folder="/out", rows=(row,)), "/scans")

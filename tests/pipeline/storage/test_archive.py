@@ -11,6 +11,7 @@ import zarr
 from zarr.storage import ZipStore
 
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreadableChunkError
+from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.archive import refuse_archive
 from segment_slide.pipeline.storage.files import exists, read_file
@@ -18,7 +19,6 @@ from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.viewer.describe import describe_view
-from segment_slide.pipeline.viewer.local_files import open_files
 from tests.flows.support import noise, run_here, snapshot, write_group, write_model, write_ome
 
 PIXELS = noise(3, 100, 130)
