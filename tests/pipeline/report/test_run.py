@@ -504,7 +504,9 @@ def test_it_goes_beside_the_output_which_stays_as_it_is(measured, tmp_path):
 def test_the_label_image_is_the_one_that_the_store_shows_or_the_one_that_is_named(tmp_path):
     location = str(write_segmentation(tmp_path / "out.ome.zarr", noise(8, 8), name="nuclei"))
     assert choose_name(location, None) == "nuclei"
-    listed = {"ome": {"version": ome.VERSION, "labels": ["a", "a-instances", "b"]}}
+    for name in ("a", "a-instances", "b"):
+        store.create_group(location, f"labels/{name}", [], {})
+    listed = {"ome": {"version": ome.VERSION, "labels": ["a", "a-instances", "b", "gone"]}}
     store.update_attributes(location, "labels", listed)
     with pytest.raises(InputError, match=r"several \(a, b\); choose one with `name`"):
         choose_name(location, None)
