@@ -12,6 +12,8 @@ from segment_slide.pipeline.storage.store import join
 class ArchiveFiles:
     """The files below a location in an archive. All of them were changed when the archive was."""
 
+    can_list = True
+
     def __init__(self, location: str) -> None:
         self._location = location
 
