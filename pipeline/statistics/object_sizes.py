@@ -55,7 +55,7 @@ def find_small(sizes: np.ndarray, counts: np.ndarray, ndim: int) -> SmallObjects
     Examples
     --------
     >>> find_small(np.array([1, 2, 300, 400, 20]), np.array([500, 90, 10, 11, 1]), 2)
-    SmallObjects(n_small=591, n_objects=612, below_px=40)
+    SmallObjects(n_small=591, n_objects=612, below_px=30)
     """
     least = _SIDE_PX**ndim
     order = np.argsort(sizes, kind="stable")

@@ -121,12 +121,17 @@ def training_data(inputs: Inputs, folder: Path, _: "Client | None") -> Outcome:
     return run_here("training-data", inputs / "set", "-o", folder / "out", *small)
 
 
-def evaluate(kind: str, inputs: Inputs, folder: Path, _: "Client | None") -> Outcome:
+def evaluate(kind: str, inputs: Inputs, folder: Path, _: "Client | None", *options: str) -> Outcome:
     """Scores, as a file."""
     predicted = inputs / ("probability.zarr" if kind == "membranes" else "planes.zarr")
     (folder / "out").mkdir(exist_ok=True)
     fixed = ("--axes", "tyx", "--truth-axes", "tyx", "--csv", folder / "out/scores.csv")
-    return run_here("evaluate", predicted, inputs / "planes.zarr", "--kind", kind, *fixed)
+    return run_here("evaluate", predicted, inputs / "planes.zarr", "--kind", kind, *fixed, *options)
+
+
+def evaluate_masks(inputs: Inputs, folder: Path, client: "Client | None") -> Outcome:
+    """Scores of classes whose ignored value the user says."""
+    return evaluate("classes", inputs, folder, client, "--ignore", "255")
 
 
 def draw(_: Inputs, folder: Path, client: "Client | None") -> Outcome:
@@ -227,10 +232,17 @@ STAGES = {
         in_windows=True,
     ),
     "samples": Stage("training/samples_run.py", "write_shard", training_data, "training file 0"),
+    "scores of values": Stage(
+        "scoring/run.py",
+        "_count_values",
+        functools.partial(evaluate, "classes"),
+        r"frame 0, pixels \(0:64, 0:96\)",
+        leaves_no="out/scores.csv",
+    ),
     "scores of classes": Stage(
         "scoring/run.py",
         "_count_classes",
-        functools.partial(evaluate, "classes"),
+        evaluate_masks,
         r"frame 0, pixels \(0:64, 0:96\)",
         leaves_no="out/scores.csv",
     ),

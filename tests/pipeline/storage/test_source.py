@@ -203,7 +203,9 @@ def test_a_value_that_is_not_finite_is_refused_at_its_place_by_exactly_the_boxes
             assert np.isfinite(source.read(box)).all()
             continue
         value, where = ("nan", 11) if 11 in columns else ("-inf", 12)
-        with pytest.raises(NotFiniteError, match=rf"first is {value} at z=1, y=7, x={where}; .*Replace such values"):
+        with pytest.raises(
+            NotFiniteError, match=rf"first is {value} at c=2, z=1, y=7, x={where}; .*Replace such values"
+        ):
             source.read(box)
 
 
