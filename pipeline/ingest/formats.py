@@ -95,7 +95,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "TIFF (SVS, NDPI, OME-TIFF, BigTIFF)",
-        (".tif", ".tiff", ".btf", ".tf8", ".svs", ".ndpi", ".scn", ".qptiff", ".lsm", ".stk"),
+        (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".ndpi", ".scn", ".qptiff", ".lsm", ".stk"),
         lambda head, _: head.startswith(_TIFF_MAGIC),
         openers.open_tiff_file,
         page_suffixes=(".tif", ".tiff"),

@@ -171,18 +171,21 @@ class PlaneFiles:
 
     def settle(self, plane: Element) -> str:
         """Make an element name the file beside this one that has its planes; return the name of one that is missing."""
-        uuids = list(children(plane, "UUID"))
-        there, said = self._find(uuids[0]) if uuids else (self._home or None, "")
+        there, said = self.locate(plane)
         if there is None:
             return said or "a file without a name"
-        for uuid in uuids:
+        for uuid in list(children(plane, "UUID")):
             plane.remove(uuid)
         if there != self._own:
             SubElement(plane, "UUID", {"FileName": there}).text = there
         return ""
 
+    def locate(self, plane: Element) -> tuple[str | None, str]:
+        """The name of the file that has an element's planes, None if it is not there, and what the element says."""
+        uuid = next(children(plane, "UUID"), None)
+        return (self._home or None, "") if uuid is None else self._find(uuid)
+
     def _find(self, uuid: Element) -> tuple[str | None, str]:
-        """The file that an element means, None if it is not there, and what the element says."""
         text = _text(uuid)
         said = uuid.get("FileName") or self._names.get(text, "")
         is_home = self.renamed or (self._identity and text == self._identity)

@@ -84,11 +84,11 @@ def open_tiff(path: str, companion: str = "") -> tuple[tifffile.TiffFile, OmeFil
     """
     tif = tifffile.TiffFile(path)
     try:
-        text = tif.pages.first.description if tif.pages else ""
+        text = read_text(tif)
     except Exception:
         tif.close()
         raise
-    if not (companion or tif.is_ome or _LOOKS_LIKE_OME.search(text[:4096])):
+    if not (companion or text):
         return tif, OmeFile()
     tif.close()
     found = read_companion(path, companion) if companion else find_document(path, text)
@@ -97,6 +97,12 @@ def open_tiff(path: str, companion: str = "") -> tuple[tifffile.TiffFile, OmeFil
     cleaned, ome = _rewrite(found.document, PlaneFiles(path, found))
     ome = replace(ome, companion=found.companion, notes=(*found.notes, *ome.notes))
     return _open_with(path, cleaned, ome)
+
+
+def read_text(tif: tifffile.TiffFile) -> str:
+    """The OME-XML of a file, or what looks like it; "" if there is none."""
+    text = tif.pages.first.description if tif.pages else ""
+    return text if tif.is_ome or _LOOKS_LIKE_OME.search(text[:4096]) else ""
 
 
 def _open_with(path: str, text: str, ome: OmeFile) -> tuple[tifffile.TiffFile, OmeFile]:

@@ -1,19 +1,21 @@
 """What lies in a watched folder: acquisitions, whether they are complete, and how a changed one is recognised.
 
 A folder is read as a flat list of files, on disk or in an object store. One function groups this list into
-acquisitions. Image files are not opened. `flows.nights.plan` decides what to do with them.
+acquisitions. Image files are not opened, except for the OME-XML of TIFF files on disk: several may be one image.
+`flows.nights.plan` decides what to do with acquisitions.
 """
 
 import fnmatch
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.ingest.formats import readable_suffixes
+from segment_slide.pipeline.ingest.ome_sets import SUFFIXES, find_sets
 from segment_slide.pipeline.metadata.junk import is_hidden, is_junk
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
@@ -41,8 +43,11 @@ class Acquisition:
         sha256 over the names, sizes and modification times of its files.
     is_zarr : bool
         Whether it is a folder that is read as Zarr; otherwise it is a file that is converted first.
+    files : tuple of str
+        Absolute paths of the files that are converted together, sorted; empty for Zarr.
     earlier_fingerprint : str
-        What version 0.1.0 recorded as the fingerprint, which counted junk too (`metadata.junk`).
+        What version 0.1.0 recorded as the fingerprint: it counted junk too (`metadata.junk`), and of an OME-TIFF of
+        several files only the one that was opened.
     """
 
     path: str
@@ -52,6 +57,7 @@ class Acquisition:
     changed_s: float
     fingerprint: str
     is_zarr: bool
+    files: tuple[str, ...] = ()
     earlier_fingerprint: str = field(default="", compare=False)
 
     def is_as(self, fingerprint: str | None) -> bool:
@@ -62,7 +68,8 @@ class Acquisition:
 def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Acquisition]:
     """Find all acquisitions below a folder, sorted by name.
 
-    An acquisition is a folder with Zarr metadata or called ``*.zarr``, or a file with a suffix that `ingest` reads.
+    An acquisition is a folder with Zarr metadata or called ``*.zarr``, or a file with a suffix that `ingest` reads. The
+    files of one OME-TIFF image are one acquisition, which has the name of the first of them.
     Hidden files, junk, lock files, unfinished files and segmentations that this package made are left out. If several
     symbolic links lead to a folder, it is read once, under its own name if that lies below `watch`.
 
@@ -71,7 +78,8 @@ def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[s
     watch : str
         Folder or URL.
     patterns : sequence of str
-        If not empty, only names that match one of them, such as ``*.svs``; ``*`` also matches "/".
+        If not empty, only names that match one of them, such as ``*.svs``; ``*`` also matches "/". If an
+        acquisition has several files, one name is enough.
     skip : sequence of str
         Folders to leave out.
 
@@ -83,8 +91,13 @@ def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[s
     watch = store.resolve_location(watch)
     skip = [store.resolve_location(location) for location in skip]
     found = sorted(_group(watch, list_files(watch, skip)), key=lambda acquisition: acquisition.name)
-    chosen = [a for a in found if not patterns or any(fnmatch.fnmatchcase(a.name, p) for p in patterns)]
+    chosen = [a for a in found if not patterns or _matches(a, watch, patterns)]
     return [a for a in chosen if not (a.is_zarr and _is_made_by_us(a.path))]
+
+
+def _matches(acquisition: Acquisition, watch: str, patterns: Sequence[str]) -> bool:
+    others = (os.path.relpath(path, watch) for path in acquisition.files if path != acquisition.path)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (acquisition.name, *others) for pattern in patterns)
 
 
 def read_again(acquisition: Acquisition) -> Acquisition | None:
@@ -95,11 +108,9 @@ def read_again(acquisition: Acquisition) -> Acquisition | None:
             files = _without_unfinished(list_files(path, [], in_store=True))
         except InputError:
             return None
-    else:
-        file = local_file(path, os.path.basename(path))
-        files = [] if file is None else [file]
-    is_there = not all(acquisition.is_zarr and is_junk(file.name) for file in files)
-    return _make(path, acquisition.name, files, is_zarr=acquisition.is_zarr) if is_there else None
+        is_there = not all(is_junk(file.name) for file in files)
+        return _make(path, acquisition.name, files, is_zarr=True) if is_there else None
+    return _make_of_files(path, acquisition.name, acquisition.files)
 
 
 def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float, marker: str | None = None) -> str:
@@ -157,32 +168,58 @@ def marker_path(acquisition: Acquisition, marker: str) -> str:
 
 
 def _group(watch: str, files: Iterable[FoundFile]) -> Iterator[Acquisition]:
-    """Yield acquisitions in the order of their files; the files of one Zarr (maybe millions) are held at a time."""
-    suffixes = readable_suffixes()
+    """Yield acquisitions; the files of one Zarr (maybe millions) are held at a time."""
+    suffixes, loose = readable_suffixes(), dict[str, FoundFile]()
     for root, members in groupby(files, lambda file: file.store):
         if root == "":
             raise InputError(f"watch={watch} is an image itself, expected a folder of images.")
         if root is None:
             for file in members:
                 if file.name.lower().endswith(suffixes) and not is_hidden(file.name):
-                    yield _make(store.join(watch, file.name), file.name, [file], is_zarr=False)
+                    loose[store.join(watch, file.name)] = file
         elif not is_hidden(root):
             parts = _without_unfinished(members)
             below = [replace(file, name=file.name.removeprefix(f"{root}/")) for file in parts]
             if not all(is_junk(file.name) for file in below):
                 yield _make(store.join(watch, root), root, below, is_zarr=True)
+    yield from _group_loose(loose, is_remote=store.is_remote(watch))
+
+
+def _group_loose(files: Mapping[str, FoundFile], *, is_remote: bool) -> Iterator[Acquisition]:
+    """Yield acquisitions of files outside any Zarr, which are given by their paths."""
+    tiffs = [] if is_remote else [path for path in files if path.lower().endswith(SUFFIXES)]
+    several = [found for found in find_sets(tiffs) if len(found.files) > 1]
+    grouped = {path for found in several for path in found.files}
+    for path, file in files.items():
+        if path not in grouped:
+            yield _make(path, file.name, [file], is_zarr=False, paths=(path,))
+    for found in several:
+        yield from filter(None, [_make_of_files(found.first, files[found.first].name, found.files)])
+
+
+def _make_of_files(path: str, name: str, paths: Sequence[str]) -> Acquisition | None:
+    """An acquisition of local files, of which `path` is opened; None if that is gone."""
+    found = {one: local_file(one, os.path.basename(one)) for one in paths}
+    alone = found.get(path)
+    if alone is None:
+        return None
+    there = [file for file in found.values() if file is not None]
+    made = _make(path, name, there, is_zarr=False, paths=tuple(paths))
+    return replace(made, earlier_fingerprint=_fingerprint([alone]))
 
 
 def _without_unfinished(files: Iterable[FoundFile]) -> list[FoundFile]:
     return [file for file in files if not file.name.endswith((".partial", LOCK_NAME))]
 
 
-def _make(path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool) -> Acquisition:
+def _make(
+    path: str, name: str, files: Sequence[FoundFile], *, is_zarr: bool, paths: tuple[str, ...] = ()
+) -> Acquisition:
     """Make an acquisition of its files; at least one of them is no junk."""
     named = files if is_zarr else [replace(file, name=os.path.basename(file.name)) for file in files]
     kept = [file for file in named if not (is_zarr and is_junk(file.name))]
     size, changed = sum(file.size_bytes for file in kept), max(file.changed_s for file in kept)
-    return Acquisition(path, name, len(kept), size, changed, _fingerprint(kept), is_zarr, _fingerprint(named))
+    return Acquisition(path, name, len(kept), size, changed, _fingerprint(kept), is_zarr, paths, _fingerprint(named))
 
 
 def _fingerprint(files: Sequence[FoundFile]) -> str:

@@ -153,8 +153,10 @@ def delete_stale_image(layout: Layout, acquisition: Acquisition) -> None:
     if acquisition.is_zarr or record is None:
         return
     made_from = record.ingested_from
-    if made_from.n_files != 1 or made_from.fingerprint == fingerprint_files([acquisition.path]):
-        return  # of several files, the one alone cannot tell
+    if made_from.n_files > len(acquisition.files) == 1:
+        return  # a slide of several files that are not known here: the one alone cannot tell
+    if made_from.fingerprint == fingerprint_files(acquisition.files):
+        return
     models = store.list_names(layout.outputs) - {IMAGES}
     if not any(read_done(store.join(layout.outputs, model, output_name(acquisition.name))) for model in models):
         delete(image)
