@@ -149,7 +149,7 @@ def describe_series(ome: OmeFile, tif: tifffile.TiffFile, series: Any, *, is_cho
     is_chosen : bool
         Whether the user named it: then its image is meant, even if another one claims the same planes.
     """
-    notes = (*ome.notes, *_note_absent(ome, tif))
+    notes = (*ome.notes, *_note_absent(ome, tif), *_note_elsewhere(ome, tif, series))
     image = ome.image_of(series)
     if image is None:
         images = _of_same_size(ome, series)
@@ -193,3 +193,12 @@ def _note_absent(ome: OmeFile, tif: tifffile.TiffFile) -> list[str]:
     if not absent:
         return []
     return [f"its OME-XML also lists {list_names(absent)}, whose pixels are not there"]
+
+
+def _note_elsewhere(ome: OmeFile, tif: tifffile.TiffFile, series: Any) -> list[str]:
+    """Say if no pixel is in the file that was named: a copy may have kept the OME-XML of its original."""
+    files = {page.parent.filehandle.path: page.parent.filehandle.name for page in series if page is not None}
+    if not files or ome.companion or tif.filehandle.path in files:
+        return []
+    names = list_names(files.values())
+    return [f"its OME-XML says that the pixels are in {names}: they are read from there, not from the file itself"]

@@ -238,6 +238,17 @@ def test_a_file_that_was_renamed_is_read(tmp_path: Path, uuid: str) -> None:
     np.testing.assert_array_equal(read(path), PLANES[0])
 
 
+def test_pixels_that_are_read_from_another_file_are_noted(tmp_path: Path) -> None:
+    """A file that kept the OME-XML of its original, which names that file and says nothing of its own identity."""
+    text = document(image(0, 1, at(0, "original.ome.tif")))
+    for number, name in enumerate(("original", "copy")):
+        write(tmp_path / f"{name}.ome.tif", text, PLANES[number : number + 1])
+    np.testing.assert_array_equal(read(tmp_path / "copy.ome.tif"), PLANES[0])  # as tifffile reads it
+    (note,) = plan_ingest(tmp_path / "copy.ome.tif").notes
+    assert "the pixels are in original.ome.tif: they are read from there, not from the file itself" in note
+    assert plan_ingest(tmp_path / "original.ome.tif").notes == ()
+
+
 def test_a_file_whose_pixels_are_all_elsewhere_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ome.tif", document(image(0, 0.5, at(0, "b.ome.tif", "urn:uuid:b")), uuid="urn:uuid:a"))
     with pytest.raises(InputError, match=r"the pixels are in b.ome.tif, which is not in its folder"):
