@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,13 +231,23 @@ def _make_record(
         shard=options.shard,
         decoding=image.decoding,
     )
-    notes = list(image.notes)
+    notes = [*image.notes, *_note_half(dict(zip(image.axes, pixel_size, strict=True)))]
     if parameters.dtype != image.dtype:
         notes.append(f"{image.dtype} is stored as {parameters.dtype}")
     left_out = count_left_out(os.path.expanduser(paths[0]))
     if left_out:
         notes.append(f"{left_out} JPEG file(s) of the folder are left out: its other images are taken for pages")
     return IngestRecord(ingested_from, parameters, code_version(), Results.INGEST, tuple(notes))
+
+
+def _note_half(sizes: Mapping[str, float | None]) -> list[str]:
+    """Say that one of the two sizes of a pixel is missing: viewers then stretch the image."""
+    unknown = [axis for axis in "yx" if sizes[axis] is None]
+    if len(unknown) != 1:
+        return []
+    known = "x" if unknown == ["y"] else "y"
+    says = f"the pixel size along {unknown[0]} is not known, and along {known} it is {sizes[known]:g} um"
+    return [f"{says}: viewers may stretch the image; set both with `pixel_size`"]
 
 
 def fingerprint_files(files: Iterable[str]) -> str:

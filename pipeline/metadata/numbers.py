@@ -13,6 +13,7 @@ from segment_slide.pipeline.metadata.units import Kind, is_no_unit, normalise_un
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _QUANTITY = re.compile(r"\s*([+-]?[\d.,]+(?:[eE][+-]?\d+)?)\s*(\D*)", re.ASCII)
 _SHOWN = 60  # characters of a value in a note
+_SMALLEST, _LARGEST = 1e-60, 1e60  # um or s: powers of sizes, and those of coarser levels, stay finite
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_size(said: object, unit: object, name: str, kind: Kind = "space") -> Si
     said : object
         Number or text; None or "" if the file does not state it.
     unit : object
-        The unit it is in, in any spelling.
+        The unit it is in, in any spelling; `said` may repeat it.
     name : str
         What the file calls it, for the note.
     kind : {"space", "time"}
@@ -79,6 +80,8 @@ def read_size(said: object, unit: object, name: str, kind: Kind = "space") -> Si
 
     >>> read_size("250", "nm", "PhysicalSizeX")
     Size(value=0.25, note='')
+    >>> read_size("0.499 um", "micron", "MPP")
+    Size(value=0.499, note='')
     >>> read_size("-0.5", "um", "PhysicalSizeX").note
     'the file says PhysicalSizeX=-0.5 um; not used, because a size is a number above 0'
     >>> read_size("1", "furlong", "PhysicalSizeX").note
@@ -86,10 +89,13 @@ def read_size(said: object, unit: object, name: str, kind: Kind = "space") -> Si
     """
     if said is None or not str(said).strip().strip("\0"):
         return Size()
-    shown, number = normalise_unit(unit)[:_SHOWN], parse_number(said)
-    factor = um_per(unit) if kind == "space" else seconds_per(unit)
+    factor_of = um_per if kind == "space" else seconds_per
+    shown, number, factor = normalise_unit(unit)[:_SHOWN], parse_number(said), factor_of(unit)
+    repeats = _QUANTITY.fullmatch(str(said)) if number is None else None
+    if repeats and factor is not None and factor_of(repeats.group(2)) == factor:
+        number = parse_number(repeats.group(1))
     value = number * factor if number is not None and factor is not None else None
-    if value is not None and 0 < value < math.inf:
+    if value is not None and _SMALLEST < value < _LARGEST:
         return Size(value)
     says = f"the file says {name}={_show(said)} {shown}".rstrip() + "; not used, because "
     if number is None or number <= 0:

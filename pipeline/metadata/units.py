@@ -69,19 +69,26 @@ NGFF_UNITS: Mapping[Kind, frozenset[str]] = {
     kind: frozenset(name for name, _ in table.values() if name) for kind, table in _TABLES.items()
 }
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_PER_PIXEL = re.compile(r"(\s*/\s*|\s+per\s+)(pixel|px|pix|voxel|vx)$", re.IGNORECASE)
 
 
 def normalise_unit(unit: object) -> str:
     r"""A unit's text with escapes of ImageJ, both micro signs and a wrong decoding of UTF-8 made one.
 
+    Brackets around it, and "per pixel" after it, are left out.
+
     >>> normalise_unit("\\u00B5m") == normalise_unit(" \u03bcm ") == normalise_unit("\u00c2\u00b5m")
     True
+    >>> normalise_unit("[um]"), normalise_unit("um/pixel"), normalise_unit("microns per px")
+    ('um', 'um', 'microns')
     """
     text = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), str(unit or "")).strip().strip("\0")
     if set(text) & set("ÂÃÎ"):  # UTF-8 that was read as Windows' code page
         with contextlib.suppress(UnicodeError):
             text = text.encode("cp1252").decode("utf-8")
-    return unicodedata.normalize("NFKC", text).strip().rstrip(".")
+    text = unicodedata.normalize("NFKC", text).strip()
+    bare = text[1:-1] if text[:1] + text[-1:] in ("()", "[]", "''", "<>") else text
+    return _PER_PIXEL.sub("", bare.strip()).rstrip(".")
 
 
 def _find(unit: object, kind: Kind) -> tuple[str, float] | None:

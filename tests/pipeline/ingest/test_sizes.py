@@ -112,7 +112,8 @@ def plan_ome(path: Path, said: str, unit: str | None = None) -> IngestPlan:
 @pytest.mark.parametrize(
     ("said", "unit", "um"),
     [("2", "dm", 2e5), ("2", "Å", 2e-4), ("2", "thou", 50.8), ("2", "in", 50800.0), ("2", "pt", 25400 / 36),
-     ("0,25", None, 0.25), ("4.99e-1", "µm", 0.499), ("250", "nm", 0.25), ("0.5", "\u03bcm", 0.5)],
+     ("0,25", None, 0.25), ("4.99e-1", "µm", 0.499), ("250", "nm", 0.25), ("0.5", "\u03bcm", 0.5),
+     ("250 nm", "nm", 0.25), ("0.25 µm", None, 0.25), ("0.25", "[um]", 0.25), ("0.25", "µm/pixel", 0.25)],
 )  # fmt: skip
 def test_ome_xml_states_units_and_numbers(tmp_path: Path, said: str, unit: str | None, um: float) -> None:
     plan = plan_ome(tmp_path / "a.ome.tif", said, unit)
@@ -123,7 +124,8 @@ def test_ome_xml_states_units_and_numbers(tmp_path: Path, said: str, unit: str |
 @pytest.mark.parametrize(
     ("said", "unit"),
     [("NaN", None), ("INF", "µm"), ("-INF", None), ("-0.5", None), ("0", "nm"), ("1", "pixel"),
-     ("1", "reference frame"), ("abc", None), ("1e400", None)],
+     ("1", "reference frame"), ("abc", None), ("1e400", None),
+     ("1e308", "µm"), ("1e-300", "m"), ("0.25 nm", "µm"), ("0.25 µm", "pixel")],
 )  # fmt: skip
 def test_what_is_no_size_is_noted_and_stored_as_unknown(tmp_path: Path, said: str, unit: str | None) -> None:
     plan = plan_ome(tmp_path / "a.ome.tif", said, unit)
@@ -132,6 +134,19 @@ def test_what_is_no_size_is_noted_and_stored_as_unknown(tmp_path: Path, said: st
     run_ingest(plan, tmp_path / "out.zarr")  # the second opening says the same as the first, whatever the file says
     content = json.loads((tmp_path / "out.zarr" / "zarr.json").read_text(), parse_constant=pytest.fail)
     assert content["attributes"]["segment_slide"]["notes"] == list(plan.notes)
+
+
+def test_a_size_along_one_axis_alone_is_noted_unless_the_user_gives_the_other(tmp_path: Path) -> None:
+    text = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+    text += 'DimensionOrder="XYZCT" Type="uint16" SizeX="9" SizeY="8" SizeZ="3" SizeC="1" SizeT="1" '
+    path = write(tmp_path / "a.ome.tif", STACK[:3])
+    for axis, other in ("XY", "YX"):
+        tifffile.tiffcomment(path, f'{text}PhysicalSize{axis}="0.25"><TiffData/></Pixels></Image></OME>'.encode())
+        said = f"the pixel size along {other.lower()} is not known, and along {axis.lower()} it is 0.25 um"
+        assert any(note.startswith(said) for note in plan_ingest(path).notes)
+        assert plan_ingest(path, IngestOptions(pixel_size={"y": 0.5, "x": 0.5})).notes == ()
+    tifffile.tiffcomment(path, f'{text}PhysicalSizeX="1" PhysicalSizeY="2"><TiffData/></Pixels></Image></OME>'.encode())
+    assert plan_ingest(path).notes == ()
 
 
 def test_notes_do_not_decide_whether_an_ingest_is_continued(tmp_path: Path) -> None:
