@@ -41,6 +41,16 @@ def fill_names(names: Iterable[str]) -> tuple[str, ...]:
 
     >>> fill_names(["", "GFP"]), fill_names(["", ""])
     (('channel 0', 'GFP'), ())
+    >>> fill_names(["", "channel 0"])
+    ('channel 0 (no name)', 'channel 0')
     """
     cleaned = [" ".join(str(name or "").strip("\0").split()) for name in names]
-    return tuple(name or f"channel {number}" for number, name in enumerate(cleaned)) if any(cleaned) else ()
+    return tuple(name or _number(at, cleaned) for at, name in enumerate(cleaned)) if any(cleaned) else ()
+
+
+def _number(position: int, names: Iterable[str]) -> str:
+    """A name that no other channel has."""
+    name = f"channel {position}"
+    while name in names:
+        name += " (no name)"
+    return name
