@@ -42,7 +42,11 @@ class StackReader:
         axes = "".join(sorted(axis + first.axes, key=AXIS_ORDER.index))
         self._at = axes.index(axis)
         sizes = {first.pixel_size, *(other.pixel_size for other in others)}
-        differs = ("the pages state different pixel sizes: those of the first are used",) if len(sizes) > 1 else ()
+        differs = ["the pages state different pixel sizes: those of the first are used"] * (len(sizes) > 1)
+        decodings = list(dict.fromkeys([first.decoding, *(other.decoding for other in others)]))
+        if len(decodings) > 1:
+            ways = ", ".join(decoding or "as it is seen" for decoding in decodings)
+            differs.append(f"the pages are stored in different ways ({ways}): each is read as viewers show it")
         self.info = replace(
             first,
             kind="stack",
@@ -51,6 +55,8 @@ class StackReader:
             pixel_size=_insert(first.pixel_size, self._at, None),
             channel_names=tuple(Path(path).stem for path in files) if axis == "c" else first.channel_names,
             files=self._files,
+            is_lossy=any(page.is_lossy for page in (first, *others)),
+            decoding="; ".join(filter(None, decodings)),
             notes=(*dict.fromkeys(notes), *differs, f"{len(files)} pages along {axis}"),
         )
 
@@ -88,7 +94,7 @@ def _insert(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
 
 
 def _check_same(first_path: str, first: ImageInfo, path: str, other: ImageInfo) -> None:
-    for field in ("axes", "shape", "dtype", "decoding"):
+    for field in ("axes", "shape", "dtype"):
         if getattr(first, field) != getattr(other, field):
             raise InputError(
                 f"pages of a stack differ: {os.path.basename(first_path)} has {field}={getattr(first, field)}, "

@@ -59,7 +59,7 @@ class ImageInfo:
         Whether the file's compression changed values (JPEG): no matter for a picture, but ids of a mask are wrong.
     decoding : str
         What was done to the stored values beyond reading them ("inverted", "orientation 6"); "" if nothing. It decides
-        the bytes of the output.
+        the bytes of the output. Of a stack, all different ones of its pages.
     """
 
     kind: str

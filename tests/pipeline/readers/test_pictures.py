@@ -299,6 +299,28 @@ def test_the_pages_of_a_stack_are_turned_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[0], np.rot90(planes, -1, (1, 2)))
 
 
+def test_each_page_of_a_folder_is_turned_as_it_says(tmp_path: Path) -> None:
+    """As photographs of one camera, which was held in different ways."""
+    pages = [SAMPLES[:30, :30, number] for number in range(3)]
+    for number, (orientation, page) in enumerate(zip((1, 6, 3), pages, strict=True)):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(page).save(tmp_path / f"{number}.png", exif=exif)
+    values, notes = read(tmp_path)
+    expected = [np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"{number}.png"))) for number in range(3)]
+    np.testing.assert_array_equal(values, expected)
+    assert any("in different ways (as it is seen, orientation 6, orientation 3)" in note for note in notes)
+    assert plan_ingest(tmp_path).record.parameters.decoding == "orientation 6; orientation 3"
+
+
+def test_a_stack_is_no_mask_if_any_of_its_pages_is_compressed_as_jpeg(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "0.tif", SAMPLES[:, :, 0])
+    tifffile.imwrite(tmp_path / "1.tif", SAMPLES[:, :, 0])
+    assert not plan_ingest(tmp_path).image.is_lossy
+    tifffile.imwrite(tmp_path / "1.tif", SAMPLES[:, :, 0], compression="jpeg")
+    assert plan_ingest(tmp_path).image.is_lossy
+
+
 def test_an_orientation_that_is_none_is_noted(tmp_path: Path) -> None:
     write_turned_tiff(tmp_path / "a.tif", 9, SAMPLES[..., 0])
     values, notes = read(tmp_path / "a.tif")
