@@ -85,9 +85,22 @@ def _name_axes(path: str, series: Any, axes: str | None) -> tuple[str, list[str]
     if not is_distinct or (axes.find("y"), axes.find("x")) != (given.find("Y"), given.find("X")):
         raise InputError(
             f"input={path}: dimensions {given!r} of shape {shape} cannot be read as axes={axes!r}; expected distinct "
-            f"letters of 'tczyx', one per dimension, y and x where the file has them. Say them with `axes`."
+            f"letters of 'tczyx', one per dimension, y and x where the file has them. Say them with `axes`, for "
+            f"example `axes={_suggest(given)}`."
         )
     return axes, notes
+
+
+def _suggest(given: str) -> str:
+    """Axes that would be accepted: those that the file names, and others in the usual order.
+
+    >>> _suggest("SYX"), _suggest("YXS"), _suggest("IQYX")
+    ('cyx', 'yxc', 'tzyx')
+    """
+    named = [_AXIS_OF.get(letter, "") for letter in given]
+    named = [axis if axis not in named[:at] else "" for at, axis in enumerate(named)]
+    free = iter([axis for axis in ("z" if named.count("") == 1 else "") + "tzc" if axis not in named])
+    return "".join(axis or next(free, "?") for axis in named)
 
 
 def _check_pixels(path: str, series: Any) -> None:
