@@ -101,7 +101,7 @@ FORMATS: tuple[Format, ...] = (
         page_suffixes=(".tif", ".tiff"),
     ),
     # no suffix: in a watched folder, its TIFF files are the images
-    Format("OME-XML beside TIFF", (), _ends_in(".companion.ome"), openers.open_companion_file),
+    Format("OME-XML beside TIFF", (), _ends_in(".ome", ".ome.xml"), openers.open_companion_file),
     Format(
         "PNG",
         (".png",),

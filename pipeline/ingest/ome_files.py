@@ -17,6 +17,7 @@ from segment_slide.pipeline.metadata.ome_xml import OmeDocument, parse_ome_xml
 from segment_slide.pipeline.metadata.safe_xml import XmlError, children
 
 COMPANION = ".companion.ome"
+SUFFIXES = (COMPANION, ".ome.xml", ".ome")  # of files that hold OME-XML and no pixels
 _MAX_BYTES = 1 << 28  # of a companion file; those of whole plates have tens of MiB
 _SLASHES = re.compile(r"[/\\]")  # of any system
 _SHOWN = 3  # names in a message
@@ -158,7 +159,7 @@ class PlaneFiles:
         self._folder, self._own = os.path.split(path)
         # the file that planes lie in whose file is not named: the document's, unless that is no TIFF
         self._home = os.path.basename(found.companion) if found.companion else self._own
-        self._home = "" if self._home.lower().endswith(COMPANION) else self._home
+        self._home = "" if self._home.lower().endswith(SUFFIXES) else self._home
         document = found.document
         images = () if document is None else document.images
         self._identity = "" if document is None else document.root.get("UUID", "").strip()

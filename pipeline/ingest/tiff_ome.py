@@ -5,7 +5,9 @@ a document of our own making: each image's name is its number there, own planes 
 only if they lie beside this one. So a series tells its image, and no file elsewhere is opened.
 """
 
+import contextlib
 import copy
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -109,12 +111,28 @@ def _open_with(path: str, text: str, ome: OmeFile) -> tuple[tifffile.TiffFile, O
     """The file by its document; without it if the document's counts or orders of planes make no sense."""
     tif = tifffile.TiffFile(path, omexml=text)
     try:
-        _ = tif.series
+        with _quiet():
+            _ = tif.series
     except Exception as error:  # noqa: BLE001, what is missing or no number surfaces as errors of many kinds
         tif.close()
         note = f"its OME-XML is not used for planes, because it cannot be followed ({type(error).__name__}: {error})"
         return tifffile.TiffFile(path, is_ome=False), OmeFile(ome.images, notes=(*ome.notes, note[:_LONGEST]))
     return tif, ome
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without tifffile's warnings of images whose pixels are not there: our notes say which, or the file is refused."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "OME series" not in record.getMessage()
+
+    log = logging.getLogger("tifffile")
+    log.addFilter(is_other)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_other)
 
 
 def _rewrite(document: OmeDocument, files: PlaneFiles) -> tuple[str, OmeFile]:

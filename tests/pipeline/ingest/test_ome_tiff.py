@@ -174,6 +174,28 @@ def test_a_companion_may_describe_tiff_files_that_do_not_name_it(tmp_path: Path)
     assert (plan.axes, plan.shape) == ("czyx", (2, 2, 8, 9))
 
 
+@pytest.mark.parametrize("name", ["set.ome.xml", "set.ome"])
+def test_a_companion_may_have_another_ending(tmp_path: Path, name: str) -> None:
+    companion = write_companion_set(tmp_path)
+    for path in tmp_path.glob("*.tif"):
+        tifffile.tiffcomment(path, tifffile.tiffcomment(path).replace(companion.name, name))
+    companion.rename(tmp_path / name)
+    for opened in ("c0.ome.tif", name):
+        plan = plan_ingest(tmp_path / opened)
+        assert (plan.axes, plan.image.channel_names, plan.image.pixel_size[-1]) == ("czyx", ("DAPI", "GFP"), 0.25)
+    assert plan.multiscale.name == "set"
+
+
+def test_the_warnings_of_tifffile_that_our_notes_replace_are_not_shown(tmp_path: Path, caplog: Any) -> None:
+    gone, here = image(0, 5, '<TiffData IFD="3"/>', name="gone"), image(1, 0.25, at(0), name="here")
+    path = write(tmp_path / "a.ome.tif", document(gone, here))
+    assert plan_ingest(path).notes == ("its OME-XML also lists 'gone', whose pixels are not there",)
+    assert caplog.messages == []
+    with tifffile.TiffFile(path) as tif:  # negative control
+        assert tif.series
+    assert any("OME series" in message for message in caplog.messages)
+
+
 def test_a_companion_that_was_renamed_is_found_if_it_names_the_file(tmp_path: Path) -> None:
     companion = write_companion_set(tmp_path)
     companion.rename(tmp_path / "new.companion.ome")
