@@ -94,11 +94,11 @@ def _name_axes(path: str, series: Any, axes: str | None) -> tuple[str, list[str]
 def _suggest(given: str) -> str:
     """Axes that would be accepted: those that the file names, and others in the usual order.
 
-    >>> _suggest("SYX"), _suggest("YXS"), _suggest("IQYX")
-    ('cyx', 'yxc', 'tzyx')
+    >>> _suggest("SYX"), _suggest("CYXS"), _suggest("IQYX")
+    ('cyx', 'zyxc', 'tzyx')
     """
+    given = given.replace("C", "?") if "S" in given else given  # samples of a pixel are always c
     named = [_AXIS_OF.get(letter, "") for letter in given]
-    named = [axis if axis not in named[:at] else "" for at, axis in enumerate(named)]
     free = iter([axis for axis in ("z" if named.count("") == 1 else "") + "tzc" if axis not in named])
     return "".join(axis or next(free, "?") for axis in named)
 

@@ -345,11 +345,23 @@ def test_what_was_begun_the_other_way_round_is_not_gone_on_with(tmp_path: Path) 
 @pytest.mark.parametrize("dtype", ["bool", "uint8"])
 def test_values_that_count_from_white_are_inverted_as_pillow_does(tmp_path: Path, dtype: str) -> None:
     image = (SAMPLES[..., 0] > 99) if dtype == "bool" else SAMPLES[..., 0]
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
+    software = "a scanner"  # not tifffile, whose False and True see below
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite", software=software, metadata=None)
     values, notes = read(tmp_path / "a.tif")
     np.testing.assert_array_equal(values, np.asarray(Image.open(tmp_path / "a.tif")))
     assert not (values == image).all()
     assert any("MinIsWhite" in note for note in notes)
+
+
+def test_false_and_true_that_python_wrote_are_read_as_python_reads_them(tmp_path: Path) -> None:
+    """tifffile calls them MinIsWhite without being asked; other viewers show them inverted."""
+    mask = SAMPLES[..., 0] > 99
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    values, notes = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(values, mask)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), mask)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.tif")), ~mask)
+    assert any("MinIsWhite): values are kept" in note for note in notes)
 
 
 def test_16_bits_from_white_are_inverted_and_negative_numbers_are_not(tmp_path: Path) -> None:
