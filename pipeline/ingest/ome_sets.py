@@ -24,7 +24,7 @@ class FileSet:
     Attributes
     ----------
     first : str
-        Absolute path of the file to open: the others are found from it.
+        Absolute path of the file to open, the first in natural order of those that lead to the others.
     files : tuple of str
         Absolute paths of all its files that are there, sorted; the one with the metadata among them.
     """
@@ -34,7 +34,7 @@ class FileSet:
 
 
 def find_sets(paths: Iterable[str]) -> list[FileSet]:
-    """Sort TIFF files into images. A file with parts of several images belongs to the one with the largest planes.
+    """Sort TIFF files into images, as `pipeline.ingest.tiff` reads them.
 
     Parameters
     ----------
@@ -44,39 +44,41 @@ def find_sets(paths: Iterable[str]) -> list[FileSet]:
     Returns
     -------
     list of FileSet
-        Each path is the `first` of at most one set. A set that has no `first` of its own is left out: reading its files
-        one by one would not give it either.
+        Each path is in one of them. A file with planes of two images may be in both, but is the `first` of one at most.
     """
     # files above others first: a document may name files in folders below its own, and none above
     waiting = dict.fromkeys(sorted(paths, key=lambda path: (path.count("/"), natural_key(path))))
-    sets = []
+    sets, alone, taken = list[FileSet](), list[str](), set[str]()
     while waiting:
         path = next(iter(waiting))
-        for planes, companion in [*_read_sets(path), ({path}, "")]:
-            mine = [file for file in planes if file in waiting]
-            if mine:
-                sets.append(FileSet(min(mine, key=natural_key), tuple(sorted(planes | ({companion} - {""})))))
-            for file in (*planes, companion):
-                waiting.pop(file, None)
-    return sets
+        planes, metadata = _read_set(path)
+        for file in {path, *planes}:
+            waiting.pop(file, None)
+        if planes:
+            sets.append(FileSet(path, tuple(sorted(planes | metadata))))
+            taken |= planes | metadata  # a file with metadata may hold another image: it waits for its own turn
+        else:
+            alone.append(path)
+    return sets + [FileSet(path, (path,)) for path in alone if path not in taken]
 
 
-def _read_sets(path: str) -> list[tuple[set[str], str]]:
-    """(files with planes, file with the metadata or "") of each image in a file's document, if that names the file."""
+def _read_set(path: str) -> tuple[set[str], set[str]]:
+    """Files with planes and with metadata of the image that a file's document makes it a part of; none without one."""
     try:
         with tifffile.TiffFile(path) as tif:
             text = read_text(tif)
     except Exception:  # noqa: BLE001, damaged files, and those still being copied: their own turn says so
-        return []
+        return set(), set()
     found = find_document(path, text) if text else None
     if found is None or found.document is None:
-        return []
+        return set(), set()
     folder, files = os.path.dirname(path), PlaneFiles(path, found)
-    sets = []
-    for image in sorted(found.document.images, key=_plane_size, reverse=True):
+    for image in sorted(found.document.images, key=_plane_size, reverse=True):  # the reader takes the largest, too
         names = {there for plane in image.planes if (there := files.locate(plane)[0])}
-        sets.append(({os.path.join(folder, name) for name in names}, found.companion))
-    return sets if any(path in planes for planes, _ in sets) else []
+        planes = {os.path.join(folder, name) for name in names}
+        if path in planes:
+            return planes, {found.companion} - {""}
+    return set(), set()
 
 
 def _plane_size(image: OmeImage) -> int:

@@ -188,13 +188,13 @@ def _group(watch: str, files: Iterable[FoundFile]) -> Iterator[Acquisition]:
 def _group_loose(files: Mapping[str, FoundFile], *, is_remote: bool) -> Iterator[Acquisition]:
     """Yield acquisitions of files outside any Zarr, which are given by their paths."""
     tiffs = [] if is_remote else [path for path in files if path.lower().endswith(SUFFIXES)]
-    several = [found for found in find_sets(tiffs) if len(found.files) > 1]
-    grouped = {path for found in several for path in found.files}
-    for path, file in files.items():
-        if path not in grouped:
-            yield _make(path, file.name, [file], is_zarr=False, paths=(path,))
-    for found in several:
-        yield from filter(None, [_make_of_files(found.first, files[found.first].name, found.files)])
+    members = {found.first: found.files for found in find_sets(tiffs)}
+    for path in [*(files.keys() - set(tiffs)), *members]:
+        name, paths = files[path].name, members.get(path, (path,))
+        if len(paths) == 1:
+            yield _make(path, name, [files[path]], is_zarr=False, paths=paths)
+        else:
+            yield from filter(None, [_make_of_files(path, name, paths)])
 
 
 def _make_of_files(path: str, name: str, paths: Sequence[str]) -> Acquisition | None:

@@ -76,6 +76,39 @@ def test_a_file_of_two_images_hides_none_of_them(tmp_path: Path) -> None:
     assert [plan_ingest(acquisition.path).image.pixel_size[-1] for acquisition in found] == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("master", ["a.ome.tif", "z.ome.tif"])
+def test_a_file_with_the_metadata_alone_is_no_acquisition_and_files_without_them_belong_to_it(
+    tmp_path: Path, master: str
+) -> None:
+    planes = "".join(at(0, f"p{z}.ome.tif", f"urn:uuid:{z}", f'FirstZ="{z}"') for z in range(2))
+    write(tmp_path / master, document(image(0, 1, planes, z=2), uuid="urn:uuid:m"), PLANES[:1, :2, :2])
+    other = document(f'<BinaryOnly MetadataFile="{master}" UUID="urn:uuid:m"/>', uuid="urn:uuid:1")
+    for z in range(2):
+        write(tmp_path / f"p{z}.ome.tif", other, PLANES[z : z + 1])
+    (found,) = find_acquisitions(str(tmp_path))
+    assert (found.name, names(found)) == ("p0.ome.tif", sorted(["p0.ome.tif", "p1.ome.tif", master]))
+    assert plan_ingest(found.path).image.files == found.files
+
+
+def test_a_file_with_the_metadata_of_others_and_an_image_of_its_own_is_an_acquisition(tmp_path: Path) -> None:
+    images = [image(n, n + 1, at(0, f"p{n}.ome.tif", f"urn:uuid:{n}")) for n in range(2)]
+    write(tmp_path / "p1.ome.tif", document(*images, uuid="urn:uuid:1"), PLANES[:1])
+    other = document('<BinaryOnly MetadataFile="p1.ome.tif" UUID="urn:uuid:1"/>', uuid="urn:uuid:0")
+    write(tmp_path / "p0.ome.tif", other, PLANES[1:2])
+    first, second = find_acquisitions(str(tmp_path))
+    assert (names(first), second.name) == (["p0.ome.tif", "p1.ome.tif"], "p1.ome.tif")
+    assert [plan_ingest(one.path).image.pixel_size[-1] for one in (first, second)] == [1.0, 2.0]
+
+
+def test_planes_in_a_file_without_a_document_belong_to_the_set_that_names_it(tmp_path: Path) -> None:
+    planes = at(0, "z.ome.tif", "urn:uuid:z") + at(0, "a.tif", "urn:uuid:a", 'FirstZ="1"')
+    write(tmp_path / "z.ome.tif", document(image(0, 1, planes, z=2), uuid="urn:uuid:z"), PLANES[:1])
+    write(tmp_path / "a.tif", "", PLANES[1:2])
+    (found,) = find_acquisitions(str(tmp_path))
+    assert (found.name, names(found)) == ("z.ome.tif", ["a.tif", "z.ome.tif"])
+    assert plan_ingest(found.path).shape == (2, 8, 9)
+
+
 @pytest.mark.parametrize("uuid", ["", "urn:uuid:1"])
 def test_a_copy_that_kept_another_files_document_stays_an_acquisition(tmp_path: Path, uuid: str) -> None:
     text = document(image(0, 1, at(0, "original.ome.tif")), uuid=uuid)
