@@ -61,7 +61,7 @@ def parse_philips(description: str) -> Calibration:
     said = next((text for text in texts if text), None)
     if said is None:
         return Calibration()
-    parts = said.replace('"', " ").split()
+    parts = re.sub(r'["\\]', " ", said).split()
     if len(parts) != 2:
         return Calibration(notes=(f"the file says DICOM_PIXEL_SPACING={said.strip():.60}; not used, expected two",))
     return calibration_of(

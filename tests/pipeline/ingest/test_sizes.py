@@ -162,7 +162,7 @@ def test_notes_do_not_decide_whether_an_ingest_is_continued(tmp_path: Path) -> N
 # --- slides ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", ["0,4990", "4.99e-1", "0.499", "0.4990 "])
+@pytest.mark.parametrize("said", ["0,4990", "4.99e-1", "0.499", "0.4990 ", "0.4990 um"])
 def test_aperios_microns_per_pixel_may_have_a_comma_or_an_exponent(tmp_path: Path, said: str) -> None:
     text = f"Aperio Image Library v1|AppMag = 20|MPP = {said}|Left = 1"
     path = write(tmp_path / "a.svs", SLIDE, tile=(32, 32), photometric="rgb", description=text)
@@ -194,6 +194,8 @@ def plan_philips(folder: Path, *scanned: str) -> IngestPlan:
 def test_philips_states_rows_and_columns_in_mm_for_the_slide_and_its_overview(tmp_path: Path) -> None:
     overview = philips('"0.05" "0.05"', "MACROIMAGE")
     plan = plan_philips(tmp_path, overview, philips('"0.00025" "0,0005"'))
+    assert plan.image.pixel_size == (None, 0.25, 0.5)
+    plan = plan_philips(tmp_path, philips("0.00025\\0.0005"))  # as DICOM itself separates values
     assert plan.image.pixel_size == (None, 0.25, 0.5)
     plan = plan_philips(tmp_path, philips('"0.00025"'))
     assert plan.image.pixel_size == (None, None, None)
