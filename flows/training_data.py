@@ -16,7 +16,7 @@ from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
-from segment_slide.pipeline.training.pairing import describe_pairs
+from segment_slide.pipeline.training.pairing import tell_apart
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
@@ -99,7 +99,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
         total = samples.n_shards("training") + samples.n_shards("validation")
         with progress.stage("samples", total, total - len(items), unit="files") as advance:
             write_samples(job, items, client, on_shard=advance)
-        preview = _write_preview(samples, [describe_pairs([item.image.pair]) for item in prepared.training])
+        preview = _write_preview(samples, _say_pairs(prepared.training))
     seconds = time.perf_counter() - began
     return TrainingDataReport(samples, total, total - len(items), preview, (*_notes(prepared), *notes), seconds)
 
@@ -132,6 +132,12 @@ def _measure(
 def _normalise(items: Sequence[StoredAnnotation], samples: SampleSet) -> list[StoredAnnotation]:
     scales = samples.image_scales
     return [replace(item, offset=scales[item.image.name][0], scale=scales[item.image.name][1]) for item in items]
+
+
+def _say_pairs(items: Sequence[StoredAnnotation]) -> list[str]:
+    """For each image, which file of labels belongs to which image."""
+    images, labels = (tell_apart([item.image.pair[side] for item in items]) for side in (0, 1))
+    return [f"{image} with {label}" for image, label in zip(images, labels, strict=True)]
 
 
 def _write_preview(samples: SampleSet, pairs: Sequence[str]) -> Path | None:

@@ -12,7 +12,7 @@ from segment_slide.pipeline.blocks.tasks import Wording, run_all
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.training.pairing import last_part
+from segment_slide.pipeline.training.pairing import tell_apart
 from segment_slide.pipeline.training.records import WeightChoices
 from segment_slide.pipeline.training.training_set import AnnotatedImage, StoredPixels, TrainingSet
 from segment_slide.pipeline.training.weights_block import BlockCount, WeightJob, count_block
@@ -135,7 +135,9 @@ def describe_set(
 ) -> TrainingSet:
     """The training set that results from plan, counts and notes."""
     images = []
-    for pair, pixels in zip(plan.annotation.pairs, found, strict=True):
+    pairs = plan.annotation.pairs
+    image_files, label_files = tell_apart([p.image.path for p in pairs]), tell_apart([p.labels.path for p in pairs])
+    for pixels, *pair in zip(found, image_files, label_files, strict=True):
         job = pixels.job
         per_class = counts[job.name].reshape(-1, counts[job.name].shape[-1]).sum(axis=0)
         images.append(
@@ -147,7 +149,7 @@ def describe_set(
                 tuple(map(int, per_class)),
                 StoredPixels.describe(pixels.image, plan.location),
                 StoredPixels.describe(pixels.labels, plan.location),
-                (last_part(pair.image.path), last_part(pair.labels.path)),
+                (pair[0], pair[1]),
             )
         )
     totals = np.sum([image.class_counts for image in images], axis=0)

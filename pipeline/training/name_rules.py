@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from segment_slide.pipeline.ingest.formats import FORMATS
 
@@ -22,6 +22,7 @@ Rule = Callable[[Sequence[str], Sequence[str]], Candidates]
 _ENDINGS = {".zarr", ".ome", ".jpg", ".jpeg", *(suffix for row in FORMATS for suffix in row.suffixes)}
 _OTHER_ENDING = re.compile(r"\.(?!v\d)[A-Za-z][A-Za-z0-9]{1,4}$")  # slide.oib, but not slide.v2
 _NUMBER, _WORD = re.compile(r"\d+"), re.compile(r"[^\W\d_]+")
+_WHOLE_NUMBER = re.compile(r"(?<!\d\.)(?<!\d,)\d+")  # not the decimals of 0.05
 
 
 def bare_name(path: str) -> str:
@@ -41,20 +42,23 @@ def bare_name(path: str) -> str:
 def alike(name: str) -> str:
     """Write names that differ in case, in separators or in leading zeros only in the same way.
 
-    >>> alike("Img-007 a"), alike("img_7_A")
-    ('img_7_a', 'img_7_a')
+    >>> alike("Img-007 a"), alike("img_7_A"), alike("dose 0.05")
+    ('img_7_a', 'img_7_a', 'dose_0_05')
     """
-    without_zeros = _NUMBER.sub(lambda found: str(int(found[0])), name)
-    return re.sub(r"[\W_]+", "_", without_zeros).lower()
+    return re.sub(r"[\W_]+", "_", _without_zeros(name)).lower()
 
 
-def numbers(name: str) -> tuple[int, ...]:
-    """All numbers in a name, in their order.
+def numbers(name: str) -> tuple[str, ...]:
+    """All numbers in a name, in their order, without leading zeros. Decimals keep theirs: 0.5 is not 0.05.
 
-    >>> numbers("mouse1_week02")
-    (1, 2)
+    >>> numbers("mouse1_week02"), numbers("dose0.05")
+    (('1', '2'), ('0', '05'))
     """
-    return tuple(int(found) for found in _NUMBER.findall(name))
+    return tuple(_NUMBER.findall(_without_zeros(name)))
+
+
+def _without_zeros(name: str) -> str:
+    return _WHOLE_NUMBER.sub(lambda found: str(int(found[0])), name)
 
 
 def complete(candidates: Candidates) -> Partners | None:
@@ -80,25 +84,35 @@ def by_equal_names(images: Sequence[str], labels: Sequence[str]) -> Candidates:
 def by_beginning_or_end(images: Sequence[str], labels: Sequence[str]) -> Candidates:
     """Images whose name is the label image's plus something before or after it, or the reverse.
 
-    Of several, those that have the most in common are kept. So `img_1_mask` fits `img_1` and not `img`.
+    Of several beginnings, the longest is kept, and so of several ends. So `img_1_mask` fits `img_1` and not `img`, but
+    `100_3` fits `100` and `3`.
 
     Examples
     --------
     >>> by_beginning_or_end(["img1", "img10", "img"], ["img10_mask", "mask_img1", "img"])
     [[1], [0], [2]]
+    >>> by_beginning_or_end(["100", "3"], ["100_3"])
+    [[0, 1]]
     >>> by_beginning_or_end(["x_001_0000", "x_002_0000"], ["x_002"])
     [[1]]
     """
     exact = _places((_fold(name), place) for place, name in enumerate(images))
-    longer = _places((part, place) for place, name in enumerate(images) for part in set(_beginnings_and_ends(name)))
+    longer = _places(
+        (part, place)
+        for place, name in enumerate(images)
+        for part in {*_parts(name, at_end=False), *_parts(name, at_end=True)}
+    )
     found = []
     for label in labels:
         name = _fold(label)
-        fits = {part: exact[part] for part in _beginnings_and_ends(label) if part in exact}
         if name in longer or name in exact:
-            fits = {name: exact.get(name) or longer[name]}
-        most = max(map(len, fits), default=0)
-        found.append(sorted({place for part, places in fits.items() if len(part) == most for place in places}))
+            found.append(exact.get(name) or longer[name])
+            continue
+        fits: set[int] = set()
+        for at_end in (False, True):
+            longest = max((part for part in _parts(label, at_end=at_end) if part in exact), key=len, default="")
+            fits.update(exact.get(longest, ()))
+        found.append(sorted(fits))
     return found
 
 
@@ -121,30 +135,52 @@ def by_numbers(images: Sequence[str], labels: Sequence[str]) -> Candidates:
 def by_common_frames(images: Sequence[str], labels: Sequence[str]) -> set[Partners]:
     """All pairings by what is left of names without a beginning and an end that all images, or all labels, share.
 
-    Numbers that are left out have to be the same on both sides.
+    Numbers that are left out have to be the same on both sides. If no pairing fulfils this, one side may have more of
+    them, as in `C1-img1` and `img1_mask`. Then what is left has to begin with a word, or begin or end both names: the
+    `1` of `mouse1_week1` is not that of `week1_mask`.
 
     Examples
     --------
     >>> by_common_frames(["img_a", "img_b"], ["b_mask", "a_mask"])
     {(1, 0)}
+    >>> by_common_frames(["C1-img1", "C1-img2"], ["img1_mask", "img2_mask"])
+    {(0, 1)}
     >>> by_common_frames(["mouse1_week2", "mouse2_week1"], ["mouse1_labels", "mouse2_labels"])
     set()
     """
-    cores_of_images = [_places((core, place) for place, core in enumerate(cores)) for cores in _cores(images)]
-    cores_of_images = [places for places in cores_of_images if len(places) == len(images)]
-    found = set()
-    for cores in _cores(labels):
-        for places in cores_of_images:
-            if cores[0] in places and (partners := complete([places.get(core, []) for core in cores])):
+    places_of_cores = [(core, _places((text, n) for n, text in enumerate(core.texts))) for core in _cores(images)]
+    places_of_cores = [(core, places) for core, places in places_of_cores if len(places) == len(images)]
+    found: set[Partners] = set()
+    with_more: set[Partners] = set()
+    for label_core in _cores(labels):
+        for core, places in places_of_cores:
+            if label_core.texts[0] not in places:
+                continue
+            partners = complete([places.get(text, []) for text in label_core.texts])
+            if partners is None:
+                continue
+            sides = [(numbers(images[i]), numbers(name)) for i, name in zip(partners, labels, strict=True)]
+            if all(one == other for one, other in sides):
                 found.add(partners)
-    return {
-        partners
-        for partners in found
-        if all(numbers(images[i]) == numbers(name) for i, name in zip(partners, labels, strict=True))
-    }
+            elif core.has_place_of(label_core) and all(_is_part(*sorted(both, key=len)) for both in sides):
+                with_more.add(partners)
+    return found or with_more
 
 
-def _cores(names: Sequence[str]) -> Iterator[list[str]]:
+class _Core(NamedTuple):
+    """What is left of names without their first `start` and their last `end` characters."""
+
+    start: int
+    end: int
+    texts: list[str]
+
+    def has_place_of(self, other: "_Core") -> bool:
+        """Whether equal texts mean the same in both sets of names, by their first word or by their place."""
+        is_at_an_end = self.start == other.start == 0 or self.end == other.end == 0
+        return is_at_an_end or all(text[0].isalpha() for text in self.texts)
+
+
+def _cores(names: Sequence[str]) -> Iterator[_Core]:
     """What is left of names without a common beginning and end, for each choice of these."""
     folded = list(map(_fold, names))
     cuts = [set(_cuts(name)) for name in names]
@@ -157,25 +193,33 @@ def _cores(names: Sequence[str]) -> Iterator[list[str]]:
     ]
     for start in starts:
         for end in ends:
-            cores = [name[start : len(name) - end] for name in folded]
-            if min(map(len, folded)) > start + end and all(re.search(r"[^\W_]", core) for core in cores):
-                yield cores
+            texts = [name[start : len(name) - end] for name in folded]
+            if min(map(len, folded)) > start + end and all(re.search(r"[^\W_]", text) for text in texts):
+                yield _Core(start, end, texts)
 
 
-def _beginnings_and_ends(name: str) -> Iterator[str]:
-    """All parts of a name before and after a boundary, and the name itself."""
+def _is_part(few: tuple[str, ...], many: tuple[str, ...]) -> bool:
+    """Whether all of the few come among the many, in the same order."""
+    rest = iter(many)
+    return all(number in rest for number in few)
+
+
+def _parts(name: str, *, at_end: bool) -> Iterator[str]:
+    """All parts of a name before a boundary, or all after one; the name itself is one of them."""
     folded = _fold(name)
     for cut in _cuts(name):
-        yield from (part for part in (folded[:cut], folded[cut:]) if re.search(r"[^\W_]", part))
+        part = folded[cut:] if at_end else folded[:cut]
+        if re.search(r"[^\W_]", part):
+            yield part
 
 
 def _cuts(name: str) -> Iterator[int]:
     """Boundaries in a name, its beginning and its end included."""
     yield 0
     for place in range(1, len(name)):
-        before, after = name[place - 1], name[place]
-        is_capital = after.isupper() and (before.islower() or name[place + 1 : place + 2].islower())
-        if _class_of(before) != _class_of(after) or is_capital:
+        before, after = _class_of(name[place - 1]), _class_of(name[place])
+        is_capital = name[place].isupper() and (name[place - 1].islower() or name[place + 1 : place + 2].islower())
+        if before != after or is_capital or after == "other":  # so that `GFP+_mask` begins with `GFP+`
             yield place
     if name:
         yield len(name)

@@ -92,7 +92,8 @@ def describe_pairs(pairs: Sequence[tuple[str, str]], most: int = 10) -> str:
     >>> describe_pairs([("i/a.tif", "m/a_mask.tif"), ("i/b.tif", "m/b_mask.tif")], most=1)
     'a.tif with a_mask.tif, and 1 more'
     """
-    shown = ", ".join(f"{last_part(image)} with {last_part(label)}" for image, label in pairs[:most])
+    sides = [tell_apart([pair[side] for pair in pairs]) for side in (0, 1)]
+    shown = ", ".join(f"{image} with {label}" for image, label in itertools.islice(zip(*sides, strict=True), most))
     return shown + (f", and {len(pairs) - most:,} more" if len(pairs) > most else "")
 
 
@@ -102,13 +103,27 @@ def list_names(paths: Sequence[str]) -> str:
     >>> list_names(["i/a.tif", "i/b.tif"])
     'a.tif, b.tif'
     """
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(map(last_part, paths[:_SHOWN])) + more
+    return _list(tell_apart(paths))
 
 
-def last_part(path: str) -> str:
-    """The name of a file or Zarr with its ending."""
-    return os.path.basename(path.rstrip("/"))
+def tell_apart(paths: Sequence[str]) -> list[str]:
+    """Names of files or Zarrs with their endings, and with as many folders in front as all of them need to differ.
+
+    >>> tell_apart(["d/a.tif", "d/b.tif"]), tell_apart(["d/1/x.tif", "d/2/x.tif"])
+    (['a.tif', 'b.tif'], ['1/x.tif', '2/x.tif'])
+    """
+    parts = [path.rstrip("/").split("/") for path in paths]
+    n_different = len(set(paths))
+    for depth in range(1, max(map(len, parts), default=0)):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == n_different:
+            return names
+    return list(paths)
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def stem(path: str) -> str:
@@ -234,9 +249,10 @@ def _without_suffix(names: Sequence[str], paths: Sequence[str], suffix: str) -> 
 
 def _explain_disagreement(found: Mapping[Partners, str], images: Sequence[str], labels: Sequence[str]) -> str:
     (first, rule), (second, other), *_ = found.items()
+    images, labels = tell_apart(images), tell_apart(labels)
     places = [n for n in range(len(labels)) if first[n] != second[n]][:_SHOWN]
     ways = (
-        f"{title}: {describe_pairs([(images[partners[n]], labels[n]) for n in places])}"
+        f"{title}: {', '.join(f'{images[partners[n]]} with {labels[n]}' for n in places)}"
         for partners, title in ((first, rule), (second, other))
     )
     return (
@@ -246,6 +262,7 @@ def _explain_disagreement(found: Mapping[Partners, str], images: Sequence[str], 
 
 
 def _explain(images: Sequence[str], labels: Sequence[str], names: Sequence[str], label_names: Sequence[str]) -> str:
+    images, labels = tell_apart(images), tell_apart(labels)
     fits: list[list[int]] = [[] for _ in labels]
     for _, candidates in _candidates(names, label_names):
         fits = [known or more for known, more in zip(fits, candidates, strict=True)]
@@ -256,10 +273,10 @@ def _explain(images: Sequence[str], labels: Sequence[str], names: Sequence[str],
     free = [image for place, image in enumerate(images) if place not in taken]
     several = [(labels[n], [images[place] for place in fits[n]]) for n in alone if len(fits[n]) > 1]
     several += [(images[place], [labels[n] for n in found]) for place, found in shared.items()]
-    why = "".join(f" {last_part(one)} fits {list_names(many)}." for one, many in several[:_SHOWN])
+    why = "".join(f" {one} fits {_list(many)}." for one, many in several[:_SHOWN])
     return (
         f"{len(alone)} of {len(labels)} label images have no clear partner among {len(images)} images: "
-        f"{list_names([labels[n] for n in alone])}.{why} Images without label image: {list_names(free) or 'none'}. "
+        f"{_list([labels[n] for n in alone])}.{why} Images without label image: {_list(free) or 'none'}. "
         f"A label image's name has to be its image's with more before or after it (cells_1.tif and cells_1_mask.tif), "
         f"or to have the same numbers in all places (t002.tif and man_seg002.tif). If names end in their own way, "
         f"give `label_suffix`."

@@ -14,7 +14,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.label_values import LabelRule, check_plane, code_objects
 from segment_slide.pipeline.training.options import AnnotationInput
-from segment_slide.pipeline.training.pairing import pair_files
+from segment_slide.pipeline.training.pairing import describe_pairs, pair_files
 from tests.flows.support import DATA, write_array, write_group, write_ome
 
 
@@ -104,6 +104,14 @@ def nfd(text):
         ("A/img/1.tif B/img/1.tif", "A/seg/1.tif B/seg/1.tif"),
         ("01/t0.tif 02/t0.tif", "01_GT/SEG/man_seg0.tif 02_GT/SEG/man_seg0.tif"),
         ("d/a/1.tif d/b/1.tif", "m/a_1.tif m/b_1.tif"),
+        ("i/GFP+.tif i/GFP-.tif", "m/GFP+_mask.tif m/GFP-_mask.tif"),
+        ("i/a².tif i/a³.tif", "m/a²_m.tif m/a³_m.tif"),
+        ("i/C1-img1.tif i/C1-img2.tif", "m/img1_mask.tif m/img2_mask.tif"),
+        ("i/x_w1DAPI_s1.tif i/x_w1DAPI_s2.tif", "m/x_s1_mask.tif m/x_s2_mask.tif"),
+        ("i/aachen_0_19_leftImg8bit.png i/aachen_1_19_leftImg8bit.png", "m/aachen_0_19_gt.png m/aachen_1_19_gt.png"),
+        ("i/1.tif i/2.tif i/10.tif", "m/1_r2.tif m/2_r2.tif m/10_r2.tif"),
+        ("i/mouse1_week2.tif i/mouse2_week2.tif", "m/mouse1_gt.tif m/mouse2_gt.tif"),
+        ("i/d0.5.tif i/d0.05.tif", "m/m0.5.tif m/m0.05.tif"),
     ],
 )
 def test_every_label_image_goes_to_its_own_image_in_any_order(images, labels):
@@ -134,6 +142,11 @@ def test_one_image_more_and_one_label_image_less_leave_the_other_pairs_alone():
         ("1_2 2_1", "1 2", "1 fits 1_2, 2_1. 2 fits 1_2, 2_1"),
         ("day1_mouse2 day1_mouse3", "day2_gt day3_gt", "2 of 2"),
         ("x_0_0000 x_0_0001 x_1_0000", "x_0 x_1", "x_0 fits x_0_0000, x_0_0001. Images without label image: "),
+        ("mouse1_week1 mouse2_week1", "week1_gt week2_gt", "2 of 2"),
+        ("m1_w1 m1_w2", "m2_w1_gt m2_w2_gt", "2 of 2"),
+        ("t0_c1 t1_c1", "t0_c2 t1_c2", "2 of 2"),
+        ("100 3", "100_3", "two ways.*: 100 with 100_3; or .*: 3 with 100_3"),
+        ("d0.5 e1", "m0.05 m1", "1 of 2 .*: m0.05"),
         ("a b", "a_mask1 a_mask2 b_mask1", "a fits a_mask1, a_mask2"),
         ("a b", "a_mask b_mask overview", "1 of 3 .*: overview. Images without label image: none"),
         ("a b c", "a_mask d_mask", "1 of 2 .*: d_mask. Images without label image: b, c"),
@@ -144,6 +157,13 @@ def test_sets_without_one_clear_pairing_are_refused_and_said(images, labels, mes
     with pytest.raises(InputError) as error:
         pair_files([f"i/{name}.tif" for name in images.split()], [f"m/{name}.tif" for name in labels.split()])
     assert re.search(message, str(error.value).replace(".tif", ""))
+
+
+def test_files_with_equal_names_are_told_apart_by_their_folders():
+    pairs, _ = pair_files(["p1/x.tif", "p2/x.tif"], ["p1/m.tif", "p2/m.tif"])
+    assert describe_pairs([pair[1:] for pair in pairs]) == "p1/x.tif with p1/m.tif, p2/x.tif with p2/m.tif"
+    with pytest.raises(InputError, match=r"a/m\.png fits w1/m\.tif, w2/m\.tif\. b/m\.png fits w1/m\.tif, w2/m\.tif"):
+        pair_files(["i/w1/m.tif", "i/w2/m.tif"], ["s/a/m.png", "s/b/m.png"])
 
 
 def test_the_end_of_label_names_pairs_what_no_rule_pairs():
