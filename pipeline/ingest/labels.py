@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import open_reader
-from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.readers.reader import Reader
 
 
 def open_labels(files: Sequence[str], axes: str | None = None) -> Reader:
     """Open what `list_files` found as a mask: numbers of classes or objects.
 
-    Of a TIFF with a palette, the numbers of its colours are read: programs store ids so, to show each in a colour.
+    Of a TIFF or PNG with a palette, the numbers of its colours are read: programs store ids so, to show each in a
+    colour.
 
     Raises
     ------
@@ -19,7 +19,7 @@ def open_labels(files: Sequence[str], axes: str | None = None) -> Reader:
         As for `open_reader`, or if the files are JPEG.
     """
     reader = open_reader(files, axes=axes)
-    if axes is None and reader.info.decoding.startswith(PALETTE):
+    if axes is None and reader.info.has_numbers:
         reader.close()
         reader = open_reader(files, axes=reader.info.axes.replace("c", ""))
     try:

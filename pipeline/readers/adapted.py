@@ -12,7 +12,6 @@ from segment_slide.pipeline.readers.reader import ImageInfo, Reader
 from segment_slide.pipeline.storage.ome import AXIS_ORDER
 from segment_slide.unet.boxes import Box
 
-PALETTE = "palette"  # in `ImageInfo.decoding`
 # EXIF and TIFF `Orientation`: (y and x are exchanged, rows run upwards, columns run to the left), after the exchange
 _TURNS = {
     2: (False, False, True, "mirrored from left to right"),
@@ -146,7 +145,8 @@ class PaletteReader:
             is_rgb=True,
             segment_bytes=3 * info.segment_bytes,  # the numbers, and the colours that are made of them
             notes=(*info.notes, note),
-            decoding=_add(info.decoding, PALETTE),
+            decoding=_add(info.decoding, "palette"),
+            has_numbers=are_labels(self._colours),
         )
 
     def read(self, box: Box) -> np.ndarray:
@@ -158,6 +158,25 @@ class PaletteReader:
     def close(self) -> None:
         """Close the reader inside."""
         self._reader.close()
+
+
+def are_labels(colours: np.ndarray) -> bool:
+    """Whether a palette gives numbers of classes or objects their colours, so that a mask is read as its numbers.
+
+    A palette of greys that does not begin with black is that of a picture: white may have the number 0 in it.
+
+    Parameters
+    ----------
+    colours : ndarray, (number, 3)
+        The colour of each number.
+
+    Examples
+    --------
+    >>> are_labels(np.array([[0, 0, 0], [255, 0, 0]])), are_labels(np.array([[255, 255, 255], [0, 0, 0]]))
+    (True, False)
+    """
+    is_grey = bool((colours == colours[:, :1]).all())
+    return not is_grey or not colours[:1].any()
 
 
 def add_note(reader: Reader, note: str) -> Reader:

@@ -60,6 +60,8 @@ class ImageInfo:
     decoding : str
         What was done to the stored values beyond reading them ("inverted", "orientation 6"); "" if nothing. It decides
         the bytes of the output. Of a stack, all different ones of its pages.
+    has_numbers : bool
+        Whether the colours are those of a palette whose numbers may be classes or ids; axes without a c read these.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class ImageInfo:
     notes: tuple[str, ...] = ()
     is_lossy: bool = False
     decoding: str = ""
+    has_numbers: bool = False
 
     def check_mask(self, path: str) -> None:
         """Refuse a file as a mask, whose values have to be exact.

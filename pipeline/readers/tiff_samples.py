@@ -143,8 +143,7 @@ def show_as_meant(reader: Reader, tif: tifffile.TiffFile, page: Any, axes: str |
     """The reader, or one around it that turns what is stored into brightness or colours.
 
     Files of ImageJ and MetaMorph keep what is stored: their measurements are of these numbers, and their palettes and
-    inverted palettes (lookup tables) only say how a screen shows them. So do masks of True and False that Python wrote:
-    tifffile calls them MinIsWhite unless its caller says otherwise, and gives them back as they are stored.
+    inverted palettes (lookup tables) only say how a screen shows them. So do arrays of bool that tifffile wrote.
 
     Parameters
     ----------
@@ -160,8 +159,8 @@ def show_as_meant(reader: Reader, tif: tifffile.TiffFile, page: Any, axes: str |
         bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
         is_counted = reader.info.dtype == "bool" or reader.info.dtype.startswith("uint")
         is_counted = is_counted and (page.samplesperpixel == 1 or "c" not in reader.info.axes)
-        is_default = reader.info.dtype == "bool" and tif.pages.first.software.startswith("tifffile")
-        if is_shown_only or is_default or not is_counted or _PHOTOMETRIC not in page.tags:
+        is_shown_only = is_shown_only or _is_mask_of_tifffile(reader, page)
+        if is_shown_only or not is_counted or _PHOTOMETRIC not in page.tags:
             return add_note(
                 reader, "the file shows small values bright (MinIsWhite): values are kept as they are stored"
             )
@@ -173,6 +172,11 @@ def show_as_meant(reader: Reader, tif: tifffile.TiffFile, page: Any, axes: str |
             return add_note(reader, "the file has a colour palette: its numbers are kept, not its colours")
         return PaletteReader(reader, colours)
     return reader
+
+
+def _is_mask_of_tifffile(reader: Reader, page: Any) -> bool:
+    """Whether tifffile (or scikit-image, which uses it) wrote an array of bool: true is 1, and called black."""
+    return reader.info.dtype == "bool" and str(page.software).startswith("tifffile")
 
 
 def _read_palette(page: Any) -> np.ndarray | None:

@@ -18,7 +18,6 @@ from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.metadata.channels import choose_channels
 from segment_slide.pipeline.metadata.junk import is_hidden
-from segment_slide.pipeline.readers.adapted import PALETTE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -233,12 +232,12 @@ def _find_pair(name: str, image_path: str, label_path: str, wanted: AnnotationIn
 
 
 def _find_labels(path: str, wanted: AnnotationInput, image: FoundPixels) -> FoundPixels:
-    """The label image at a path. Of a TIFF with a palette, the numbers of its colours are the labels."""
+    """The label image at a path. Of a file with a palette, the numbers of its colours are the labels."""
     labels = _find_pixels(path, wanted.level, wanted.label_axes, image)
     if not isinstance(labels.content, IngestPlan):
         return labels
     labels.content.image.check_mask(path)
-    if wanted.label_axes is None and labels.content.image.decoding.startswith(PALETTE):
+    if wanted.label_axes is None and labels.content.image.has_numbers:
         return _find_pixels(path, wanted.level, labels.content.axes.replace("c", ""), image)
     return labels
 

@@ -345,23 +345,20 @@ def test_what_was_begun_the_other_way_round_is_not_gone_on_with(tmp_path: Path) 
 @pytest.mark.parametrize("dtype", ["bool", "uint8"])
 def test_values_that_count_from_white_are_inverted_as_pillow_does(tmp_path: Path, dtype: str) -> None:
     image = (SAMPLES[..., 0] > 99) if dtype == "bool" else SAMPLES[..., 0]
-    software = "a scanner"  # not tifffile, whose False and True see below
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite", software=software, metadata=None)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite", software="a scanner")
     values, notes = read(tmp_path / "a.tif")
     np.testing.assert_array_equal(values, np.asarray(Image.open(tmp_path / "a.tif")))
     assert not (values == image).all()
     assert any("MinIsWhite" in note for note in notes)
 
 
-def test_false_and_true_that_python_wrote_are_read_as_python_reads_them(tmp_path: Path) -> None:
-    """tifffile calls them MinIsWhite without being asked; other viewers show them inverted."""
-    mask = SAMPLES[..., 0] > 99
-    tifffile.imwrite(tmp_path / "a.tif", mask)
+def test_an_array_of_bool_that_tifffile_wrote_is_read_as_it_was(tmp_path: Path) -> None:
+    image = SAMPLES[..., 0] > 99
+    tifffile.imwrite(tmp_path / "a.tif", image)  # counts from white, without turning the values
     values, notes = read(tmp_path / "a.tif")
-    np.testing.assert_array_equal(values, mask)
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), mask)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.tif")), ~mask)
-    assert any("MinIsWhite): values are kept" in note for note in notes)
+    np.testing.assert_array_equal(values, image)
+    np.testing.assert_array_equal(read_masks(tmp_path / "a.tif").pixels, image)
+    assert any("kept as they are stored" in note for note in notes)
 
 
 def test_16_bits_from_white_are_inverted_and_negative_numbers_are_not(tmp_path: Path) -> None:
@@ -416,6 +413,32 @@ def test_a_palette_is_read_as_its_colours_and_of_a_mask_as_its_numbers(tmp_path:
     assert pair.labels.size("c") == 1
     picture.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read(tmp_path / "a.png")[0], np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("n_colours", [2, 4, 16, 200])
+def test_a_png_with_a_palette_is_read_as_its_colours_and_of_a_mask_as_its_numbers(tmp_path: Path, n_colours) -> None:
+    numbers = (np.arange(30 * 20).reshape(30, 20) % n_colours).astype(np.uint8)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette(np.random.default_rng(0).permutation(768).astype(np.uint8)[: 3 * n_colours].tolist())
+    picture.save(tmp_path / "a.png", transparency=0)  # 1, 2, 4 and 8 bits
+    np.testing.assert_array_equal(read(tmp_path / "a.png", "yx")[0], numbers)
+    np.testing.assert_array_equal(read_masks(tmp_path / "a.png").pixels, numbers)
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0][..., :3], np.asarray(picture.convert("RGB")))
+    tifffile.imwrite(tmp_path / "image.tif", numbers)
+    wanted = AnnotationInput(images=(str(tmp_path / "image.tif"),), labels=(str(tmp_path / "a.png"),))
+    (pair,) = find_annotation(wanted).pairs
+    assert pair.labels.size("c") == 1
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_mask_whose_palette_begins_with_white_is_read_as_its_greys(tmp_path: Path, ending) -> None:
+    numbers = (SAMPLES[..., 0] > 99).astype(np.uint8)
+    picture = Image.fromarray(numbers).convert("P")
+    picture.putpalette([255, 255, 255, 0, 0, 0])
+    picture.save(tmp_path / f"a.{ending}")
+    greys = np.asarray(picture.convert("L"))
+    assert greys[numbers == 0].min() == 255
+    np.testing.assert_array_equal(read_masks(tmp_path / f"a.{ending}").pixels, greys)
 
 
 def test_a_palette_of_two_colours_is_read(tmp_path: Path) -> None:
