@@ -88,7 +88,10 @@ class ResolvedRequest:
 
 
 def evaluate_request(
-    request: EvaluateRequest, progress: Stages | None = None, client: "Client | None" = None
+    request: EvaluateRequest,
+    progress: Stages | None = None,
+    client: "Client | None" = None,
+    resolved: "ResolvedRequest | None" = None,
 ) -> EvaluateReport:
     """Score a segmentation.
 
@@ -100,6 +103,8 @@ def evaluate_request(
         Receives the progress.
     client : Client, optional
         Counts the blocks of stored images; None counts in this process.
+    resolved : ResolvedRequest, optional
+        The request as it was opened before; files are then not read again.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def evaluate_request(
         has no object.
     """
     began = time.perf_counter()
-    resolved = resolve_evaluate_request(request)
+    resolved = resolved or resolve_evaluate_request(request)
     pair, options, notes = resolved.pair, resolved.options, resolved.notes
     unit = "blocks" if request.kind != "membranes" else "planes"
     with (progress or QuietStages()).stage("evaluate", total=resolved.n_blocks, unit=unit) as advance:
@@ -137,10 +142,11 @@ def evaluate_locally(
     from segment_slide.cluster.spec import ClusterSpec
 
     cluster = complete_spec(ClusterSpec(workers=workers))
-    if resolve_evaluate_request(request).n_blocks == 1:
-        return evaluate_request(request, progress)
+    resolved = resolve_evaluate_request(request)
+    if resolved.n_blocks == 1:
+        return evaluate_request(request, progress, resolved=resolved)
     with connect(cluster) as client:
-        return evaluate_request(request, progress, client)
+        return evaluate_request(request, progress, client, resolved)
 
 
 def resolve_evaluate_request(request: EvaluateRequest) -> ResolvedRequest:

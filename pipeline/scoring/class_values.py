@@ -12,6 +12,9 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.scoring.contingency import as_ids
 from segment_slide.pipeline.scoring.pixel_scores import IGNORE, Confusion, count_confusion
 
+_DARK, _BRIGHT = 8, 248  # JPEG moves 0 and 255 by a few values
+_MANY = 8
+
 
 @dataclass(frozen=True)
 class ValueCounts:
@@ -93,6 +96,7 @@ def resolve(found: ValueCounts) -> Confusion:
     if n_ignored:
         share = n_ignored / int(counts.sum())
         notes.append(f"{n_ignored:,} pixels ({share:.1%}) are ignored: their truth is {IGNORE}")
+    notes += _note_smoothed(counts.sum(1))
     counts = counts.copy()
     counts[IGNORE] = 0
     top = _top(found.predicted_above)
@@ -119,6 +123,27 @@ def note_on_values(confusion: Confusion) -> tuple[str, ...]:
         return ()
     held = f"the truth holds 0 and {truth[0]}, the prediction 0 and {predicted[0]}"
     return (f"{held}: if both are masks, compare them with `binary`",)
+
+
+def _note_smoothed(pixels: np.ndarray) -> list[str]:
+    """A note if a truth looks like a mask with smoothed edges: white is frequent, and there are many values between.
+
+    Parameters
+    ----------
+    pixels : ndarray of int, (256,)
+        Pixels of each value.
+    """
+    between, bright = int(pixels[_DARK:_BRIGHT].sum()), int(pixels[_BRIGHT:].sum())
+    n_values = np.count_nonzero(pixels[_DARK:_BRIGHT])
+    if n_values < _MANY or bright < between / _MANY:  # ids have about as many pixels each
+        return []
+    share = between / int(pixels.sum())
+    note = (
+        f"the truth looks like a mask of 0 and {IGNORE} whose edges were smoothed: it has {n_values} values between, "
+        f"in {share:.1%} of the pixels, and each is compared as a class. Smoothing comes from resizing and from JPEG; "
+        f"save the mask again without it"
+    )
+    return [note]
 
 
 def _mask_note(found: ValueCounts, predicted: set[int]) -> str:

@@ -136,6 +136,31 @@ def test_a_truth_that_is_all_ignored_is_refused(tmp_path, cells):
     assert 0 < report.classes.accuracy < 1
 
 
+def test_a_mask_with_smoothed_edges_is_noted_and_class_maps_are_not(tmp_path, cells):
+    truth, _ = cells
+    smoothed = ndimage.uniform_filter((truth > 0) * np.float64(255), 3).round().astype(np.uint8)
+    tifffile.imwrite(tmp_path / "smoothed.tif", smoothed)
+    n_between = len(set(np.unique(smoothed)) - {0, 255})
+    notes = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "smoothed.tif"))).notes
+    assert any("edges were smoothed" in note and f"it has {n_between} values between" in note for note in notes)
+    tifffile.imwrite(tmp_path / "classes.tif", np.where(truth > 30, 255, truth).astype(np.uint8))
+    notes = evaluate_request(request_of(tmp_path, truth=str(tmp_path / "classes.tif"))).notes
+    assert not any("smoothed" in note for note in notes)
+
+
+def test_files_are_opened_once(tmp_path, cells, monkeypatch):
+    tifffile.imwrite(tmp_path / "mask.tif", (cells[0] > 0).astype(np.uint8))
+    opened = []
+    opens = segment_slide.flows.evaluate.open_source
+    monkeypatch.setattr(
+        segment_slide.flows.evaluate,
+        "open_source",
+        lambda *given, **more: opened.append(given) or opens(*given, **more),
+    )
+    segment_slide.flows.evaluate.evaluate_locally(request_of(tmp_path, truth=str(tmp_path / "mask.tif")))
+    assert [Path(location).name for (location,) in opened] == ["found", "mask.tif"]
+
+
 def test_ids_are_no_mask_even_if_a_block_holds_only_one(tmp_path, cells):
     ids = np.where(cells[0], 1000 + cells[0], 0).astype(np.uint16)
     tifffile.imwrite(tmp_path / "ids.tif", ids)
