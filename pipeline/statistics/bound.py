@@ -11,8 +11,11 @@ That is, noise is not stretched much more than it was in training. Noise is comp
 means nothing across cameras: 8 bits, 12 bits in 16, real numbers from 0 to 1. Noise changes its units with the image.
 The 1/4 is for very clean training images (synthetic ones), which would forbid any noise.
 
-Noise that was smoothed (a lens, JPEG, a denoiser) is underestimated. So the share is a third of that in an image of a
-dtype of the training images whose range is also below a third of the smallest range in training.
+Noise that was smoothed (a lens, JPEG, a denoiser, a picture that was enlarged) is underestimated. So there is another
+bound for an image of a dtype of the training images whose range is below a third of the smallest range in training: the
+share is a third of that, and the noise is that of the pixels or of their means over 2 x 2 or 4 x 4 pixels, whichever is
+largest. This bound is at most a third of the smallest range in training for a range of just that, and at most all of it
+for smaller ranges. Other images are not judged by means, because crowded objects look like noise in them.
 
 An image that fills no more of its bound than noise alone would is treated as blank, or as glass with a few objects:
 
@@ -76,7 +79,7 @@ def bound_scaling(measured: Scaling, image: Levels, wanted: Normalisation, train
     for channel, (offset, scale) in enumerate(zip(*measured, strict=True)):
         known, is_same = trained.channels[channel], image.dtype in trained.dtypes
         given = _without_specks(scale, image, channel, wanted)
-        least = _find_bound(given, image.noise[channel], wanted, known, is_same=is_same)
+        least = _find_bound(given, image, channel, wanted, known, is_same=is_same)
         if given < least or given == 0:
             quiet = max(known.noise[1], QUIET_SHARE / _scale_of_noise(wanted))
             flat = _FlatChannel(image, channel, offset, given, least)
@@ -94,13 +97,15 @@ def _without_specks(scale: float, image: Levels, channel: int, wanted: Normalisa
 
 
 def _find_bound(
-    scale: float, noise: float, wanted: Normalisation, known: ChannelIntensities, *, is_same: bool
+    scale: float, image: Levels, channel: int, wanted: Normalisation, known: ChannelIntensities, *, is_same: bool
 ) -> float:
     """The least scale of a channel; `is_same` says whether its units may be those of the training images."""
-    least = noise / max(MORE_NOISE * known.noise[2], NOISE_SHARE / _scale_of_noise(wanted))
+    share = max(MORE_NOISE * known.noise[2], NOISE_SHARE / _scale_of_noise(wanted))
+    least = image.noise[channel] / share
     far_below = RANGE_SHARE * known.smallest_scale
     if is_same and scale < far_below:
-        return max(least, min(far_below, least / NOISE_SHARE_FAR_BELOW))
+        most = min(known.smallest_scale, far_below**2 / scale) if scale else known.smallest_scale
+        return max(least, min(most, image.coarse_noise[channel] / share / NOISE_SHARE_FAR_BELOW))
     return least
 
 

@@ -34,6 +34,8 @@ class Levels:
         The ends.
     noise : tuple of float
         Standard deviation of the noise; 0 if unknown.
+    coarse_noise : tuple of float
+        The same for noise that may have been smoothed (`pipeline.statistics.sample.estimate_coarse_noise`).
     inner_range : tuple of float
         The distance of the ends without the ten pixels at each of them: specks, such as hot pixels, are fewer.
     is_sample : bool
@@ -48,6 +50,7 @@ class Levels:
     smallest: tuple[float, ...]
     largest: tuple[float, ...]
     noise: tuple[float, ...]
+    coarse_noise: tuple[float, ...]
     inner_range: tuple[float, ...]
     is_sample: bool = False
 
@@ -71,7 +74,7 @@ def levels_of_image(source: ImageSource, measured: ChannelStatistics, sample: Sa
     """Levels of an image that was measured as a whole; the sample gives the noise."""
     low, level, high, smallest, largest, *inner = (measured.percentile(q) for q in _find_qs(math.prod(source.shape)))
     ends = low, level, high, smallest, largest
-    return Levels(f"{source.dtype}", source.channels, *ends, _noise(source, sample), _subtract(*inner))
+    return Levels(f"{source.dtype}", source.channels, *ends, *_noise(source, sample), _subtract(*inner))
 
 
 def levels_of_sample(source: ImageSource, sample: Sample) -> Levels:
@@ -80,7 +83,9 @@ def levels_of_sample(source: ImageSource, sample: Sample) -> Levels:
     ends = np.array([np.percentile(values.astype(np.float64), qs) for values in sample.values]).T
     low, level, high, smallest, largest, *inner = (tuple(map(float, row)) for row in ends)
     found = low, level, high, smallest, largest
-    return Levels(f"{source.dtype}", source.channels, *found, _noise(source, sample), _subtract(*inner), is_sample=True)
+    return Levels(
+        f"{source.dtype}", source.channels, *found, *_noise(source, sample), _subtract(*inner), is_sample=True
+    )
 
 
 def _find_qs(n_pixels: int) -> tuple[float, ...]:
@@ -93,10 +98,12 @@ def _subtract(small: tuple[float, ...], large: tuple[float, ...]) -> tuple[float
     return tuple(b - a for a, b in zip(small, large, strict=True))
 
 
-def _noise(source: ImageSource, sample: Sample | None) -> tuple[float, ...]:
-    """Noise of each channel. Integers have at least that of rounding, where a sample sees none."""
+def _noise(source: ImageSource, sample: Sample | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Noise and coarse noise of each channel. Integers have at least that of rounding, where a sample sees none."""
     least = 0.0 if source.dtype.kind == "f" else _ROUNDING
-    return tuple(max(value, least) for value in (sample.noise if sample else (0.0,) * len(source.channels)))
+    unknown = (0.0,) * len(source.channels)
+    fine, coarse = (sample.noise, sample.coarse_noise) if sample else (unknown, unknown)
+    return tuple(max(value, least) for value in fine), tuple(max(value, least) for value in coarse)
 
 
 def describe_intensities(images: Sequence[Levels], scalings: Sequence[Scaling]) -> Intensities:

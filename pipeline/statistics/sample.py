@@ -20,6 +20,7 @@ _BOX_PX = {2: (128, 128), 3: (16, 64, 64)}
 _MOST_BOXES = 48
 # Of the differences of pixels, the smaller three quarters count: edges of objects are among the others.
 _KEPT = 0.75
+_SIDES = 1, 2, 4
 _MEAN_OF_KEPT = 0.5148  # of the absolute values of a normal distribution with standard deviation 1
 
 
@@ -33,12 +34,15 @@ class Sample:
         Intensities of each channel, in one dimension, in the image's dtype.
     noise : tuple of float
         Standard deviation of the noise in each channel: the median over the boxes.
+    coarse_noise : tuple of float
+        The same, with what is left of noise that was smoothed: the largest at 1, 2 and 4 px.
     n_boxes : int
         Number of boxes that could be read.
     """
 
     values: tuple[np.ndarray, ...]
     noise: tuple[float, ...]
+    coarse_noise: tuple[float, ...]
     n_boxes: int
 
 
@@ -58,8 +62,11 @@ def sample_image(source: ImageSource) -> Sample | None:
     channel_axis = len(source.plane_axes)
     by_channel = [[box.take(channel, axis=channel_axis) for box in boxes] for channel in range(len(source.channels))]
     values = tuple(np.concatenate([part.ravel() for part in parts]) for parts in by_channel)
-    noise = tuple(float(np.median([estimate_noise(part) for part in parts])) for parts in by_channel)
-    return Sample(values, noise, len(boxes))
+    noise, coarse_noise = (
+        tuple(float(np.median([estimate(part) for part in parts])) for parts in by_channel)
+        for estimate in (estimate_noise, estimate_coarse_noise)
+    )
+    return Sample(values, noise, coarse_noise, len(boxes))
 
 
 def sample_boxes(source: ImageSource) -> Iterator[Box]:
@@ -110,3 +117,18 @@ def estimate_noise(pixels: np.ndarray) -> float:
     count = max(1, round(_KEPT * differences.size))
     smaller = np.partition(differences, count - 1)[:count]
     return float(smaller.mean()) / (6 * _MEAN_OF_KEPT)
+
+
+def estimate_coarse_noise(pixels: np.ndarray) -> float:
+    """The largest noise of a picture and of its means over 2 x 2 and 4 x 4 pixels.
+
+    Of white noise this is the noise itself. Noise that was smoothed (a lens, JPEG, a picture that was enlarged) is
+    seen in the means only. Fine structure counts as noise, too.
+    """
+    height, width = pixels.shape[-2:]
+    found = []
+    for side in _SIDES:
+        whole = pixels[..., : height // side * side, : width // side * side].astype(np.float64)
+        parts = whole.reshape(*pixels.shape[:-2], height // side, side, width // side, side)
+        found.append(estimate_noise(parts.mean(axis=(-3, -1))))
+    return max(found)

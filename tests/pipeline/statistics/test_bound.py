@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -54,6 +55,10 @@ def objects(scaled: np.ndarray, kind: str, is_bright: bool = False) -> np.ndarra
     return smooth < halfway if is_bright else smooth > halfway
 
 
+def through_jpeg(pixels: np.ndarray) -> np.ndarray:
+    return imagecodecs.jpeg_decode(imagecodecs.jpeg_encode(pixels, level=75))
+
+
 def blank(name: str) -> np.ndarray:
     rng, size = np.random.default_rng(0), (256, 256)
     if name == "hot pixel":
@@ -70,6 +75,9 @@ def blank(name: str) -> np.ndarray:
         "16 bits": lambda: rng.normal(4000, 300, size).round().astype(np.uint16),
         "real numbers": lambda: rng.normal(0.1, 0.01, size).astype(np.float32),
         "smoothed": lambda: (12 + ndimage.gaussian_filter(rng.normal(0, 6, size), 1)).round().astype(np.uint8),
+        "smoothed more": lambda: (40 + ndimage.gaussian_filter(rng.normal(0, 14, size), 2)).round().astype(np.uint8),
+        "enlarged": lambda: ndimage.zoom(rng.normal(30, 2, (128, 128)), 2, order=1).round().astype(np.uint8),
+        "JPEG": lambda: through_jpeg(rng.normal(30, 3, size).round().astype(np.uint8)),
         "constant": lambda: np.full(size, 7, np.uint8),
         "constant, real numbers": lambda: np.full(size, 0.25, np.float32),
         "black": lambda: np.zeros(size, np.uint16),
@@ -79,7 +87,7 @@ def blank(name: str) -> np.ndarray:
 
 
 BLANK = ["8 bits", "12 bits in 16", "16 bits", "real numbers", "smoothed", "constant", "constant, real numbers"]
-BLANK += ["black", "two values", "hot pixel", "hot pixels in noise"]
+BLANK += ["smoothed more", "enlarged", "JPEG", "black", "two values", "hot pixel", "hot pixels in noise"]
 
 
 @pytest.mark.parametrize("is_bright", [False, True], ids=["dark", "bright"])
@@ -164,7 +172,9 @@ def test_there_is_no_jump_at_the_bound(trained):
         noise = 1.0
         least = noise / max(1.5 * known.channels[0].noise[2], 0.25 / 5.204)
         high = 10 + share * least
-        levels = Levels("float32", (0,), (10.0,), (12.0,), (high,), (5.0,), (high + 2,), (noise,), (high - 5,))
+        levels = Levels(
+            "float32", (0,), (10.0,), (12.0,), (high,), (5.0,), (high + 2,), (noise,), (noise,), (high - 5,)
+        )
         found.append(bound_scaling(((10.0,), (high - 10,)), levels, wanted, known))
     below, above = found
     assert below.notes

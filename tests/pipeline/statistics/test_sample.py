@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from segment_slide.pipeline.statistics.sample import estimate_noise, sample_boxes, sample_image
+from segment_slide.pipeline.statistics.sample import estimate_coarse_noise, estimate_noise, sample_boxes, sample_image
 from tests.pipeline.statistics.support import draw_cells, source_of
 
 
@@ -51,3 +52,15 @@ def test_a_damaged_chunk_is_left_out_and_nothing_is_said_of_an_image_that_cannot
 def test_truth_values_are_sampled_as_numbers(tmp_path):
     sample = sample_image(source_of(tmp_path / "image", np.random.default_rng(0).random((64, 64)) > 0.5))
     assert sample.noise[0] == pytest.approx(0.5, rel=0.2)
+
+
+def test_smoothed_noise_is_seen_in_means_and_cells_are_not():
+    rng, rows = np.random.default_rng(0), np.arange(128)
+    white = rng.normal(0, 5, (128, 128))
+    assert estimate_coarse_noise(white) == estimate_noise(white)
+    smoothed = ndimage.gaussian_filter(rng.normal(0, 1, (128, 128)), 1.5)
+    smoothed *= 5 / smoothed.std()
+    assert estimate_noise(smoothed) < 0.2
+    assert estimate_coarse_noise(smoothed) > 1.5
+    cells = 400.0 * (np.hypot(rows[:, None] % 64 - 32, rows % 64 - 32) < 9)
+    assert estimate_coarse_noise(ndimage.gaussian_filter(cells, 1)) < 1
