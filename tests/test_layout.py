@@ -35,7 +35,7 @@ ROOMS = {
         "readers": {"", "metadata", "blocks", "storage"},
         "ingest": {"", "metadata", "blocks", "storage", "readers"},
         "segmentation": {"", "metadata", "blocks", "storage", "statistics"},
-        "objects": {"", "blocks", "storage", "statistics"},
+        "objects": {"", "metadata", "blocks", "storage", "statistics"},
         "measurement": {"", "metadata", "blocks", "storage", "statistics"},
         "synthetic": {"", "blocks", "storage"},
         "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest"},

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from segment_slide.pipeline.errors import PlanError
+from segment_slide.pipeline.metadata.numbers import parse_number
 from segment_slide.unet.options import Option
 
 Unit = Literal["px", "um2", "um3"]
 
-_SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*(px|um2|um3)?\s*")
+_SIZE = re.compile(r"\s*([0-9][0-9.,]*(?:e[+-]?[0-9]+)?|[.,][0-9]+)\s*(px|um\^?2|um\^?3)?\s*")
 _MOST_PIXELS = 2.0**63
 _GREEK_MU = "\u03bc"  # Unicode normalisation turns the micro sign into this letter
 
@@ -22,8 +23,8 @@ class ObjectSize:
 
     Examples
     --------
-    >>> ObjectSize.parse("50"), ObjectSize.parse("12.5 um2")
-    (ObjectSize(value=50.0, unit='px'), ObjectSize(value=12.5, unit='um2'))
+    >>> ObjectSize.parse("50"), ObjectSize.parse("12.5 um2"), ObjectSize.parse("12,5um^2")
+    (ObjectSize(value=50.0, unit='px'), ObjectSize(value=12.5, unit='um2'), ObjectSize(value=12.5, unit='um2'))
     >>> ObjectSize.parse("12.5 um2").to_pixels(0.25, 2, "min_size")
     50
     """
@@ -42,12 +43,14 @@ class ObjectSize:
         """
         plain = unicodedata.normalize("NFKC", text).lower().replace(_GREEK_MU, "u")
         found = _SIZE.fullmatch(plain)
-        if not found or math.isinf(float(found[1])):
+        value = parse_number(found[1]) if found else None
+        if not found or value is None:
             raise PlanError(
                 f"{name}={text!r}, expected a number of pixels (50), or an area or volume (12.5um2, 80um3)."
             )
-        unit: Unit = "um2" if found[2] == "um2" else "um3" if found[2] == "um3" else "px"
-        return cls(float(found[1]), unit)
+        end = (found[2] or "px")[-1]
+        unit: Unit = "um2" if end == "2" else "um3" if end == "3" else "px"
+        return cls(value, unit)
 
     def to_pixels(self, pixel_um: float | None, ndim: int, name: str) -> int:
         """Number of pixels of an object of this size, rounded up.

@@ -35,13 +35,15 @@ def calibrated(image: StoredImage, scale: tuple[float, ...], unit: str | None) -
         ("12.5 µm²", ObjectSize(12.5, "um2")),
         ("12.5 \u03bcm2", ObjectSize(12.5, "um2")),  # a Greek mu, which keyboards give
         ("8e3 um3", ObjectSize(8000, "um3")),
+        ("12,5um2", ObjectSize(12.5, "um2")),  # as all other lengths: a decimal comma
+        (".5 um^2", ObjectSize(0.5, "um2")),
     ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: ObjectSize) -> None:
     assert ObjectSize.parse(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "abc", "-5", "5um", "5 m2", "nan", "1e400x", "1e999"])
+@pytest.mark.parametrize("text", ["", "abc", "-5", "5um", "5 m2", "nan", "1e400x", "1e999", "1,2,3", "."])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(PlanError, match="expected a number of pixels"):
         ObjectSize.parse(text, "min_size")
