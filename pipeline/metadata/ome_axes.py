@@ -9,7 +9,10 @@ from segment_slide.pipeline.errors import InputError
 READABLE_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _ALWAYS_5D = ("0.1", "0.2")  # these versions do not say their axes, which are always t, c, z, y and x
 _VERSION = re.compile(r"0\.[0-9]+(?![0-9])")
-_WORDS = {"time": "t", "frame": "t", "channel": "c", "channels": "c", "ch": "c"}
+_WORDS = {
+    "time": "t", "frame": "t", "timepoint": "t", "channel": "c", "channels": "c", "ch": "c",
+    "depth": "z", "height": "y", "row": "y", "width": "x", "column": "x",
+}  # fmt: skip
 _TYPES = {"time": "t", "channel": "c"}
 
 

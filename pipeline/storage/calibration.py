@@ -34,6 +34,8 @@ def pixel_um(image: StoredImage, axis: str) -> float | None:
 
 def note_sizes(image: StoredImage) -> list[str]:
     """Say which pixel sizes an image states that cannot be used; an axis without a unit states none."""
+    if image.multiscale.notes:  # each size that they concern is unknown
+        return list(image.multiscale.notes)
     level, notes = image.multiscale.levels[image.level], []
     for axis, unit, step in zip(image.axes, image.multiscale.units, level.scale, strict=True):
         if ome.AXIS_TYPES[axis] == "channel" or is_no_unit(unit):

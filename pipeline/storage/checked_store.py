@@ -1,6 +1,7 @@
 """A Zarr store for reading that never lets something else pass for background, and whose errors say what happened."""
 
 import errno
+import json
 from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -43,6 +44,8 @@ class CheckedStore(WrapperStore[Store]):
     Web servers that ignore the Range header send a whole file when a part is asked for; the part is cut out of it.
     Errors of a web server become errors of the system: they tell nothing of what is stored, and can be sent to another
     process.
+    Metadata of format 2 that do not say how chunks are named get the separator that the names of the chunks have. Old
+    programs left it out also where they wrote "0/1" and not "0.1".
     """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -58,7 +61,30 @@ class CheckedStore(WrapperStore[Store]):
             raise failure
         if value is not None and byte_range is None and len(value) == 0:
             raise ValueError(f"{key} is an empty file")
+        if value is not None and key.rpartition("/")[2] == ".zarray":
+            return await self._say_separator(key, value)
         return _cut_out(value, byte_range)
+
+    async def _say_separator(self, key: str, value: Buffer) -> Buffer:
+        try:
+            content = json.loads(value.to_bytes())
+            is_said = "dimension_separator" in content or len(content["shape"]) < 2
+            if is_said or not await self._is_nested(key.rpartition("/")[0], len(content["shape"])):
+                return value
+        except (ValueError, KeyError, TypeError):  # damaged: zarr says how
+            return value
+        return value.from_bytes(json.dumps({**content, "dimension_separator": "/"}).encode())
+
+    async def _is_nested(self, folder: str, n_axes: int) -> bool:
+        """Whether chunks are called "0/1"; where nothing can be listed, whether the first one is."""
+        start = f"{folder}/" if folder else ""
+        if "http" in getattr(getattr(self._store, "fs", None), "protocol", ()):
+            nested, flat = (start + separator.join("0" * n_axes) for separator in "/.")
+            return await self._store.exists(nested) and not await self._store.exists(flat)
+        async for name in self._store.list_dir(folder):
+            if name.partition(".")[0].isdecimal():
+                return name.isdecimal()
+        return False
 
 
 def _as_systems(error: Exception, key: str) -> OSError | None:

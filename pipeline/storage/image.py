@@ -220,7 +220,9 @@ def _explain_group(location: str, attributes: Mapping[str, Any]) -> InputError:
         return InputError(f"input={location} is a well; name one field of view{_some(_fields(location, content))}.")
     if _LAYOUT in content:
         return InputError(f"input={location} is a collection of images; name one of them{_some(_series(location))}.")
-    images = [path for path in _children(location) if _is_image(path)]
+    images = [path for path in _children(location) if _is_image(path)] or [
+        path for folder in _children(location) for path in _children(folder) if _is_image(path)
+    ]  # SpatialData has folders called images and labels
     if isinstance(content.get("labels"), list) or images:
         what = "holds label images" if "labels" in content else "holds images"
         return InputError(f"input={location} {what}; name one of them{_some(images)}.")

@@ -6,7 +6,7 @@ Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError
@@ -48,6 +48,8 @@ class Multiscale:
         Name for people.
     channel_names : tuple of str
         From the "omero" block; may be empty.
+    notes : tuple of str
+        What the metadata say and is not used.
     """
 
     axes: str
@@ -55,6 +57,7 @@ class Multiscale:
     levels: tuple[Level, ...]
     name: str = ""
     channel_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | None:
@@ -87,8 +90,9 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     content = ome["multiscales"][0]
     axes, units = read_axes(content, read_version(ome, content, where), where)
     check_axes(axes, where)
-    base = _transform(content.get("coordinateTransformations", ()), len(axes))
+    base = _transform(content.get("coordinateTransformations") or (), len(axes))
     levels = _forget_impossible([_parse_level(dataset, base) for dataset in content["datasets"]])
+    stated = [content, *content["datasets"]]
     if not levels:
         raise ValueError("no datasets")
     channels = (ome.get("omero") or {}).get("channels") or ()
@@ -100,14 +104,15 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
         channel_names=tuple(
             str(index if channel.get("label") is None else channel["label"]) for index, channel in enumerate(channels)
         ),
+        notes=_note_unused([item for place in stated for item in place.get("coordinateTransformations") or ()], axes),
     )
 
 
 def _parse_level(dataset: Mapping[str, Any], base: tuple[tuple[float, ...], tuple[float, ...]]) -> Level:
     """One level; the group's transformations are applied after its own."""
-    scale, translation = _transform(dataset.get("coordinateTransformations", ()), len(base[0]))
+    scale, translation = _transform(dataset.get("coordinateTransformations") or (), len(base[0]))
     return Level(
-        path=str(dataset["path"]),
+        path="/".join(part for part in str(dataset["path"]).split("/") if part not in ("", ".")),
         scale=tuple(a * b for a, b in zip(scale, base[0], strict=True)),
         translation=tuple(t * s + b for t, s, b in zip(translation, *base, strict=True)),
     )
@@ -197,16 +202,55 @@ def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dic
 def _transform(
     transformations: Sequence[Mapping[str, Any]], n_axes: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(scale, translation) of a list of coordinate transformations; identity where absent."""
+    """(scale, translation) of a list of coordinate transformations, applied in order; identity where absent.
+
+    What is more than a scale and a translation makes the scale NaN.
+    """
     scale, translation = (1.0,) * n_axes, (0.0,) * n_axes
     for item in transformations:
-        if item["type"] == "scale":
-            scale = tuple(float(value) for value in item["scale"])
-        elif item["type"] == "translation":
-            translation = tuple(float(value) for value in item["translation"])
-    if len(scale) != n_axes or len(translation) != n_axes:
-        raise ValueError(f"scale {scale} and translation {translation} for {n_axes} axes")
+        step, start = _scale_and_translation(item, n_axes)
+        if len(step) != n_axes or len(start) != n_axes:
+            raise ValueError(f"scale {step} and translation {start} for {n_axes} axes")
+        scale = tuple(a * b for a, b in zip(scale, step, strict=True))
+        translation = tuple(t * s + b for t, s, b in zip(translation, step, start, strict=True))
     return scale, translation
+
+
+def _scale_and_translation(item: Mapping[str, Any], n_axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    kind, ones, zeros = item["type"], (1.0,) * n_axes, (0.0,) * n_axes
+    if kind == "scale" and "scale" in item:
+        return tuple(map(float, item["scale"])), zeros
+    if kind == "translation" and "translation" in item:
+        return ones, tuple(map(float, item["translation"]))
+    if kind == "sequence":
+        return _transform(item["transformations"], n_axes)
+    if kind == "affine" and (diagonal := _diagonal(item.get("affine"), n_axes)):
+        return diagonal
+    return (ones if kind == "identity" else (nan,) * n_axes), zeros
+
+
+def _diagonal(matrix: Any, n_axes: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """(scale, translation) of an affine matrix that is no more than these; None if it is."""
+    rows = [list(map(float, row)) for row in matrix or ()][:n_axes]  # some write the row of 0, 0, …, 1 below
+    if len(rows) != n_axes or any(len(row) != n_axes + 1 for row in rows):
+        return None
+    if any(value for at, row in enumerate(rows) for other, value in enumerate(row[:-1]) if at != other):
+        return None
+    return tuple(row[at] for at, row in enumerate(rows)), tuple(row[-1] for row in rows)
+
+
+def _note_unused(transformations: Sequence[Mapping[str, Any]], axes: str) -> tuple[str, ...]:
+    """Say which transformations change the image in a way that is not used."""
+    notes = []
+    for item in transformations:
+        scale, _ = _transform([item], len(axes))
+        values = item.get("scale") if item["type"] == "scale" else None
+        if values is None and not all(map(isfinite, scale)):
+            notes.append(
+                f"file says a coordinate transformation of type {str(item['type'])!r:.40} that is no plain scale or "
+                f"translation; not used, so the size of a pixel is not known"
+            )
+    return tuple(dict.fromkeys(notes))
 
 
 def within(multiscale: Multiscale, folder: str) -> Multiscale:

@@ -1,10 +1,13 @@
 """Which data type a browser gets of an array: the stored one, or one that it can show, converted by our server."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 
+from segment_slide.pipeline.storage.files import read_file
 from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.viewer.layers import ID_TYPES, SHOWN_TYPES, plain_type, unsupported_codecs
 
 
@@ -17,7 +20,7 @@ class Shown:
     dtype : str
         Data type that the browser gets; "" if it cannot be shown.
     is_converted : bool
-        Whether the server converts it, because of its data type or of its codecs.
+        Whether the server converts it, because of its data type, its codecs or the names of its chunks.
     note : str
         What is lost, or why it cannot be shown; "" if nothing is lost.
     """
@@ -49,7 +52,17 @@ def choose_type(what: str, image: StoredImage, *, are_ids: bool) -> Shown:
     note = ""
     if stored != wanted and np.dtype(stored).itemsize == 8 and not are_ids:
         note = f"{what} has dtype {stored} and is shown as float32: values have about 7 digits."
-    return Shown(wanted, stored != wanted or bool(unsupported_codecs(dict(image.array().metadata.to_dict()))), note)
+    return Shown(wanted, stored != wanted or not _is_readable(image), note)
+
+
+def _is_readable(image: StoredImage) -> bool:
+    """Whether the viewer knows the codecs of an array, and finds its chunks by what the metadata say."""
+    metadata = dict(image.array().metadata.to_dict())
+    if unsupported_codecs(metadata):
+        return False
+    if image.zarr_format == 3 or metadata.get("dimension_separator") != "/":
+        return True
+    return "dimension_separator" in json.loads(read_file(join(image.location, image.array_path, ".zarray")))
 
 
 def convert_type(dtype: str, *, are_ids: bool) -> str | None:

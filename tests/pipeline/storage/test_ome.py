@@ -226,7 +226,6 @@ TRANSFORM = [*CONTENT, "datasets", 0, "coordinateTransformations", 0]
         ([*CONTENT, "datasets"], []),
         ([*CONTENT, "datasets"], [None]),
         ([*CONTENT, "datasets", 0, "path"], ...),
-        ([*CONTENT, "coordinateTransformations"], [{"type": "scale", "path": "elsewhere"}]),
         (TRANSFORM, "scale"),
         ([*TRANSFORM, "scale"], [1.0]),
         ([*TRANSFORM, "scale"], [1.0, 1.0, 1.0]),
