@@ -4,6 +4,7 @@ A text that is the name of one channel and the number of another is refused, bec
 ``name:1`` and ``number:1`` say which of both is meant. An int, as Python code and records give it, is a number.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 from segment_slide.pipeline.errors import InputError
@@ -110,7 +111,12 @@ def _positions(given: str | int, n_channels: int, names: Sequence[str]) -> list[
 
 
 def _named(text: str, names: Sequence[str]) -> set[int]:
-    return {position for position, name in enumerate(names) if text and name.strip() == text}
+    return {position for position, name in enumerate(names) if text and _composed(name) == _composed(text)}
+
+
+def _composed(name: str) -> str:
+    """A name in one form: an accent may be stored apart from its letter, which looks the same."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _numbered(text: str, n_channels: int) -> set[int]:

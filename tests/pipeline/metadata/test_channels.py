@@ -27,6 +27,7 @@ COUNTED = ("1", "2", "3")
         ("DAPI", (" DAPI", "GFP"), 0),
         ("Alexa, 488", ("DAPI", "Alexa, 488"), 1),
         ("dapi", ("DAPI", "dapi"), 1),
+        ("A\u0308", ("GFP", "\u00c4"), 1),  # an accent apart from its letter, and in one with it
         ("-1", ("0", "-1"), 1),
         ("01", ("01", "GFP"), 0),
         ("name:x", ("name:x", "GFP"), 0),
