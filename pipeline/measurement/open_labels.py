@@ -20,7 +20,7 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_label_record
 from segment_slide.pipeline.storage.names import label_group
-from segment_slide.pipeline.storage.place import holds_image
+from segment_slide.pipeline.storage.place import holds_image, read_label_names
 from segment_slide.pipeline.storage.source import ImageSource
 
 _SIZED = "tzyx"
@@ -67,7 +67,7 @@ def _find_labels(location: str, labels: str) -> str:
     beside = store.join(location, label_group(labels))
     is_beside = "/" not in labels and store.read_attributes(beside) is not None
     if not is_beside and "/" not in labels and not store.is_occupied(store.resolve_location(labels)):
-        there = ", ".join(_list_names(location))
+        there = ", ".join(read_label_names(location))
         raise InputError(
             f"`labels`={labels!r}: {location} has no such label image, and it is no path; "
             f"{f'there are {there}' if there else 'there are none'}."
@@ -92,12 +92,6 @@ def _describe_labels(place: str, image: StoredImage | None) -> StoredImage:
     return found
 
 
-def _list_names(location: str) -> list[str]:
-    listed = store.read_attributes(location, "labels") or {}
-    names = (listed.get("ome") or listed).get("labels")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
 def _describe_image(location: str, choice: ImageChoice) -> StoredImage:
     path = choice.image or (location if holds_image(location) else _segmented_image(location))
     if not path:
@@ -110,7 +104,7 @@ def _describe_image(location: str, choice: ImageChoice) -> StoredImage:
 
 def _segmented_image(location: str) -> str:
     """The image that a segmentation beside the labels was made of; "" if there is none."""
-    groups = (store.join(location, label_group(name)) for name in _list_names(location))
+    groups = (store.join(location, label_group(name)) for name in read_label_names(location))
     records = (read_label_record(group) for group in groups)
     made_of = (record.input for record in records if isinstance(record, SegmentationRecord))
     return next((found.location for found in made_of if found is not None and found.location), "")

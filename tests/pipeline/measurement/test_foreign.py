@@ -20,7 +20,7 @@ from segment_slide.pipeline.measurement import input as measure_input
 from segment_slide.pipeline.measurement.fragments import share_out
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
 from segment_slide.pipeline.storage.image import describe_image
-from tests.flows.support import tree
+from tests.flows.support import tree, write_group
 from tests.pipeline.measurement.support import draw_objects, write_store
 from tests.pipeline.viewer.support import list_labels, write_image
 from tests.pipeline.viewer.web import web_server
@@ -239,6 +239,9 @@ def test_an_interrupted_run_goes_on_with_equal_bytes(tmp_path, monkeypatch):
         ({"value": -1}, "the id at y=7, x=9 is -1, expected 0 for background and ids above 0"),
         ({"dtype": "float32"}, "dtype float32, expected integers"),
         ({"labels": "nuclei"}, "has no such label image, and it is no path; there are cells"),
+        ({"labels": "nuclei", "listed": {"labels": ["cells", 3, None, "../x"]}}, "it is no path; there are cells"),
+        ({"labels": "nuclei", "listed": {"labels": "cells"}}, "it is no path; there are none"),
+        ({"labels": "nuclei", "listed": "damaged"}, "it is no path; there are none"),
         ({"channels": 2}, "2 channels"),
         ({"size": (60, 70)}, "does not fit the labels'"),
         ({"image": None}, "holds no image"),
@@ -254,6 +257,8 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path, change, says):
     if "size" in change:
         shutil.rmtree(Path(location, "labels/cells"))
         write_image(Path(location, "labels/cells"), np.ones(change["size"], np.int32), "yx", label={})
+    if "listed" in change:
+        write_group(Path(location, "labels"), {"ome": change["listed"]})
     if "image" in change:
         Path(location, "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
     with pytest.raises(InputError, match=says):
