@@ -95,13 +95,14 @@ def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
     from segment_slide.flows.show.training import show_training_info
     from segment_slide.pipeline.errors import InputError
+    from segment_slide.pipeline.storage.archive import is_archive_name
     from segment_slide.pipeline.storage.image import describe_image
     from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_zarr, read_attributes, resolve_location
 
     location = resolve_location(path)
-    if Path(location).is_file() and not is_zarr(location):
+    if Path(location).is_file() and not is_zarr(location) and not is_archive_name(location):
         from segment_slide.unet.checkpoint import open_checkpoint
 
         _show_checkpoint(console, open_checkpoint(location))
@@ -124,12 +125,19 @@ def show_info(console: Console, path: str) -> None:
 
 
 def _guess_axes(location: str) -> str | None:
-    """Guess the axes of a bare array, only to describe it; a segmentation never guesses."""
+    """Guess the axes of a bare array, only to describe it; a segmentation never guesses. None if it is no array."""
     from segment_slide.pipeline.errors import InputError
-    from segment_slide.pipeline.storage.store import open_array
+    from segment_slide.pipeline.storage.archive import is_archive_name
+    from segment_slide.pipeline.storage.store import NOT_FOUND, open_array
 
     try:
         return "tczyx"[-open_array(location).ndim :]
+    except NOT_FOUND as error:
+        if is_archive_name(location) or os.path.isdir(location):
+            return None
+        raise InputError(f"input={location}: neither a checkpoint nor Zarr ({error}).") from error
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"input={location}: neither a checkpoint nor Zarr ({error}).") from error
 

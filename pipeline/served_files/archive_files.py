@@ -1,11 +1,10 @@
 """The files of a Zarr in a zip archive for a browser; see `pipeline.storage.archive`."""
 
 import errno
-import os
 from collections.abc import Iterator
 
 from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, digest, split_key, split_path
-from segment_slide.pipeline.storage.archive import list_entries, read_entry, split_archive
+from segment_slide.pipeline.storage.archive import Version, list_entries, open_archive, read_entry, split_archive
 from segment_slide.pipeline.storage.store import join
 
 
@@ -26,15 +25,15 @@ class ArchiveFiles:
             raise FileNotFoundError(errno.ENOENT, "no such file", key) from error
         except Exception as error:  # zipfile and zlib raise what they like on damaged bytes
             raise OSError(errno.EIO, f"{path} cannot be read: {error}") from error
-        return MemoryFile(content, digest(f"{self._modified_ns()} {key} {len(content)}".encode()))
+        return MemoryFile(content, digest(f"{self._version()} {key} {len(content)}".encode()))
 
     def walk(self, path: str) -> Iterator[ListedFile]:
         """See `Files`."""
-        wanted, modified_ns = "/".join(split_path(path)), self._modified_ns()
+        wanted, modified_ns = "/".join(split_path(path)), self._version().mtime_ns
         for name, entry in sorted(list_entries(self._location).items()):
             if not wanted or name == wanted or name.startswith(f"{wanted}/"):
                 yield ListedFile(name, entry.file_size, modified_ns)
 
-    def _modified_ns(self) -> int:
+    def _version(self) -> Version:
         file, _ = split_archive(self._location) or ("", "")
-        return os.stat(file).st_mtime_ns
+        return open_archive(file).version

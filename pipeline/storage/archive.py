@@ -1,10 +1,12 @@
 """Images in one zip file (``.zarr.zip``, ``.ozx``), read without unpacking.
 
-They are inputs only: what is written into a zip file twice is in it twice. A location inside an archive is the path of
-the archive with more after it: ``/data/slide.ozx/labels/nuclei``.
+They are inputs only: what is written into a zip file twice is in it twice. A location inside an archive is the path or
+URL of the archive with more after it: ``/data/slide.ozx/labels/nuclei``. At a URL, only the parts that are needed are
+fetched.
 """
 
 import functools
+import io
 import os
 import re
 import threading
@@ -16,13 +18,16 @@ from typing import Any
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ZipStore
 
-from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.errors import InputError, OutputError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
+from segment_slide.pipeline.storage.checked_store import web_options
 
 ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
 _END = re.compile(r"\.(zip|ozx)(?=/|$)", re.IGNORECASE)
 _OPEN_ARCHIVES = 4  # kept open per process: the list of a large archive's files takes a second to read
 _ENCRYPTED = 1
+_SMALLEST_BYTES = 22  # of an archive without files
+_PIECE_BYTES = 1 << 18  # fetched at once from a URL, at least
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,23 @@ class Archive:
         Folder that holds everything, with "/" at its end; "" if files lie at the top.
     entries : mapping
         What the archive says of each file, by its name below `root`.
+    version : Version
+        Which version of the archive it is.
     """
 
     file: zipfile.ZipFile
     root: str
     entries: Mapping[str, zipfile.ZipInfo]
+    version: "Version"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What differs between versions of a file: its size, when it was changed, and the mark that a server gives it."""
+
+    size: int
+    mtime_ns: int | None
+    mark: str = ""
 
 
 def is_archive_name(location: str) -> bool:
@@ -50,16 +67,14 @@ def is_archive_name(location: str) -> bool:
     >>> is_archive_name("/data/slide.zarr.zip"), is_archive_name("/data/zip/slide.zarr")
     (True, False)
     """
-    return "://" not in location and _END.search(os.path.basename(location)) is not None
+    return _END.search(os.path.basename(location)) is not None
 
 
 def split_archive(location: str) -> tuple[str, str] | None:
-    """The archive that a location is or lies in, and the path inside it; None if it lies in none."""
-    if "://" in location:
-        return None
+    """The archive that a location is or lies in, and the path inside it; None if it lies in none. URLs tell by name."""
     for found in _END.finditer(location):
         file = location[: found.end()]
-        if os.path.isfile(file):
+        if "://" in file or os.path.isfile(file):
             return file, location[found.end() :].strip("/")
     return None
 
@@ -134,20 +149,66 @@ def open_archive(file: str) -> Archive:
         If it is no zip file, is damaged, or needs a password.
     """
     try:
-        status = os.stat(file)
-        return _open(file, status.st_mtime_ns, status.st_size)
-    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        return _open(file, _version(file))
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        why = error.__cause__  # fsspec raises the same error where a server fails
+        if why is None or isinstance(why, FileNotFoundError) or getattr(why, "status", None) == 404:
+            raise InputError(f"input={file}: no such file.") from error
+        raise UnreachableError(f"input={file} cannot be reached: {why}") from error
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise InputError(f"input={file} cannot be read as a zip archive: {error}.") from error
+    except Exception as error:  # fsspec back ends raise classes of their own
+        if "://" not in file and not isinstance(error, OSError):
+            raise
+        if isinstance(error, io.UnsupportedOperation) or "range requests" in str(error):
+            raise InputError(
+                f"input={file} cannot be read where it is: its web server sends no parts of a file (Range requests). "
+                f"Download it, and name the file."
+            ) from error
+        raise UnreachableError(f"input={file} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _version(file: str) -> Version:
+    if "://" not in file:
+        status = os.stat(file)
+        return Version(status.st_size, status.st_mtime_ns)
+    filesystem, path = _filesystem(file)
+    info = filesystem.info(path)
+    mark = info.get("ETag") or info.get("mtime") or info.get("LastModified") or info.get("created")
+    return Version(int(info.get("size") or 0), None, str(mark or ""))
+
+
+def _filesystem(file: str) -> tuple[Any, str]:
+    import fsspec
+
+    filesystem, path = fsspec.core.url_to_fs(file, **web_options(file))
+    return filesystem, path
 
 
 @functools.lru_cache(maxsize=_OPEN_ARCHIVES)
-def _open(file: str, _modified_ns: int, _size: int) -> Archive:
-    opened = zipfile.ZipFile(file)
+def _open(file: str, version: Version) -> Archive:
+    if version.size < _SMALLEST_BYTES:
+        raise zipfile.BadZipFile("it is too small for one")
+    opened = zipfile.ZipFile(_open_url(file) if "://" in file else file)
+    for entry in opened.filelist:  # some programs for Windows separate folders as Windows does
+        entry.filename = entry.filename.replace("\\", "/")
+        opened.NameToInfo[entry.filename] = entry
     entries = {entry.filename: entry for entry in opened.infolist() if not entry.is_dir()}
     if any(entry.flag_bits & _ENCRYPTED for entry in entries.values()):
         raise InputError(f"input={file} is encrypted; unpack it, and name the folder.")
     root = _find_root([name for name in entries if not is_junk(name)])
-    return Archive(opened, root, {n.removeprefix(root): entry for n, entry in entries.items() if n.startswith(root)})
+    below = {name.removeprefix(root): entry for name, entry in entries.items() if name.startswith(root)}
+    return Archive(opened, root, below, version)
+
+
+def _open_url(file: str) -> Any:
+    filesystem, path = _filesystem(file)
+    opened = filesystem.open(path, "rb", block_size=_PIECE_BYTES, cache_type="readahead")
+    if not opened.seekable():
+        raise io.UnsupportedOperation(file)
+    return opened
 
 
 def _find_root(names: list[str]) -> str:
@@ -171,12 +232,13 @@ class ArchiveStore(ZipStore):
     def __init__(self, location: str) -> None:
         file, inner = _split(location)
         super().__init__(file, mode="r")
+        self._file = file  # zarr takes it for a path
         self._inner = f"{inner}/" if inner else ""
         self._sync_open()
 
     def _sync_open(self) -> None:
         self._lock = threading.RLock()
-        archive = open_archive(str(self.path))
+        archive = open_archive(self._file)
         self._zf, self._prefix = archive.file, archive.root + self._inner
         self._is_open = True
 
@@ -185,7 +247,8 @@ class ArchiveStore(ZipStore):
         self._is_open = False
 
     def __eq__(self, other: object) -> bool:
-        return super().__eq__(other) and self._inner == getattr(other, "_inner", None)
+        mine, others = ((getattr(item, "_file", None), getattr(item, "_inner", None)) for item in (self, other))
+        return super().__eq__(other) and mine == others
 
     __hash__ = None  # type: ignore[assignment]  # as zarr's own stores
 

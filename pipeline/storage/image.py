@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,19 +148,9 @@ def _stored_image(
         raise InputError(f"{location}: shape={array.shape} has no pixels.")
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{location}: dtype={array.dtype}, expected integers or real numbers.")
-    file_shape = array.shards or array.chunks
-    return StoredImage(
-        location,
-        path,
-        array.shape,
-        file_shape,
-        str(array.dtype),
-        multiscale,
-        level,
-        is_ome,
-        array.metadata.zarr_format,
-        array.chunks,
-    )
+    files, zarr_format = array.shards or array.chunks, array.metadata.zarr_format
+    about = (multiscale, level, is_ome, zarr_format, array.chunks)
+    return StoredImage(location, path, array.shape, files, str(array.dtype), *about)
 
 
 def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
@@ -167,10 +158,17 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     if not is_remote(location) and not os.path.exists(location) and not archive:
         raise InputError(f"input={location}: no such file or directory.")
     if os.path.isfile(location) and not archive:
-        raise InputError(f"input={location} is a file, expected a Zarr directory; convert it: segment-slide ingest.")
+        to_do = (
+            "give it a name that ends with .zarr.zip"
+            if zipfile.is_zipfile(location)
+            else "convert it: segment-slide ingest"
+        )
+        raise InputError(f"input={location} is a file, expected a Zarr directory; {to_do}.")
     try:
         return zarr.open(open_store(location), mode="r", use_consolidated=False)  # copies of metadata may be older
     except NOT_FOUND as error:
+        if inside := [path for path in _children(location) if _is_zarr(path)]:
+            raise InputError(f"input={location} holds several Zarr stores; name one{_some(inside)}.") from error
         raise InputError(
             f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "
             f"convert other formats with: segment-slide ingest."
@@ -220,13 +218,13 @@ def _explain_group(location: str, attributes: Mapping[str, Any]) -> InputError:
         return InputError(f"input={location} is a well; name one field of view{_some(_fields(location, content))}.")
     if _LAYOUT in content:
         return InputError(f"input={location} is a collection of images; name one of them{_some(_series(location))}.")
-    images = [path for path in _children(location) if _is_image(path)] or [
-        path for folder in _children(location) for path in _children(folder) if _is_image(path)
-    ]  # SpatialData has folders called images and labels
+    children = _children(location)
+    below = [path for folder in children for path in _children(folder)]  # SpatialData: images/NAME, labels/NAME
+    images = list(filter(_is_image, children)) or list(filter(_is_image, below))
     if isinstance(content.get("labels"), list) or images:
         what = "holds label images" if "labels" in content else "holds images"
         return InputError(f"input={location} {what}; name one of them{_some(images)}.")
-    arrays = [path for path in _children(location) if _is_array(path)]
+    arrays = list(filter(_is_array, children))
     return UnknownAxesError(
         f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata",
         f"name the array inside it and its `axes`{_some(arrays) if arrays else ''}.",
@@ -277,10 +275,18 @@ def _children(location: str) -> list[str]:
 
 
 def _is_image(location: str) -> bool:
+    return "multiscales" in _content(_attributes(location) or {})
+
+
+def _is_zarr(location: str) -> bool:
+    return _attributes(location) is not None or _is_array(location)
+
+
+def _attributes(location: str) -> dict[str, Any] | None:
     try:
-        return "multiscales" in _content(read_attributes(location) or {})
+        return read_attributes(location)
     except PipelineError:  # damaged
-        return False
+        return None
 
 
 def _is_array(location: str, path: str = "") -> bool:

@@ -204,7 +204,7 @@ def list_names(location: str) -> set[str]:
     OutputError
         If the store cannot be reached.
     """
-    if not is_remote(location):
+    if not is_remote(location) or split_archive(location):
         names = os.listdir(location) if os.path.isdir(location) else archive.list_names(location)
         return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name))}
     import fsspec

@@ -1,9 +1,11 @@
 """Images in a zip archive, against the same image in a folder."""
 
 import pickle
+import re
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,11 @@ from segment_slide.pipeline.storage.archive import refuse_archive
 from segment_slide.pipeline.storage.files import exists, read_file
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.storage.place import read_label_names
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.viewer.describe import describe_view
 from tests.flows.support import noise, run_here, snapshot, write_group, write_model, write_ome
+from tests.pipeline.viewer.web import web_server
 
 PIXELS = noise(3, 100, 130)
 BOX = (slice(-20, 90), slice(10, 140))
@@ -115,7 +119,87 @@ def test_a_damaged_chunk_is_named(folder: Path) -> None:
         source_of(archive).read(BOX)
 
 
+@pytest.mark.parametrize("name", ["a.ozx", "a.zarr.zip"])
+def test_an_archive_on_a_web_server_is_read_in_parts(folder: Path, name: str) -> None:
+    archive = pack(folder, name, "image.zarr/", zipfile.ZIP_DEFLATED)
+    with web_server(folder.parent) as web:
+        address = f"{web.address}/{name}"
+        np.testing.assert_array_equal(source_of(address).read(BOX), source_of(folder).read(BOX))
+        np.testing.assert_array_equal(describe_image(f"{address}/labels/cells").array()[...], PIXELS[0] > 128)
+        again = pickle.loads(pickle.dumps(store.open_array(address, "0")))
+        np.testing.assert_array_equal(again[...], PIXELS)
+        assert fingerprint(describe_image(address)) == fingerprint(describe_image(archive))
+        assert read_label_names(address) == ["cells"]
+        packed, unpacked = open_files(address), open_files(str(archive))
+        assert [(file.key, file.size) for file in packed.walk("0")] == [
+            (file.key, file.size) for file in unpacked.walk("0")
+        ]
+        assert packed.open("0/c/1/0/0").read(3, 50) == unpacked.open("0/c/1/0/0").read(3, 50)
+        assert describe_view(address).stores
+        assert all(asked.endswith(name) for asked in web.asked)
+
+
+def test_an_archive_that_is_replaced_on_the_server_is_read_anew(folder: Path) -> None:
+    pack(folder, "a.ozx")
+    with web_server(folder.parent) as web:
+        before = describe_image(f"{web.address}/a.ozx").array()[...]
+        zarr.open_array(folder / "0")[...] = 255 - PIXELS
+        write_group(folder / "more", {})  # the server tells seconds only, and the size
+        pack(folder, "a.ozx")
+        np.testing.assert_array_equal(describe_image(f"{web.address}/a.ozx").array()[...], 255 - before)
+
+
+@pytest.mark.parametrize(
+    ("fault", "ranges", "message"),
+    [
+        (404, True, "no such file"),
+        (403, True, "cannot be reached: 403"),
+        (503, True, "cannot be reached: 503"),
+        ("closed", True, "cannot be reached: .*disconnected"),
+        (None, False, "sends no parts of a file .* Download it"),
+    ],
+)
+def test_a_server_that_gives_no_archive_is_told_in_one_sentence(
+    folder: Path, fault: Any, ranges: bool, message: str
+) -> None:
+    pack(folder, "a.ozx")
+    with web_server(folder.parent, {"a.ozx": fault} if fault else {}, answers_ranges=ranges) as web:
+        outcome = run_here("info", f"{web.address}/a.ozx")
+        assert outcome.exit_code == 2
+        assert re.search(message, " ".join(outcome.err.split())), outcome.err
+
+
+def test_names_with_backslashes_are_folders(folder: Path) -> None:
+    with zipfile.ZipFile(folder.parent / "w.zip", "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                entry = zipfile.ZipInfo()
+                entry.filename = "image.zarr\\" + str(file.relative_to(folder)).replace("/", "\\")
+                archive.writestr(entry, file.read_bytes())
+    assert "\\" in zipfile.ZipFile(folder.parent / "w.zip").namelist()[0]
+    np.testing.assert_array_equal(source_of(folder.parent / "w.zip").read(BOX), source_of(folder).read(BOX))
+    assert read_label_names(str(folder.parent / "w.zip")) == ["cells"]
+
+
 class TestRefused:
+    @pytest.mark.parametrize("is_packed", [True, False])
+    def test_several_stores_are_named(self, tmp_path, is_packed):
+        for name in ("a.zarr", "b.zarr"):
+            write_ome(tmp_path / "all" / name, PIXELS, "cyx")
+        (tmp_path / "all" / "notes.zip").write_bytes(b"hello")
+        location = pack(tmp_path / "all", "all.zip") if is_packed else tmp_path / "all"
+        with pytest.raises(InputError, match="holds several Zarr stores; name one, for example ") as caught:
+            describe_image(location)
+        for path in str(caught.value).rpartition("for example ")[2].rstrip(".").split(", "):
+            assert describe_image(path).shape == PIXELS.shape
+        outcome = run_here("info", location)
+        assert (outcome.exit_code, "holds several Zarr stores" in outcome.err) == (2, True)
+
+    def test_an_archive_without_its_ending(self, folder):
+        archive = pack(folder, "packed.zarr")
+        with pytest.raises(InputError, match=r"is a file, .*; give it a name that ends with \.zarr\.zip"):
+            describe_image(archive)
+
     def test_what_is_no_archive(self, tmp_path):
         (tmp_path / "a.ozx").write_bytes(b"PK\3\4 cut off")
         with pytest.raises(InputError, match=r"a\.ozx cannot be read as a zip archive"):
