@@ -12,11 +12,11 @@ commands = typer.Typer()
 
 @commands.command()
 def report(
-    output: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, finished or not.")],
+    location: Annotated[str, typer.Argument(metavar="OUT.ome.zarr", help="Output of a segmentation, finished or not.")],
     name: Annotated[
         str | None, typer.Option(help="Label image of the output (by default the one that the output shows).")
     ] = None,
-    page: Annotated[
+    output: Annotated[
         str | None,
         typer.Option(
             "--output",
@@ -31,6 +31,6 @@ def report(
     from segment_slide.pipeline.blocks.memory import format_bytes
     from segment_slide.pipeline.report.run import write_report
 
-    made = write_report(output, name, page)
+    made = write_report(location, name, output)
     console.print(f"[bold green]Done:[/] {format_bytes(made.n_bytes)}, everything in one file", highlight=False)
     console.print(f"Report: {escape(made.path)}", highlight=False, soft_wrap=True)

@@ -186,6 +186,9 @@ def natural_key(path: str | Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts if part]
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+]+:/")  # a path has one slash where the address had two
+
+
 def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
     """Absolute paths of the files to read: one file, several in natural order, or the pages in a folder.
 
@@ -196,6 +199,8 @@ def list_files(sources: Sequence[str | Path]) -> tuple[str, ...]:
     InputError
         If one is missing or named twice, or a folder holds no page.
     """
+    if urls := [str(source) for source in sources if _ADDRESS.match(str(source))]:
+        raise InputError(f"input={urls[0]} is an address; files are read from disks only. Download it first.")
     paths = [os.path.abspath(os.path.expanduser(source)) for source in sources]
     for path in paths:
         if not os.path.exists(path):

@@ -35,7 +35,7 @@ from segment_slide.pipeline.measurement.record import (
 from segment_slide.pipeline.measurement.standing import table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import has_listing
+from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instances_name
@@ -240,8 +240,7 @@ def check_output(location: str) -> None:
     OutputError
         If it is on a web server, or something else than a Zarr group is there.
     """
-    if not has_listing(location):
-        raise OutputError(f"{location} is on a web server, which cannot be written; name an `output` for the table.")
+    refuse_unwritable(location)
     if store.read_attributes(location) is None and store.list_names(location) - {LOCK_NAME}:
         raise OutputError(f"output={location} exists and is no Zarr group; name an OME-Zarr, or a path that is new.")
 

@@ -8,6 +8,7 @@ import time
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.files import delete, exists, write_file
 from segment_slide.pipeline.storage.record import read_mark
 
@@ -39,6 +40,7 @@ def check_target(path: str) -> None:
     OutputError
         The message says what is there.
     """
+    refuse_unwritable(path)
     if not store.is_remote(path):
         path = os.path.realpath(path)
         if os.path.isdir(path):

@@ -20,7 +20,7 @@ from zarr.storage import ZipStore
 
 from segment_slide.pipeline.errors import InputError, OutputError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
-from segment_slide.pipeline.storage.checked_store import web_options
+from segment_slide.pipeline.storage.checked_store import is_web, web_options
 
 ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
 _END = re.compile(r"\.(zip|ozx)(?=/|$)", re.IGNORECASE)
@@ -102,18 +102,23 @@ def read_entry(location: str) -> bytes:
     return archive.file.read(archive.entries[inner])
 
 
-def refuse_archive(location: str) -> None:
-    """Refuse to write into a zip archive, or to make one.
+def refuse_unwritable(location: str) -> None:
+    """Refuse to write into a zip archive, to make one, and to write to a web server.
 
     Raises
     ------
     OutputError
-        If the location is in an archive, or is called like one.
+        If the location is in an archive, is called like one, or is an address of a web server.
     """
     if split_archive(location) or (is_archive_name(location) and not os.path.isdir(location)):
         raise OutputError(
             f"output={location} is a zip archive, which is only read, never written; name a folder, by convention "
             f"NAME.ome.zarr."
+        )
+    if is_web(location):
+        raise OutputError(
+            f"output={location} is on a web server, which cannot be written; name a folder, or an object store, as "
+            f"`output`."
         )
 
 

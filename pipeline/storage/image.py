@@ -167,7 +167,7 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     try:
         return zarr.open(open_store(location), mode="r", use_consolidated=False)  # copies of metadata may be older
     except NOT_FOUND as error:
-        if inside := [path for path in _children(location) if _is_zarr(path)]:
+        if inside := [path for path in _children(location) if _attributes(path) is not None]:
             raise InputError(f"input={location} holds several Zarr stores; name one{_some(inside)}.") from error
         raise InputError(
             f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "
@@ -276,10 +276,6 @@ def _children(location: str) -> list[str]:
 
 def _is_image(location: str) -> bool:
     return "multiscales" in _content(_attributes(location) or {})
-
-
-def _is_zarr(location: str) -> bool:
-    return _attributes(location) is not None or _is_array(location)
 
 
 def _attributes(location: str) -> dict[str, Any] | None:

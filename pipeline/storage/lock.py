@@ -10,7 +10,7 @@ from typing import IO
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_archive
+from segment_slide.pipeline.storage.archive import refuse_unwritable
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def hold(location: str, clean: Callable[[], None]) -> Iterator[None]:
     OutputError
         If another process holds it, or the directory cannot be made.
     """
-    refuse_archive(location)
+    refuse_unwritable(location)
     if store.is_remote(location):
         yield
         return

@@ -16,7 +16,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import files, ome, store
-from segment_slide.pipeline.storage.archive import refuse_archive
+from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.names import check_name, label_group, probability_group
@@ -36,7 +36,7 @@ def check_output(location: str, name: str, image_location: str, *, in_place: boo
         If the name is not a plain name, or the output would lie in the input or over files of other tools.
     """
     check_name(name)
-    refuse_archive(location)
+    refuse_unwritable(location)
     if not in_place:
         _check_place(location, image_location)
     for group in (label_group(name), probability_group(name)):

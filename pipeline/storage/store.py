@@ -22,15 +22,16 @@ from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore
 
-from segment_slide.pipeline.errors import OutputError, PipelineError, UnreachableError
+from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import archive
 from segment_slide.pipeline.storage.archive import ZARR_METADATA, split_archive
-from segment_slide.pipeline.storage.checked_store import CheckedStore, web_options
+from segment_slide.pipeline.storage.checked_store import CheckedStore, is_web, web_options
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
 DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
+_SCHEME, _QUERY = re.compile(r"^[A-Za-z0-9+]+://"), re.compile(r"[?#].*")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # temporary names of zarr's LocalStore
 
 
@@ -41,7 +42,7 @@ def is_remote(location: str) -> bool:
 
 def resolve_location(location: str | Path) -> str:
     """Absolute path, or the URL, without a trailing slash; ``file://`` becomes a path: only paths can be renamed."""
-    text = str(location).removeprefix("file://").rstrip("/") or "/"
+    text = _SCHEME.sub(lambda found: found[0].lower(), str(location)).removeprefix("file://").rstrip("/") or "/"
     return text if is_remote(text) else os.path.abspath(os.path.expanduser(text))
 
 
@@ -73,14 +74,26 @@ def open_store(location: str, *, writable: bool = False) -> Store:
     """
     store: Store
     if writable:
-        archive.refuse_archive(location)
+        archive.refuse_unwritable(location)
     if split_archive(location):
         return CheckedStore(archive.ArchiveStore(location))
     if is_remote(location):
-        store = FsspecStore.from_url(location, storage_options=web_options(location), read_only=not writable)
+        store = _open_url(location, writable=writable)
     else:
         store = LocalStore(location, read_only=not writable)
     return store if writable else CheckedStore(store)
+
+
+def _open_url(location: str, *, writable: bool) -> Store:
+    if is_web(location) and (found := _QUERY.search(location)):
+        raise InputError(
+            f"{location} ends with {found[0]!r:.60}, but names of files have to follow the address. Leave it out; "
+            f"fsspec can be configured with headers that a server needs."
+        )
+    try:
+        return FsspecStore.from_url(location, storage_options=web_options(location), read_only=not writable)
+    except ValueError as error:  # a protocol that fsspec does not know
+        raise InputError(f"{location}: {error}. Expected a path, or an address as http:// or s3://.") from error
 
 
 def open_array(

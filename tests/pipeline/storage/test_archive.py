@@ -15,7 +15,7 @@ from zarr.storage import ZipStore
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreadableChunkError
 from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_archive
+from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.files import exists, read_file
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
@@ -224,11 +224,11 @@ class TestRefused:
         pack(folder, "a.ozx")
         location = str(folder.parent / name)
         with pytest.raises(OutputError, match="is a zip archive, which is only read, never written; name a folder"):
-            refuse_archive(location)
+            refuse_unwritable(location)
 
     def test_a_folder_that_is_called_like_an_archive_is_a_folder(self, tmp_path):
         write_ome(tmp_path / "a.zip", PIXELS, "cyx")
-        refuse_archive(str(tmp_path / "a.zip"))
+        refuse_unwritable(str(tmp_path / "a.zip"))
         assert describe_image(tmp_path / "a.zip").shape == PIXELS.shape
 
     @pytest.mark.parametrize(

@@ -425,14 +425,16 @@ def test_a_place_is_occupied_by_a_file_or_by_anything_in_a_directory(tmp_path: P
     ("given", "resolved"),
     [
         ("s3://bucket/a.zarr/", "s3://bucket/a.zarr"),
+        ("S3://Bucket/a.zarr/", "s3://Bucket/a.zarr"),
         ("file:///data/a.zarr", "/data/a.zarr"),
+        ("File:///data/a.zarr", "/data/a.zarr"),
         ("/data/../data/a.zarr///", "/data/a.zarr"),
         ("/", "/"),
     ],
 )
 def test_locations_lose_their_trailing_slashes(given: str, resolved: str) -> None:
     assert store.resolve_location(given) == resolved
-    assert store.is_remote(resolved) == given.startswith("s3:")
+    assert store.is_remote(resolved) == given.lower().startswith("s3:")
 
 
 def test_joining_leaves_out_empty_parts() -> None:
