@@ -186,7 +186,7 @@ def _describe(path: str, choice: ImageChoice, recorded: SegmentedInput) -> Store
 
 
 def _check_unchanged(image: StoredImage, recorded: SegmentedInput) -> None:
-    if fingerprint(image) != recorded.fingerprint:
+    if fingerprint(image, recorded.fingerprint or "") != recorded.fingerprint:
         raise InputError(
             f"image={image.location} has changed since it was segmented. If it is still the right one, name it: "
             f"`image={image.location!r}`; or measure shapes only with `no_image`."

@@ -160,14 +160,16 @@ class MeasurePlan:
     def record(self) -> TableRecord:
         """The record of what determines the table's bytes."""
         source, pixels = self.source, self.source.source
+        begun = read_table_record(self.location, self.table_name)
+        before = MeasuredInput() if begun is None else begun.input
         measured = MeasuredInput(
-            instances=fingerprint(source.instances),
+            instances=fingerprint(source.instances, before.instances),
             n_objects=-1 if source.n_objects is None else source.n_objects,
             ndim=source.n_spatial,
-            classes="" if source.classes is None else fingerprint(source.classes),
+            classes="" if source.classes is None else fingerprint(source.classes, before.classes),
             class_names=tuple(source.class_names),
-            probability=None if source.scores is None else fingerprint(source.scores),
-            image=None if pixels is None else fingerprint(pixels.image),
+            probability=None if source.scores is None else fingerprint(source.scores, before.probability or ""),
+            image=None if pixels is None else fingerprint(pixels.image, before.image or ""),
             image_level=None if pixels is None else pixels.image.level,
             ranges=None if pixels is None else tuple(pixels.ranges),
             channels=tuple(source.spec.channels),

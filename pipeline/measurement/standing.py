@@ -150,7 +150,7 @@ def _is_of_classes(location: str, name: str, record: InstancesRecord) -> bool | 
     noted, found = record.identity and record.identity.classes, identify_group(location, label_group(name))
     if noted and found:
         return noted == found
-    return True if made_of.fingerprint in ("", fingerprint(classes)) else None
+    return True if made_of.fingerprint in ("", fingerprint(classes, made_of.fingerprint)) else None
 
 
 def _has_files(location: str, name: str) -> bool:
@@ -171,6 +171,6 @@ def _judge_table(
     noted = table_record.identity and table_record.identity.instances
     if noted:
         return Standing.GOOD if noted == identify_record(write_section(record)) else Standing.OTHER
-    if measured.instances not in ("", fingerprint(image)):
+    if measured.instances not in ("", fingerprint(image, measured.instances)):
         notes.append("Measured from other files of these objects (numbered again, or copied).")
     return Standing.GOOD

@@ -15,7 +15,7 @@ from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.label_records import ClassesIdentity, InstancesRecord, read_instances_record
+from segment_slide.pipeline.storage.label_records import ClassesIdentity, read_instances_record
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.place import check_output, has_label, list_label, read_label_names
@@ -74,7 +74,7 @@ def is_ours(location: str, name: str) -> bool:
     return has_mark(location, label_group(name))
 
 
-def check_place(location: str, name: str, input_location: str, wanted: InstancesRecord, *, in_place: bool) -> bool:
+def check_place(location: str, name: str, input_location: str, plan: InstancePlan, *, in_place: bool) -> bool:
     """Refuse a place where instances cannot or must not be written. Return whether they were begun there before.
 
     Parameters
@@ -83,8 +83,8 @@ def check_place(location: str, name: str, input_location: str, wanted: Instances
         Store for the ids, and name of the class map.
     input_location : str
         The store that classes are read from.
-    wanted : InstancesRecord
-        The record of this run.
+    plan : InstancePlan
+        The plan of this run.
     in_place : bool
         Whether both are the same store.
 
@@ -98,7 +98,7 @@ def check_place(location: str, name: str, input_location: str, wanted: Instances
     check_output(location, instances_name(name), input_location, in_place=in_place)
     begun = read_instances_record(location, name)
     if begun:
-        compare_records(begun, wanted, store.join(location, instance_group(name)))
+        compare_records(begun, plan.record(begun.input.fingerprint), store.join(location, instance_group(name)))
     return begun is not None
 
 

@@ -111,10 +111,11 @@ class InstancePlan:
             for level, shape in enumerate(shapes)
         ]
 
-    def record(self) -> InstancesRecord:
-        """The record that an existing output must match for a run to resume."""
+    def record(self, begun_with: str = "") -> InstancesRecord:
+        """The record that an existing output must match for a run to resume; `begun_with` is its fingerprint."""
         image = self.image
-        made_of = LabelledInput(image.location, image.array_path, tuple(image.shape), image.dtype, fingerprint(image))
+        found = fingerprint(image, begun_with)
+        made_of = LabelledInput(image.location, image.array_path, tuple(image.shape), image.dtype, found)
         return InstancesRecord(this_code(Results.INSTANCES), made_of, self.parameters)
 
 

@@ -148,7 +148,7 @@ def prepare_instances(classes: ClassMap, plan: InstancePlan, from_model: tuple[s
     OutputMismatchError
         If other instances were begun there. The message names what differs.
     """
-    begun = output.check_place(classes.location, classes.name, classes.source, plan.record(), in_place=classes.in_place)
+    begun = output.check_place(classes.location, classes.name, classes.source, plan, in_place=classes.in_place)
     return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun, from_model)
 
 

@@ -54,12 +54,11 @@ class FoundPixels:
         """Paths that must not be overwritten."""
         return self.content.files if isinstance(self.content, IngestPlan) else (self.content.location,)
 
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the input as it is now."""
+    def fingerprint(self, begun_with: str = "") -> str:
+        """Fingerprint of the input as it is now; see `pipeline.storage.fingerprint.fingerprint`."""
         if isinstance(self.content, IngestPlan):
             return self.content.record.ingested_from.fingerprint
-        return fingerprint(self.content)
+        return fingerprint(self.content, begun_with)
 
     @property
     def channel_names(self) -> tuple[str, ...]:

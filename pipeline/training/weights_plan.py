@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,8 +158,9 @@ def plan_weight_maps(annotation: Annotation, options: WeightOptions, location: s
         if rule.is_coded:
             check_plane(tuple(pair.labels.size(axis) for axis in "zyx"[-n_spatial:]), str(pair.labels))
     block, chunk = _choose_sizes(annotation, options)
-    request = _make_request(annotation, options, block, chunk)
     _check_place(location, annotation)
+    begun = read_request(location)
+    request = _make_request(annotation, options, block, chunk, {} if begun is None else begun.inputs)
     plan = WeightPlan(location, annotation, options, block, chunk, request)
     if is_counted(plan):  # what is made before counting can be made again with other settings
         compare_records(read_request(location), request, location)
@@ -229,11 +231,17 @@ def _stored_dtype(labels: FoundPixels) -> "np.dtype[Any]":
     return np.dtype(STORED_DTYPE.get(labels.dtype, labels.dtype))
 
 
-def _make_request(annotation: Annotation, options: WeightOptions, block: int, chunk: int) -> WeightRequest:
-    """The request, with everything that determines the set's bytes."""
+def _make_request(
+    annotation: Annotation, options: WeightOptions, block: int, chunk: int, begun_with: Mapping[str, str]
+) -> WeightRequest:
+    """The request, with everything that determines the set's bytes; `begun_with` are inputs of an earlier one."""
     wanted = annotation.wanted
-    inputs = {f"{pair.name} (image)": pair.image.fingerprint for pair in annotation.pairs}
-    inputs |= {f"{pair.name} (labels)": pair.labels.fingerprint for pair in annotation.pairs}
+    inputs = {}
+    for what in ("image", "labels"):
+        for pair in annotation.pairs:
+            pixels = pair.image if what == "image" else pair.labels
+            key = f"{pair.name} ({what})"
+            inputs[key] = pixels.fingerprint(begun_with.get(key, ""))
     choices = AnnotationChoices(
         kind=options.kind,
         ignore=options.ignore,

@@ -1,5 +1,6 @@
 """Files of file managers, file servers and editors: beside chunks, in folders of images, in watched folders."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
+import segment_slide.flows.instances as flows_instances
+import segment_slide.flows.measure as flows_measure
+import segment_slide.flows.weight_maps as flows_weight_maps
 from segment_slide.pipeline.ingest.formats import list_files
 from segment_slide.pipeline.metadata.junk import is_array_file, is_junk
 from segment_slide.pipeline.nights.acquisitions import find_acquisitions, read_again
@@ -20,7 +24,7 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.place import has_label, list_label, read_label_names
 from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.options import AnnotationInput
-from tests.flows.support import noise, run_here, write_group, write_ome
+from tests.flows.support import noise, run_here, write_group, write_ome, write_segmentation
 
 JUNK = [
     ".DS_Store", "._0", "Thumbs.db", "thumbs.db", "desktop.ini", "@eaDir/0@SynoEAStream", ".nfs00012", ".zattrs~",
@@ -90,6 +94,35 @@ def test_a_run_that_0_1_0_began_beside_junk_is_the_same_input_still(tmp_path: Pa
     assert fingerprint(image, begun_with) == begun_with
     (tmp_path / "image.zarr" / "0" / ".DS_Store").unlink()
     assert fingerprint(image, begun_with) != begun_with
+
+
+@pytest.mark.parametrize("command", ["instances", "measure", "weight-maps"])
+def test_what_0_1_0_made_beside_junk_is_gone_on_with(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flow in (flows_instances, flows_measure, flows_weight_maps):
+        monkeypatch.setattr(flow, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+    image = write_ome(tmp_path / "image.zarr", PIXELS, "yx")
+    stored = write_segmentation(tmp_path / "out.zarr", (PIXELS > 128).astype(np.uint8))
+    classes = stored / "labels" / "segmentation" / "0"
+    first = ("instances", stored, "--block", 64)
+    words = {
+        "instances": first,
+        "measure": ("measure", stored, "--image", image),
+        "weight-maps": ("weight-maps", image, "--labels", stored / "labels/segmentation", "-o", tmp_path / "set.zarr"),
+    }[command]
+    litter(image / "0", JUNK[:6])
+    litter(classes, JUNK[:6])
+    with monkeypatch.context() as earlier:  # version 0.1.0 counted every file
+        earlier.setattr("segment_slide.pipeline.storage.fingerprint.is_array_file", lambda _: True)
+        for made in dict.fromkeys([first, words]):
+            assert (outcome := run_here(*made)).exit_code == 0, outcome
+    again = run_here(*words)
+    assert again.exit_code == 0, again
+    for folder in (image / "0", classes):
+        (folder / JUNK[0]).unlink()
+    changed = run_here(*words)
+    assert (changed.exit_code, "differs" in changed.err) == (2, True), changed
 
 
 def test_junk_in_folders_of_images_and_masks_is_no_image(tmp_path: Path) -> None:
