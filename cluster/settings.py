@@ -23,6 +23,10 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": f"{128 << 20}",
 }
 
+# Python looks for modules in the current folder first when it starts a worker. A file named `random.py` or `copy.py`
+# there would be taken for Python's own, and no worker would start.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+
 PRELOAD = "segment_slide.cluster.preload"
 
 # A worker is ended when it uses this share of its memory. Below it nothing happens.
@@ -62,7 +66,7 @@ SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": SILENT_WORKER_S,
     "distributed.comm.timeouts.connect": COMM_S,
     "distributed.comm.timeouts.tcp": COMM_S,
-    "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+    "distributed.nanny.pre-spawn-environ": {**ENVIRONMENT, **SAFE_PATH},
     "distributed.worker.preload": [PRELOAD],
     **_MEMORY_SETTINGS,
     **_QUIET_SETTINGS,
@@ -123,7 +127,7 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=300s'
     """
     settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, **_NOTHING_ELSE, "logging": _JOB_LOG_LEVELS, **more}
-    variables = {**ENVIRONMENT, **{_variable(name): _text(value) for name, value in settings.items()}}
+    variables = {**ENVIRONMENT, **SAFE_PATH, **{_variable(name): _text(value) for name, value in settings.items()}}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 

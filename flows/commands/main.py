@@ -1,13 +1,14 @@
 """The command line: ``segment-slide COMMAND``. Each command is a thin wrapper of a function that a flow also calls.
 
 Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
-3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM). After 3, 130 and 143 the same command
-resumes. What can no longer be printed changes the code only of commands that do nothing else: 1 if a disk is full, 141
+3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM); 129 the terminal closed (SIGHUP). After
+these four the same command resumes. What can no longer be printed changes the code only of commands that do nothing else: 1 if a disk is full, 141
 if the reader left, as of other tools.
 """
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -19,6 +20,7 @@ from rich.markup import escape
 import segment_slide
 from segment_slide.cluster.configuration import keep_files_out
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.settings import SAFE_PATH
 from segment_slide.flows.commands import (
     cluster,
     demo,
@@ -35,7 +37,7 @@ from segment_slide.flows.commands import (
     view,
 )
 from segment_slide.flows.show.wording import find_options, in_options, list_options, make_log_handler
-from segment_slide.pipeline.errors import IncompleteError, PipelineError
+from segment_slide.pipeline.errors import IncompleteError, InputError, PipelineError
 from segment_slide.unet.errors import UnetError
 
 app = typer.Typer(
@@ -46,23 +48,20 @@ app = typer.Typer(
 )
 errors = Console(stderr=True)
 
-EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_NO_READER = (
-    1,
-    2,
-    3,
-    130,
-    143,
-    141,
-)
+EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 3, 130, 141
+
+# SIGTERM, which a batch system sends some time before it kills a job; SIGHUP, when the terminal or its connection closes
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 # Commands whose only result is what they print; "" stands for --help and --version.
 PRINTING = ("", "plan", "info")
 
-# Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C to them as
-# well; the command ends them. `cluster.preload` has them ignore it in other programs, some seconds later.
+# Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C, and its end,
+# to them as well; the command ends them. `cluster.preload` has them ignore it in other programs, some seconds later.
 keep_files_out()
 if multiprocessing.current_process().name.startswith("Dask Worker"):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -93,8 +92,12 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write
     # A read that failed leaves requests for other chunks behind; that they are dropped at the end is no news.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    signal.signal(signal.SIGTERM, _terminate)
+    os.environ.update(SAFE_PATH)  # for Python's own helper of the workers, which this process starts
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _terminate)
     try:
+        _check_folder()
         app()
     except IncompleteError as error:
         _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
@@ -104,7 +107,7 @@ def main() -> None:
         _say(f"[bold red]Error:[/] {escape(in_options(str(error)))}")
         sys.exit(EXIT_REFUSED)
     except SystemExit as error:
-        if error.code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+        if error.code in (EXIT_INTERRUPTED, *(128 + number for number in ENDINGS)):
             _say("Interrupted. What is done is kept: run the same command again to go on.")
         elif not error.code:
             sys.exit(_judge_output())
@@ -124,8 +127,23 @@ def _judge_output() -> int:
     return EXIT_NOT_PRINTED if is_all else 0
 
 
+def _check_folder() -> None:
+    """Refuse to run where the current folder was deleted: no relative path has a meaning, and libraries do not load.
+
+    Raises
+    ------
+    InputError
+        If it was deleted.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"the current folder is no longer there ({error.strerror}). Go to another one with cd.") from None
+
+
 def _terminate(number: int, _: object) -> NoReturn:
-    """End as after Ctrl-C, workers first. A batch system sends SIGTERM some time before it kills the job."""
+    """End as after Ctrl-C, workers first. A shell that ends and its terminal may both send SIGHUP: one is enough."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

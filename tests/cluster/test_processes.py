@@ -59,6 +59,19 @@ def test_a_worker_that_ends_at_its_start_is_said(monkeypatch, started):
     assert_gone(started)
 
 
+def test_files_named_like_modules_of_python_are_not_taken_for_them(monkeypatch, tmp_path):
+    (tmp_path / "random.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    with local_client(SPEC) as client:
+        assert client.submit(_name_of_random).result() == "random.Random"
+
+
+def _name_of_random() -> str:
+    import random
+
+    return f"{random.Random.__module__}.{random.Random.__name__}"
+
+
 def test_workers_that_never_start_are_given_up_and_ended(monkeypatch, started):
     async def wait_forever(*_):
         await asyncio.sleep(10**6)

@@ -169,7 +169,8 @@ def run_here(*arguments: object) -> Outcome:
     from segment_slide.flows.commands import main
 
     out, err = io.StringIO(), io.StringIO()
-    before, handler = sys.argv, signal.getsignal(signal.SIGTERM)
+    before = sys.argv
+    handlers = {number: signal.getsignal(number) for number in main.ENDINGS}
     sys.argv = ["segment-slide", *map(str, arguments)]
     code: object = 0
     try:
@@ -179,7 +180,8 @@ def run_here(*arguments: object) -> Outcome:
         code = end.code
     finally:
         sys.argv = before
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
 
 

@@ -64,6 +64,9 @@ TEXT = {
     "an encoding of 256 signs": Environment(variables={"PYTHONIOENCODING": "latin-1"}),
 }
 FOLDERS = {
+    "files named like modules of Python": Environment(
+        'for name in copy pickle random socket struct; do echo "raise RuntimeError" >$name.py; done; "$@"'
+    ),
     "no HOME": Environment(variables={"HOME": None}),
     "neither HOME nor TMPDIR is there": Environment(variables={"HOME": f"{FOLDER}/none", "TMPDIR": f"{FOLDER}/none"}),
     "HOME cannot be written": Environment(

@@ -1,11 +1,13 @@
 """Streams that cannot be written: the work goes on."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from segment_slide.flows.commands import main
 from tests.flows.support import noise, run_here, write_array
 
 CODE = """
@@ -73,3 +75,33 @@ def test_a_command_that_only_prints_says_that_it_could_not(target, code, tmp_pat
         "Note: not everything could be printed: No space left on device (standard output).\n" if code == 1 else ""
     )
     assert run_here("info", slide).exit_code == 0
+
+
+def test_a_folder_that_was_deleted_is_no_place_to_run(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd {gone} && rmdir {gone} && {os.path.dirname(sys.executable)}/segment-slide info slide.zarr"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: the current folder is no longer there")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_terminal_that_closes_ends_a_command_unless_it_is_started_with_nohup(is_ignored, monkeypatch):
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in main.ENDINGS}
+    seen = []
+    monkeypatch.setattr(main, "app", lambda: seen.append(signal.getsignal(signal.SIGHUP)) or os.kill(os.getpid(), 1))
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+        if is_ignored:
+            main.main()
+            assert seen == [signal.SIG_IGN]
+        else:
+            with pytest.raises(SystemExit) as end:
+                main.main()
+            assert end.value.code == 129
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # the shell may send another one
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,6 +6,7 @@ Real processes of the installed command, really killed. The oracle is an undistu
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -274,6 +275,20 @@ def test_ctrl_c_in_a_terminal_ends_all_and_the_run_goes_on_later(run, reference)
 def test_a_batch_system_that_ends_the_whole_group_can_start_it_again(run, reference):
     process = run.start_and_wait_for(N_BLOCKS // 4)
     check_ends_cleanly(run, process, lambda: os.killpg(process.pid, signal.SIGTERM), 143)
+    run.check_goes_on(reference)
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_all_and_the_run_goes_on_later(run, reference):
+    """The shell and the terminal may both say so, to workers too."""
+    process = run.start_and_wait_for(N_BLOCKS // 4)
+
+    def hang_up() -> None:
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGHUP)
+            time.sleep(0.05)
+
+    check_ends_cleanly(run, process, hang_up, 129)
     run.check_goes_on(reference)
 
 
