@@ -43,10 +43,13 @@ def describe_processor(device: torch.device) -> str:
 
 
 def multiplies_in_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU or this machine's processor has instructions for bfloat16, and does not emulate it."""
+    """Whether a GPU or this machine's processor has instructions for bfloat16, and does not emulate it.
+
+    oneDNN uses the tiles of AMX only where there are the instructions of AVX-512 for bfloat16 too.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch has no public query
+    return torch.cpu._is_avx512_bf16_supported()  # torch has no public query
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -63,10 +66,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         raise DeviceError(f"precision={precision!r}, expected one of {PRECISIONS}.")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    # Without these instructions bfloat16 is emulated and slower than float32; torch has no public query.
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    return "bfloat16" if multiplies_in_bfloat16(device) else "float32"
 
 
 def describe_device(device: str = "auto", precision: str = "auto") -> DeviceFacts:

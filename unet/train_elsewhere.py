@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from segment_slide.unet.device import describe_processor, multiplies_in_bfloat16
+from segment_slide.unet.device import describe_processor, multiplies_in_bfloat16, resolve_precision
 from segment_slide.unet.train_settings import TrainSettings
 from segment_slide.unet.training_state import PROCESSORS, count_steps, read_identity
 
@@ -43,7 +43,7 @@ def settle_precision(settings: TrainSettings, device: torch.device, state_path: 
         return settings
     begun = read_identity(state_path) if state_path is not None else {}
     recorded = begun.get("settings", {}).get("precision")
-    return replace(settings, precision=recorded or ("bfloat16" if multiplies_in_bfloat16(device) else "float32"))
+    return replace(settings, precision=recorded or resolve_precision("auto", device))
 
 
 def warn_of_emulation(precision: str, device: torch.device) -> None:

@@ -124,6 +124,7 @@ def prepare_segmentation(
         wanted = as_begun(record, begun) if is_accepted else record
         compare_records(begun, wanted, destination.location, can_repair=True)
         record = begun
+    _warn_about_precision(facts)
     _warn_about_pixel_size(network, plan)
     _warn_about_channel_names(network, plan)
     return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here)
@@ -132,6 +133,15 @@ def prepare_segmentation(
 def _is_pending(destination: Destination, plan: SegmentPlan) -> bool:
     """Whether blocks are left for this processor."""
     return len(stored_blocks(destination.location, destination.name, plan)) < plan.grid.n_blocks
+
+
+def _warn_about_precision(facts: "DeviceFacts") -> None:
+    """Warn if the processor emulates bfloat16; a run that was begun elsewhere keeps its precision."""
+    if facts.kind == "cpu" and facts.precision == "bfloat16" and "bf16" not in (facts.processor or "bf16").split():
+        log.warning(
+            "this processor (%s) has no instructions for bfloat16, which takes several times longer here than float32",
+            facts.processor,
+        )
 
 
 def _warn_about_pixel_size(network: StoredNetwork, plan: SegmentPlan) -> None:

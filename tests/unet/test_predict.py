@@ -592,9 +592,12 @@ def test_asking_for_a_gpu_where_there_is_none_is_refused(monkeypatch):
     assert resolve_device("auto") == torch.device("cpu")
 
 
-def test_precisions_are_resolved_to_one_that_the_device_has():
+def test_precisions_are_resolved_to_one_that_the_device_has(monkeypatch):
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) in ("float32", "bfloat16")
     assert resolve_precision("bfloat16", cpu) == "bfloat16"
+    for has, expected in ((True, "bfloat16"), (False, "float32")):  # a GPU of 2018 emulates it, and is slower for it
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, has=has: has)
+        assert resolve_precision("auto", torch.device("cuda")) == expected
     with pytest.raises(DeviceError, match="precision='float16', expected one of"):
         resolve_precision("float16", cpu)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from segment_slide.pipeline.segmentation.prepare import _warn_about_precision
 from segment_slide.pipeline.segmentation.processors import as_begun, is_known, note_processor, processor_of
 from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, SegmentParameters
 from segment_slide.pipeline.storage.record import Code
 from segment_slide.unet import device
+from segment_slide.unet.device_facts import DeviceFacts
 from tests.flows.support import noise, run_without_workers, shards, write_array, write_model
 
 COUNTS = (3, 4)
@@ -68,6 +70,23 @@ def test_kinds_that_were_accepted_are_known_and_what_was_not_recorded_counts_as_
     assert is_known(replace(BEGUN, code=None), replace(A, torch="2.14.0"))
     wanted = replace(BEGUN, parameters=replace(BEGUN.parameters, processor="AVX512 bf16", block=32))
     assert as_begun(wanted, BEGUN).parameters == replace(BEGUN.parameters, block=32)
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_warned"),
+    [
+        (DeviceFacts("cpu", "AVX2", "bfloat16"), True),
+        (DeviceFacts("cpu", "AVX2", "float32"), False),
+        (DeviceFacts("cpu", "AVX512 bf16 amx", "bfloat16"), False),
+        (DeviceFacts("cpu", "", "bfloat16"), False),  # workers that are not known yet
+        (DeviceFacts("cuda", "Tesla T4", "bfloat16"), False),
+    ],
+)
+def test_a_run_that_goes_on_in_bfloat16_where_it_is_emulated_is_warned_of(
+    facts: DeviceFacts, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn_about_precision(facts)
+    assert ("no instructions for bfloat16" in caplog.text) == is_warned
 
 
 @pytest.fixture
