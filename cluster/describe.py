@@ -68,7 +68,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        _check_keys(text, path)
+        content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ClusterError(f"{path}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -78,6 +80,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ClusterError(f"{path}: expected lines as `kind: slurm`, one key each.")
     return content
+
+
+def _check_keys(text: str, path: Path) -> None:
+    """Refuse a key that is there twice: YAML would take the last one and forget the others."""
+    import yaml
+
+    document: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    lines: dict[Any, int] = {}
+    for key, _ in document.value if isinstance(document, yaml.MappingNode) else ():
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise ClusterError(f"{path}: {key.value} is there twice, in lines {lines[key.value]} and {line}; keep one.")
+        lines[key.value] = line
 
 
 def _read_values(content: dict[str, Any], kind: Kind) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -29,6 +31,10 @@ LOOPBACK = "127.0.0.1"
 # Each nanny makes two queues of three semaphores each.
 _SEMAPHORES_PER_WORKER = 6
 
+# This process opens nine files for each worker: pipes and connections. It needs some for itself too.
+_FILES_PER_WORKER = 12
+_OWN_FILES = 64
+
 # Loggers of what may go wrong between processes that start or end.
 _LOGGERS = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "tornado", "asyncio")
 
@@ -44,7 +50,7 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
     cluster_class : type
         LocalCluster or a class derived from it.
     options
-        Its options; `n_workers` among them.
+        Its options; `n_workers` and `local_directory` among them.
 
     Raises
     ------
@@ -52,7 +58,9 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
         If it does not start, or not in time. Nothing is left running.
     """
     check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
+    allow_open_files(options["n_workers"] * _FILES_PER_WORKER)
     check_loopback()
+    options = {**options, "local_directory": prepare_scratch(options["local_directory"])}
     note_broken_files()
     quieten()
     with exactly(SETTINGS), start_cluster(cluster_class, **options) as (_, client):
@@ -110,6 +118,45 @@ def check_semaphores(n: int) -> None:
             f"workers need shared memory, and /dev/shm cannot be used: {error}. Mount it so that it can be written and "
             "has space; in a container, start it with --shm-size=64m."
         ) from None
+
+
+def allow_open_files(n: int) -> None:
+    """Let this process open so many more files than it does alone. Without them workers would be waited for in vain.
+
+    Raises
+    ------
+    ClusterError
+        If the system allows fewer.
+    """
+    needed = _OWN_FILES + n
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ClusterError(
+            f"workers need {needed} open files in this process, and the system allows {hard} (ulimit -n). Raise this "
+            "limit, or ask for fewer workers."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def prepare_scratch(folder: str | None) -> str | None:
+    """Make the scratch folder of the workers and check it; variables and ``~`` in its name are expanded.
+
+    Raises
+    ------
+    ClusterError
+        If nothing can be written there.
+    """
+    if folder is None:
+        return None
+    path = os.path.expanduser(os.path.expandvars(folder))
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ClusterError(f"local_directory={path}: cannot be written: {error.strerror}.") from None
+    return path
 
 
 def check_loopback() -> None:

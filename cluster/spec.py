@@ -118,7 +118,9 @@ class ClusterSpec:
             value = getattr(self, field.name)
             least = 0 if field.name in ("gpus", "stagger_s") else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
-                raise ClusterError(f"{field.name}={value}, expected {least} or more.")
+                key = field.name.removesuffix("_s")
+                unit = "" if key == field.name else " s"
+                raise ClusterError(f"{key}={value}{unit}, expected {least} or more.")
 
     @property
     def usable_bytes(self) -> int:

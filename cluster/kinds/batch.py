@@ -34,6 +34,9 @@ _LOST_WORKER_S = 60
 # Where `maximum` is above `minimum`, a job is given back after this many seconds without work.
 _IDLE_S = 60
 
+# Connections of a worker to the scheduler, and some to spare while it is replaced by another.
+_FILES_PER_WORKER = 4
+
 
 class BatchKind(Kind):
     """Jobs of any batch system.
@@ -174,8 +177,9 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
     """
     from segment_slide.cluster.kinds.batch_hold import HeldJobs
     from segment_slide.cluster.kinds.batch_job import make_classes
-    from segment_slide.cluster.processes import start_cluster
+    from segment_slide.cluster.processes import allow_open_files, start_cluster
 
+    allow_open_files((spec.workers or 1) * _FILES_PER_WORKER)
     name = system.make_name()
     system.list_jobs(name)  # fails early if this machine has no such batch system
     quieten()

@@ -36,7 +36,7 @@ class Local(Kind):
 
     def open(self, spec: ClusterSpec) -> contextlib.AbstractContextManager["Client"]:
         """Start them."""
-        return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1))
+        return local_client(LocalSpec(spec.workers or 1, spec.cores or 1, spec.memory_bytes or 1, spec.local_directory))
 
     def remedies(self, spec: ClusterSpec) -> Remedies:
         """Advice for workers that share this machine's memory."""
@@ -56,6 +56,8 @@ class LocalSpec:
         Cores that each may use; each runs this many forward passes at a time.
     memory_bytes : int
         Memory that each may use. A worker that uses more is ended and its blocks are run again.
+    local_directory : str, optional
+        Scratch folder of the workers; by default in the system's folder for temporary files.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class LocalSpec:
     workers: int
     cores: int
     memory_bytes: int
+    local_directory: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.workers, self.cores, self.memory_bytes) < 1:
@@ -159,6 +162,7 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
         n_workers=spec.workers,
         threads_per_worker=spec.tasks_per_worker,
         memory_limit=spec.memory_bytes,
+        local_directory=spec.local_directory,
         processes=True,
         host="127.0.0.1",
         # the scheduler's HTTP server always runs; Dask's default is port 8787 on every interface

@@ -2,8 +2,8 @@
 
 Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
 3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM); 129 the terminal closed (SIGHUP). After
-these four the same command resumes. What can no longer be printed changes the code only of commands that do nothing else: 1 if a disk is full, 141
-if the reader left, as of other tools.
+these four the same command resumes. What can no longer be printed changes the code only of commands that do nothing
+else: 1 if a disk is full, 141 if the reader left, as of other tools.
 """
 
 import logging
@@ -50,14 +50,14 @@ errors = Console(stderr=True)
 
 EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 3, 130, 141
 
-# SIGTERM, which a batch system sends some time before it kills a job; SIGHUP, when the terminal or its connection closes
+# A batch system sends SIGTERM some time before it kills a job. SIGHUP is sent when a terminal or its connection closes.
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 # Commands whose only result is what they print; "" stands for --help and --version.
 PRINTING = ("", "plan", "info")
 
-# Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C, and its end,
-# to them as well; the command ends them. `cluster.preload` has them ignore it in other programs, some seconds later.
+# Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C and SIGHUP
+# to them as well; the command ends them. `cluster.preload` has them ignore both in other programs, some seconds later.
 keep_files_out()
 if multiprocessing.current_process().name.startswith("Dask Worker"):
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -138,7 +138,7 @@ def _check_folder() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise InputError(f"the current folder is no longer there ({error.strerror}). Go to another one with cd.") from None
+        raise InputError(f"the current folder was deleted ({error.strerror}). Go to another one with cd.") from None
 
 
 def _terminate(number: int, _: object) -> NoReturn:

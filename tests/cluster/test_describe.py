@@ -113,6 +113,8 @@ def test_every_key_sets_an_attribute_and_no_attribute_is_out_of_reach():
         ("kind: slurm\njobs: three\n", "jobs='three', expected a whole number"),
         ("kind: slurm\njobs: true\n", "jobs='True', expected a whole number"),
         ("kind: slurm\njobs: 0\n", "jobs=0, expected 1 or more"),
+        ("kind: slurm\nwalltime: 0\n", "walltime=0 s, expected 1 or more"),
+        ("kind: slurm\njobs: 1\n\njobs: 2\n", "jobs is there twice, in lines 2 and 4; keep one"),
         ("kind: slurm\njobs: 2.5\n", "jobs='2.5', expected a whole number"),
         ("kind: slurm\njob_memory: plenty\n", "job_memory='plenty', expected a size as 64GB or 2 GiB"),
         ("kind: slurm\njob_memory: -1GB\n", "job_memory='-1GB', expected a size"),

@@ -5,7 +5,11 @@ import errno
 import gc
 import logging
 import multiprocessing.synchronize
+import resource
+import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -57,6 +61,36 @@ def test_a_worker_that_ends_at_its_start_is_said(monkeypatch, started):
     with pytest.raises(ClusterError, match=said), local_client(SPEC):
         pass
     assert_gone(started)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_workers_need_it_or_they_are_refused():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+        processes.allow_open_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (128, before[1])
+        processes.allow_open_files(200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (264, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (70, 70))\n"
+        "from segment_slide.cluster.kinds.local import LocalSpec, local_client\n"
+        "with local_client(LocalSpec(2, 1, 1 << 30)): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ClusterError: workers need 88 open files in this process, and the system allows 70" in done.stderr
+
+
+def test_the_scratch_folder_of_the_description_is_used_and_one_that_cannot_be_written_is_said(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = r"local_directory=.*file: cannot be written: File exists\."
+    with pytest.raises(ClusterError, match=said), local_client(replace(SPEC, local_directory=str(tmp_path / "file"))):
+        pass
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    with local_client(replace(SPEC, local_directory="$SCRATCH/mine")) as client:
+        (used,) = client.run(lambda dask_worker: dask_worker.local_directory).values()
+    assert used.startswith(str(tmp_path / "scratch" / "mine"))
 
 
 def test_files_named_like_modules_of_python_are_not_taken_for_them(monkeypatch, tmp_path):

@@ -83,7 +83,7 @@ def test_a_folder_that_was_deleted_is_no_place_to_run(tmp_path):
     command = f"cd {gone} && rmdir {gone} && {os.path.dirname(sys.executable)}/segment-slide info slide.zarr"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: the current folder is no longer there")
+    assert done.stderr.startswith("Error: the current folder was deleted")
     assert len(done.stderr.splitlines()) == 1
 
 
