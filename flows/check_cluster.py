@@ -25,12 +25,15 @@ class CheckRequest:
         Which cluster.
     input, output, model : str, optional
         An image that workers must read, a folder that they must write into, a network that they must read.
+    axes : str, optional
+        Axes of the image, if it is a bare Zarr array.
     """
 
     workers: Workers
     input: str | None = None
     output: str | None = None
     model: str | None = None
+    axes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     from segment_slide.unet.open_network import open_network
 
     spec = plan_cluster(request.workers)
-    image = None if request.input is None else describe_image(request.input)
+    image = None if request.input is None else describe_image(request.input, axes=request.axes)
     folder = None if request.output is None else store.resolve_location(request.output)
     if folder is not None and not store.is_remote(folder) and not os.path.isdir(folder):
         raise OutputError(f"output={folder} is not a folder; make it on storage that all workers share.")

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from segment_slide.flows.commands.main import app
+from segment_slide.flows.show.wording import find_options, in_options, list_options
 from tests.flows.support import noise, run_here, write_array
 
 ROOT = Path(__file__).parents[1]
@@ -77,4 +78,9 @@ def test_a_command_shows_its_own_option_and_one_without_it_the_parameter(tmp_pat
     told = run_here("instances", bare, "-o", tmp_path / "out.ome.zarr")
     assert "say them with --axes, one letter" in told.err
     told = run_here("cluster", "check", "local", "--input", bare)
-    assert "say them with `axes`, one letter" in told.err
+    assert "say them with --axes, one letter" in told.err
+    token = find_options.set(lambda: list_options(typer.main.get_command(app), ["measure", "out.ome.zarr"]))
+    try:
+        assert in_options("say them with `axes`, and `workers`") == "say them with `axes`, and --workers"
+    finally:
+        find_options.reset(token)

@@ -24,6 +24,7 @@ def check(
     input: Annotated[str | None, typer.Option(help="An image that workers must be able to read.")] = None,
     output: Annotated[str | None, typer.Option(help="A folder that workers must be able to write into.")] = None,
     model: Annotated[str | None, typer.Option(help="A network that workers must be able to read.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Axes of the image, if it is a bare Zarr array: e.g. yx.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of worker processes on this machine, or of jobs.")] = None,
 ) -> None:
     """Start the workers, check each of them, and end them. Report for each worker what would make a run fail."""
@@ -31,5 +32,5 @@ def check(
     from segment_slide.flows.requests import Workers
     from segment_slide.flows.show.tables import show_cluster
 
-    request = CheckRequest(Workers(workers, cluster), input=input, output=output, model=model)
+    request = CheckRequest(Workers(workers, cluster), input=input, output=output, model=model, axes=axes)
     show_cluster(console, check_cluster(request))
