@@ -12,6 +12,7 @@ from segment_slide.cluster.spec import ClusterSpec
 from tests.slurm.support import HANGS_AFTER_S, all_jobs, wait_until
 
 BRING_UP = Path(__file__).with_name("bring_up.sh")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,8 @@ def describe(slurm, tmp_path_factory):
             "death_timeout_s": 20,
             "shared_directory": str(folder / "shared"),
             "log_directory": str(folder / "logs"),
+            # functions of these tests run in jobs, which import nothing from their working directory
+            "prologue": (f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}",),
             **changes,
         }
         return complete_spec(ClusterSpec(**values))
