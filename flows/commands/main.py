@@ -52,6 +52,7 @@ EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_NO_READE
 
 # A batch system sends SIGTERM some time before it kills a job. SIGHUP is sent when a terminal or its connection closes.
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+ended_by: list[int] = []  # the signals that came
 
 # Commands whose only result is what they print; "" stands for --help and --version.
 PRINTING = ("", "plan", "info")
@@ -112,6 +113,12 @@ def main() -> None:
         elif not error.code:
             sys.exit(_judge_output())
         raise
+    except Exception:
+        if not ended_by:
+            raise
+        # a library that was being loaded when the signal came reports it as an error of its own
+        _say("Interrupted. What is done is kept: run the same command again to go on.")
+        sys.exit(128 + ended_by[0])
 
 
 def _judge_output() -> int:
@@ -143,6 +150,7 @@ def _check_folder() -> None:
 
 def _terminate(number: int, _: object) -> NoReturn:
     """End as after Ctrl-C, workers first. A shell that ends and its terminal may both send SIGHUP: one is enough."""
+    ended_by.append(number)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise SystemExit(128 + number)
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 BRING_UP = Path(__file__).with_name("bring_up.sh")
+ROOT = Path(__file__).parents[2]
 HANGS_AFTER_S = 120
 
 
@@ -43,6 +44,8 @@ def cluster_values(grid_engine, tmp_path):
         "death_timeout": 20,
         "shared_directory": str(tmp_path / "shared"),
         "log_directory": str(tmp_path / "logs"),
+        # functions of these tests run in jobs, which import nothing from their working directory
+        "prologue": [f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"],
     }
 
 

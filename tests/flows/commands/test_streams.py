@@ -105,3 +105,29 @@ def test_a_terminal_that_closes_ends_a_command_unless_it_is_started_with_nohup(i
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_signal_that_a_library_turns_into_an_error_of_its_own_ends_the_command_as_the_signal(monkeypatch, capsys):
+    """A module in C that is being loaded when the signal comes raises ImportError from it."""
+
+    def load():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit as error:
+            raise ImportError("initialization failed") from error
+
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in main.ENDINGS}
+    monkeypatch.setattr(main, "ended_by", [])
+    monkeypatch.setattr(main, "app", load)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert end.value.code == 143
+    assert capsys.readouterr().err.startswith("Interrupted.")
+    monkeypatch.setattr(main, "app", lambda: 1 / 0)
+    monkeypatch.setattr(main, "ended_by", [])
+    with pytest.raises(ZeroDivisionError):
+        main.main()
