@@ -13,7 +13,9 @@ import resource
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any, ClassVar
 
 from distributed import Client, LocalCluster, Nanny
@@ -57,6 +59,7 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
     ClusterError
         If it does not start, or not in time. Nothing is left running.
     """
+    _start_tracker()
     check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
     allow_open_files(options["n_workers"] * _FILES_PER_WORKER)
     check_loopback()
@@ -157,6 +160,21 @@ def prepare_scratch(folder: str | None) -> str | None:
     except OSError as error:
         raise ClusterError(f"local_directory={path}: cannot be written: {error.strerror}.") from None
     return path
+
+
+def _start_tracker() -> None:
+    """Start Python's helper that tidies semaphores, deaf to SIGHUP: a terminal that closes says so to all processes.
+
+    If it ended first, the next one would print a traceback for each semaphore that it does not know.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be ignored for a while
+        resource_tracker.ensure_running()
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)
 
 
 def check_loopback() -> None:

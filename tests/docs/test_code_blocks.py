@@ -28,7 +28,7 @@ from tests.docs.support import (
     run_step,
     steps_of,
 )
-from tests.flows.support import DATA
+from tests.flows.support import DATA, write_group, write_ome
 
 README, TUTORIAL, OBJECTS = ROOT / "README.md", ROOT / "docs/tutorial.md", ROOT / "docs/how-to/objects.md"
 # run after the README, in the folder that it leaves
@@ -204,6 +204,15 @@ def test_pages_run_where_the_readme_left_off(page, after_readme):
     run_page(page, after_readme)
 
 
+def write_masks(folder: Path) -> None:
+    """Two objects of another tool: as labels in the slide's store, and in a store of their own."""
+    ids = np.zeros(zarr.open_array(folder / "slide.ome.zarr/0", mode="r").shape[-2:], np.uint16)
+    ids[10:30, 10:40], ids[50:60, 80:99] = 7, 3000
+    write_group(folder / "slide.ome.zarr/labels", {"ome": {"version": "0.5", "labels": ["cells"]}})
+    for place in ("slide.ome.zarr/labels/cells", "masks.ome.zarr"):
+        write_ome(folder / place, ids, "yx")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_objects_are_counted_and_measured_as_the_page_says(tmp_path):
@@ -214,6 +223,8 @@ def test_objects_are_counted_and_measured_as_the_page_says(tmp_path):
         "segment slide.ome.zarr -m nuclei.safetensors -o nuclei.ome.zarr",
     ):
         run_step(Step(Block("before the page", 1, "console", ""), f"segment-slide {command}"), tmp_path)
+    shutil.copytree(tmp_path / "slide.ome.zarr", tmp_path / "other-stain.ome.zarr")
+    write_masks(tmp_path)
     run_page(OBJECTS, tmp_path)
     for output in ("nuclei", "measured"):
         assert list(tmp_path.glob(f"{output}.ome.zarr/tables/segmentation-instances.parquet/*.parquet")), output

@@ -197,9 +197,9 @@ def run_without_workers(*arguments: object) -> Outcome:
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start the installed command in a process group of its own."""
+    """Start the installed command in a process group of its own; SIGHUP ends it, also if the tests run under nohup."""
     return subprocess.Popen(
-        [Path(sys.executable).with_name("segment-slide"), *map(str, arguments)],
+        ["env", "--default-signal=HUP", Path(sys.executable).with_name("segment-slide"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

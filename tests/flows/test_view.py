@@ -375,10 +375,10 @@ _KILLED = """
 import sys, threading
 from pathlib import Path
 from segment_slide.flows.commands import main
-from segment_slide.pipeline.viewer import export
+from segment_slide.pipeline.viewer import export_copy
 
 marker, output, folder = sys.argv[1:]
-read, lock, begun = export._read, threading.Lock(), []
+read, lock, begun = export_copy._read, threading.Lock(), []
 
 def read_few(copy, file, start):
     with lock:
@@ -389,7 +389,7 @@ def read_few(copy, file, start):
         threading.Event().wait()
     return read(copy, file, start)
 
-export._read = read_few
+export_copy._read = read_few
 sys.argv = ["segment-slide", "view", output, "--export", folder]
 main.main()
 """
