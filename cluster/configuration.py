@@ -162,11 +162,12 @@ def exactly(settings: Mapping[str, Any], keep: tuple[str, ...] = ()) -> Iterator
         with _lock:
             was_last = _in_force[-1] is ours
             _in_force[:] = [other for other in _in_force if other is not ours]
+            # with the defaults of what was imported in the body, such as dask-jobqueue
             if not _in_force:
-                _install(_before)
+                _install(dask.config.merge(*dask.config.defaults, _before))
                 _before.clear()
             elif was_last:
-                _install(_in_force[-1])
+                _install(dask.config.merge(*dask.config.defaults, _in_force[-1]))
 
 
 def _install(content: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import dask
 import distributed  # noqa: F401, its defaults join Dask's
 import pytest
 
+from segment_slide.cluster import configuration
 from segment_slide.cluster.configuration import exactly
 
 GUARDED = """
@@ -20,6 +21,13 @@ import dask
 def show(*names):
     print(json.dumps([dask.config.get(name, "nothing") for name in names]))
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_of_the_session_is_in_force(monkeypatch):
+    """Other tests share workers that stay up, and with them a configuration."""
+    monkeypatch.setattr(configuration, "_in_force", [])
+    monkeypatch.setattr(configuration, "_before", {})
 
 
 def run_guarded(code: str, home, **variables: str) -> list:
