@@ -1,9 +1,11 @@
 """Find the offset and scale that an image is normalised with, and say what looks unlike the training images."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.errors import TasksFailedError
 from segment_slide.pipeline.statistics.bound import bound_scaling
 from segment_slide.pipeline.statistics.compare import compare_constants, compare_intensities
 from segment_slide.pipeline.statistics.levels import Levels, Scaling, levels_of_image, levels_of_sample
@@ -15,6 +17,10 @@ from segment_slide.unet.normalisation import Intensities, Normalisation
 
 if TYPE_CHECKING:
     from distributed import Client
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 6.0  # for a box of 128 x 128 pixels; the comparison only helps, so no run hangs for it
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def scale_image(
     if normalisation.kind == "constants":
         return ImageScaling(
             *resolve_normalisation(source, normalisation, client, on_box),
-            tuple(_compare_sample(source, normalisation, trained)),
+            tuple(_compare_sample(source, normalisation, trained, client)),
         )
     if trained is None:
         return ImageScaling(*resolve_normalisation(source, normalisation, client, on_box))
@@ -76,10 +82,18 @@ def scale_image(
     return ImageScaling(bounded.offset, bounded.scale, (*bounded.notes, *notes))
 
 
-def _compare_sample(source: ImageSource, normalisation: Normalisation, trained: Intensities | None) -> list[str]:
+def _compare_sample(
+    source: ImageSource, normalisation: Normalisation, trained: Intensities | None, client: "Client | None"
+) -> list[str]:
     """What looks different in a small sample of an image."""
-    sample = sample_image(source)
+    try:
+        sample = sample_image(source, client, _PATIENCE_S)
+    except TasksFailedError:
+        sample = None
     if sample is None:
+        log.info(
+            "%s: no sample could be read in time, so it is not compared with the training images", source.image.location
+        )
         return []
     levels = levels_of_sample(source, sample)
     return compare_intensities(levels, trained, "constants") if trained else compare_constants(levels, normalisation)
@@ -90,7 +104,7 @@ def measure_levels(
 ) -> tuple[ChannelStatistics, Levels]:
     """Measure a whole image, and its noise on a sample."""
     measured = measure(source, client, on_box)
-    return measured, levels_of_image(source, measured, sample_image(source))
+    return measured, levels_of_image(source, measured, sample_image(source, client))
 
 
 def measured_scaling(measured: ChannelStatistics, normalisation: Normalisation) -> Scaling:

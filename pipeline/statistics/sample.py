@@ -5,16 +5,27 @@ is not measured as a whole, because the network has constants. Such percentiles 
 they are never recorded and never scale an image.
 """
 
+import contextlib
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import ChunkAccessError, UnreadableChunkError
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Set in a process in which a box took too long: each further one would hold one of the threads that zarr reads with.
+_hangs = threading.Event()
 
 _BOX_PX = {2: (128, 128), 3: (16, 64, 64)}
 _MOST_BOXES = 48
@@ -46,18 +57,31 @@ class Sample:
     n_boxes: int
 
 
-def sample_image(source: ImageSource) -> Sample | None:
-    """Read a sample of an image in this process; None if no box can be read.
+def sample_image(source: ImageSource, client: "Client | None" = None, patience_s: float | None = None) -> Sample | None:
+    """Read a sample of an image; None if no box can be read.
 
     Boxes that cannot be read are left out: the run itself names damaged chunks.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+    client : Client, optional
+        Where to read; None reads in this process. If reading hangs there, nothing ends it.
+    patience_s : float, optional
+        Time in s for one box. If any takes longer, the answer is None: a file server may hang, and nothing that only
+        helps may hang with it.
+
+    Raises
+    ------
+    IncompleteError
+        If workers died while they read.
     """
-    boxes = []
-    for box in sample_boxes(source):
-        try:
-            boxes.append(source.read(box))
-        except (ChunkAccessError, UnreadableChunkError):
-            continue
-    if not boxes:
+    places = list(sample_boxes(source))
+    read = functools.partial(_read_box, source, places, patience_s)
+    found = dict(run_all(client, read, range(len(places)), lambda number: f"sample {number}"))
+    boxes = [pixels for number in range(len(places)) if (pixels := found[number][0]) is not None]
+    if not boxes or any(is_late for _, is_late in found.values()):
         return None
     channel_axis = len(source.plane_axes)
     by_channel = [[box.take(channel, axis=channel_axis) for box in boxes] for channel in range(len(source.channels))]
@@ -67,6 +91,29 @@ def sample_image(source: ImageSource) -> Sample | None:
         for estimate in (estimate_noise, estimate_coarse_noise)
     )
     return Sample(values, noise, coarse_noise, len(boxes))
+
+
+def _read_box(
+    source: ImageSource, places: Sequence[Box], patience_s: float | None, number: int
+) -> tuple[np.ndarray | None, bool]:
+    """Pixels of a box, None if it cannot be read, and whether reading it took too long."""
+    found: list[np.ndarray] = []
+
+    def read() -> None:
+        with contextlib.suppress(ChunkAccessError, UnreadableChunkError):
+            found.append(source.read(places[number]))
+
+    if patience_s is None:
+        read()
+        return (found[0] if found else None), False
+    if _hangs.is_set():
+        return None, True
+    thread = threading.Thread(target=read, name="sample", daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    if thread.is_alive():
+        _hangs.set()
+    return (found[0] if found else None), thread.is_alive()
 
 
 def sample_boxes(source: ImageSource) -> Iterator[Box]:

@@ -1,9 +1,13 @@
 """A sample of an image: where its boxes lie, and the noise that they show."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from segment_slide.pipeline.statistics import sample
 from segment_slide.pipeline.statistics.sample import estimate_coarse_noise, estimate_noise, sample_boxes, sample_image
 from tests.pipeline.statistics.support import draw_cells, source_of
 
@@ -49,9 +53,20 @@ def test_a_damaged_chunk_is_left_out_and_nothing_is_said_of_an_image_that_cannot
     assert sample_image(source) is None
 
 
+def test_a_chunk_that_hangs_does_not_hang_the_sample_and_nothing_is_said_of_its_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "_hangs", threading.Event())
+    source = source_of(tmp_path / "image", np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8))
+    assert sample_image(source, patience_s=60).n_boxes == sample_image(source).n_boxes
+    whole = (tmp_path / "image/c/0/0").read_bytes()
+    (tmp_path / "image/c/0/0").unlink()
+    os.mkfifo(tmp_path / "image/c/0/0")
+    assert sample_image(source, patience_s=0.5) is None
+    (tmp_path / "image/c/0/0").write_bytes(whole)  # whoever waits goes on
+
+
 def test_truth_values_are_sampled_as_numbers(tmp_path):
-    sample = sample_image(source_of(tmp_path / "image", np.random.default_rng(0).random((64, 64)) > 0.5))
-    assert sample.noise[0] == pytest.approx(0.5, rel=0.2)
+    found = sample_image(source_of(tmp_path / "image", np.random.default_rng(0).random((64, 64)) > 0.5))
+    assert found.noise[0] == pytest.approx(0.5, rel=0.2)
 
 
 def test_smoothed_noise_is_seen_in_means_and_cells_are_not():
