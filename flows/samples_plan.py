@@ -9,6 +9,7 @@ from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.blocks.memory import check_fits
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.names import say_location
 from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.training.records import AugmentChoices, SampleChoices, SetReference
 from segment_slide.pipeline.training.sample_set import SampleSet, check_place, compare_sample_sets, find_sample_set
@@ -132,7 +133,9 @@ def _describe(
         training_images=tuple(item.image.name for item in training),
         validation_images=tuple(item.image.name for item in validation),
         settings=choices,
-        training_set=SetReference(training_set.location, fingerprint_set(training_set)),
+        training_set=SetReference(
+            say_location(training_set.location, store.resolve_location(request.output)), fingerprint_set(training_set)
+        ),
     )
 
 

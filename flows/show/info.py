@@ -216,7 +216,7 @@ def _show_labels(console: Console, location: str, name: str) -> None:
         go_on = "; run the same command again to go on" if blocks.n_missing else ""
         rows |= {
             "blocks": f"{blocks.n_done} of {blocks.n_files} done{go_on}",
-            **_describe_record(record),
+            **_describe_record(record, image.location.rpartition("/labels/")[0]),
             "parameters": ", ".join(f"{key} {value}" for key, value in write_section(record.parameters).items()),
         }
         if record.code is not None:
@@ -224,18 +224,19 @@ def _show_labels(console: Console, location: str, name: str) -> None:
     console.print(make_table(f"Labels {name}", rows))
 
 
-def _describe_record(record: "SegmentationRecord | InstancesRecord") -> dict[str, str]:
+def _describe_record(record: "SegmentationRecord | InstancesRecord", output: str) -> dict[str, str]:
     """What classes were segmented with, or what objects were found in."""
     from segment_slide.pipeline.storage.label_records import InstancesRecord
+    from segment_slide.pipeline.storage.names import find_location
 
     if isinstance(record, InstancesRecord):
         count = record.n_objects
         found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
         chosen = {"from the model": ", ".join(record.from_model)} if record.from_model else {}
-        return {"objects": found, "input": f"{record.input.location}/{record.input.array or ''}", **chosen}
+        return {"objects": found, "input": f"{find_location(record.input.location, output)}/{record.input.array or ''}", **chosen}
     rows = {}
     if record.input is not None:
-        rows["input"] = f"{record.input.location} level {record.input.level or 0}"
+        rows["input"] = f"{find_location(record.input.location, output)} level {record.input.level or 0}"
     if record.model is not None:
         rows["model"] = f"{record.model.path} (sha256 {record.model.sha256[:12]}…)"
     if record.processors:

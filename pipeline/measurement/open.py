@@ -26,7 +26,7 @@ from segment_slide.pipeline.storage.label_records import (
     read_instances_record,
     read_segmentation_record,
 )
-from segment_slide.pipeline.storage.names import instance_group, label_group, probability_group
+from segment_slide.pipeline.storage.names import find_location, instance_group, label_group, probability_group
 from segment_slide.pipeline.storage.record import has_mark
 from segment_slide.pipeline.storage.source import ImageSource
 
@@ -67,7 +67,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
         classes=classes,
         # probabilities are stored for the finest level only, so objects of a coarser level have none
         scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
-        source=None if choice.no_image else _open_source(choice, segmented, instances, n_spatial),
+        source=None if choice.no_image else _open_source(choice, _store_of(classes, name), segmented, instances, n_spatial),
         n_spatial=n_spatial,
         n_objects=n_objects,
         class_names=segmented.classes,
@@ -97,7 +97,8 @@ def _check_complete(image: StoredImage, command: str) -> None:
 def _open_classes(location: str, name: str, made_of: LabelledInput, instances: StoredImage) -> StoredImage:
     """The class map: in the same store, or in the one that the instances' record names."""
     beside = store.join(location, label_group(name))
-    place = beside if store.read_attributes(beside) is not None else made_of.location or beside
+    elsewhere = find_location(made_of.location, location)
+    place = beside if store.read_attributes(beside) is not None else elsewhere or beside
     is_group = store.read_attributes(place) is not None
     image = describe_image(place, axes=None if is_group else instances.axes)
     paths = [level.path for level in image.multiscale.levels]
@@ -137,19 +138,19 @@ def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImag
 
 
 def _open_source(
-    choice: ImageChoice, segmented: SegmentationRecord, instances: StoredImage, n_spatial: int
+    choice: ImageChoice, output: str, segmented: SegmentationRecord, instances: StoredImage, n_spatial: int
 ) -> ImageSource:
     """The image that was segmented, or the one that was named. An axis that only one of both has is one pixel long."""
     recorded = segmented.input or SegmentedInput()
-    path = choice.image or recorded.location
+    path = choice.image or find_location(recorded.location, output)
     if not path:
         raise InputError(
             f"{instances.location}: no record says which image was segmented; name it with `image`, or measure shapes "
             f"only with `no_image`."
         )
     image = _describe(path, choice, recorded)
-    if choice.image is None and choice.level in (None, recorded.level or 0):
-        _check_unchanged(image, recorded)
+    if choice.image is None:
+        check_unchanged(path, recorded)
     ranges = recorded.planes
     source = ImageSource(image, n_spatial, tuple(range(image.size("c"))), ())
     planes = source.plane_axes
@@ -185,7 +186,15 @@ def _describe(path: str, choice: ImageChoice, recorded: SegmentedInput) -> Store
         ) from error
 
 
-def _check_unchanged(image: StoredImage, recorded: SegmentedInput) -> None:
+def check_unchanged(path: str, recorded: SegmentedInput) -> None:
+    """Refuse an image that only a record names, and that is not the recorded one: another may lie there by now.
+
+    Raises
+    ------
+    InputError
+        If its content has changed.
+    """
+    image = _describe(path, ImageChoice(), recorded)
     if fingerprint(image, recorded.fingerprint or "") != recorded.fingerprint:
         raise InputError(
             f"image={image.location} has changed since it was segmented. If it is still the right one, name it: "

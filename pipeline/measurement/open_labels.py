@@ -15,11 +15,12 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
+from segment_slide.pipeline.measurement.open import check_unchanged
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_label_record
-from segment_slide.pipeline.storage.names import label_group
+from segment_slide.pipeline.storage.names import find_location, label_group
 from segment_slide.pipeline.storage.place import holds_image, read_label_names
 from segment_slide.pipeline.storage.source import ImageSource
 
@@ -103,11 +104,23 @@ def _describe_image(location: str, choice: ImageChoice) -> StoredImage:
 
 
 def _segmented_image(location: str) -> str:
-    """The image that a segmentation beside the labels was made of; "" if there is none."""
+    """The image that a segmentation beside the labels was made of; "" if there is none.
+
+    Raises
+    ------
+    InputError
+        If another image lies there now.
+    """
     groups = (store.join(location, label_group(name)) for name in read_label_names(location))
     records = (read_label_record(group) for group in groups)
     made_of = (record.input for record in records if isinstance(record, SegmentationRecord))
-    return next((found.location for found in made_of if found is not None and found.location), "")
+    found = next((found for found in made_of if found is not None and found.location), None)
+    if found is None:
+        return ""
+    path = find_location(found.location, location)
+    if found.fingerprint:
+        check_unchanged(path, found)
+    return path
 
 
 def _choose_level(image: StoredImage, labels: StoredImage, choice: ImageChoice) -> StoredImage:

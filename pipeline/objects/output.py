@@ -98,7 +98,7 @@ def check_place(location: str, name: str, input_location: str, plan: InstancePla
     check_output(location, instances_name(name), input_location, in_place=in_place)
     begun = read_instances_record(location, name)
     if begun:
-        compare_records(begun, plan.record(begun.input.fingerprint), store.join(location, instance_group(name)))
+        compare_records(begun, plan.record(location, begun), store.join(location, instance_group(name)))
     return begun is not None
 
 
@@ -113,8 +113,15 @@ def begin(location: str, name: str, plan: InstancePlan, from_model: tuple[str, .
         shown = ome.multiscale_attributes(ome.within(_calibrated(name, plan), group))
         store.create_group(location, "", [], {"ome": shown, ATTRIBUTE: {"shows": group}})
     identity = ClassesIdentity(identify_group(plan.image.location))
-    noted = replace(plan.record(), identity=identity, from_model=from_model)
+    noted = replace(plan.record(location), identity=identity, from_model=from_model)
     store.create_group(location, group, [], {ATTRIBUTE: write_section(noted)})
+
+
+def renew_record(location: str, name: str, plan: InstancePlan) -> None:
+    """Replace the fingerprint of an older version, which holds times of files, in a begun run that may go on."""
+    begun = read_instances_record(location, name)
+    if begun is not None and (renewed := plan.renew(begun)) != begun:
+        store.update_attributes(location, instance_group(name), {ATTRIBUTE: write_section(renewed)})
 
 
 def what_a_run_would_create(location: str, name: str) -> str:

@@ -20,11 +20,12 @@ from segment_slide.pipeline.blocks.sizes import (
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
 from segment_slide.pipeline.storage.calibration import calibrate_um
-from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.label_records import InstanceParameters, InstancesRecord, LabelledInput
 from segment_slide.pipeline.storage.labels import LabelSource
-from segment_slide.pipeline.storage.record import Results, this_code
+from segment_slide.pipeline.storage.names import say_location
+from segment_slide.pipeline.storage.record import Results, identify_group, this_code
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.geometry import Locality, round_up
@@ -111,12 +112,28 @@ class InstancePlan:
             for level, shape in enumerate(shapes)
         ]
 
-    def record(self, begun_with: str = "") -> InstancesRecord:
-        """The record that an existing output must match for a run to resume; `begun_with` is its fingerprint."""
-        image = self.image
-        found = fingerprint(image, begun_with)
-        made_of = LabelledInput(image.location, image.array_path, tuple(image.shape), image.dtype, found)
+    def record(self, output: str, begun: InstancesRecord | None = None, *, full: bool = False) -> InstancesRecord:
+        """The record of ids in an output, which must match that of a begun run for it to go on.
+
+        Of older versions the fingerprint of a begun run holds times of files. If these have changed (a block was made
+        again, or all was copied), the record of the class map tells whether its classes are still the same.
+        """
+        image, begun_with = self.image, begun.input.fingerprint if begun else ""
+        found = fingerprint(image, begun_with, full=full)
+        noted = begun and begun.identity and begun.identity.classes
+        if is_by_times(begun_with) and noted and noted == identify_group(image.location):
+            found = begun_with
+        place = say_location(image.location, output)
+        made_of = LabelledInput(place, image.array_path, tuple(image.shape), image.dtype, found)
         return InstancesRecord(this_code(Results.INSTANCES), made_of, self.parameters)
+
+    def renew(self, begun: InstancesRecord, *, full: bool = False) -> InstancesRecord:
+        """A begun record that agrees with its input, with a fingerprint of content in place of one with times."""
+        earlier = begun.input.fingerprint
+        if not is_by_times(earlier):
+            return begun
+        made_of = replace(begun.input, fingerprint=fingerprint(self.image, full=full), earlier_fingerprint=earlier)
+        return replace(begun, input=made_of)
 
 
 def plan_instances(image: StoredImage, options: InstanceOptions) -> InstancePlan:

@@ -88,6 +88,8 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
     taken = output.what_a_run_would_create(location, name)
     if not prepared.begun:
         output.begin(location, name, plan, prepared.from_model, in_place=prepared.in_place)
+    else:
+        output.renew_record(location, name, plan)
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
         if len(done) < plan.grid.n_blocks or _record(prepared).n_objects is None:

@@ -23,9 +23,10 @@ from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import pixel_um
+from segment_slide.pipeline.storage.fingerprint import is_same
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
-from segment_slide.pipeline.storage.names import label_group
+from segment_slide.pipeline.storage.names import find_location, label_group
 from segment_slide.pipeline.storage.place import holds_image
 
 _SHOWN_CHANNELS = 3
@@ -105,12 +106,18 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
 
 
 def find_image(location: str, recorded: SegmentedInput, labels: Layer) -> Layer | None:
-    """The image that was segmented, or None if it is not there any more; in place it is the store itself."""
-    path = location if holds_image(location) else recorded.location
+    """The image that was segmented, or None if it is not there any more; in place it is the store itself.
+
+    At a place that a record names relative to the output, another image may lie by now: it is not shown.
+    """
+    is_here = holds_image(location)
+    path = location if is_here else find_location(recorded.location, location)
     try:
         is_group = path and store.read_attributes(store.resolve_location(path)) is not None
         axes = None if is_group else recorded.axes or None
         image = describe_image(path, level=recorded.level or 0, axes=axes)
+        if not is_here and path != recorded.location and is_same(image, recorded.fingerprint) is False:
+            return None
     except PipelineError:
         return None
     first = {axis: start for axis, (start, _) in recorded.planes.items()}

@@ -8,6 +8,7 @@ from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import InstanceParameters, SegmentedInput
+from segment_slide.pipeline.storage.names import find_location
 from segment_slide.pipeline.storage.place import holds_image
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.unet.options import write_words
@@ -38,12 +39,13 @@ def segment_command(facts: Facts) -> str | None:
     image, model, chosen = record.input, record.model, record.parameters
     if not (image.location and model.path):
         return None
+    source = find_location(image.location, facts.location)
     place = ["--in-place"] if is_in_place(facts) else ["--output", facts.location]
-    words = ["segment-slide", "segment", image.location, "--model", model.path, *place, *_name(facts)]
+    words = ["segment-slide", "segment", source, "--model", model.path, *place, *_name(facts)]
     words += [word for key, value in write_section(chosen).items() for word in _option(key, value)]
     words += [f"--level={image.level}"] if image.level else []
     words += [f"--axes={image.axes}"] if _is_bare(image) else []
-    words += _channels(image)
+    words += _channels(image, source)
     words += [f"--{axis}={start}:{stop}" for axis, (start, stop) in image.planes.items()]
     return command(*words)
 
@@ -90,7 +92,7 @@ def view_command(facts: Facts) -> str:
 
 def napari_command(facts: Facts) -> str:
     """What opens napari."""
-    image = facts.record and facts.record.input and facts.record.input.location
+    image = facts.record and facts.record.input and find_location(facts.record.input.location, facts.location)
     others = [image] if image and not is_in_place(facts) else []
     return command("napari", "--plugin", "napari-ome-zarr", *others, facts.location)
 
@@ -122,17 +124,17 @@ def _is_bare(image: SegmentedInput) -> bool:
     return not image.array and bool(image.axes)
 
 
-def find_channel_names(image: SegmentedInput) -> tuple[str, ...]:
-    """Names of the channels of an input, if it is still there and has names."""
+def find_channel_names(image: SegmentedInput, source: str) -> tuple[str, ...]:
+    """Names of the channels of an input, if it is still at its place and has names."""
     try:
-        return describe_image(image.location, level=image.level or 0).multiscale.channel_names
+        return describe_image(source, level=image.level or 0).multiscale.channel_names
     except PipelineError:
         return ()
 
 
-def _channels(image: SegmentedInput) -> list[str]:
+def _channels(image: SegmentedInput, source: str) -> list[str]:
     axes, shape, chosen = image.axes, image.shape, image.channels
     n_channels = shape[axes.index("c")] if "c" in axes and len(shape) == len(axes) else 1
     if list(chosen) == list(range(n_channels)):
         return []
-    return [f"--channels={write_words(say_channels(chosen, n_channels, find_channel_names(image)))}"]
+    return [f"--channels={write_words(say_channels(chosen, n_channels, find_channel_names(image, source)))}"]

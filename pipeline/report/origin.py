@@ -1,5 +1,6 @@
 """The parts of a report that say what made an output, how long it took, and how to open it or make it again."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from segment_slide.pipeline.report.html import facts as list_facts
 from segment_slide.pipeline.report.times import Span, show_time
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.label_records import Model, SegmentedInput
-from segment_slide.pipeline.storage.names import instance_group
+from segment_slide.pipeline.storage.names import find_location, instance_group
 from segment_slide.pipeline.storage.record import Code
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
@@ -127,7 +128,7 @@ def origin(facts: Facts) -> Markup:
         return tag("p", "The classes were not made by segment-slide; nothing tells where they come from.")
     sections: dict[str, list[tuple[object, object]]] = {
         "Image": _image_rows(facts, record.input or SegmentedInput()),
-        "Model": _model_rows(record.model or Model()),
+        "Model": _model_rows(record.model or Model(), facts.location),
         "Parameters": _parameter_rows(facts),
         "Code": [
             *((name, code(str(value))) for name, value in write_section(record.code or Code(read_from={})).items()),
@@ -138,7 +139,7 @@ def origin(facts: Facts) -> Markup:
 
 
 def _image_rows(facts: Facts, found: SegmentedInput) -> list[tuple[object, object]]:
-    rows: list[tuple[object, object]] = [("path", code(found.location or "unknown"))]
+    rows: list[tuple[object, object]] = [("path", code(find_location(found.location, facts.location) or "unknown"))]
     if found.shape and found.axes:
         rows.append(("shape", f"{' × '.join(f'{size:,}' for size in found.shape)} ({found.axes}), {found.dtype}"))
     steps = _pixel_size(facts)
@@ -146,7 +147,7 @@ def _image_rows(facts: Facts, found: SegmentedInput) -> list[tuple[object, objec
     if found.level is not None:
         rows.append(("level", f"{found.level}" + (" (the finest)" if found.level == 0 else "")))
     if found.channels:
-        rows.append(("channels", _channels(found)))
+        rows.append(("channels", _channels(found, find_location(found.location, facts.location))))
     rows += [(axis, f"{start} to {stop - 1}") for axis, (start, stop) in found.planes.items()]
     rows += [("fingerprint", code(found.fingerprint))] if found.fingerprint else []
     repaired = found.repaired_from
@@ -169,20 +170,20 @@ def _pixel_size(facts: Facts) -> str:
     return ", ".join(shown)
 
 
-def _channels(found: SegmentedInput) -> str:
+def _channels(found: SegmentedInput, source: str) -> str:
     """Numbers, with their names if the image is still there."""
-    names = find_channel_names(found)
+    names = find_channel_names(found, source)
     return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in found.channels)
 
 
-def _model_rows(model: Model) -> list[tuple[object, object]]:
+def _model_rows(model: Model, output: str) -> list[tuple[object, object]]:
     rows: list[tuple[object, object]] = [("file", code(model.path or "unknown"))]
     rows += [("sha256", code(model.sha256))] if model.sha256 else []
     classes = model.classes
     rows += [("classes", ", ".join(f"{value} {name}" for value, name in enumerate(classes)))] if classes else []
-    checkpoint = _find_checkpoint(model)
+    checkpoint = _find_checkpoint(model, output)
     if checkpoint is None:
-        return [*rows, ("network", "the file is gone or has changed")]
+        return [*rows, ("network", "no such file lies beside the output, or it has changed")]
     network, training = checkpoint.config.architecture, checkpoint.config.training
     about = (
         f"U-Net {network.ndim}D, depth {network.depth}, base {network.base_channels}, "
@@ -200,8 +201,9 @@ def _shorten(text: str, most: int = 240) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
 
 
-def _find_checkpoint(model: Model) -> Checkpoint | None:
-    path = model.path
+def _find_checkpoint(model: Model, output: str) -> Checkpoint | None:
+    """The checkpoint beside the output, or where an older version recorded it, if it is the one."""
+    path = find_location(f"../{model.path}" if model.path and not os.path.isabs(model.path) else model.path, output)
     if not path or store.is_remote(path) or not Path(path).is_file():
         return None
     try:

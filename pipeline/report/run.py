@@ -31,6 +31,7 @@ from segment_slide.pipeline.report.times import file_spans, show_date, stage_sec
 from segment_slide.pipeline.report.views import DETAIL_PX, Sight, draw_all, look
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.names import find_location
 from segment_slide.pipeline.storage.record import code_version
 
 R = TypeVar("R")
@@ -189,7 +190,8 @@ def _section(title: str, content: Markup) -> Markup:
 
 def slide_name(facts: Facts) -> str:
     """What people call the slide: the file name of the image, or of the output where nothing tells of one."""
-    path = (facts.record and facts.record.input and facts.record.input.location) or facts.location
+    recorded = facts.record and facts.record.input and facts.record.input.location
+    path = find_location(recorded or "", facts.location) or facts.location
     return path.rstrip("/").rpartition("/")[2].removesuffix(".zarr").removesuffix(".ome") or path
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from segment_slide.pipeline.segmentation.output import stored_blocks
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.processors import as_begun, is_known, processor_of
-from segment_slide.pipeline.segmentation.record import accept_repair, make_record
+from segment_slide.pipeline.segmentation.record import accept_repair, make_record, renew_fingerprints
 from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
 from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
@@ -35,6 +35,8 @@ class Destination:
         Go on although the input's files changed, because only damaged chunks were replaced.
     accept_processor : bool
         Go on although the run was begun on another kind of processor, or with another torch.
+    full_fingerprint : bool
+        Read all bytes of the input for its fingerprint, and not samples.
     """
 
     location: str
@@ -42,6 +44,7 @@ class Destination:
     in_place: bool = False
     input_repaired: bool = False
     accept_processor: bool = False
+    full_fingerprint: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def prepare_segmentation(
         device_kind=facts.kind,
         processor=facts.processor,
         begun=begun.input if begun else None,
+        output=destination.location,
+        full=destination.full_fingerprint,
     )
     here = processor_of(record)
     if begun and is_settled:
@@ -123,7 +128,7 @@ def prepare_segmentation(
         is_accepted = destination.accept_processor or is_known(begun, here) or not _is_pending(destination, plan)
         wanted = as_begun(record, begun) if is_accepted else record
         compare_records(begun, wanted, destination.location, can_repair=True)
-        record = begun
+        record = renew_fingerprints(begun, plan, full=destination.full_fingerprint)
     _warn_about_precision(facts)
     _warn_about_pixel_size(network, plan)
     _warn_about_channel_names(network, plan)

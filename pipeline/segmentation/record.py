@@ -1,13 +1,15 @@
 """The record of what made a segmentation: how it is made and updated."""
 
 import importlib.metadata
+import os
 from dataclasses import replace
 
 from segment_slide.pipeline.segmentation.background import coarse_source
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
 from segment_slide.pipeline.storage.label_records import Model, ModelObjects, SegmentationRecord, SegmentedInput
+from segment_slide.pipeline.storage.names import say_location
 from segment_slide.pipeline.storage.record import ATTRIBUTE, Results, has_mark, this_code
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.unet.open_network import StoredNetwork, find_objects
@@ -17,11 +19,16 @@ def _torch_version() -> str:
     return importlib.metadata.version("torch").partition("+")[0]
 
 
-def describe_input(plan: SegmentPlan, begun: SegmentedInput | None = None) -> SegmentedInput:
-    """Which pixels of which image; `begun` is what the output was begun from, if it was."""
+def describe_input(
+    plan: SegmentPlan, begun: SegmentedInput | None = None, output: str = "", *, full: bool = False
+) -> SegmentedInput:
+    """Which pixels of which image; `begun` is what the output was begun from, if it was.
+
+    The image is named relative to the output, if one is given. `full` asks for a fingerprint of all bytes.
+    """
     image = plan.source.image
     return SegmentedInput(
-        location=image.location,
+        location=say_location(image.location, output) if output else image.location,
         array=image.array_path,
         level=image.level,
         axes=image.axes,
@@ -29,14 +36,30 @@ def describe_input(plan: SegmentPlan, begun: SegmentedInput | None = None) -> Se
         dtype=image.dtype,
         channels=tuple(plan.source.channels),
         ranges=dict(zip(plan.source.plane_axes, plan.source.ranges, strict=True)),
-        fingerprint=fingerprint(image, begun.fingerprint if begun else ""),
-        mask_fingerprint=_mask_fingerprint(plan, (begun.mask_fingerprint if begun else None) or ""),
+        fingerprint=fingerprint(image, begun.fingerprint if begun else "", full=full),
+        mask_fingerprint=_mask_fingerprint(plan, (begun.mask_fingerprint if begun else None) or "", full=full),
     )
 
 
-def _mask_fingerprint(plan: SegmentPlan, begun_with: str) -> str | None:
+def _mask_fingerprint(plan: SegmentPlan, begun_with: str, *, full: bool = False) -> str | None:
     """Fingerprint of the level that tells glass from tissue; None if background is not skipped."""
-    return fingerprint(coarse_source(plan.source).image, begun_with) if plan.parameters.skip_background else None
+    if not plan.parameters.skip_background:
+        return None
+    return fingerprint(coarse_source(plan.source).image, begun_with, full=full)
+
+
+def renew_fingerprints(begun: SegmentationRecord, plan: SegmentPlan, *, full: bool) -> SegmentationRecord:
+    """A begun record that agrees with its input, with fingerprints of content in place of those with times of files."""
+    found = begun.input
+    if found is None:
+        return begun
+    if is_by_times(found.fingerprint):
+        new = fingerprint(plan.source.image, full=full)
+        found = replace(found, fingerprint=new, earlier_fingerprint=found.fingerprint)
+    if is_by_times(found.mask_fingerprint or ""):
+        mask = _mask_fingerprint(plan, "", full=full)
+        found = replace(found, mask_fingerprint=mask, earlier_mask_fingerprint=found.mask_fingerprint or "")
+    return replace(begun, input=found)
 
 
 def make_record(
@@ -48,6 +71,8 @@ def make_record(
     device_kind: str,
     processor: str = "",
     begun: SegmentedInput | None = None,
+    output: str = "",
+    full: bool = False,
 ) -> SegmentationRecord:
     """The record of a run without statistics of the image: they are measured after the record is compared.
 
@@ -65,11 +90,15 @@ def make_record(
         Which processor, as far as the last bits depend on it (`unet.device.describe_processor`).
     begun : SegmentedInput, optional
         What the output was begun from, if it was.
+    output : str
+        The output's store; the record names the image relative to it.
+    full : bool
+        Whether a new fingerprint covers all bytes.
     """
     return SegmentationRecord(
         code=this_code(Results.SEGMENT, torch=_torch_version()),
-        input=describe_input(plan, begun),
-        model=Model(model_path, model_sha256, classes),
+        input=describe_input(plan, begun, output, full=full),
+        model=Model(os.path.basename(model_path), model_sha256, classes),
         parameters=replace(plan.parameters, device=device_kind, processor=processor),
     )
 

@@ -25,7 +25,7 @@ class SegmentedInput(Section):
     Attributes
     ----------
     location : str
-        The image; "" if not recorded.
+        The image, as `storage.names.say_location` says it; "" if not recorded.
     array : str or None
         Path of its array there; None if not recorded.
     level : int or None
@@ -42,6 +42,10 @@ class SegmentedInput(Section):
         Of the level that tells glass from tissue; None if background was not skipped.
     repaired_from : tuple of str
         Fingerprints before repairs, oldest first: the first is the one at the beginning of the run.
+    earlier_fingerprint, earlier_mask_fingerprint : str
+        What a version that took times of files for content recorded of the same pixels; "" if none did.
+    changed : tuple of str
+        Files that were found changed when a run ended: it is not complete. Only `input_repaired` mends that.
     """
 
     location: str = field(default="", metadata=NOT_COMPARED)
@@ -55,6 +59,9 @@ class SegmentedInput(Section):
     fingerprint: str = field(default="", metadata=UNKNOWN)
     mask_fingerprint: str | None = None
     repaired_from: tuple[str, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
+    earlier_fingerprint: str = field(default="", metadata=OPTIONAL | NOT_COMPARED)
+    earlier_mask_fingerprint: str = field(default="", metadata=OPTIONAL | NOT_COMPARED)
+    changed: tuple[str, ...] = field(default=(), metadata=OPTIONAL | NOT_COMPARED)
 
     @property
     def planes(self) -> dict[str, tuple[int, int]]:
@@ -64,7 +71,7 @@ class SegmentedInput(Section):
 
 @dataclass(frozen=True)
 class Model(Section):
-    """The network: its file, its sha256, the names of its classes."""
+    """The network: its file's name (a path in records of older versions), its sha256, the names of its classes."""
 
     path: str = field(default="", metadata=NOT_COMPARED)
     sha256: str = field(default="", metadata=UNKNOWN)
@@ -185,13 +192,14 @@ class SegmentationRecord(Section):
 
 @dataclass(frozen=True)
 class LabelledInput(Section):
-    """The class map that objects were found in."""
+    """The class map that objects were found in; its fields are those of `SegmentedInput`."""
 
     location: str = field(default="", metadata=NOT_COMPARED)
     array: str | None = field(default=None, metadata=OPTIONAL | UNKNOWN)
     shape: tuple[int, ...] = field(default=(), metadata=UNKNOWN)
     dtype: str = field(default="", metadata=UNKNOWN)
     fingerprint: str = field(default="", metadata=UNKNOWN)
+    earlier_fingerprint: str = field(default="", metadata=OPTIONAL | NOT_COMPARED)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from segment_slide.pipeline.errors import OutputMismatchError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.sections import (
     NOT_COMPARED,
     OPTIONAL,
@@ -186,16 +187,23 @@ def _version_of(section: object) -> str:
 def identify_record(record: Mapping[str, Any]) -> str:
     """Identity of what a record made: the same in every copy, another if anything that decides the bytes differs.
 
-    It leaves out where things lie. For an input that was repaired, it takes the fingerprint that the run was begun
-    with, because what had been made before the repair stayed.
+    It leaves out where things lie. It takes the fingerprint that the run was begun with: what had been made before a
+    repair stayed, and one of an older version may have been replaced by one of the same content.
     """
     kept = {key: dict(part) if isinstance(part, Mapping) else part for key, part in record.items()}
     for section, place in (("input", "location"), ("model", "path")):
         if isinstance(kept.get(section), dict):
             kept[section].pop(place, None)
     made_of = kept.get("input")
-    if isinstance(made_of, dict) and (earlier := made_of.pop("repaired_from", None)):
-        made_of["fingerprint"] = earlier[0]
+    if isinstance(made_of, dict):
+        made_of.pop("changed", None)
+        repaired, earlier = made_of.pop("repaired_from", None), made_of.pop("earlier_fingerprint", None)
+        if repaired or earlier:
+            # a repair that an older version saw came before its fingerprint was replaced
+            is_first = repaired and (not earlier or is_by_times(repaired[0]))
+            made_of["fingerprint"] = repaired[0] if is_first else earlier
+        if mask := made_of.pop("earlier_mask_fingerprint", None):
+            made_of["mask_fingerprint"] = mask
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

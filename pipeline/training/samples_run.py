@@ -119,6 +119,8 @@ def fingerprint_set(training_set: TrainingSet) -> str:
     for image in record["images"]:
         for pixels in (image["image"], image["labels"]):
             del pixels["location"]
+            if earlier := pixels.pop("earlier_fingerprint", None):  # samples may have been drawn before
+                pixels["fingerprint"] = earlier
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

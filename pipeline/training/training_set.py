@@ -25,6 +25,7 @@ from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.names import find_location, say_location
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -52,6 +53,8 @@ class StoredPixels(Section):
         Channels in the network's order.
     fingerprint : str
         Fingerprint at the time when the set was made, see `fingerprint_pixels`.
+    earlier_fingerprint : str
+        What a version that took times of files for content recorded of the same pixels; "" if none did.
     """
 
     location: str
@@ -60,6 +63,7 @@ class StoredPixels(Section):
     axes: str | None = None
     channels: tuple[int, ...] = (0,)
     fingerprint: str = ""
+    earlier_fingerprint: str = field(default="", metadata=OPTIONAL)
 
     def open(self) -> ImageSource:
         """Open the pixels of all planes.
@@ -86,7 +90,7 @@ class StoredPixels(Section):
 def fingerprint_pixels(image: StoredImage, set_location: str, begun_with: str = "") -> str:
     """Fingerprint that tells whether pixels have changed since the set was made.
 
-    For an image outside the set: names, sizes and times of its files. For an image that was ingested into the set: the
+    For an image outside the set: its content. For an image that was ingested into the set: the
     contents of the files it was made from, taken from its own record, so that a copy of the set is valid too.
 
     Parameters
@@ -194,11 +198,11 @@ class TrainingSet(Section):
         return store.open_array(self.location, store.join(image.group, name), zarr_format=3)
 
     def record(self) -> dict[str, Any]:
-        """The metadata as JSON, without the store's own location, because ingested images move with the store."""
+        """The metadata as JSON. Places of images are relative to the store's own, because they may move with it."""
         content = write_section(self)
         for image in content["images"]:
             for pixels in (image["image"], image["labels"]):
-                pixels["location"] = pixels["location"].removeprefix(self.location + "/")
+                pixels["location"] = say_location(pixels["location"], self.location)
         return {"kind": KIND, **content}
 
 
@@ -257,11 +261,13 @@ def read_training_set(location: str | Path) -> TrainingSet:
 
 
 def _found_in(image: AnnotatedImage, set_location: str) -> AnnotatedImage:
-    """An image with the present location of its pixels, which may be inside the set."""
+    """An image with the present location of its pixels, which may be inside the set or have moved with it."""
 
     def find(pixels: StoredPixels) -> StoredPixels:
-        is_inside = not (store.is_remote(pixels.location) or pixels.location.startswith("/"))
-        return replace(pixels, location=store.join(set_location, pixels.location)) if is_inside else pixels
+        recorded = pixels.location
+        is_inside = not (store.is_remote(recorded) or recorded.startswith(("/", "..")))
+        found = store.join(set_location, recorded) if is_inside else find_location(recorded, set_location)
+        return replace(pixels, location=found)
 
     return replace(image, image=find(image.image), labels=find(image.labels))
 

@@ -10,7 +10,7 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import FileCount, count_known_missing
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, SegmentedInput
-from segment_slide.pipeline.storage.names import instances_name, label_group, probability_group
+from segment_slide.pipeline.storage.names import find_location, instances_name, label_group, probability_group
 from segment_slide.pipeline.storage.place import holds_image, read_label_names
 from segment_slide.pipeline.viewer.metadata import read_own_record
 from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded
@@ -203,6 +203,7 @@ def _find_sources(location: str, image: str | None, there: list[Labels], shown: 
 def _follow(item: Labels) -> tuple[Labels | None, str]:
     """The map of classes in another store that objects were made of, and that store."""
     group = item.record.input.location if isinstance(item.record, InstancesRecord) else ""
+    group = find_location(group, item.image.location.rpartition("/labels/")[0])
     where, between, name = group.rpartition("/labels/")
     if not between:
         return None, where
