@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segment_slide.cluster.spec import ClusterSpec
@@ -12,6 +12,7 @@ from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreachableError
+from segment_slide.pipeline.inputs.watch import READ, InputWatch, explain_changed, refuse_changed, watch
 from segment_slide.pipeline.measurement.finish import name_objects, page_path, show_results, write_summary
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.open_labels import open_labels
@@ -80,11 +81,13 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
     clock: dict[str, float] = {}
     with timed(clock, "prepare"):
         plan, cluster = plan_request(request)
+        watched = watch(plan.images, store.join(plan.location, plan.work.path, READ), {})
     location = plan.location
     with hold(location, lambda: store.remove_leftovers(location, TABLES)):
         begin(plan)
+        _refuse_changed(plan, watched)
         with _discarding(plan), keeping_what_is_done():
-            plan, counts, summary, blocks, parts = _run(plan, cluster, progress, clock)
+            plan, counts, summary, blocks, parts = _run(plan, watched, cluster, progress, clock)
     return MeasureReport(
         table=store.join(location, plan.table),
         page=page_path(plan),
@@ -124,23 +127,49 @@ def _notes(plan: MeasurePlan, counts: SizeCounts) -> tuple[str, ...]:
 
 
 def _run(
-    plan: MeasurePlan, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
+    plan: MeasurePlan, watched: InputWatch, cluster: ClusterSpec, progress: Stages, clock: dict[str, float]
 ) -> tuple[MeasurePlan, SizeCounts, Summary, int, int]:
     """Measure, and return the plan, counts, their summary, and how many blocks and parts an earlier run had made."""
     parts, blocks = stored_parts(plan.location, plan.table, plan.n_parts), plan.work.stored(ROWS)
     is_pending = not plan.n_parts or len(parts) < plan.n_parts
     with _open_workers(plan, cluster) if is_pending else contextlib.nullcontext() as client:
         with timed(clock, "measure"):
+            plan = replace(plan, source=plan.source.with_lists(watched.images)) if is_pending else plan
             needed = _measure(plan, client, progress, len(blocks)) if is_pending else []
         with timed(clock, "table"):
             plan = plan.with_found_parts()
             counts = _write(plan, needed, client, progress, len(parts))
+    if is_pending:
+        _check_input(plan, watched)
     with timed(clock, "summary"):
         summary = write_summary(plan, counts)
         name_objects(plan)
         show_results(plan)
     plan.work.remove()
     return plan, counts, summary, len(blocks), len(parts)
+
+
+def _refuse_changed(plan: MeasurePlan, watched: InputWatch) -> None:
+    """Refuse to go on with rows of pixels that have changed since they were measured."""
+    there = f"{store.join(plan.location, plan.work.path)} and {store.join(plan.location, plan.table)}"
+    for name, image in plan.images.items():
+        refuse_changed(image, watched.list_folder(name), f"Delete {there}, and run the same command again.")
+
+
+def _check_input(plan: MeasurePlan, watched: InputWatch) -> None:
+    """Refuse to finish a table of images that changed while they were measured; its rows are deleted.
+
+    Raises
+    ------
+    IncompleteError
+        Naming the files.
+    """
+    made_of = plan.provenance.input
+    recorded = {name: getattr(made_of, name) or "" for name in watched.images}
+    if changed := replace(watched, fingerprints=recorded).find_changed():
+        discard(plan)
+        remedy = f"The table {plan.table_name} is not complete and is deleted; run the same command again."
+        raise IncompleteError(explain_changed(changed, remedy))
 
 
 def _open_workers(plan: MeasurePlan, cluster: ClusterSpec) -> "contextlib.AbstractContextManager[Client]":

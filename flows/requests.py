@@ -61,8 +61,8 @@ class SegmentRequest:
         Where to work.
     in_place : bool
         Write into the input's own ``labels/`` group.
-    input_repaired, accept_processor : bool
-        Resume although damaged chunks of the input were replaced, or another kind of processor or torch began the run.
+    input_repaired, accept_processor, full_fingerprint : bool
+        Resume although chunks of the input were replaced, or on another processor; fingerprint all bytes of the input.
     """
 
     input: str
@@ -87,11 +87,10 @@ class SegmentRequest:
     workers: Workers = Workers()
     in_place: Annotated[bool, Option("Write into the input's own labels/ instead of an output.")] = False
     input_repaired: Annotated[
-        bool, Option("Resume after damaged chunks of the input were replaced. Finished blocks are kept.")
+        bool, Option("Resume after damaged chunks of the input were replaced. Blocks that touched them are redone.")
     ] = False
-    accept_processor: Annotated[
-        bool, Option("Resume a run of another kind of processor or torch. The record lists which blocks are of which.")
-    ] = False
+    accept_processor: Annotated[bool, Option("Resume on another processor or torch. The record says so.")] = False
+    full_fingerprint: Annotated[bool, Option("Identify the input by all its bytes, not by samples of them.")] = False
 
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:

@@ -41,7 +41,14 @@ def resolve_segment_request(
     is_settled = facts is not None or not is_elsewhere(cluster)
     facts = facts or guess_facts(request.device, options, cluster)
     plan, cluster = _plan(replace(request, options=options), network, source, cluster, facts)
-    destination = Destination(location, name, request.in_place, request.input_repaired, request.accept_processor)
+    destination = Destination(
+        location,
+        name,
+        request.in_place,
+        request.input_repaired,
+        request.accept_processor,
+        request.full_fingerprint,
+    )
     prepared = prepare_segmentation(plan, network, destination, facts, is_settled=is_settled)
     return prepared, cluster
 

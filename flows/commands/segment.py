@@ -70,7 +70,17 @@ def plan(
     model: Model,
     chosen: Annotated[
         Chosen[SegmentRequest],
-        Group(without=("output", "in_place", "input_repaired", "accept_processor", "name", "block_time_limit")),
+        Group(
+            without=(
+                "output",
+                "in_place",
+                "input_repaired",
+                "accept_processor",
+                "full_fingerprint",
+                "name",
+                "block_time_limit",
+            )
+        ),
     ],
 ) -> None:
     """Print what segmenting an image would take: blocks, files, memory per worker, operations. Change nothing."""

@@ -233,7 +233,11 @@ def _describe_record(record: "SegmentationRecord | InstancesRecord", output: str
         count = record.n_objects
         found = "not all written; run the same command again to go on" if count is None else f"{count:,}"
         chosen = {"from the model": ", ".join(record.from_model)} if record.from_model else {}
-        return {"objects": found, "input": f"{find_location(record.input.location, output)}/{record.input.array or ''}", **chosen}
+        return {
+            "objects": found,
+            "input": f"{find_location(record.input.location, output)}/{record.input.array or ''}",
+            **chosen,
+        }
     rows = {}
     if record.input is not None:
         rows["input"] = f"{find_location(record.input.location, output)} level {record.input.level or 0}"

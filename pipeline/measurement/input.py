@@ -4,6 +4,7 @@ A `MeasureInput` is small and is sent to the workers, which open the arrays. `me
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from segment_slide.pipeline.measurement.pixels import REACH, BlockPixels
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.storage.source import ImageSource
+from segment_slide.pipeline.storage.source import ImageSource, read_stored
 from segment_slide.unet.boxes import Box, clip_box
 from segment_slide.unet.geometry import Locality
 
@@ -95,6 +96,17 @@ class MeasureInput:
 
     def _channel_columns(self, source: ImageSource) -> tuple[str, ...]:
         return channel_columns(source.image.multiscale.channel_names, len(source.channels))
+
+    def with_lists(self, images: Mapping[str, StoredImage]) -> "MeasureInput":
+        """The same with lists of what is read (`pipeline.inputs`) of some images, by the names of the lists."""
+        source = self.source
+        return replace(
+            self,
+            instances=images.get("instances", self.instances),
+            classes=images.get("classes", self.classes),
+            scores=images.get("probability", self.scores),
+            source=None if source is None else replace(source, image=images.get("image", source.image)),
+        )
 
     def read(self, index: Index) -> BlockPixels:
         """Pixels of a block. If the block has no object, only the ids are read.
@@ -201,7 +213,7 @@ def _block_side(chunk: int, n_spatial: int) -> int:
 
 def _read(image: StoredImage, box: Box) -> np.ndarray:
     try:
-        pixels = np.asarray(image.array()[box])
+        pixels = read_stored(image, box)
     except Exception as error:  # on damaged bytes, codecs raise exceptions of many types
         place = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in zip(image.axes, box, strict=True))
         where = store.join(image.location, image.array_path)

@@ -62,12 +62,13 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     _check_complete(instances, f"segment-slide instances {location} `name={name!r}`")
     classes = _open_classes(location, name, record.input, instances)
     segmented = read_segmentation_record(classes.location) or SegmentationRecord()
+    output = _store_of(classes, name)
     return MeasureInput(
         instances=instances,
         classes=classes,
         # probabilities are stored for the finest level only, so objects of a coarser level have none
-        scores=None if classes.level else _open_scores(_store_of(classes, name), name, instances),
-        source=None if choice.no_image else _open_source(choice, _store_of(classes, name), segmented, instances, n_spatial),
+        scores=None if classes.level else _open_scores(output, name, instances),
+        source=None if choice.no_image else _open_source(choice, output, segmented, instances, n_spatial),
         n_spatial=n_spatial,
         n_objects=n_objects,
         class_names=segmented.classes,

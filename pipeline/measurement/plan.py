@@ -32,11 +32,12 @@ from segment_slide.pipeline.measurement.record import (
     remove_table_record,
     write_table_record,
 )
-from segment_slide.pipeline.measurement.standing import table_path
+from segment_slide.pipeline.measurement.standing import known_by_record, renew_fingerprints, table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.archive import refuse_unwritable
-from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
+from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instances_name
 from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
@@ -160,22 +161,34 @@ class MeasurePlan:
     def record(self) -> TableRecord:
         """The record of what determines the table's bytes."""
         source, pixels = self.source, self.source.source
-        begun = read_table_record(self.location, self.table_name)
-        before = MeasuredInput() if begun is None else begun.input
+        begun = read_table_record(self.location, self.table_name) or TableRecord()
+        before = {name: getattr(begun.input, name) or "" for name in self.images}
+        found = {name: fingerprint(image, before[name]) for name, image in self.images.items()}
+        # Times of files change when a file is made again, or all are copied; the records of labels do not.
+        known = known_by_record(begun, source.instances, source.classes)
+        found |= {name: before[name] for name in known if is_by_times(before.get(name, ""))}
         measured = MeasuredInput(
-            instances=fingerprint(source.instances, before.instances),
+            instances=found["instances"],
             n_objects=-1 if source.n_objects is None else source.n_objects,
             ndim=source.n_spatial,
-            classes="" if source.classes is None else fingerprint(source.classes, before.classes),
+            classes=found.get("classes", ""),
             class_names=tuple(source.class_names),
-            probability=None if source.scores is None else fingerprint(source.scores, before.probability or ""),
-            image=None if pixels is None else fingerprint(pixels.image, before.image or ""),
+            probability=found.get("probability"),
+            image=found.get("image"),
             image_level=None if pixels is None else pixels.image.level,
             ranges=None if pixels is None else tuple(pixels.ranges),
             channels=tuple(source.spec.channels),
             labels=self.name if source.n_objects is None else None,
         )
         return TableRecord(this_code(Results.MEASURE), measured, TableParameters(self.rows, tuple(source.grid.block)))
+
+    @property
+    def images(self) -> dict[str, StoredImage]:
+        """The arrays that are read, by the names of their fingerprints in the record."""
+        source = self.source
+        image = None if source.source is None else source.source.image
+        found = {"instances": source.instances, "classes": source.classes, "probability": source.scores, "image": image}
+        return {name: stored for name, stored in found.items() if stored is not None}
 
     @property
     def provenance(self) -> TableRecord:
@@ -263,6 +276,7 @@ def settle(plan: MeasurePlan, starts: tuple[int, ...]) -> MeasurePlan:
 def discard(plan: MeasurePlan) -> None:
     """Delete what was begun of a table that cannot be made."""
     plan.work.remove()
+    store.remove(plan.location, plan.table)
     remove_table_record(plan.location, plan.table_name)
 
 
@@ -276,6 +290,10 @@ def begin(plan: MeasurePlan) -> None:
     OutputError
         If the store cannot be written.
     """
-    if not _compare(plan):
+    begun = read_table_record(plan.location, plan.table_name)
+    if _compare(plan):
+        if begun is not None and (renewed := renew_fingerprints(begun, plan.images)) != begun:
+            write_table_record(plan.location, plan.table_name, renewed)
+    else:
         identity = InstancesIdentity(identify_group(plan.source.instances.location))
         write_table_record(plan.location, plan.table_name, replace(plan.record, identity=identity))

@@ -2,7 +2,7 @@
 
 An output is made in steps, and any step may be repeated. After that, a table may describe ids of an earlier numbering,
 and ids may be objects of earlier classes. So each step notes the identity of the record of the step before
-(`identify_record`). A fingerprint does not serve for this: it contains file times, which change when files are copied.
+(`identify_record`). A fingerprint does not serve for this: it says nothing of blocks that are still to be made.
 Outputs of older versions lack these notes. They are compared by fingerprint, and shown with a warning if it differs.
 Everything that shows objects uses this check.
 
@@ -11,8 +11,10 @@ Everything that shows objects uses this check.
     labels/<name>  ◄── identity.classes ──  labels/<name>-instances  ◄── identity.instances ──  tables/<name>-instances
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import PipelineError, UnreachableError
@@ -20,9 +22,9 @@ from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import count_files, has_listing
-from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record
+from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record, read_label_record
 from segment_slide.pipeline.storage.names import instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.record import identify_group, identify_record
 from segment_slide.pipeline.storage.sections import write_section
@@ -174,3 +176,21 @@ def _judge_table(
     if measured.instances not in ("", fingerprint(image, measured.instances)):
         notes.append("Measured from other files of these objects (numbered again, or copied).")
     return Standing.GOOD
+
+
+def known_by_record(begun: TableRecord, instances: StoredImage, classes: StoredImage | None) -> list[str]:
+    """Names of the fingerprints in a table's record whose label images are the same, as their own records show."""
+    noted = begun.identity and begun.identity.instances
+    if not noted or noted != identify_group(instances.location):
+        return []
+    record = read_label_record(instances.location)
+    found = record.identity and record.identity.classes if isinstance(record, InstancesRecord) else None
+    is_same = found and classes and found == identify_group(classes.location)
+    return ["instances", *(["classes", "probability"] if is_same else [])]
+
+
+def renew_fingerprints(begun: TableRecord, images: Mapping[str, StoredImage]) -> TableRecord:
+    """A begun record that agrees with its input, with fingerprints of content in place of those with times of files."""
+    found = {name: getattr(begun.input, name) for name in images}
+    new: dict[str, Any] = {name: fingerprint(images[name]) for name, value in found.items() if is_by_times(value or "")}
+    return replace(begun, input=replace(begun.input, **new))

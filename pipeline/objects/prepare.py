@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.inputs.watch import READ, InputWatch, watch
 from segment_slide.pipeline.objects import output
 from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
 from segment_slide.pipeline.objects.holes import HolesJob, complement
@@ -12,6 +13,8 @@ from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.place import check_in_place
+
+CLASSES = "classes"  # name of the list of what is read
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class PreparedInstances:
         Whether ids are written into the store that holds the classes.
     begun : bool
         Whether the output exists already.
+    watched : InputWatch
+        The files of the classes as they were before anything of them was read.
     from_model : tuple of str
         Options that the model recommended (`pipeline.objects.recommended`).
     """
@@ -37,6 +42,7 @@ class PreparedInstances:
     plan: InstancePlan
     in_place: bool
     begun: bool
+    watched: InputWatch
     from_model: tuple[str, ...] = ()
 
     @property
@@ -148,8 +154,10 @@ def prepare_instances(classes: ClassMap, plan: InstancePlan, from_model: tuple[s
     OutputMismatchError
         If other instances were begun there. The message names what differs.
     """
+    folder = store.join(classes.location, output.work_path(classes.name), READ)
+    watched = watch({CLASSES: classes.image}, folder, {})
     begun = output.check_place(classes.location, classes.name, classes.source, plan, in_place=classes.in_place)
-    return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun, from_model)
+    return PreparedInstances(classes.location, classes.name, plan, classes.in_place, begun, watched, from_model)
 
 
 def _may_write_into(image: StoredImage, location: str, name: str, *, in_labels: bool, in_place: bool) -> bool:

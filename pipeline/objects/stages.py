@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from segment_slide.pipeline.blocks.progress import Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
+from segment_slide.pipeline.inputs.watch import explain_changed, refuse_changed
 from segment_slide.pipeline.objects import output, run
 from segment_slide.pipeline.objects.block import ObjectsJob
-from segment_slide.pipeline.objects.prepare import PreparedInstances
+from segment_slide.pipeline.objects.prepare import CLASSES, PreparedInstances
 from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from segment_slide.pipeline.storage import names, store
 from segment_slide.pipeline.storage.image import describe_image
@@ -90,14 +91,17 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         output.begin(location, name, plan, prepared.from_model, in_place=prepared.in_place)
     else:
         output.renew_record(location, name, plan)
+        refuse_changed(plan.image, prepared.watched.list_folder(CLASSES), _begin_anew(prepared))
     done = store.stored_shards(location, prepared.ids_path)
     with _taking_back_if_refused(prepared, taken), keeping_what_is_done():
         if len(done) < plan.grid.n_blocks or _record(prepared).n_objects is None:
             output.create_work(location, name, plan)
+            prepared = _keep_list(prepared)
             job = prepared.objects_job(_fill(prepared, client, progress, clock))
             numbering = _find(job, client, progress, clock)
             output.create_arrays(location, name, plan, numbering.count)
             _write(prepared, job, numbering, client, progress, clock)
+            _check_input(prepared)
             output.finish(location, name, numbering.count, numbering.n_larger_than_halo)
             small = numbering.small
         output.remove_work(location, name)
@@ -117,6 +121,33 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
         small=small,
         from_model=prepared.from_model,
     )
+
+
+def _keep_list(prepared: PreparedInstances) -> PreparedInstances:
+    """The same with a list of what is read of the classes."""
+    source = prepared.plan.source
+    image = replace(source.image, image=prepared.watched.images[CLASSES])
+    return replace(prepared, plan=replace(prepared.plan, source=replace(source, image=image)))
+
+
+def _check_input(prepared: PreparedInstances) -> None:
+    """Refuse to finish ids of classes that changed meanwhile; ids of objects of both are of no use, and are deleted.
+
+    Raises
+    ------
+    IncompleteError
+        Naming the files.
+    """
+    recorded = {CLASSES: _record(prepared).input.fingerprint}
+    if changed := replace(prepared.watched, fingerprints=recorded).find_changed():
+        store.remove(prepared.location, names.instance_group(prepared.name))
+        remedy = f"What was made of {prepared.plan.image.location} is deleted; run the same command again."
+        raise IncompleteError(explain_changed(changed, remedy))
+
+
+def _begin_anew(prepared: PreparedInstances) -> str:
+    group = store.join(prepared.location, names.instance_group(prepared.name))
+    return f"What is begun in {group} is of other classes: delete it, and run the same command again."
 
 
 def _fill(

@@ -4,10 +4,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.inputs.watch import InputWatch
 from segment_slide.pipeline.segmentation.output import stored_blocks
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.processors import as_begun, is_known, processor_of
 from segment_slide.pipeline.segmentation.record import accept_repair, make_record, renew_fingerprints
+from segment_slide.pipeline.segmentation.replaced import refuse_replaced, watch_input
 from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
 from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
@@ -67,6 +69,8 @@ class PreparedSegmentation:
         Whether the output is there already.
     processor : ProcessorUse
         The kind of processor that does the pending blocks.
+    watched : InputWatch
+        The files of the input as they were before anything of them was read.
     """
 
     destination: Destination
@@ -76,6 +80,7 @@ class PreparedSegmentation:
     record: SegmentationRecord
     begun: bool
     processor: ProcessorUse
+    watched: InputWatch
 
 
 def prepare_segmentation(
@@ -109,6 +114,7 @@ def prepare_segmentation(
         If a weight of the network is NaN or infinite.
     """
     network.check_weights()
+    watched = watch_input(plan, destination.location, destination.name)
     begun = read_record(destination.location, destination.name)
     record = make_record(
         plan,
@@ -128,11 +134,13 @@ def prepare_segmentation(
         is_accepted = destination.accept_processor or is_known(begun, here) or not _is_pending(destination, plan)
         wanted = as_begun(record, begun) if is_accepted else record
         compare_records(begun, wanted, destination.location, can_repair=True)
+        if not destination.input_repaired:
+            refuse_replaced(plan, destination.location, destination.name, begun.input)
         record = renew_fingerprints(begun, plan, full=destination.full_fingerprint)
     _warn_about_precision(facts)
     _warn_about_pixel_size(network, plan)
     _warn_about_channel_names(network, plan)
-    return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here)
+    return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here, watched)
 
 
 def _is_pending(destination: Destination, plan: SegmentPlan) -> bool:

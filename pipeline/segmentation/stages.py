@@ -20,6 +20,7 @@ from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
 from segment_slide.pipeline.segmentation.processors import note_processor
 from segment_slide.pipeline.segmentation.record import recommended_objects, update_record
+from segment_slide.pipeline.segmentation.replaced import check_input, forget_replaced, keep_list
 from segment_slide.pipeline.segmentation.run import BlockFailure, segment_blocks
 from segment_slide.pipeline.statistics import measure as statistics
 from segment_slide.pipeline.statistics.apply import scale_image
@@ -115,7 +116,10 @@ def run_segmentation(
         background = find_background(plan)
     if not prepared.begun:
         create_output(destination.location, destination.name, plan, record, in_place=destination.in_place)
+    elif destination.input_repaired:
+        forget_replaced(plan, destination.location, destination.name)
     done = stored_blocks(destination.location, destination.name, plan)
+    prepared = replace(prepared, plan=keep_list(plan, prepared.watched, n_done=len(done)))
     if begun:
         record = replace(record, processors=begun.processors)  # re-read: another run may have gone on in the meantime
         record = note_processor(record, prepared.processor, done, plan.grid.counts)
@@ -130,6 +134,7 @@ def run_segmentation(
         raise IncompleteError("\n".join([*explained, str(error)])) from error
     if failures:
         raise IncompleteError(*explained)
+    check_input(prepared.watched, destination.location, destination.name, record)
     show_to_all(destination.location, names.label_group(destination.name))
     if plan.probabilities is not None:
         show_to_all(destination.location, names.probability_group(destination.name))

@@ -84,7 +84,7 @@ def is_same(image: StoredImage, recorded: str) -> bool | None:
 
 
 def fingerprint(image: StoredImage, begun_with: str = "", *, full: bool = False) -> str:
-    """The fingerprint of a level: metadata (calibration included) and files. Files that Zarr does not read do not count.
+    """The fingerprint of a level: metadata (calibration included) and the files that Zarr reads.
 
     Sampling is the default, because to read every byte twice would double the input's traffic. Its limit: in files
     that are not sampled, a change is not seen if each file keeps its size. Compressed chunks seldom do.
@@ -182,7 +182,7 @@ def _contents(base: str, files: Sequence[ArrayFile], *, is_all: bool) -> Iterato
     n_taken = len(chunks) if is_all else min(len(chunks), _N_SAMPLES)
     taken = [chunks[number * (len(chunks) - 1) // max(n_taken - 1, 1)] for number in range(n_taken)]
     whole = [file for file in files if file.name in _METADATA_FILES]
-    open_file = _opener(base)
+    open_file = open_pieces(base)
 
     def read(file: ArrayFile) -> bytes:
         digest, is_whole = hashlib.sha256(), is_all or file in whole or file.size <= 3 * _SAMPLE_BYTES
@@ -203,12 +203,15 @@ def _contents(base: str, files: Sequence[ArrayFile], *, is_all: bool) -> Iterato
         yield from threads.map(read, [*whole, *taken])
 
 
-def _opener(base: str) -> Callable[[str, int, int], Iterator[bytes]]:
-    """A function that reads the bytes of a file from a start to a stop."""
+Read = Callable[[str, int, int | None], Iterator[bytes]]
+
+
+def open_pieces(base: str) -> Read:
+    """A function that reads the bytes of a file of an array from a start to a stop, as `piece[start:stop]` would."""
     if split_archive(base):
         return lambda name, start, stop: iter([read_entry(join(base, name))[start:stop]])
     if not is_remote(base):
-        return lambda name, start, stop: read_pieces(os.path.join(base, name), start, stop)
+        return lambda name, start, stop: _read_local(os.path.join(base, name), start, stop)
     import fsspec
 
     filesystem: Any
@@ -216,9 +219,11 @@ def _opener(base: str) -> Callable[[str, int, int], Iterator[bytes]]:
     return lambda name, start, stop: iter([filesystem.cat_file(f"{path}/{name}", start=start, end=stop)])
 
 
-def read_pieces(path: str, start: int, stop: int) -> Iterator[bytes]:
+def _read_local(path: str, start: int, stop: int | None) -> Iterator[bytes]:
     """Bytes of a local file, in pieces that need little memory."""
     with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        start, stop, _ = slice(start, stop).indices(size)
         file.seek(start)
         while start < stop and (piece := file.read(min(_PIECE_BYTES, stop - start))):
             start += len(piece)

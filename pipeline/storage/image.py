@@ -56,6 +56,8 @@ class StoredImage:
         2 or 3.
     inner_chunks : tuple of int
         What is decoded at once, in pixels: smaller than `chunks` if these are shards; empty if the same.
+    notes : str
+        Folder of the list of what is read (`storage.source.read_stored`); "" for no list.
     """
 
     location: str
@@ -68,6 +70,7 @@ class StoredImage:
     is_ome: bool = True
     zarr_format: Literal[2, 3] = 3
     inner_chunks: tuple[int, ...] = ()
+    notes: str = ""
 
     @property
     def axes(self) -> str:

@@ -58,7 +58,7 @@ _PROCESSOR_HINT = (
     "scores may differ from there on, and the record lists what came from which processor."
 )
 _PROCESSOR = {("parameters", "device"), ("parameters", "processor"), ("code", "torch")}
-_REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: blocks that are done stay."
+_REPAIR_HINT = " If only damaged chunks of the input were replaced, add `input_repaired`: what touched them is redone."
 
 
 def code_version() -> str:

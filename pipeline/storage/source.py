@@ -11,9 +11,18 @@ import numpy as np
 from segment_slide.pipeline.blocks.grid import ceil_divide, reflect
 from segment_slide.pipeline.errors import ChunkAccessError, InputError, NotFiniteError, UnreadableChunkError
 from segment_slide.pipeline.metadata.channels import choose_channels, list_names, say_channels
+from segment_slide.pipeline.reads.noted import Notes, read_noted
 from segment_slide.pipeline.storage.image import StoredImage
-from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.storage.store import join, open_store
 from segment_slide.unet.boxes import Box
+
+
+def read_stored(image: StoredImage, box: tuple[slice, ...]) -> np.ndarray:
+    """Pixels of a stored box. What is read of its files is added to the image's list, if it has one."""
+    if not image.notes:
+        return np.asarray(image.array()[box])
+    notes = Notes(image.notes, join(image.location, image.array_path))
+    return read_noted(open_store(image.location), image.array_path, image.zarr_format, box, notes)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class ImageSource:
         """
         stored, mirrors = self._stored_box(box)
         try:
-            pixels = np.asarray(self.image.array()[stored])
+            pixels = read_stored(self.image, stored)
         except Exception as error:  # codecs raise whatever they like on damaged bytes
             # errors of the system have an errno; OSErrors that gzip and bz2 raise on damaged bytes have none
             is_systems = isinstance(error, OSError) and error.errno is not None

@@ -227,9 +227,9 @@ def check_same(site: Site, made: str, *, like: str, without: tuple[str, ...] = (
 
 
 def essence(site: Site, value: Any) -> Any:
-    """Metadata without what differs between two runs of the same: places, fingerprints (which hold times), versions."""
+    """Metadata without what differs between two runs: places, fingerprints (old ones have times), versions."""
     if isinstance(value, dict):
-        drop = {"code", "code_version", "location", "processor", "results"}
+        drop = {"code", "code_version", "earlier_fingerprint", "location", "processor", "results"}
         return {key: essence(site, item) for key, item in value.items() if key not in drop}
     if isinstance(value, list):
         return [essence(site, item) for item in value]
@@ -237,7 +237,8 @@ def essence(site: Site, value: Any) -> Any:
         return value
     if value in (site.facts["version"], code_version()):
         return "version"
-    return re.sub(r"\b[0-9a-f]{64}\b", "fingerprint", value.replace(str(site.folder), site.facts["folder"]))
+    value = value.replace(str(site.folder), site.facts["folder"])
+    return re.sub(r"\b([a-z-]+-sha256:)?[0-9a-f]{64}\b", "fingerprint", value)
 
 
 def check_values(site: Site, found: Any, expected: Any, name: str) -> None:
