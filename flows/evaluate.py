@@ -1,5 +1,6 @@
 """Score a segmentation against the truth. Steps: open both, check that they fit, count, score."""
 
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.formats import list_files
 from segment_slide.pipeline.scoring.class_values import note_on_values
 from segment_slide.pipeline.scoring.contingency import Contingency
-from segment_slide.pipeline.scoring.label_pair import LabelPair
+from segment_slide.pipeline.scoring.label_pair import LabelPair, watch_pair, with_lists
 from segment_slide.pipeline.scoring.mask_files import Source, is_folder_of_files, open_source
 from segment_slide.pipeline.scoring.membrane_scores import MembraneScores
 from segment_slide.pipeline.scoring.object_class import settle_classes
@@ -92,6 +93,7 @@ def evaluate_request(
     progress: Stages | None = None,
     client: "Client | None" = None,
     resolved: "ResolvedRequest | None" = None,
+    lists: str = "",
 ) -> EvaluateReport:
     """Score a segmentation.
 
@@ -105,16 +107,21 @@ def evaluate_request(
         Counts the blocks of stored images; None counts in this process.
     resolved : ResolvedRequest, optional
         The request as it was opened before; files are then not read again.
+    lists : str
+        Folder for lists of what is read, which all workers can write to; "" if there is none.
 
     Raises
     ------
     PipelineError
         If the input is bad (found before any work where metadata show it), if a chunk cannot be read, or if the truth
         has no object.
+    IncompleteError
+        If the input changed while it was read.
     """
     began = time.perf_counter()
     resolved = resolved or resolve_evaluate_request(request)
-    pair, options, notes = resolved.pair, resolved.options, resolved.notes
+    watched = watch_pair(resolved.pair, lists)
+    pair, options, notes = with_lists(resolved.pair, watched), resolved.options, resolved.notes
     unit = "blocks" if request.kind != "membranes" else "planes"
     with (progress or QuietStages()).stage("evaluate", total=resolved.n_blocks, unit=unit) as advance:
         work: dict[str, Any] = {"client": client}
@@ -129,6 +136,7 @@ def evaluate_request(
             notes += more
             counts = evaluate_stored(pair.predicted, pair.truth, "instances", options, on_block=advance, **work)
             found = _report_objects(request, pair, counts)
+    watched.check("There is no score; run the same command again.")
     seconds = time.perf_counter() - began
     return replace(found, notes=notes + found.notes, pairs=resolved.pairs, seconds=seconds)
 
@@ -143,10 +151,11 @@ def evaluate_locally(
 
     cluster = complete_spec(ClusterSpec(workers=workers))
     resolved = resolve_evaluate_request(request)
-    if resolved.n_blocks == 1:
-        return evaluate_request(request, progress, resolved=resolved)
-    with connect(cluster) as client:
-        return evaluate_request(request, progress, client, resolved)
+    with tempfile.TemporaryDirectory(prefix="segment-slide-") as lists:
+        if resolved.n_blocks == 1:
+            return evaluate_request(request, progress, resolved=resolved, lists=lists)
+        with connect(cluster) as client:
+            return evaluate_request(request, progress, client, resolved, lists)
 
 
 def resolve_evaluate_request(request: EvaluateRequest) -> ResolvedRequest:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
+from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.objects.options import ObjectSize
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
@@ -18,7 +19,7 @@ from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.storage.sections import read_section, write_section
 from segment_slide.pipeline.training.curves import write_picture, write_tables
 from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
-from segment_slide.pipeline.training.stored_samples import StoredSamples
+from segment_slide.pipeline.training.stored_samples import StoredSamples, watch_samples
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from segment_slide.unet.errors import CheckpointError, DivergedError, RankError
@@ -95,6 +96,7 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
         request.accept_processor,
     )
     _check_place(path, folder, samples.location)
+    watched = watch_samples(samples)
     with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
         done = count_steps(folder / STATE_NAME)
         if path.exists() and not done:
@@ -111,9 +113,18 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
             except DivergedError as error:
                 raise DivergedError(_locate(error, samples), step=error.step, sample=error.sample) from error
         _write_curves(folder, history)
+        _check_samples(watched, folder)
         uses = {name: value for name, value in read_identity(folder / STATE_NAME).items() if name == PROCESSORS}
         checkpoint = save_checkpoint(path, model, _add_results(config, history, uses))
     return TrainReport(checkpoint, history, folder, done, time.perf_counter() - began)
+
+
+def _check_samples(watched: InputWatch, folder: Path) -> None:
+    """Refuse to save a network whose samples changed while it learned from them; the state is of no use either."""
+    if changed := watched.find_changed():
+        (folder / STATE_NAME).unlink(missing_ok=True)
+        remedy = f"No network is saved, and the state in {folder} is deleted; run the same command again to begin anew."
+        raise IncompleteError(explain_changed(changed, remedy))
 
 
 def _identify(samples: SampleSet) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from segment_slide.pipeline.training.pairing import tell_apart
 from segment_slide.pipeline.training.sample_set import SampleSet, create_sample_set, find_sample_set
 from segment_slide.pipeline.training.samples_run import (
     SampleJob,
+    check_annotations,
     make_items,
     note_on_frames,
+    watch_annotations,
     write_samples,
 )
 from segment_slide.pipeline.training.set_normalisation import count_boxes, find_normalisation
@@ -80,6 +82,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
     began = time.perf_counter()
     progress = progress or QuietStages()
     prepared = prepare_samples(request)
+    watched = watch_annotations([*prepared.training, *prepared.validation])
     location = prepared.samples.location
     with hold(location, lambda: store.remove_leftovers(location, "")), _open_workers(prepared) as client:
         if find_sample_set(location) != prepared.begun:
@@ -99,6 +102,7 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
         total = samples.n_shards("training") + samples.n_shards("validation")
         with progress.stage("samples", total, total - len(items), unit="files") as advance:
             write_samples(job, items, client, on_shard=advance)
+        check_annotations(watched, samples)
         preview = _write_preview(samples, _say_pairs(prepared.training))
     seconds = time.perf_counter() - began
     return TrainingDataReport(samples, total, total - len(items), preview, (*_notes(prepared), *notes), seconds)

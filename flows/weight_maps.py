@@ -70,6 +70,7 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     """
     progress, began = progress or QuietStages(), time.perf_counter()
     plan, cluster = plan_request(request)
+    watched = weights_inputs.watch_inputs(plan)
     location = plan.location
     held = hold(location, lambda: store.remove_leftovers(location, ""))
     with (
@@ -80,6 +81,7 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
         jobs = _prepare(plan, client, progress)
         training_set = read_training_set(location)
         n_done, n_pixels = _weigh(training_set, jobs, client, progress)
+        weights_inputs.check_inputs(plan, watched)
     seconds = time.perf_counter() - began
     left_out, notes = plan.annotation.without_labels, training_set.notes
     return WeightMapsReport(training_set, left_out, plan.n_blocks, n_done, n_pixels, seconds, notes)

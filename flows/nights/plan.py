@@ -167,7 +167,7 @@ def decide_all(request: NightRequest, layout: Layout, now_s: float) -> list[Deci
 def _decide(request: NightRequest, layout: Layout, acquisition: Acquisition, now_s: float) -> Decision:
     output = layout.output_of(acquisition.name)
     done, failure = read_done(output), read_failure(output)
-    tries = failure.tries if failure and acquisition.is_as(failure.fingerprint) else 0
+    tries = failure.tries if failure and acquisition.is_as(failure.fingerprint, failure.times) else 0
     if not acquisition.is_zarr and store.is_remote(acquisition.path):
         action, reason = Action.REFUSED, "it cannot be converted from a URL; copy it first"
     elif done is not None:
@@ -183,13 +183,13 @@ def _decide(request: NightRequest, layout: Layout, acquisition: Acquisition, now
 
 def _judge_finished(request: NightRequest, acquisition: Acquisition, output: str, done: Done) -> tuple[Action, str]:
     """Decide what to do with an acquisition whose output says that it is done."""
-    if not acquisition.is_as(done.fingerprint):
+    if not acquisition.is_as(done.fingerprint, done.times):
         return Action.CHANGED, f"changed since it was segmented: delete {output} to segment it again"
     missing = parts_missing(request.template, output)
     if not missing:
         return Action.DONE, "" if done.n_objects is None else f"{done.n_objects:,} objects"
     failure = read_failure(output)
-    if failure and acquisition.is_as(failure.fingerprint):
+    if failure and acquisition.is_as(failure.fingerprint, failure.times):
         return _judge_failed(request, acquisition, output, failure)
     return Action.RESUME, f"{', '.join(missing)} is missing"
 
@@ -202,7 +202,7 @@ def parts_missing(template: SlideRequest, output: str) -> list[str]:
 
 def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, failure: Failure) -> tuple[Action, str]:
     """Decide what to do with an acquisition that failed before."""
-    if not acquisition.is_as(failure.fingerprint):
+    if not acquisition.is_as(failure.fingerprint, failure.times):
         return Action.SEGMENT, "changed since it failed"
     if failure.tries >= request.max_tries:
         remedy = f"delete {failure_path(output)} to try it again"
@@ -213,7 +213,7 @@ def _judge_failed(request: NightRequest, acquisition: Acquisition, output: str, 
 def _judge_unfinished(request: NightRequest, acquisition: Acquisition, output: str, now_s: float) -> tuple[Action, str]:
     """Decide what to do with an acquisition that was never finished and never failed."""
     if store.is_occupied(output):
-        if (begun := begun_from(output)) is not None and not acquisition.is_as(begun):
+        if (begun := begun_from(output)) is not None and not acquisition.is_as(begun.fingerprint, begun.times):
             return Action.SEGMENT, "changed since it was begun"
         return Action.RESUME, "begun earlier"
     age_days = (now_s - acquisition.changed_s) / _DAY_S

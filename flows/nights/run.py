@@ -138,6 +138,9 @@ class _Night:
     def run(self, decisions: Sequence[Decision], on_result: Callable[[NightRow], None] | None) -> None:
         """Do all planned work. Failures of earlier nights come after it, and failures of this night last."""
         self.rows.update({d.acquisition.name: _first_row(d) for d in decisions})
+        for decision in decisions:
+            if decision.action == Action.DONE:
+                notes.renew_done(decision.output, decision.acquisition)
         queue = deque(sorted((d for d in decisions if d.is_work), key=lambda d: d.action == Action.RETRY))
         while queue:
             decision = queue.popleft()
@@ -223,15 +226,17 @@ class _Night:
         """Delete what does not fit what will be made: parts of an earlier content, or parts made from deleted ones."""
         output, acquisition = decision.output, decision.acquisition
         outputs.check_free(output)
-        if (begun := notes.begun_from(output)) is not None and not acquisition.is_as(begun):
+        begun = notes.begun_from(output)
+        if begun is not None and not acquisition.is_as(begun.fingerprint, begun.times):
             outputs.delete_unfinished(output)
         outputs.reopen(output, self.request.template.segment.options.name)
         outputs.delete_stale_image(self.layout, acquisition)
-        notes.write_begun(output, acquisition.fingerprint)
+        notes.write_begun(output, acquisition.fingerprint, acquisition.times)
 
     def _note(self, decision: Decision, tries: int, reason: str) -> None:
         last = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="seconds")
-        failure = Failure(tries, reason, decision.acquisition.fingerprint, self.layout.model_sha256, last)
+        content = decision.acquisition
+        failure = Failure(tries, reason, content.fingerprint, self.layout.model_sha256, last, content.times)
         notes.write_failure(decision.output, failure)
 
 
@@ -253,7 +258,8 @@ def _row(decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0
 
 def _has_changed(decision: Decision) -> bool:
     now = read_again(decision.acquisition)
-    return now is None or now.fingerprint != decision.acquisition.fingerprint
+    before = decision.acquisition
+    return now is None or (now.times != before.times and now.fingerprint != before.fingerprint)
 
 
 def _count_pixels(output: str, name: str) -> int:

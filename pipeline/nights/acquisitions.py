@@ -6,6 +6,7 @@ acquisitions. Image files are not opened, except for the OME-XML of TIFF files o
 """
 
 import fnmatch
+import functools
 import hashlib
 import math
 import os
@@ -16,10 +17,12 @@ from itertools import groupby
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.ingest.formats import readable_suffixes
 from segment_slide.pipeline.ingest.ome_sets import SUFFIXES, find_sets
+from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.metadata.junk import is_hidden, is_junk
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
+from segment_slide.pipeline.storage.fingerprint import TAGS, fingerprint_folder, is_by_times
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import read_mark
 
@@ -39,8 +42,8 @@ class Acquisition:
     changed_s : float
         Newest time at which one of its files was changed in any way (s since the epoch). For local files it is the file
         system's own time (ctime), which no program can set; inf if an object store gives no time.
-    fingerprint : str
-        sha256 over the names, sizes and modification times of its files.
+    times : str
+        sha256 over the names, sizes and modification times (or tags) of its files: no change leaves it as it is.
     is_zarr : bool
         Whether it is a folder that is read as Zarr; otherwise it is a file that is converted first.
     files : tuple of str
@@ -55,14 +58,34 @@ class Acquisition:
     n_files: int
     size_bytes: int
     changed_s: float
-    fingerprint: str
+    times: str
     is_zarr: bool
     files: tuple[str, ...] = ()
     earlier_fingerprint: str = field(default="", compare=False)
 
-    def is_as(self, fingerprint: str | None) -> bool:
-        """Whether this is still the content that a note speaks of."""
-        return fingerprint in (self.fingerprint, self.earlier_fingerprint)
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the content: names and sizes of all files, parts of some; of an object store, its tags.
+
+        It is read when it is first asked for, and kept. If a file cannot be read, times have to do.
+        """
+        if store.is_remote(self.path):
+            return f"{TAGS}:{self.times}"
+        try:
+            if not self.is_zarr:
+                return fingerprint_files(self.files or (self.path,))
+            return fingerprint_folder(self.path, {file.name: file.size_bytes for file in _files_of_zarr(self.path)})
+        except (OSError, InputError):  # its own turn says why
+            return self.times
+
+    def is_as(self, fingerprint: str | None, times: str = "") -> bool:
+        """Whether this is still the content that a note speaks of; notes of earlier versions know times alone.
+
+        The content is only read if times have changed, which a copy or a touch does too.
+        """
+        if fingerprint in (self.times, self.earlier_fingerprint) or (times and times == self.times):
+            return True
+        return bool(fingerprint) and not is_by_times(fingerprint or "") and fingerprint == self.fingerprint
 
 
 def find_acquisitions(watch: str, patterns: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Acquisition]:
@@ -206,6 +229,10 @@ def _make_of_files(path: str, name: str, paths: Sequence[str]) -> Acquisition | 
     there = [file for file in found.values() if file is not None]
     made = _make(path, name, there, is_zarr=False, paths=tuple(paths))
     return replace(made, earlier_fingerprint=_fingerprint([alone]))
+
+
+def _files_of_zarr(path: str) -> list[FoundFile]:
+    return [file for file in _without_unfinished(list_files(path, [], in_store=True)) if not is_junk(file.name)]
 
 
 def _without_unfinished(files: Iterable[FoundFile]) -> list[FoundFile]:

@@ -6,15 +6,16 @@ Each note is a small JSON file, written completely or not at all. A damaged note
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import delete, read_file, write_file
+from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.record import code_version
-from segment_slide.pipeline.storage.sections import Section, read_section, write_section
+from segment_slide.pipeline.storage.sections import OPTIONAL, Section, read_section, write_section
 
 Note = TypeVar("Note", bound=Section)
 
@@ -42,6 +43,8 @@ class Done(Section):
         Wall time per stage, of the run that finished the output.
     code_version : str
         Version of this package.
+    times : str
+        Times of the files, so that the next night need not read them; "" in notes of earlier versions.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Done(Section):
     n_pixels: int
     stage_seconds: Mapping[str, float]
     code_version: str
+    times: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Begun(Section):
     """The note beside an output that is being made: of what content of the acquisition."""
 
     fingerprint: str
+    times: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Failure(Section):
         Fingerprint of the content that failed; after a change, counting starts again.
     model_sha256, last
         Model and time (UTC) of the last try.
+    times : str
+        As in `Done`.
     """
 
     tries: int
@@ -83,6 +90,7 @@ class Failure(Section):
     fingerprint: str
     model_sha256: str
     last: str
+    times: str = field(default="", metadata=OPTIONAL)
 
 
 # -- done ----------------------------------------------------------------------------------------------------------
@@ -107,9 +115,18 @@ def write_done(
         n_pixels=n_pixels,
         stage_seconds={stage: round(value, 3) for stage, value in seconds.items()},
         code_version=code_version(),
+        times=acquisition.times,
     )
     _write_json(store.join(output, DONE_FILE), write_section(done))
     return done
+
+
+def renew_done(output: str, acquisition: Acquisition) -> None:
+    """Replace times of files by a fingerprint of content, in the note of an output that an earlier version made."""
+    done = read_done(output)
+    if done is not None and is_by_times(done.fingerprint) and acquisition.is_as(done.fingerprint):
+        renewed = replace(done, fingerprint=acquisition.fingerprint, times=acquisition.times)
+        _write_json(store.join(output, DONE_FILE), write_section(renewed))
 
 
 # -- begun and failed ----------------------------------------------------------------------------------------------
@@ -130,15 +147,14 @@ def write_failure(output: str, failure: Failure) -> None:
     _write_json(failure_path(output), write_section(failure))
 
 
-def write_begun(output: str, fingerprint: str) -> None:
+def write_begun(output: str, fingerprint: str, times: str = "") -> None:
     """Say of which content an output is being made, before anything is written of it: a kill leaves no other note."""
-    _write_json(f"{output}{BEGUN_SUFFIX}", write_section(Begun(fingerprint)))
+    _write_json(f"{output}{BEGUN_SUFFIX}", write_section(Begun(fingerprint, times)))
 
 
-def begun_from(output: str) -> str | None:
-    """Fingerprint of the content that an output was last begun from; None if there is no note."""
-    note = _read_note(Begun, f"{output}{BEGUN_SUFFIX}") or read_failure(output)
-    return None if note is None else note.fingerprint
+def begun_from(output: str) -> Begun | Failure | None:
+    """The note of the content that an output was last begun from; None if there is none."""
+    return _read_note(Begun, f"{output}{BEGUN_SUFFIX}") or read_failure(output)
 
 
 def forget_tries(output: str) -> None:

@@ -3,11 +3,12 @@
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.inputs.watch import InputWatch, watch
 from segment_slide.pipeline.scoring.mask_files import Source
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.boxes import Box
@@ -117,6 +118,30 @@ class LabelPair:
     def planes(self) -> Iterator[Part]:
         """Whole frames."""
         return self.blocks(max(self.spatial_shape))
+
+
+def watch_pair(pair: LabelPair, lists: str = "") -> InputWatch:
+    """Take down the status of the stored sides' files; pixels in memory are read already.
+
+    Parameters
+    ----------
+    pair : LabelPair
+        The two sides.
+    lists : str
+        Folder for lists of what is read; "" for none.
+    """
+    sides = {"predicted": pair.predicted, "truth": pair.truth}
+    images = {name: source.image for name, source in sides.items() if isinstance(source, ImageSource)}
+    return watch(images, lists)
+
+
+def with_lists(pair: LabelPair, watched: InputWatch) -> LabelPair:
+    """The same pair, with lists of what is read of its stored sides."""
+
+    def note(name: str, source: Source) -> Source:
+        return replace(source, image=watched.images[name]) if isinstance(source, ImageSource) else source
+
+    return LabelPair(note("predicted", pair.predicted), note("truth", pair.truth))
 
 
 def read_part(source: Source, part: Part) -> np.ndarray:

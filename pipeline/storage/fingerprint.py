@@ -15,7 +15,7 @@ One that was recorded is compared by its own method, so records of all versions 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,26 @@ def fingerprint(image: StoredImage, begun_with: str = "", *, full: bool = False)
     names = (f"{file.name} {file.size} {file.mark if marked else ''}\n" for file in files if method != METADATA)
     contents = () if marked or method == METADATA else _contents(base, files, is_all=method == ALL)
     return f"{method}:{_digest(metadata, names, contents)}"
+
+
+def fingerprint_folder(folder: str, sizes: Mapping[str, int]) -> str:
+    """The fingerprint of the files of a folder on a disk, of which parts are read.
+
+    Parameters
+    ----------
+    folder : str
+        Absolute path.
+    sizes : mapping of str to int
+        Size of each file that counts, by its name relative to the folder.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    files = [ArrayFile(name, size, "", (), "") for name, size in sorted(sizes.items())]
+    lines = (f"{file.name} {file.size}\n" for file in files)
+    return f"{SAMPLED}:{_digest('', lines, _contents(folder, files, is_all=False))}"
 
 
 def list_array_files(image: StoredImage) -> list[ArrayFile]:

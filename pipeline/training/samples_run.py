@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import IncompleteError, InputError
+from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed, watch
 from segment_slide.pipeline.statistics.result import ChannelStatistics
 from segment_slide.pipeline.statistics.result import pool_statistics as pool_images
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
 from segment_slide.pipeline.training.stored_pixels import StoredAnnotation
-from segment_slide.pipeline.training.training_set import AnnotatedImage, TrainingSet
+from segment_slide.pipeline.training.training_set import CLASSES, WEIGHTS, AnnotatedImage, TrainingSet
 from segment_slide.unet.draw import Place, SampleSettings, cut_plain, draw_sample
 
 if TYPE_CHECKING:
@@ -229,6 +231,32 @@ def write_samples(
         for _, n_pixels in run_all(client, functools.partial(write_shard, job), items, _name, wording=wording):
             if on_shard is not None:
                 on_shard(n_pixels)
+
+
+def watch_annotations(annotations: Sequence[StoredAnnotation]) -> InputWatch:
+    """Take down the status of the files of images, and of their classes and weights."""
+    images = {f"{item.image.name} (image)": item.source.image for item in annotations}
+    for item in annotations:
+        for name in (CLASSES, WEIGHTS):
+            path = store.join(item.training_set.location, item.image.group, name)
+            axes = "tczyx"[-len(item.image.shape) :]
+            images[f"{item.image.name} ({name})"] = describe_image(path, axes=axes)
+    return watch(images)
+
+
+def check_annotations(watched: InputWatch, samples: SampleSet) -> None:
+    """Refuse to call samples complete whose images changed while they were drawn; their pixels are deleted.
+
+    Raises
+    ------
+    IncompleteError
+        Naming the files.
+    """
+    if changed := watched.find_changed():
+        for part in ("training", "validation"):
+            store.remove(samples.location, store.join(part, "images", "c"))
+        remedy = f"{samples.location} is not complete; make the weight maps again, and then the samples."
+        raise IncompleteError(explain_changed(changed, remedy))
 
 
 def _name(item: ShardItem) -> str:

@@ -3,7 +3,10 @@
 import numpy as np
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
-from segment_slide.pipeline.training.sample_set import ARRAYS, Part, SampleSet, pending_shards
+from segment_slide.pipeline.inputs.watch import InputWatch, watch
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.image import describe_image
+from segment_slide.pipeline.training.sample_set import ARRAYS, PARTS, Part, SampleSet, pending_shards
 from segment_slide.unet.sample import IGNORE, Sample
 
 
@@ -69,3 +72,13 @@ class StoredSamples:
     def place(self, number: int) -> tuple[float, ...]:
         """Number of the image that a sample was cut from, and the centre of the tile in it (px)."""
         return tuple(map(float, np.asarray(self._arrays["places"][number])))
+
+
+def watch_samples(samples: SampleSet) -> InputWatch:
+    """Take down the status of the files of a sample set."""
+    images = {}
+    for part in PARTS:
+        for spec in samples.specs(part) if samples.count(part) else ():
+            path, axes = store.join(samples.location, part, spec.path), "tczyx"[-len(spec.shape) :]
+            images[f"{part} {spec.path}"] = describe_image(path, axes=axes)
+    return watch(images)

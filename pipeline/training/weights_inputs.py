@@ -13,17 +13,19 @@ from zarr.core.sync import sync
 
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_all
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import IncompleteError, InputError
 from segment_slide.pipeline.ingest.plan import IngestPlan
 from segment_slide.pipeline.ingest.run import run_ingest
+from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed, watch
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.sections import list_differences, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.annotation import FoundPixels
-from segment_slide.pipeline.training.training_set import KIND
+from segment_slide.pipeline.training.training_set import CLASSES, KIND
 from segment_slide.pipeline.training.weights_block import WeightJob, write_objects
 from segment_slide.pipeline.training.weights_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
 
@@ -65,6 +67,32 @@ def begin(plan: WeightPlan) -> None:
         for name in (_SOURCES, _OBJECTS):
             store.remove(plan.location, name)
         store.update_attributes(plan.location, "", {REQUEST_ATTRIBUTE: write_section(plan.request)})
+
+
+def watch_inputs(plan: WeightPlan) -> InputWatch:
+    """Take down the status of the files of all stored images and labels, before anything of them is read."""
+    images, marks = {}, {}
+    for pair in plan.annotation.pairs:
+        for what, pixels in (("image", pair.image), ("labels", pair.labels)):
+            if isinstance(pixels.content, StoredImage):
+                key = f"{pair.name} ({what})"
+                images[key], marks[key] = pixels.content, plan.request.inputs.get(key, "")
+    return watch(images, "", {key: mark for key, mark in marks.items() if not is_by_times(mark)})
+
+
+def check_inputs(plan: WeightPlan, watched: InputWatch) -> None:
+    """Refuse to call a set complete whose images or labels changed while it was made; its classes are deleted.
+
+    Raises
+    ------
+    IncompleteError
+        Naming the files.
+    """
+    if changed := watched.find_changed():
+        for number in range(len(plan.annotation.pairs)):
+            store.remove(plan.location, store.join(plan.group(number), CLASSES, "c"))
+        remedy = f"{plan.location} is not complete; delete it, and run the same command again."
+        raise IncompleteError(explain_changed(changed, remedy))
 
 
 @contextlib.contextmanager
