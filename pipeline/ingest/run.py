@@ -6,10 +6,11 @@ ingest goes on where it stopped. Equal inputs give equal bytes.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_recor
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.readers.reader import Reader
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.files import list_files
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
@@ -123,6 +125,8 @@ def _find(plan: IngestPlan, location: str) -> IngestRecord | None:
         return None
     record = read_ingest_record(location)
     if record is None:
+        if _is_half_described(plan, location, found):
+            return None
         raise OutputError(f"output={location} is a Zarr group that ingest did not write; choose another.")
     compare_records(record, replace(plan.record, results=record.results), location, what="an ingest")
     return record
@@ -144,13 +148,32 @@ def _count_stored(plan: IngestPlan, location: str) -> int:
     return sum(len(store.stored_shards(location, level.path)) for level in plan.levels)
 
 
-def _is_half_created(plan: IngestPlan, location: str) -> bool:
-    """Whether a killed run left only (some of) the arrays' metadata."""
-    if store.is_remote(location):
+def _is_half_created(plan: IngestPlan, location: str, *more: str) -> bool:
+    """Whether a killed run left only (some of) the arrays' metadata, and `more` files."""
+    ours = {LOCK_NAME, *more, *(f"{level.path}/zarr.json" for level in plan.levels)}
+    return all(file in ours or file.endswith(".partial") or is_junk(file) for file in list_files(location))
+
+
+def _is_half_described(plan: IngestPlan, location: str, found: Mapping[str, Any]) -> bool:
+    """Whether a killed run of an earlier version left a group without all its attributes: they were written one by one.
+
+    It is ours if it holds nothing but what this plan would write into it, and no pixel.
+    """
+    if found and found != {"ome": ome.multiscale_attributes(plan.multiscale)}:
         return False
-    ours = {LOCK_NAME, *(f"{level.path}/zarr.json" for level in plan.levels)}
-    files = (str(file.relative_to(location)) for file in Path(location).rglob("*") if file.is_file())
-    return all(file in ours or file.endswith(".partial") or is_junk(file) for file in files)
+    return _is_half_created(plan, location, "zarr.json") and all(_is_as_created(location, level) for level in plan.levels)
+
+
+def _is_as_created(location: str, level: store.ArraySpec) -> bool:
+    """Whether an array is as this plan makes it, or is not there yet."""
+    try:
+        array = store.open_array(location, level.path)
+    except store.NOT_FOUND:
+        return True
+    except store.DAMAGED:
+        return False
+    found = (array.shape, array.shards, array.chunks, str(array.dtype), dict(array.attrs))
+    return found == (level.shape, level.shard, level.chunk, level.dtype, {})
 
 
 def _write_levels(plan: IngestPlan, location: str, threads: int) -> Iterator[None]:
@@ -237,8 +260,7 @@ def _add_channels(plan: IngestPlan, location: str) -> None:
                 "window": _choose_window(plane),
             }
         )
-    attributes = ome.multiscale_attributes(plan.multiscale)
-    store.update_attributes(location, "", {"ome": {**attributes, "omero": {"channels": channels}}})
+    store.update_attributes(location, "", {"ome": ome.multiscale_attributes(plan.multiscale, channels)})
 
 
 def _choose_window(plane: np.ndarray) -> dict[str, float]:

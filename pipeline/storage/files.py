@@ -3,10 +3,11 @@
 import contextlib
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.errors import OutputError, UnreachableError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.archive import is_in_archive, read_entry, split_archive
 from segment_slide.pipeline.storage.checked_store import is_web, web_options
@@ -67,6 +68,19 @@ def exists(path: str) -> bool:
     filesystem.invalidate_cache()
     options = {"strict": True} if is_web(path) else {}  # or a failing web server looks as if nothing was there
     return bool(filesystem.exists(inner, **options))
+
+
+def list_files(folder: str) -> Iterator[str]:
+    """Paths of all files below a local folder or a URL, relative to it; unfinished ones and junk too."""
+    if not store.is_remote(folder):
+        yield from (str(file.relative_to(folder)) for file in Path(folder).rglob("*") if file.is_file())
+        return
+    filesystem, inner = _filesystem(folder)
+    filesystem.invalidate_cache()
+    try:
+        yield from (name.removeprefix(inner).lstrip("/") for name in filesystem.find(inner))
+    except Exception as error:  # fsspec back ends raise classes of their own
+        raise UnreachableError(f"{folder} cannot be reached: {error}") from error
 
 
 def delete(path: str) -> None:

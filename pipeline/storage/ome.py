@@ -1,6 +1,6 @@
 """OME-Zarr metadata as dictionaries in and out; touches no store.
 
-Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5. Voxel k of an axis has its centre at
+Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5 with the writers of `ome-zarr`. Voxel k of an axis has its centre at
 ``k * scale + translation``.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.colours import class_colour
 from segment_slide.pipeline.metadata.ome_axes import read_axes, read_version
+from segment_slide.pipeline.metadata.ome_writers import write_image_label, write_multiscale
 from segment_slide.pipeline.metadata.units import to_ngff
 
 VERSION = "0.5"
@@ -144,8 +145,8 @@ def check_axes(axes: str, where: str) -> None:
         )
 
 
-def multiscale_attributes(multiscale: Multiscale) -> dict[str, Any]:
-    """The "ome" attribute of a group that holds this image.
+def multiscale_attributes(multiscale: Multiscale, channels: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The "ome" attribute of a group that holds this image; `channels` are those of its "omero" block.
 
     >>> image = Multiscale("yx", (None, None), (Level("0", (1.0, 1.0), (0.0, 0.0)),))
     >>> multiscale_attributes(image)["multiscales"][0]["axes"][0]
@@ -165,10 +166,7 @@ def multiscale_attributes(multiscale: Multiscale) -> dict[str, Any]:
         }
         for level in multiscale.levels
     ]
-    return {
-        "version": VERSION,
-        "multiscales": [{"name": multiscale.name, "axes": axes, "datasets": datasets}],
-    }
+    return write_multiscale(multiscale.name, axes, datasets, channels)
 
 
 def in_ngff(axis: str, unit: str | None, step: float, start: float) -> tuple[str | None, float, float]:
@@ -189,13 +187,12 @@ def label_attributes(multiscale: Multiscale, classes: Sequence[str] = ()) -> dic
 
     For classes, each value gets a colour, and its name as a property. For objects, the viewer chooses colours.
     """
-    label: dict[str, Any] = {"source": {"image": "../../"}}
-    if classes:
-        label["properties"] = [{"label-value": value, "class": name} for value, name in enumerate(classes)]
-        label["colors"] = [
-            {"label-value": value, "rgba": [*class_colour(value), 255] if value else [0, 0, 0, 0]}
-            for value in range(len(classes))
-        ]
+    properties = [{"label-value": value, "class": name} for value, name in enumerate(classes)]
+    colors = [
+        {"label-value": value, "rgba": [*class_colour(value), 255] if value else [0, 0, 0, 0]}
+        for value in range(len(classes))
+    ]
+    label = write_image_label({"image": "../../"}, properties, colors)
     return {**multiscale_attributes(multiscale), "image-label": label}
 
 

@@ -6,11 +6,9 @@ not at all. Resuming relies on that.
 """
 
 import contextlib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +16,12 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import archive
@@ -117,28 +117,12 @@ def open_array(
         return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array to create: shard = what one task writes, chunk = what a viewer fetches."""
-
-    path: str
-    shape: tuple[int, ...]
-    shard: tuple[int, ...]
-    chunk: tuple[int, ...]
-    dtype: str
-    axes: str
-
-    @property
-    def n_shards(self) -> int:
-        """Files of this array."""
-        return math.prod(-(-size // shard) for size, shard in zip(self.shape, self.shard, strict=True))
-
-
 def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attributes: Mapping[str, Any]) -> None:
     """Create a group with its arrays, without any chunk; a group that is there keeps its other attributes.
 
-    The group's attributes are written last: a group that has them is complete. An interrupted creation is done again
-    with the same bytes.
+    The group is written last, with all its attributes in one write: a group that has them is complete. Arrays do not
+    make it, as those of zarr do: a killed process would leave a group without attributes, which could be anybody's.
+    An interrupted creation is done again with the same bytes.
 
     Raises
     ------
@@ -148,8 +132,9 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
     with _failing_as(f"output={join(location, path)} cannot be created", remote=is_remote(location)):
         store = open_store(location, writable=True)
         for spec in arrays:
+            made = MemoryStore()
             zarr.create_array(
-                store,
+                made,
                 name=f"{path}/{spec.path}".lstrip("/"),
                 shape=spec.shape,
                 shards=spec.shard,
@@ -160,10 +145,21 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
                 dimension_names=tuple(spec.axes),
                 overwrite=True,
             )
+            _store_metadata(store, f"{path}/{spec.path}".lstrip("/"), made)
         try:
-            zarr.open_group(store, path=path, mode="r+").attrs.update(dict(attributes))
+            zarr.open_group(store, path=path, mode="r+").update_attributes(dict(attributes))
         except NOT_FOUND:
             zarr.create_group(store, path=path, attributes=dict(attributes), zarr_format=_format_of(store))
+
+
+def _store_metadata(store: Store, path: str, made: MemoryStore) -> None:
+    """Put the metadata of an array that was made in memory where the array is to be; chunks that are there go."""
+    key = f"{path}/zarr.json"
+    sync(store.delete_dir(path))
+    content = sync(made.get(key, default_buffer_prototype()))
+    if content is None:
+        raise OutputError(f"{key} was not made.")
+    sync(store.set(key, content))
 
 
 def _format_of(store: Store) -> Literal[2, 3]:
@@ -199,9 +195,9 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
 
 
 def update_attributes(location: str, path: str, attributes: Mapping[str, Any]) -> None:
-    """Set some attributes of an existing group."""
+    """Set some attributes of an existing group, in one write."""
     with _failing_as(f"output={join(location, path)} cannot be written", remote=is_remote(location)):
-        zarr.open_group(open_store(location, writable=True), path=path, mode="r+").attrs.update(dict(attributes))
+        zarr.open_group(open_store(location, writable=True), path=path, mode="r+").update_attributes(dict(attributes))
 
 
 def is_occupied(location: str) -> bool:

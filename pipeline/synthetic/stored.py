@@ -126,7 +126,8 @@ def _begin(slide: SyntheticSlide, location: str) -> None:
     attributes = store.read_attributes(location) if store.is_occupied(location) else {}
     found = (attributes or {}).get(ATTRIBUTE)
     if found is None:
-        if store.list_names(location) - {"zarr.json", "labels"} or store.is_file(location):
+        ours = {"zarr.json", "labels", *(level.path for level in image_arrays(slide))}
+        if store.list_names(location) - ours or store.is_file(location):
             raise OutputError(f"output={location} holds something else; expected a new directory. Choose another.")
         _create(slide, location, record)
         return
@@ -148,8 +149,8 @@ def _create(slide: SyntheticSlide, location: str, record: SlideRecord) -> None:
         {"label": name, "color": colour, "active": True, "window": window}
         for name, colour in zip(CHANNELS, _COLOURS, strict=True)
     ]
-    image = ome.multiscale_attributes(_calibrated("synthetic slide", "cyx", len(truths), "local_mean"))
-    attributes = {"ome": {**image, "omero": {"channels": channels}}, ATTRIBUTE: write_section(record)}
+    image = _calibrated("synthetic slide", "cyx", len(truths), "local_mean")
+    attributes = {"ome": ome.multiscale_attributes(image, channels), ATTRIBUTE: write_section(record)}
     store.create_group(location, "", image_arrays(slide), attributes)
 
 

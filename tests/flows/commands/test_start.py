@@ -12,7 +12,7 @@ from tests.flows.support import noise, write_array, write_model
 
 HEAVY = {
     "torch", "distributed", "dask", "prefect", "numba", "scipy", "skimage", "pandas", "pyarrow", "matplotlib",
-    "tifffile", "imagecodecs", "onnxruntime", "sqlalchemy", "fastapi",
+    "tifffile", "imagecodecs", "onnxruntime", "ome_zarr", "sqlalchemy", "fastapi",
 }  # fmt: skip
 KEEP: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
 SCRIPT = """
