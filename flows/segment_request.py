@@ -11,6 +11,7 @@ from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.prepare import Destination, PreparedSegmentation, prepare_segmentation
 from segment_slide.pipeline.storage import place, store
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
@@ -33,6 +34,7 @@ def resolve_segment_request(
     """
     network, source = open_request(request)
     image, name = source.image, request.options.name
+    require_complete(image)
     location = _output_location(request, image)
     place.check_output(location, name, image.location, in_place=request.in_place)
     begun = read_record(location, name)

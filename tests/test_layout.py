@@ -43,6 +43,7 @@ ROOMS = {
         "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest", "inputs"},
         "scoring": {"", "metadata", "blocks", "storage", "readers", "ingest", "inputs"},
         "nights": {"", "metadata", "storage", "ingest", "measurement", "inputs"},
+        "completeness": {"", "blocks", "storage", "measurement", "nights", "training"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement"},
         "report": {"", "metadata", "blocks", "storage", "statistics", "measurement", "nights", "pictures"},
         "served_files": {"", "storage"},

@@ -161,7 +161,9 @@ def _is_half_described(plan: IngestPlan, location: str, found: Mapping[str, Any]
     """
     if found and found != {"ome": ome.multiscale_attributes(plan.multiscale)}:
         return False
-    return _is_half_created(plan, location, "zarr.json") and all(_is_as_created(location, level) for level in plan.levels)
+    return _is_half_created(plan, location, "zarr.json") and all(
+        _is_as_created(location, level) for level in plan.levels
+    )
 
 
 def _is_as_created(location: str, level: store.ArraySpec) -> bool:

@@ -15,7 +15,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import count_files
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import (
@@ -27,7 +27,6 @@ from segment_slide.pipeline.storage.label_records import (
     read_segmentation_record,
 )
 from segment_slide.pipeline.storage.names import find_location, instance_group, label_group, probability_group
-from segment_slide.pipeline.storage.record import has_mark
 from segment_slide.pipeline.storage.source import ImageSource
 
 
@@ -59,7 +58,7 @@ def open_input(location: str, name: str, choice: ImageChoice) -> MeasureInput:
     instances = describe_image(store.join(location, group))
     if np.dtype(instances.dtype).kind != "u" or len(instances.shape) < n_spatial:
         raise InputError(f"{store.join(location, group)}: dtype {instances.dtype}, expected unsigned ids.")
-    _check_complete(instances, f"segment-slide instances {location} `name={name!r}`")
+    require_complete(instances)
     classes = _open_classes(location, name, record.input, instances)
     segmented = read_segmentation_record(classes.location) or SegmentationRecord()
     output = _store_of(classes, name)
@@ -86,15 +85,6 @@ def _read_facts(record: InstancesRecord, location: str, name: str) -> tuple[int,
     return n_spatial, record.n_objects
 
 
-def _check_complete(image: StoredImage, command: str) -> None:
-    found = count_files(image)
-    if found.n_missing:
-        raise InputError(
-            f"{store.join(image.location, image.array_path)}: {found.n_missing} of {found.n_files} files are missing, "
-            f"and would be read as background; make them again: {command}."
-        )
-
-
 def _open_classes(location: str, name: str, made_of: LabelledInput, instances: StoredImage) -> StoredImage:
     """The class map: in the same store, or in the one that the instances' record names."""
     beside = store.join(location, label_group(name))
@@ -112,8 +102,7 @@ def _open_classes(location: str, name: str, made_of: LabelledInput, instances: S
             f"{image.location}: shape {image.shape} ({image.axes}) and dtype {image.dtype}, expected classes of the "
             f"shape {instances.shape} ({instances.axes}) of {instances.location}."
         )
-    if has_mark(place):
-        _check_complete(image, "segment-slide segment, as it was begun")
+    require_complete(image)
     return image
 
 
@@ -134,7 +123,7 @@ def _open_scores(location: str, name: str, instances: StoredImage) -> StoredImag
             f"{scores.location}: shape {scores.shape} ({scores.axes}) and dtype {scores.dtype} do not fit "
             f"{instances.shape} ({instances.axes}) of {instances.location}."
         )
-    _check_complete(scores, "segment-slide segment, as it was begun")
+    require_complete(scores)
     return scores
 
 
@@ -150,6 +139,7 @@ def _open_source(
             f"only with `no_image`."
         )
     image = _describe(path, choice, recorded)
+    require_complete(image)
     if choice.image is None:
         check_unchanged(path, recorded)
     ranges = recorded.planes

@@ -18,6 +18,7 @@ from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.open import check_unchanged
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_label_record
 from segment_slide.pipeline.storage.names import find_location, label_group
@@ -42,11 +43,13 @@ def open_labels(location: str, labels: LabelChoice, choice: ImageChoice) -> Meas
     Raises
     ------
     InputError
-        If there is no such label image, its values cannot be ids, or the image does not fit it.
+        If there is no such label image, its values cannot be ids, the image does not fit it, or one of both is not
+        complete.
     """
     place = _find_labels(location, labels.labels or "")
     image = None if choice.no_image else _describe_image(location, choice)
     found = _describe_labels(place, image)
+    require_complete(found, image)
     n_spatial = labels.ndim or (3 if found.size("z") > 1 else 2)
     if n_spatial == 3 and "z" not in found.axes:
         raise InputError(f"`ndim`=3, but {found.location} has axes {found.axes!r}: no z.")

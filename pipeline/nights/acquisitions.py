@@ -21,8 +21,10 @@ from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.metadata.junk import is_hidden, is_junk
 from segment_slide.pipeline.nights.watched_files import FoundFile, list_files, local_file
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import judge_image
 from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.fingerprint import TAGS, fingerprint_folder, is_by_times
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import read_mark
 
@@ -158,7 +160,18 @@ def why_incomplete(acquisition: Acquisition, now_s: float, stable_minutes: float
     quiet = (now_s - acquisition.changed_s) / 60
     if quiet < 0:
         return f"changed {-quiet:.1f} min in the future: its server's clock is ahead; set it right, or use a marker"
-    return "" if quiet >= stable_minutes else f"changed {quiet:.1f} min ago, expected {stable_minutes:g} or more"
+    if quiet >= stable_minutes:
+        return _why_unfinished(acquisition)
+    return f"changed {quiet:.1f} min ago, expected {stable_minutes:g} or more"
+
+
+def _why_unfinished(acquisition: Acquisition) -> str:
+    """Say that a conversion of ours was interrupted; damaged and unknown images say so on their own turn."""
+    try:
+        found = judge_image(describe_image(acquisition.path)) if acquisition.is_zarr else None
+    except PipelineError:
+        return ""
+    return "" if found is None or found.is_complete else f"it is not complete ({found.text}): {found.remedy}"
 
 
 def marker_path(acquisition: Acquisition, marker: str) -> str:

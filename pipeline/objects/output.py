@@ -13,7 +13,7 @@ import numpy as np
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.storage import ome, store
-from segment_slide.pipeline.storage.complete import count_files
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import ClassesIdentity, read_instances_record
 from segment_slide.pipeline.storage.lock import LOCK_NAME
@@ -43,30 +43,20 @@ def find_labels(location: str, name: str, *, level: int = 0, axes: str | None = 
     Raises
     ------
     InputError
-        If there is none. The message names the label images that exist.
+        If there is none, or it is not complete. The message names the label images that exist.
     """
     location = store.resolve_location(location)
     check_name(name)
     listed = [found for found in read_label_names(location) if has_label(location, found)]
     if has_label(location, name):
         image = describe_image(store.join(location, label_group(name)), level=level, axes=axes)
-        _check_complete(location, name, image)
+        require_complete(image)
         return image, True
     if listed:
         raise InputError(f"{location} has no label image {name!r}; choose with `name`: {', '.join(listed)}.")
-    return describe_image(location, level=level, axes=axes), False
-
-
-def _check_complete(location: str, name: str, image: StoredImage) -> None:
-    """Refuse a segmentation that is not finished: missing blocks would be read as background."""
-    if not is_ours(location, name):
-        return
-    missing = count_files(image).n_missing
-    if missing:
-        raise InputError(
-            f"{image.location} is not complete: {missing} of its blocks are missing. Finish the segmentation first: "
-            f"run the same `segment-slide segment` again."
-        )
+    image = describe_image(location, level=level, axes=axes)
+    require_complete(image)
+    return image, False
 
 
 def is_ours(location: str, name: str) -> bool:

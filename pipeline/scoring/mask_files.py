@@ -15,6 +15,7 @@ from segment_slide.pipeline.ingest.grey import as_grey, may_be_grey
 from segment_slide.pipeline.ingest.labels import open_labels
 from segment_slide.pipeline.metadata.channels import find_channel, list_names, say_channels
 from segment_slide.pipeline.readers.reader import ImageInfo
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.storage.store import is_zarr, resolve_location
@@ -93,13 +94,14 @@ def open_source(
     Raises
     ------
     InputError
-        If it cannot be read as one value per pixel.
+        If it cannot be read as one value per pixel, or is not complete.
     """
     if not is_zarr(resolve_location(location)):
         if level:
             raise InputError(f"level={level}, expected 0: {location} is no OME-Zarr and has no other.")
         return read_masks(location, n_spatial=n_spatial, axes=axes, channel=channel, files=files)
     image = describe_image(location, level=level, axes=axes)
+    require_complete(image)
     if channel is None and image.size("c") > 1:
         raise _choice_is_needed(image.location, image.size("c"), image.multiscale.channel_names)
     return select_source(image, n_spatial=n_spatial, n_channels=1, channels=[] if channel is None else [channel])

@@ -1,7 +1,7 @@
 """OME-Zarr metadata as dictionaries in and out; touches no store.
 
-Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5 with the writers of `ome-zarr`. Voxel k of an axis has its centre at
-``k * scale + translation``.
+Reads 0.1 to 0.5 (https://ngff.openmicroscopy.org/0.5/), writes 0.5 with the writers of `ome-zarr`. Voxel k of an axis
+has its centre at ``k * scale + translation``.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ from zarr.core.sync import sync
 from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec
+from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec  # noqa: PLC0414 - others import it from here
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import archive
@@ -145,21 +145,20 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
                 dimension_names=tuple(spec.axes),
                 overwrite=True,
             )
-            _store_metadata(store, f"{path}/{spec.path}".lstrip("/"), made)
+            sync(_store_metadata(store, f"{path}/{spec.path}".lstrip("/"), f"{path}/zarr.json".lstrip("/"), made))
         try:
             zarr.open_group(store, path=path, mode="r+").update_attributes(dict(attributes))
         except NOT_FOUND:
             zarr.create_group(store, path=path, attributes=dict(attributes), zarr_format=_format_of(store))
 
 
-def _store_metadata(store: Store, path: str, made: MemoryStore) -> None:
-    """Put the metadata of an array that was made in memory where the array is to be; chunks that are there go."""
-    key = f"{path}/zarr.json"
-    sync(store.delete_dir(path))
-    content = sync(made.get(key, default_buffer_prototype()))
-    if content is None:
-        raise OutputError(f"{key} was not made.")
-    sync(store.set(key, content))
+async def _store_metadata(store: Store, array_path: str, group_key: str, made: MemoryStore) -> None:
+    """Store an array that was made in memory, and groups that are missing above its own; chunks that are there go."""
+    await store.delete_dir(array_path)
+    for key in [key async for key in made.list()]:
+        content = await made.get(key, default_buffer_prototype())
+        if content is not None and key != group_key:
+            await (store.set if key.startswith(array_path) else store.set_if_not_exists)(key, content)
 
 
 def _format_of(store: Store) -> Literal[2, 3]:

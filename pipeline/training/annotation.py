@@ -19,6 +19,7 @@ from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ing
 from segment_slide.pipeline.metadata.channels import choose_channels
 from segment_slide.pipeline.metadata.junk import is_hidden
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.place import has_label, read_label_names
@@ -247,8 +248,11 @@ def _find_pixels(path: str, level: int, axes: str | None, like: FoundPixels | No
         return FoundPixels(path, plan_ingest(path, IngestOptions(axes=axes)))
     if store.read_attributes(path) is None:  # an array or nothing; the next line reports nothing
         axes = axes or (like.content.axes.replace("c", "") if like else None)
-        return FoundPixels(path, describe_image(path, axes=axes))
-    return FoundPixels(path, describe_image(path, level=level))
+        image = describe_image(path, axes=axes)
+    else:
+        image = describe_image(path, level=level)
+    require_complete(image)
+    return FoundPixels(path, image)
 
 
 def _warn_of_decoding(found: Sequence[FoundPixels]) -> None:

@@ -23,6 +23,7 @@ import zarr
 
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import Completeness
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
@@ -37,6 +38,8 @@ SHARD_BYTES = 128 << 20  # gives fewer samples per file in 3D, where one may tak
 
 # these are results of the other settings
 _MEASURED = ("normalisation", "n_validation", "image_scales", "intensities", "reason")
+
+REMEDY = "run `segment-slide training-data` again; it goes on where it stopped"
 
 Part = Literal["training", "validation"]
 PARTS: tuple[Part, ...] = ("training", "validation")
@@ -221,9 +224,19 @@ def read_sample_set(location: str | Path) -> SampleSet:
     """
     location = store.resolve_location(location)
     content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
-    if content.get("kind") != KIND or "n_training" not in content:
+    if content.get("kind") != KIND:
         raise InputError(f"{location} holds no training samples; make some with `segment-slide training-data`.")
+    if "n_training" not in content:
+        Completeness(location, lacks="its samples are not described yet", remedy=REMEDY).require()
     return read_section(SampleSet, content, store.join(location, "zarr.json"), location=location)
+
+
+def judge_sample_set(samples: SampleSet, parts: Sequence[Part] = PARTS) -> Completeness:
+    """How many files of samples are there, of each array."""
+    n_files = sum(map(samples.n_shards, parts))
+    missing = sum(len(pending_shards(samples, part)) for part in parts)
+    unit = "files of samples" if len(parts) > 1 else f"files of {parts[0]} samples"
+    return Completeness(samples.location, n_files, missing, remedy=REMEDY, unit=unit)
 
 
 def pending_shards(samples: SampleSet, part: Part) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training.training_set import (
     CLASSES,
@@ -176,9 +177,10 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
     Raises
     ------
     InputError
-        If the image does not exist, or is not the one that the weight maps were made with.
+        If the image does not exist, is not complete, or is not the one that the weight maps were made with.
     """
     source = image.image.open()
+    require_complete(source.image)
     mark = fingerprint_pixels(source.image, training_set.location, image.image.fingerprint)
     if source.shape != image.shape or mark != image.image.fingerprint:
         raise InputError(

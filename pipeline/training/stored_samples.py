@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.errors import UnreadableChunkError
 from segment_slide.pipeline.inputs.watch import InputWatch, watch
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
-from segment_slide.pipeline.training.sample_set import ARRAYS, PARTS, Part, SampleSet, pending_shards
+from segment_slide.pipeline.training.sample_set import ARRAYS, PARTS, Part, SampleSet, judge_sample_set, pending_shards
 from segment_slide.unet.sample import IGNORE, Sample
 
 
@@ -28,11 +28,7 @@ class StoredSamples:
 
     def __init__(self, samples: SampleSet, part: Part) -> None:
         self._samples, self._part, self._count = samples, part, samples.count(part)
-        if missing := len(pending_shards(samples, part)):
-            raise InputError(
-                f"{samples.location}: {missing} files of {part} samples are missing; run `segment-slide training-data` "
-                f"again, it goes on where it stopped."
-            )
+        judge_sample_set(samples, (part,)).require()
         self._arrays = {name: samples.array(part, name) for name in ARRAYS} if self._count else {}
 
     def __len__(self) -> int:

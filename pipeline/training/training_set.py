@@ -12,6 +12,7 @@ were ingested into the set move with it, and their fingerprint is that of the fi
         └── counts                int64, (*blocks, n_classes): annotated pixels per class of each block
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import zarr
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.complete import Completeness
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.names import find_location, say_location
@@ -33,6 +35,7 @@ from segment_slide.pipeline.training.records import WeightChoices
 
 KIND = "training-set"
 CLASSES, WEIGHTS, COUNTS = "classes", "weights", "counts"
+REMEDY = "run `segment-slide weight-maps` again; it goes on where it stopped"
 
 
 @dataclass(frozen=True)
@@ -254,8 +257,10 @@ def read_training_set(location: str | Path) -> TrainingSet:
     """
     location = store.resolve_location(location)
     content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
-    if content.get("kind") != KIND or "images" not in content:
+    if content.get("kind") != KIND:
         raise InputError(f"{location} is not a training set; make one with `segment-slide weight-maps`.")
+    if "images" not in content:
+        Completeness(location, lacks="its labels are not counted yet", remedy=REMEDY).require()
     found = read_section(TrainingSet, content, store.join(location, "zarr.json"), location=location)
     return replace(found, images=tuple(_found_in(image, location) for image in found.images))
 
@@ -287,9 +292,14 @@ def check_complete(training_set: TrainingSet) -> None:
     InputError
         The message has the number of missing blocks.
     """
+    judge_training_set(training_set).require()
+
+
+def judge_training_set(training_set: TrainingSet) -> Completeness:
+    """How many blocks of all images have classes and weights."""
+    n_blocks = sum(
+        math.prod(-(-size // block) for size, block in zip(image.shape, image.block, strict=True))
+        for image in training_set.images
+    )
     missing = sum(len(pending_blocks(training_set, image)) for image in training_set.images)
-    if missing:
-        raise InputError(
-            f"{training_set.location}: {missing} blocks of weight maps are missing; run `segment-slide weight-maps` "
-            f"again, it goes on where it stopped."
-        )
+    return Completeness(training_set.location, n_blocks, missing, remedy=REMEDY, unit="blocks of weight maps")

@@ -147,9 +147,14 @@ def test_ome_zarr_models_accepts_a_label_image(tmp_path: Path, axes: str, n_clas
     assert len(label.colors or ()) == n_classes
 
 
-def test_ome_zarr_models_refuses_channels_after_space(tmp_path: Path) -> None:
+def test_ome_zarr_models_and_the_writers_of_ome_zarr_refuse_channels_after_space(tmp_path: Path) -> None:
     described = image("yxc")
-    group = stored_group(tmp_path, described, multiscale_attributes(described), "uint8")
+    with pytest.raises(ValueError, match="must come after 'channel'"):
+        multiscale_attributes(described)
+    attributes = multiscale_attributes(image("cyx"))
+    shown = attributes["multiscales"][0]
+    shown["axes"] = [*shown["axes"][1:], shown["axes"][0]]
+    group = stored_group(tmp_path, described, attributes, "uint8")
     with pytest.raises(ValueError, match="order"):
         ome_zarr_models.v05.image.Image.from_zarr(group)
 
