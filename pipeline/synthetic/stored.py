@@ -108,6 +108,7 @@ def store_slide(
     """
     location = store.resolve_location(location)
     _begin(slide, location)
+    store.remove_leftovers(location, "")
     images, truths = image_arrays(slide), truth_arrays(slide)
     done = store.stored_shards(location, "0")
     pending = [index for index in _shard_indices(truths[0]) if (0, *index) not in done]

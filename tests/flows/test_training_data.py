@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(tmp_
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     samples = read_sample_set(killed)
-    with pytest.raises(InputError, match="files of training samples are missing; run `segment-slide training-data`"):
+    with pytest.raises(InputError, match="files of training samples are missing, .*`segment-slide training-data`"):
         StoredSamples(samples, "training")
     for output in (killed, whole):
         make_training_data(TrainingDataRequest(training_set, str(output), **OPTIONS))
@@ -221,7 +221,7 @@ def test_bad_input_is_refused_before_anything_is_created(tmp_path, here, options
 def test_weight_maps_that_are_not_complete_and_images_that_changed_are_refused(tmp_path, here):
     training_set = write_set(tmp_path)
     (tmp_path / "set.zarr/image-1/weights/c/0/0").unlink()
-    with pytest.raises(InputError, match="1 blocks of weight maps are missing"):
+    with pytest.raises(InputError, match=r"1 of \d+ blocks of weight maps are missing"):
         make_training_data(request_for(training_set, tmp_path))
     other = tmp_path / "other"
     training_set = write_set(other)
