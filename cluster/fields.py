@@ -145,6 +145,7 @@ FIELDS = {
     "log_directory": Field("log_directory", read_path),
     "local_directory": Field("local_directory", read_text),
     "address": Field("address", read_text),
+    "allow_unencrypted": Field("allow_unencrypted", read_flag),
     "tls_ca_file": Field("tls_ca_file", read_path),
     "tls_cert": Field("tls_cert", read_path),
     "tls_key": Field("tls_key", read_path),

@@ -1,4 +1,4 @@
-"""Clusters that we start: within a time limit, and ended without a word. Worker processes on this machine.
+"""Clusters that we start: within a time limit, and ended without a word. Nannies that replace workers from the start.
 
 How a cluster ends changes no result: every block is stored by then. So nothing that happens at the end is an error or
 worth a line, and no process is left. This file imports Dask: import it only where it is needed.
@@ -7,67 +7,35 @@ worth a line, and no process is left. This file imports Dask: import it only whe
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import resource
 import signal
-import socket
-import tempfile
-import threading
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from typing import Any, ClassVar
 
-from distributed import Client, LocalCluster, Nanny
+from distributed import Client, Nanny
 from distributed.core import Status
 
-from segment_slide.cluster.configuration import exactly, note_broken_files
-from segment_slide.cluster.errors import ClusterError
-from segment_slide.cluster.patience import COMM_S, END_S, GONE_S, LEAVE_S, START_S
-from segment_slide.cluster.settings import SETTINGS, quieten
+from segment_slide.cluster.errors import ClusterError, WorkersLostError
+from segment_slide.cluster.patience import END_S, GONE_S, LEAVE_S, START_S
+from segment_slide.cluster.preload import leave_scratch_out
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
-
-# Each nanny makes two queues of three semaphores each.
-_SEMAPHORES_PER_WORKER = 6
-
-# This process opens nine files for each worker: pipes and connections. It needs some for itself too.
-_FILES_PER_WORKER = 12
+# What this process needs of open files for itself.
 _OWN_FILES = 64
+
+# A worker that is killed before it has connected is started again, this often in all.
+_STARTS = 3
+_LOOK_AGAIN_S = 0.05
+
+# States of a nanny that is to start no worker.
+_ENDING = (Status.closing, Status.closed, Status.closing_gracefully, Status.failed)
 
 # Loggers of what may go wrong between processes that start or end.
 _LOGGERS = ("distributed", "distributed.nanny", "distributed.worker", "distributed.scheduler", "tornado", "asyncio")
 
 _FAULTS = (OSError, RuntimeError, ValueError, EOFError, ImportError, AssertionError)
-
-
-@contextlib.contextmanager
-def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[Client]:
-    """Start a cluster on this machine under exactly our configuration, yield a client, and end all processes.
-
-    Parameters
-    ----------
-    cluster_class : type
-        LocalCluster or a class derived from it.
-    options
-        Its options; `n_workers` and `local_directory` among them.
-
-    Raises
-    ------
-    ClusterError
-        If it does not start, or not in time. Nothing is left running.
-    """
-    _start_tracker()
-    check_semaphores(options["n_workers"] * _SEMAPHORES_PER_WORKER)
-    allow_open_files(options["n_workers"] * _FILES_PER_WORKER)
-    check_loopback()
-    options = {**options, "local_directory": prepare_scratch(options["local_directory"])}
-    note_broken_files()
-    quieten()
-    with exactly(SETTINGS), start_cluster(cluster_class, **options) as (_, client):
-        yield client
 
 
 @contextlib.contextmanager
@@ -79,7 +47,7 @@ def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[An
     ClusterError
         If it does not start, or not in time. Nothing is left running.
     """
-    nannies: list[Nanny] = []
+    nannies: list[PatientNanny] = []
     nanny_class = type("OurNanny", (PatientNanny,), {"nannies": nannies})
     bounded_class = type("OurCluster", (_Bounded, cluster_class), {"nanny_class": nanny_class})
     with contextlib.ExitStack() as started:
@@ -89,8 +57,18 @@ def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[An
                 cluster = started.enter_context(_closing(bounded_class(**options)))
                 client = started.enter_context(_closing(Client(cluster)))
         except _FAULTS as error:
+            if any(nanny.was_killed for nanny in nannies):
+                raise WorkersLostError(_describe_killed()) from error
             raise ClusterError(f"the cluster cannot be started: {_find_reason(error)}") from error
+        leave_scratch_out()
         yield cluster, client
+
+
+def _describe_killed() -> str:
+    return (
+        f"the cluster cannot be started: a worker process was killed {_STARTS} times before it had connected. If memory "
+        "was short, give the machine more or ask for fewer workers."
+    )
 
 
 def _find_reason(error: BaseException) -> str:
@@ -103,24 +81,6 @@ def _find_reason(error: BaseException) -> str:
     if "Nanny failed to start worker process" in reason:
         return "a worker process ended before it had connected; it may have said why above."
     return f"{reason}."
-
-
-def check_semaphores(n: int) -> None:
-    """Make as many semaphores as the workers need, and delete them. Without them workers would be waited for in vain.
-
-    Raises
-    ------
-    ClusterError
-        If they cannot be made.
-    """
-    context = multiprocessing.get_context("spawn")
-    try:
-        _ = [context.Lock() for _ in range(n)]
-    except (OSError, ImportError) as error:
-        raise ClusterError(
-            f"workers need shared memory, and /dev/shm cannot be used: {error}. Mount it so that it can be written and "
-            "has space; in a container, start it with --shm-size=64m."
-        ) from None
 
 
 def allow_open_files(n: int) -> None:
@@ -142,67 +102,48 @@ def allow_open_files(n: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def prepare_scratch(folder: str | None) -> str | None:
-    """Make the scratch folder of the workers and check it; variables and ``~`` in its name are expanded.
-
-    Raises
-    ------
-    ClusterError
-        If nothing can be written there.
-    """
-    if folder is None:
-        return None
-    path = os.path.expanduser(os.path.expandvars(folder))
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ClusterError(f"local_directory={path}: cannot be written: {error.strerror}.") from None
-    return path
-
-
-def _start_tracker() -> None:
-    """Start Python's helper that tidies semaphores, deaf to SIGHUP: a terminal that closes says so to all processes.
-
-    If it ended first, the next one would print a traceback for each semaphore that it does not know.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be ignored for a while
-        resource_tracker.ensure_running()
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        resource_tracker.ensure_running()
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)
-
-
-def check_loopback() -> None:
-    """Connect to this process as workers will. Where that fails at once, Dask would try again and again.
-
-    Raises
-    ------
-    ClusterError
-        If there is no connection.
-    """
-    try:
-        with socket.create_server((LOOPBACK, 0)) as server, socket.create_connection(server.getsockname(), COMM_S):
-            pass
-    except OSError as error:
-        raise ClusterError(
-            f"workers need the network interface of this machine alone, and {LOOPBACK} cannot be used: {error}. Switch "
-            "the interface lo on."
-        ) from None
-
-
 class PatientNanny(Nanny):
-    """A nanny that waits until a worker that was ended by force is gone, also on a busy machine."""
+    """A nanny that starts its worker again if it is killed before it has connected, and waits until it is gone.
 
-    nannies: ClassVar[list[Nanny]] = []
+    Attributes
+    ----------
+    was_killed : bool
+        Whether the worker that ended last was ended by a signal from outside.
+    """
+
+    nannies: "ClassVar[list[PatientNanny]]" = []
+    was_killed = False
+    _has_connected = False
+    _has_failed = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        leave_scratch_out()  # workers get a copy of this process's path
         self.nannies.append(self)
+
+    async def instantiate(self) -> Status:
+        """Start the worker. Dask's own nanny gives up if the first one is killed before it has connected."""
+        try:
+            status = await super().instantiate()
+            for _ in range(1, _STARTS):
+                if status == Status.running or self.status != Status.init or not self.was_killed:
+                    break
+                status = await super().instantiate()
+        except BaseException:
+            self._has_failed = True  # it said why; that it is ended now is no news
+            raise
+        self._has_connected = status == Status.running
+        return status
+
+    def _on_worker_exit_sync(self, exitcode: int) -> None:
+        self.was_killed = exitcode < 0 and self.status not in _ENDING and not self._has_failed
+        super()._on_worker_exit_sync(exitcode)
+
+    async def _on_worker_exit(self, exitcode: int) -> None:
+        """Replace the worker, also if it ends just after it has connected, when Dask does not count it as started."""
+        while self._has_connected and self.status == Status.init:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        await super()._on_worker_exit(exitcode)
 
     async def kill(self, timeout: float = LEAVE_S, reason: str = "nanny-kill") -> None:
         """End the worker. Dask's own nanny raises TimeoutError if the process is not gone within one second."""
@@ -265,7 +206,7 @@ def _closing(opened: Any) -> Iterator[Any]:
                 opened.shutdown_on_close = False  # nor does Dask try again when Python ends
 
 
-def _end_processes(nannies: list[Nanny]) -> None:
+def _end_processes(nannies: "list[PatientNanny]") -> None:
     """End by force the workers that are left; none after a cluster was closed as usual."""
     for nanny in nannies:
         if nanny.status not in (Status.closed, Status.closing):

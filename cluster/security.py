@@ -1,7 +1,8 @@
-"""Certificates: everything that listens beyond this machine's loopback uses TLS and requires a certificate.
+"""Certificates and private folders: everything of ours that listens uses TLS and requires a certificate.
 
-Anyone who can connect to a Dask scheduler can run code as its owner. Each run makes new certificates, signed by
-an authority that exists in this process only. Workers in jobs read theirs from a folder that only the user can open.
+Anyone who can connect to a Dask scheduler can run code as its owner, and every user of a machine can connect to its
+loopback. So each cluster has a new certificate, which is its own authority. Workers on this machine get it from memory.
+Workers in jobs read it from a folder that only the user can open.
 """
 
 import contextlib
@@ -20,12 +21,31 @@ from segment_slide.cluster.spec import ClusterSpec
 if TYPE_CHECKING:
     from distributed.security import Security
 
-_OURS = "run-"
-_LOCK = ".lock"
+# How the names of our folders begin, and the file in each by whose lock a running process is known.
+_OURS = "segment-slide-"
+_LOCK = ".segment-slide.lock"
+
+
+def temporary_security() -> "Security":
+    """Make a certificate for scheduler, workers and client of one cluster. It is kept in memory.
+
+    Raises
+    ------
+    ClusterError
+        If the package for making it is not installed.
+    """
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError:
+        raise ClusterError(
+            "certificates cannot be made without the package cryptography: pip install cryptography"
+        ) from None
 
 
 def new_security(folder: str) -> "Security":
-    """Make certificates for scheduler, workers and client of one run.
+    """Make a certificate as `temporary_security` does, in files.
 
     Parameters
     ----------
@@ -39,12 +59,7 @@ def new_security(folder: str) -> "Security":
     """
     from distributed.security import Security
 
-    try:
-        made = Security.temporary().get_tls_config_for_role("worker")
-    except ImportError:
-        raise ClusterError(
-            "certificates cannot be made without the package cryptography: pip install cryptography"
-        ) from None
+    made = temporary_security().get_tls_config_for_role("worker")
     paths = {}
     for part in ("ca_file", "cert", "key"):  # one certificate serves all three roles
         path = Path(folder) / f"{part}.pem"
@@ -63,11 +78,18 @@ def joining_security(spec: ClusterSpec) -> "Security | None":
     Raises
     ------
     ClusterError
-        If a file is missing, or if neither the description nor Dask's configuration names the files.
+        If ``tcp://`` was not allowed. If a file is missing, or if neither the description nor Dask's configuration names the files.
     """
     from distributed.security import Security
 
     if not (spec.address or "").startswith("tls://"):
+        if not spec.allow_unencrypted:
+            raise ClusterError(
+                f"address={spec.address}: connections with tcp:// are not encrypted and ask for no certificate, so "
+                "everybody who reaches that scheduler or its workers can run code as you. Expected tls://host:port, or, "
+                "where nobody else can reach them, `allow_unencrypted` (a line `allow_unencrypted: true` in a cluster's "
+                "file)."
+            )
         return None
     if spec.tls_ca_file is None:
         security: Any = Security(require_encryption=True)
@@ -90,16 +112,18 @@ def joining_security(spec: ClusterSpec) -> "Security | None":
 
 
 @contextlib.contextmanager
-def private_folder(parent: str, prefix: str) -> Iterator[str]:
+def private_folder(parent: str, prefix: str, *, key: str = "shared_directory") -> Iterator[str]:
     """Make a new folder that only the user can open. It is removed with its content after the body.
 
     Parameters
     ----------
     parent : str
-        Folder on a file system that the nodes share; made if it does not exist. Folders in it that a killed run left
-        behind are removed.
+        Where to make it; made if it does not exist. Such folders in it that a killed run of this user left behind are
+        removed.
     prefix : str
-        How the folder's name begins.
+        How the folder's name goes on after ``segment-slide-``.
+    key : str
+        What the user calls `parent`, for messages.
 
     Raises
     ------
@@ -111,22 +135,31 @@ def private_folder(parent: str, prefix: str) -> Iterator[str]:
         _remove_abandoned(Path(parent))
         folder = tempfile.TemporaryDirectory(prefix=f"{_OURS}{prefix}", dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise ClusterError(f"shared_directory={parent}: cannot be written: {error.strerror}.") from None
-    with folder as path, open(Path(path) / _LOCK, "w") as lock:
+        raise ClusterError(f"{key}={parent}: cannot be written: {error.strerror}.") from None
+    with folder as path, open(Path(path) / f"{_LOCK}.new", "w") as lock:
         found = os.stat(path)
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise ClusterError(
-                f"shared_directory={parent}: others can open what is made in it (mode {found.st_mode & 0o777:o}), "
-                "and certificates go there; choose one on another file system."
+                f"{key}={parent}: others can open what is made in it (mode {found.st_mode & 0o777:o}), and it has to "
+                "be private; choose one on another file system."
             )
         with contextlib.suppress(OSError):  # without file locks, folders of killed processes are not removed
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(lock.name, Path(path) / _LOCK)  # under its name it is never seen without its lock
         yield path
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the folders of processes that ended. A running process holds a lock on its folder."""
-    for lock in parent.glob(f"{_OURS}*/{_LOCK}"):
-        with contextlib.suppress(OSError), open(lock, "r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    """Remove the folders of processes that ended. A running process holds a lock on its folder.
+
+    Others may have put folders of such names there, so only what is the user's own and private is touched.
+    """
+    for folder in parent.glob(f"{_OURS}*"):
+        with contextlib.suppress(OSError):
+            found = os.lstat(folder)
+            is_private = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
+            if not stat.S_ISDIR(found.st_mode) or not is_private:
+                continue
+            with open(folder / _LOCK, "r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)

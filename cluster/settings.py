@@ -57,6 +57,14 @@ _QUIET_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 
+# Nobody else gets in: no process of ours speaks without encryption, and HTTP servers, which Dask always starts and which
+# ask nobody for a certificate, have no pages.
+PRIVATE_SETTINGS: dict[str, Any] = {
+    "distributed.comm.require-encryption": True,
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+
 # All that differs from Dask's own defaults in the process that holds the scheduler and the client, and in the workers
 # that it starts itself. `cluster.configuration.exactly` puts it in force. What a user's own configuration of Dask says
 # does not count there.
@@ -70,6 +78,7 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.preload": [PRELOAD],
     **_MEMORY_SETTINGS,
     **_QUIET_SETTINGS,
+    **PRIVATE_SETTINGS,
     "distributed.scheduler.allowed-failures": 3,
     "logging": LOG_LEVELS,
 }
@@ -126,7 +135,7 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     >>> job_exports({"distributed.worker.lifetime.duration": "300s"})[-1]
     'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=300s'
     """
-    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, **_NOTHING_ELSE, "logging": _JOB_LOG_LEVELS, **more}
+    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, **PRIVATE_SETTINGS, **_NOTHING_ELSE, "logging": _JOB_LOG_LEVELS, **more}
     variables = {**ENVIRONMENT, **SAFE_PATH, **{_variable(name): _text(value) for name, value in settings.items()}}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 

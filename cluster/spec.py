@@ -60,9 +60,12 @@ class ClusterSpec:
     prologue : tuple of str
         Shell lines of the job script before the worker starts.
     shared_directory, log_directory, local_directory : str, optional
-        Folder that the nodes share, for certificates; folder of the jobs' output; scratch folder of each worker.
+        Folder that the nodes share, for certificates; folder of the jobs' output; folder in which workers make a
+        private scratch folder.
     address : str, optional
         Scheduler to join: ``tcp://host:port`` or ``tls://host:port``.
+    allow_unencrypted : bool
+        Join an address with ``tcp://``, where whoever reaches the scheduler can run code as its owner.
     tls_ca_file, tls_cert, tls_key : str, optional
         PEM files for an address with ``tls://``.
     block_time_limit_s : int, optional
@@ -106,6 +109,7 @@ class ClusterSpec:
     log_directory: str | None = None
     local_directory: str | None = None
     address: str | None = None
+    allow_unencrypted: bool = False
     tls_ca_file: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None

@@ -35,7 +35,7 @@ def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
     ----------
     workers : Workers
         The user's choice; `cluster.describe.describe_cluster` reads the cluster. A time limit given here overrides the
-        cluster's file.
+        cluster's file; what is allowed here is allowed.
     short_tasks : bool
         Tasks take milliseconds and hold Python's lock for much of that time. On this machine the default is then one
         process per core instead of one per four cores.
@@ -46,6 +46,8 @@ def plan_cluster(workers: Workers, *, short_tasks: bool = False) -> ClusterSpec:
         If there is no such cluster, or if it cannot be used from this machine.
     """
     spec = describe_cluster(workers.cluster, workers.workers)
+    if workers.allow_unencrypted:
+        spec = replace(spec, allow_unencrypted=True)
     if workers.block_time_limit_s is not None:
         spec = replace(spec, block_time_limit_s=workers.block_time_limit_s)
     return complete_spec(spec, short_tasks=short_tasks)

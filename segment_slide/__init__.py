@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segment_slide.cluster.errors import ClusterError
+    from segment_slide.cluster.errors import ClusterError, WorkersLostError
     from segment_slide.pipeline.errors import (
         BlockError,
         ChunkAccessError,
@@ -72,11 +72,12 @@ __all__ = [
     "UnreachableError",
     "UnreadableChunkError",
     "WorkerDiedError",
+    "WorkersLostError",
     "__version__",
 ]
 
 _ERRORS = {
-    "cluster": ("ClusterError",),
+    "cluster": ("ClusterError", "WorkersLostError"),
     "pipeline": (
         "BlockError",
         "ChunkAccessError",

@@ -28,7 +28,7 @@ class Address(Kind):
     """A scheduler that runs already."""
 
     fields: Mapping[str, Field] = choose_fields(
-        "address", "tls_ca_file", "tls_cert", "tls_key", "wait", "block_time_limit"
+        "address", "allow_unencrypted", "tls_ca_file", "tls_cert", "tls_key", "wait", "block_time_limit"
     )
     counted = None
     is_elsewhere = True
@@ -103,7 +103,7 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If the scheduler does not answer or requires a certificate, or if versions do not agree. If the site's
+        If the address is unencrypted and that was not allowed. If the scheduler does not answer or requires a certificate, or if versions do not agree. If the site's
         configuration of Dask cannot be read.
     """
     adopt_site(NETWORK)

@@ -15,7 +15,7 @@ from segment_slide.cluster.kinds.batch_site import SITE_SECTIONS, complete_jobs,
 from segment_slide.cluster.kinds.batch_system import BatchSystem
 from segment_slide.cluster.kinds.batch_watch import JobWatch
 from segment_slide.cluster.security import new_security, private_folder
-from segment_slide.cluster.settings import PRELOAD, SETTINGS, job_exports, quieten
+from segment_slide.cluster.settings import PRELOAD, PRIVATE_SETTINGS, SETTINGS, job_exports, quieten
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.waiting import wait_for_workers
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1:0"
+
+_LAUNCHER = "segment_slide.cluster.kinds.batch_worker"
 
 # Wait this long for a worker that was lost while its job runs: its nanny may start it again, and importing takes a
 # while on a busy file system. Jobs that ended are replaced sooner, because the queue shows that they ended.
@@ -124,8 +126,11 @@ def job_options(spec: ClusterSpec, system: BatchSystem, name: str) -> dict[str, 
             *job_exports(lifetime),
             *spec.prologue,
         ],
-        "worker_command": "dask_cuda.cli" if spec.dask_cuda else "distributed.cli.dask_worker",
+        # dask-jobqueue puts `python -m` before it
+        "worker_command": f"{_LAUNCHER} {'dask_cuda.cli' if spec.dask_cuda else 'distributed.cli.dask_worker'}",
         "worker_extra_args": [
+            *(("--nworkers", processes) if processes > 1 and not spec.dask_cuda else ()),
+            *(() if spec.dask_cuda else ("--nanny",)),
             *(site_value(system.kind, "worker-extra-args") or ()),
             *("--preload", PRELOAD),
             *("--dashboard-address", LOOPBACK, "--no-dashboard"),
@@ -189,6 +194,7 @@ def batch_client(spec: ClusterSpec, system: BatchSystem) -> Iterator["Client"]:
     refusals: list[str] = []
     settings = {
         **{name: value for name, value in SETTINGS.items() if not name.startswith("distributed.comm.")},
+        **PRIVATE_SETTINGS,
         "distributed.deploy.lost-worker-timeout": _LOST_WORKER_S,
         "distributed.scheduler.no-workers-timeout": None,  # jobs may be in the queue for days
     }
@@ -238,7 +244,7 @@ def _folders(spec: ClusterSpec, name: str) -> Iterator[str]:
         os.makedirs(log_directory, mode=0o700, exist_ok=True)
     except OSError as error:
         raise ClusterError(f"log_directory={log_directory}: cannot be made: {error.strerror}.") from None
-    with private_folder(spec.shared_directory or "", f"{name}-") as shared:
+    with private_folder(spec.shared_directory or "", f"{name.removeprefix('segment-slide-')}-") as shared:
         yield shared
 
 

@@ -113,7 +113,7 @@ def cuda_client(spec: ClusterSpec) -> Iterator["Client"]:
     except ImportError as error:  # without its extra, dask-cuda is installed but cannot be imported
         raise ClusterError(f"kind cuda needs the package dask-cuda with its extra ({error}): {_INSTALL}") from None
     gpus = visible_gpus()[: spec.workers]
-    from segment_slide.cluster.processes import run_cluster
+    from segment_slide.cluster.kinds.this_machine import run_cluster
 
     with run_cluster(
         LocalCUDACluster,

@@ -155,7 +155,7 @@ def local_client(spec: LocalSpec) -> Iterator["Client"]:
     """
     from distributed import LocalCluster
 
-    from segment_slide.cluster.processes import run_cluster
+    from segment_slide.cluster.kinds.this_machine import run_cluster
 
     with run_cluster(
         LocalCluster,

@@ -19,7 +19,7 @@ from rich.markup import escape
 
 import segment_slide
 from segment_slide.cluster.configuration import keep_files_out
-from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError, WorkersLostError
 from segment_slide.cluster.settings import SAFE_PATH
 from segment_slide.flows.commands import (
     cluster,
@@ -100,7 +100,7 @@ def main() -> None:
     try:
         _check_folder()
         app()
-    except IncompleteError as error:
+    except (IncompleteError, WorkersLostError) as error:
         _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
         _say("Run the same command again to go on.")
         sys.exit(EXIT_INCOMPLETE)

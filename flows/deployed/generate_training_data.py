@@ -12,7 +12,16 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from segment_slide.flows.deployed.parameters import BLOCK_TIME_LIMIT, CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.parameters import (
+    ALLOW_UNENCRYPTED,
+    BLOCK_TIME_LIMIT,
+    CLUSTER,
+    STAGE_HOURS,
+    WORKERS,
+    Count,
+    Hours,
+    Text,
+)
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import N_SAMPLES, SAMPLES, SET, SampleParameters
@@ -43,6 +52,7 @@ def generate_training_data(
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
     block_time_limit: Count | None = BLOCK_TIME_LIMIT,
+    allow_unencrypted: bool = ALLOW_UNENCRYPTED,
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> TrainingDataReport:
     """Draw augmented training samples, elastic deformation included (Ronneberger 2015, Sec. 3.1).
@@ -57,7 +67,7 @@ def generate_training_data(
         training_set=training_set,
         output=output,
         n=n,
-        workers=Workers(workers, cluster, block_time_limit),
+        workers=Workers(workers, cluster, block_time_limit, allow_unencrypted),
     )
     prepare_samples(request)  # refuses a bad request before any work
     with saying_how_to_go_on(), having_the_machine(cluster):

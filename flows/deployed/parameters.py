@@ -21,6 +21,7 @@ OUTPUT = Field(
 )
 CLUSTER = option_named(Workers, "cluster")
 WORKERS = option_named(Workers, "workers")
+ALLOW_UNENCRYPTED = option_named(Workers, "allow_unencrypted")
 BLOCK_TIME_LIMIT = option_named(Workers, "block_time_limit")
 STAGE_HOURS = Field(None, description="Time limit of one stage (hours); what is done by then is kept.")
 

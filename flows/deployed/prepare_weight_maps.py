@@ -11,7 +11,16 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
     stage,
 )
-from segment_slide.flows.deployed.parameters import BLOCK_TIME_LIMIT, CLUSTER, STAGE_HOURS, WORKERS, Count, Hours, Text
+from segment_slide.flows.deployed.parameters import (
+    ALLOW_UNENCRYPTED,
+    BLOCK_TIME_LIMIT,
+    CLUSTER,
+    STAGE_HOURS,
+    WORKERS,
+    Count,
+    Hours,
+    Text,
+)
 from segment_slide.flows.deployed.reports import publish_rows
 from segment_slide.flows.deployed.stages import ArtifactStages
 from segment_slide.flows.deployed.training_parameters import (
@@ -46,6 +55,7 @@ def prepare_weight_maps(
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
     block_time_limit: Count | None = BLOCK_TIME_LIMIT,
+    allow_unencrypted: bool = ALLOW_UNENCRYPTED,
     stage_hours: Hours | None = STAGE_HOURS,
 ) -> WeightMapsReport:
     """Make a training set of annotated images: classes and the weight of each pixel (Ronneberger 2015, Eq. 2).
@@ -58,7 +68,7 @@ def prepare_weight_maps(
         output,
         make_options(AnnotationInput, annotation.chosen(), images=tuple(images), labels=tuple(labels)),
         make_options(WeightOptions, annotation.chosen() | weights.chosen()),
-        Workers(workers, cluster, block_time_limit),
+        Workers(workers, cluster, block_time_limit, allow_unencrypted),
     )
     plan_request(request)  # refuses a bad request before any work
     with saying_how_to_go_on(), having_the_machine(cluster):

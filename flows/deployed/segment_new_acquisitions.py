@@ -14,6 +14,7 @@ from pydantic import Field
 from segment_slide.flows.deployed.night_reports import publish_decisions, publish_night, summarise
 from segment_slide.flows.deployed.operate import check_given, having_the_machine, name_flow_run
 from segment_slide.flows.deployed.parameters import (
+    ALLOW_UNENCRYPTED,
     BLOCK_TIME_LIMIT,
     CLUSTER,
     MODEL,
@@ -49,6 +50,7 @@ def segment_new_acquisitions(
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
     block_time_limit: Count | None = BLOCK_TIME_LIMIT,
+    allow_unencrypted: bool = ALLOW_UNENCRYPTED,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
@@ -60,7 +62,7 @@ def segment_new_acquisitions(
     night asked for. What was set aside or asked earlier is only listed.
     """
     check_given(watch=watch, outputs=outputs, model=model)
-    where = Workers(workers, cluster, block_time_limit)
+    where = Workers(workers, cluster, block_time_limit, allow_unencrypted)
     template = make_request("", model, "", where, segmentation, objects, conversion)
     request = make_options(NightRequest, watching.chosen(), watch=watch, outputs=outputs, template=template)
     logger = get_run_logger()
@@ -73,6 +75,7 @@ def segment_new_acquisitions(
             cluster=cluster,
             workers=workers,
             block_time_limit=block_time_limit,
+            allow_unencrypted=allow_unencrypted,
             segmentation=segmentation,
             objects=objects,
             conversion=conversion.model_copy(update={"image": slide.image}),

@@ -14,6 +14,7 @@ from segment_slide.flows.deployed.operate import (
     saying_how_to_go_on,
 )
 from segment_slide.flows.deployed.parameters import (
+    ALLOW_UNENCRYPTED,
     BLOCK_TIME_LIMIT,
     CLUSTER,
     INPUT,
@@ -51,6 +52,7 @@ def segment_slide(
     cluster: Text = CLUSTER,
     workers: Count | None = WORKERS,
     block_time_limit: Count | None = BLOCK_TIME_LIMIT,
+    allow_unencrypted: bool = ALLOW_UNENCRYPTED,
     segmentation: SegmentParameters = SegmentParameters(),
     objects: ObjectParameters | None = ObjectParameters(),
     conversion: ConversionParameters = ConversionParameters(),
@@ -62,7 +64,7 @@ def segment_slide(
     stopped.
     """
     check_given(input=input, model=model, output=output)
-    where = Workers(workers, cluster, block_time_limit)
+    where = Workers(workers, cluster, block_time_limit, allow_unencrypted)
     request = make_request(input, model, output, where, segmentation, objects, conversion)
     check_request(request)
     clock: dict[str, float] = {}

@@ -185,5 +185,5 @@ def choose_batch(client: "Client | None", n_items: int) -> int:
 
 
 def count_threads(client: "Client") -> int:
-    """Threads of all workers at this moment."""
-    return sum(client.nthreads().values())
+    """Threads of all workers at this moment; 1 while the only worker is being replaced."""
+    return max(1, sum(client.nthreads().values()))
