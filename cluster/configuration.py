@@ -150,7 +150,7 @@ def exactly(settings: Mapping[str, Any], keep: tuple[str, ...] = ()) -> Iterator
     ours: dict[str, Any] = copy.deepcopy(dask.config.merge(*dask.config.defaults))
     for section in keep:
         dask.config.update(ours, _nest(section, copy.deepcopy(dask.config.get(section, {}))))
-    dask.config.set(dict(settings), config=ours)
+    dask.config.set(copy.deepcopy(dict(settings)), config=ours)  # Dask appends to lists of routes
     with _lock:
         if not _in_force:
             _before.update(dask.config.config)

@@ -34,7 +34,12 @@ TERMINATE_FRACTION = 0.98
 
 # Errors of blocks are collected and reported once per block, so Dask need not log them. A worker that was ended is
 # worth a line.
-LOG_LEVELS = {"distributed": "error", "distributed.nanny": "warning", "distributed.worker": "critical"}
+LOG_LEVELS = {
+    "distributed": "error",
+    "distributed.nanny": "warning",
+    "distributed.worker": "critical",
+    "distributed.diskutils": "critical",  # the scratch folder is removed by us, as a whole
+}
 
 # A worker in a job logs to a file of its own. It is read only when something went wrong, so it may be long.
 _JOB_LOG_LEVELS = {"distributed": "info"}

@@ -16,7 +16,7 @@ from tests.processes import spawned_below
 
 
 def join(cluster, **changes):
-    return ClusterSpec("address", address=cluster.scheduler_address, wait_s=10, **changes)
+    return ClusterSpec("address", address=cluster.scheduler_address, wait_s=10, **{"allow_unencrypted": True, **changes})
 
 
 # -- local -----------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def test_workers_without_a_memory_limit_cannot_be_planned_for(start_scheduler):
 
 
 def test_an_address_where_nobody_answers_is_said():
-    spec = ClusterSpec("address", address="tcp://127.0.0.1:9", wait_s=1)
+    spec = ClusterSpec("address", address="tcp://127.0.0.1:9", allow_unencrypted=True, wait_s=1)
     expected = "address=tcp://127.0.0.1:9: cannot connect to a Dask scheduler"
     with pytest.raises(ClusterError, match=expected), connect(spec):
         pass
@@ -68,7 +68,7 @@ def test_a_scheduler_without_workers_is_said(start_scheduler):
     with (
         start_scheduler(n_workers=0) as cluster,
         pytest.raises(ClusterError, match=r"0 of 1 workers are there after wait=1 s\.$"),
-        connect(ClusterSpec("address", address=cluster.scheduler_address, wait_s=1)),
+        connect(ClusterSpec("address", address=cluster.scheduler_address, allow_unencrypted=True, wait_s=1)),
     ):
         pass
 

@@ -17,7 +17,7 @@ HERE = re.escape(socket.gethostname())
 
 @pytest.fixture(scope="module")
 def ready(scheduler):
-    spec = complete_spec(ClusterSpec("address", address=scheduler.scheduler_address))
+    spec = complete_spec(ClusterSpec("address", address=scheduler.scheduler_address, allow_unencrypted=True))
     with Client(scheduler) as client:
         yield client, spec
 

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import gc
 import logging
-import multiprocessing.synchronize
 import resource
 import subprocess
 import sys
@@ -33,16 +32,6 @@ def started():
 
 def assert_gone(started):
     assert psutil.wait_procs(started(), timeout=60)[1] == []
-
-
-@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
-def test_without_semaphores_nothing_is_started(number, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(number, "no")
-
-    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refuse)
-    with pytest.raises(ClusterError, match=r"/dev/shm cannot be used: .* --shm-size"), local_client(SPEC):
-        pass
 
 
 def test_without_loopback_nothing_is_started(monkeypatch):

@@ -77,16 +77,19 @@ def test_each_run_has_certificates_of_its_own(tmp_path):
 
 
 def test_folders_of_killed_runs_are_removed_and_those_of_living_ones_kept(tmp_path):
-    abandoned, strange = tmp_path / "run-old-abc", tmp_path / "notes"
-    for path in (abandoned, strange):
-        path.mkdir()
-        (path / ".lock").touch()
+    names = ("segment-slide-old", "segment-slide-open", "notes")
+    abandoned, open_to_others, strange = (tmp_path / name for name in names)
+    for path in (abandoned, open_to_others, strange):
+        path.mkdir(mode=0o755 if path == open_to_others else 0o700)
+        (path / ".segment-slide.lock").touch()
         (path / "key.pem").touch()
+    (tmp_path / "segment-slide-link").symlink_to(strange)
     with private_folder(str(tmp_path), "a-") as first, private_folder(str(tmp_path), "b-") as second:
         assert os.path.isdir(first)
         assert os.path.isdir(second)
         assert not abandoned.exists()
-    assert strange.exists()
+    assert (strange / "key.pem").exists()
+    assert (open_to_others / "key.pem").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
@@ -104,7 +107,7 @@ def test_a_folder_that_others_can_open_is_refused(tmp_path, monkeypatch):
 
     def open_to_all(path, *args, **options):
         found = original(path, *args, **options)
-        return os.stat_result((found.st_mode | 0o077, *found[1:])) if "run-a-" in str(path) else found
+        return os.stat_result((found.st_mode | 0o077, *found[1:])) if "segment-slide-a-" in str(path) else found
 
     monkeypatch.setattr("segment_slide.cluster.security.os.stat", open_to_all)
     with (

@@ -105,7 +105,8 @@ def test_dask_cuda_gets_what_local_workers_get(driver, monkeypatch):
                 n_workers=options["n_workers"],
                 processes=False,
                 host=options["host"],
-                protocol="tcp://",
+                protocol=options["protocol"],
+                security=options["security"],
                 dashboard_address=options["dashboard_address"],
                 worker_dashboard_address=None,
             )
@@ -116,6 +117,8 @@ def test_dask_cuda_gets_what_local_workers_get(driver, monkeypatch):
     with connect(describe_cluster("cuda", workers=1)) as client:
         assert client.submit(sum, [1, 2]).result() == 3
     assert seen["CUDA_VISIBLE_DEVICES"] == "0"
+    assert seen["protocol"] == "tls://"
+    assert seen["security"].require_encryption
     assert seen["preload"] == ["segment_slide.cluster.preload"]
     assert (seen["threads_per_worker"], seen["device_memory_limit"], seen["terminate"]) == (2, 0, 0.98)
 
