@@ -25,9 +25,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segment_slide.pipeline.plain_text import neutralise
+
 
 class PipelineError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package. Names in a message cannot command a terminal: see `pipeline.plain_text`."""
+
+    def __str__(self) -> str:
+        return neutralise(super().__str__())
 
 
 class InputError(PipelineError, ValueError):
@@ -50,7 +55,7 @@ class UnknownAxesError(InputError):
         self.what = what
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.args))
+        return neutralise("; ".join(map(str, self.args)))
 
 
 class PlanError(PipelineError, ValueError):

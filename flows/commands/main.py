@@ -14,7 +14,6 @@ import sys
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import segment_slide
@@ -36,6 +35,7 @@ from segment_slide.flows.commands import (
     training,
     view,
 )
+from segment_slide.flows.show.safe_output import SafeConsole, make_logs_safe, on_own_lines
 from segment_slide.flows.show.wording import find_options, in_options, list_options, make_log_handler
 from segment_slide.pipeline.errors import IncompleteError, InputError, PipelineError
 from segment_slide.unet.errors import UnetError
@@ -46,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True)
+errors = SafeConsole(stderr=True)
 
 EXIT_NOT_PRINTED, EXIT_REFUSED, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_NO_READER = 1, 2, 3, 130, 141
 
@@ -63,6 +63,8 @@ keep_files_out()
 if multiprocessing.current_process().name.startswith("Dask Worker"):
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    streams.mend_streams()
+    make_logs_safe()
 
 
 def _show_version(is_asked: bool) -> None:
@@ -88,6 +90,7 @@ def _options(
 def main() -> None:
     """Entry point: run a command, and turn errors that a user can fix into a sentence and an exit code."""
     streams.mend_streams()
+    make_logs_safe()
     find_options.set(lambda: list_options(typer.main.get_command(app), sys.argv[1:]))
     logging.basicConfig(level=logging.WARNING, handlers=[make_log_handler()])
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it cannot write
@@ -157,4 +160,4 @@ def _terminate(number: int, _: object) -> NoReturn:
 
 def _say(sentence: str) -> None:
     """Print one line on standard error without wrapping it, so that paths in it can be copied and searched."""
-    errors.print(sentence, highlight=False, soft_wrap=True)
+    errors.print(on_own_lines(sentence), highlight=False, soft_wrap=True)

@@ -13,6 +13,8 @@ import select
 import sys
 from typing import Any, TextIO
 
+from segment_slide.pipeline.plain_text import neutralise_print
+
 _ERRORS = "segment_slide"
 
 # Signs in our sentences for which every terminal knows others.
@@ -40,6 +42,40 @@ class LossyFile(io.FileIO):
             self.fault = error
             _open_nothing(self.fileno())
             return len(memoryview(data))
+
+
+class SafeText(io.TextIOWrapper):
+    """A stream of text in which libraries, warnings and tracebacks write colours, but no other control characters.
+
+    Attributes
+    ----------
+    rendered : object
+        Writes to this stream what a console of ours has rendered (`flows.show.safe_output`), bars included, unchanged.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.rendered = _Rendered(self)
+
+    def write(self, text: str) -> int:
+        """See `io.TextIOBase.write`."""
+        super().write(neutralise_print(text))
+        return len(text)
+
+    def write_rendered(self, text: str) -> int:
+        """Write a text as it is."""
+        return super().write(text)
+
+
+class _Rendered:
+    def __init__(self, stream: SafeText) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write_rendered(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def mend_streams() -> None:
@@ -73,7 +109,7 @@ def is_reader_gone(fault: OSError) -> bool:
 def _make_stream(stream: TextIO | None, descriptor: int) -> TextIO:
     is_closed = stream is None
     file = LossyFile(os.open(os.devnull, os.O_WRONLY) if is_closed else descriptor, "wb", closefd=False)
-    return io.TextIOWrapper(
+    return SafeText(
         io.BufferedWriter(file),
         encoding=getattr(stream, "encoding", "utf-8"),
         errors=_ERRORS,

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from segment_slide.flows.demo.network import DemoSettings, make_network
 from segment_slide.flows.progress import RichStages, format_rate, format_seconds
+from segment_slide.flows.show.safe_output import SafeConsole
 from segment_slide.flows.show.tables import show_how_to_look
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
@@ -70,7 +71,7 @@ def run_demo(output: Path, settings: DemoSettings | None = None, console: Consol
     OutputError
         If the folder cannot be written, or holds the results of other settings.
     """
-    settings, console = settings or DemoSettings(), console or Console()
+    settings, console = settings or DemoSettings(), console or SafeConsole()
     output = output.absolute()
     _make_folder(output)
     slide = SyntheticSlide(settings.shape, settings.seed)

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-from segment_slide.flows.deployed.reports import artifact_key, at_best, code, in_unicode, plain
+from segment_slide.flows.deployed.artifacts import write_page, write_table
+from segment_slide.flows.deployed.reports import artifact_key, at_best, code, plain
 from segment_slide.flows.nights.plan import UNDECIDED, Action, Decision
 from segment_slide.flows.nights.report import NightReport, NightRow, Outcome
 from segment_slide.flows.progress import format_seconds
@@ -17,15 +16,15 @@ def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
     """Publish what a nightly run would do as a table."""
     rows = [
         {
-            "acquisition": in_unicode(decision.acquisition.name),
+            "acquisition": decision.acquisition.name,
             "action": str(decision.action),
-            "why": in_unicode(decision.reason),
+            "why": decision.reason,
             "size": format_bytes(decision.acquisition.size_bytes),
-            "output": in_unicode(decision.output),
+            "output": decision.output,
         }
         for decision in decisions
     ]
-    create_table_artifact(
+    write_table(
         rows, key=f"plan-{artifact_key(watch)}", description=f"What a night would do in {code(watch)}"
     )
 
@@ -35,8 +34,8 @@ def publish_night(report: NightReport, watch: str) -> None:
     name, rows, page = artifact_key(watch), [_table_row(row) for row in report.rows], describe_night(report, watch)
     about = f"The night in {code(watch)}: {plain(summarise(report))}"
     everything = f"All acquisitions in {code(watch)}"
-    at_best("the table", lambda: create_table_artifact(rows, key=f"night-{name}", description=everything))
-    at_best("the page", lambda: create_markdown_artifact(page, key=f"morning-{name}", description=about))
+    at_best("the table", lambda: write_table(rows, key=f"night-{name}", description=everything))
+    at_best("the page", lambda: write_page(page, key=f"morning-{name}", description=about))
 
 
 def summarise(report: NightReport) -> str:
@@ -128,14 +127,14 @@ def _page(row: NightRow) -> str:
 
 def _table_row(row: NightRow) -> dict[str, str | int | float | None]:
     return {
-        "acquisition": in_unicode(row.name),
+        "acquisition": row.name,
         "planned": str(row.action),
         "result": str(row.outcome),
-        "why": in_unicode(row.reason),
+        "why": row.reason,
         "seconds": round(row.seconds, 1),
         "objects": row.n_objects,
         "small objects": _small(row),
         "pixels": row.n_pixels,
-        "output": in_unicode(row.output),
-        "report": row.page and in_unicode(row.page),
+        "output": row.output,
+        "report": row.page,
     }

@@ -17,6 +17,7 @@ from segment_slide.cluster.describe import describe_cluster
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.table import is_elsewhere
 from segment_slide.pipeline.errors import IncompleteError, InputError
+from segment_slide.pipeline.plain_text import neutralise
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +51,7 @@ def name_flow_run(template: str) -> Callable[[], str]:
 
     def name() -> str:
         parameters = flow_run.parameters
-        return template.format_map({key: last_name(f"{value}") for key, value in parameters.items()})
+        return neutralise(template.format_map({key: last_name(f"{value}") for key, value in parameters.items()}))
 
     return name
 
@@ -67,7 +68,7 @@ def stage(name: str, run_name: Callable[[Any], str]) -> Callable[[Callable[P, R]
     """
     decorate = task(
         name=name,
-        task_run_name=lambda: run_name(task_run.parameters["request"]),
+        task_run_name=lambda: neutralise(run_name(task_run.parameters["request"])),
         retries=1,
         retry_delay_seconds=RETRY_AFTER_S,
         retry_condition_fn=is_worth_a_retry,

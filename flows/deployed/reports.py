@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from prefect.artifacts import create_markdown_artifact
-
+from segment_slide.flows.deployed.artifacts import in_unicode, write_page
 from segment_slide.flows.deployed.operate import last_name
 from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.requests import SlideRequest
@@ -31,8 +30,8 @@ _PICTURE_PX = 512  # per panel; small, because the server stores the picture in 
 def publish_slide(request: SlideRequest, report: SlideReport) -> None:
     """Publish the page of a segmented slide as an artifact, under the name of its output."""
     markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
-    description = f"Segmentation of {in_unicode(request.segment.input)}"
-    at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=description))
+    description = f"Segmentation of {request.segment.input}"
+    at_best("the report", lambda: write_page(markdown, key=key, description=description))
 
 
 def publish_rows(location: str, title: str, rows: Mapping[str, str], *, picture: Path | None = None) -> None:
@@ -41,7 +40,7 @@ def publish_rows(location: str, title: str, rows: Mapping[str, str], *, picture:
     if picture is not None and picture.is_file():
         parts.insert(1, _embed(picture.read_bytes(), title))
     markdown, key = "\n\n".join(parts), artifact_key(location)
-    at_best("the report", lambda: create_markdown_artifact(markdown, key=key, description=title))
+    at_best("the report", lambda: write_page(markdown, key=key, description=title))
 
 
 def at_best(what: str, make: Callable[[], R]) -> R | None:
@@ -85,7 +84,7 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
         if report.small is not None and report.small.n_small:
             rows["small objects"] = f"{report.small}; min_size={report.small.below_px} drops them"
     if report.measured is not None:
-        rows["found"] = describe(report.measured.summary)
+        rows["found"] = plain(describe(report.measured.summary))
         rows |= {"table": code(report.measured.table), "page": code(report.measured.page)}
     if report.page:
         rows["report"] = code(report.page)
@@ -137,11 +136,6 @@ def code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{space}{text}{space}{fence}"
-
-
-def in_unicode(text: str) -> str:
-    """A text that Prefect's server takes: bytes of file names that are no text are written as escapes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def plain(text: str) -> str:

@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
+from segment_slide.flows.deployed.artifacts import write_progress
 from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.pipeline.blocks.progress import Advance
 
@@ -81,10 +81,7 @@ class _Told:
     def _show(self) -> None:
         percent = min(100.0 * self.done / self.total, 100.0) if self.total else 100.0
         try:
-            if self._artifact is None:
-                self._artifact = cast(UUID, create_progress_artifact(percent, description=self.describe()))
-            else:
-                update_progress_artifact(self._artifact, percent, description=self.describe())
+            self._artifact = write_progress(self._artifact, percent, self.describe())
         except Exception as error:  # noqa: BLE001, whatever keeps the server from answering
             log.info("progress could not be shown: %s", error)
 

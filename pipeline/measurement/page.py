@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.measurement.picture import describe, number
 from segment_slide.pipeline.measurement.summary import ClassSummary, Summary
+from segment_slide.pipeline.plain_text import neutralise
 from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
         _rows(("column", "type", "unit"), columns, n_words=3),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return "\n".join(['<!doctype html><html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""])
+    page = "\n".join(['<!doctype html><html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""])
+    return neutralise(page)  # names of classes come from files
 
 
 def on_small(small: SmallObjects) -> str:

@@ -1,4 +1,4 @@
-"""HTML from trees of elements. Every text in a page passes `markup`, which escapes it.
+"""HTML from trees of elements. Every text in a page passes `markup`, which escapes it, control characters too.
 
 Names and paths may hold any character. Only the elements made in this file (and by `trusted`) are markup.
 """
@@ -6,6 +6,8 @@ Names and paths may hold any character. Only the elements made in this file (and
 import base64
 import html
 from collections.abc import Iterable, Sequence
+
+from segment_slide.pipeline.plain_text import neutralise
 
 
 class Markup(str):
@@ -20,12 +22,12 @@ def markup(content: object) -> Markup:
     >>> markup("a < b"), markup(Markup("<b>"))
     ('a &lt; b', '<b>')
     """
-    return content if isinstance(content, Markup) else Markup(html.escape(str(content)))
+    return content if isinstance(content, Markup) else Markup(html.escape(neutralise(str(content))))
 
 
 def trusted(content: str) -> Markup:
     """Accept the output of a library as markup, because the library escapes its text: a plot as SVG."""
-    return Markup(content)
+    return Markup(neutralise(content))
 
 
 def join(*parts: object) -> Markup:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.plain_text import neutralise
 from segment_slide.pipeline.viewer.place import World
 from segment_slide.pipeline.viewer.site import POLICY
 
@@ -62,7 +63,7 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE if is_volume else _STYLE + _PLANE_STYLE}</style>"
+        f"<title>{html.escape(neutralise(title))}</title><style>{_STYLE if is_volume else _STYLE + _PLANE_STYLE}</style>"
         '<script defer src="view.js"></script>'
     )
     return page.replace(_TITLE, head).encode(errors="backslashreplace")  # of names in no encoding
@@ -80,9 +81,18 @@ def make_script(state: Mapping[str, Any], config: Mapping[str, Any], extent: Map
     extent : mapping
         What has to fit into the window; the zoom is computed from it.
     """
-    view = json.dumps({"state": state, "config": config, "extent": extent})
+    view = json.dumps(_mend({"state": state, "config": config, "extent": extent}))
     script = importlib.resources.files("segment_slide.pipeline.viewer") / "view.js"
     return f"const VIEW = {view};\n{script.read_text(encoding='utf-8')}".encode()
+
+
+def _mend(value: Any) -> Any:
+    """The same JSON, without control characters in its texts: names of channels come from files."""
+    if isinstance(value, str):
+        return neutralise(value)
+    if isinstance(value, Mapping):
+        return {key: _mend(item) for key, item in value.items()}
+    return [_mend(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def make_state(

@@ -154,7 +154,7 @@ def test_a_file_name_that_is_no_text_reaches_the_server_as_text(monkeypatch):
     sent = []
     for kind in ("table", "markdown"):
         monkeypatch.setattr(
-            f"segment_slide.flows.deployed.night_reports.create_{kind}_artifact",
+            f"segment_slide.flows.deployed.artifacts.create_{kind}_artifact",
             lambda content, **more: sent.append(json.dumps([content, more], ensure_ascii=False).encode()),
         )
     row = NightRow(f"{name}.tif", Action.SEGMENT, Outcome.FAILED, reason=f"{name} is damaged", output=f"/out/{name}")
