@@ -140,7 +140,14 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     >>> job_exports({"distributed.worker.lifetime.duration": "300s"})[-1]
     'export DASK_DISTRIBUTED__WORKER__LIFETIME__DURATION=300s'
     """
-    settings = {**_MEMORY_SETTINGS, **_QUIET_SETTINGS, **PRIVATE_SETTINGS, **_NOTHING_ELSE, "logging": _JOB_LOG_LEVELS, **more}
+    settings = {
+        **_MEMORY_SETTINGS,
+        **_QUIET_SETTINGS,
+        **PRIVATE_SETTINGS,
+        **_NOTHING_ELSE,
+        "logging": _JOB_LOG_LEVELS,
+        **more,
+    }
     variables = {**ENVIRONMENT, **SAFE_PATH, **{_variable(name): _text(value) for name, value in settings.items()}}
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 

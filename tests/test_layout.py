@@ -31,8 +31,9 @@ ROOMS = {
         "metadata": {""},
         "blocks": {""},
         "reads": {""},  # below storage, whose arrays are noted as they are read
-        "storage": {"", "metadata", "blocks", "reads"},
+        "storage": {"", "metadata", "blocks", "reads", "limits"},
         "inputs": {"", "reads", "storage"},  # compared at start and end of every command that computes
+        "limits": {"", "metadata"},
         "statistics": {"", "blocks", "storage"},
         "readers": {"", "metadata", "blocks", "storage"},
         "ingest": {"", "metadata", "blocks", "storage", "readers"},
@@ -46,7 +47,7 @@ ROOMS = {
         "completeness": {"", "blocks", "storage", "measurement", "nights", "training"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement"},
         "report": {"", "metadata", "blocks", "storage", "statistics", "measurement", "nights", "pictures"},
-        "served_files": {"", "storage"},
+        "served_files": {"", "metadata", "limits", "storage"},
         "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files"},
     },
     "cluster": {
@@ -198,7 +199,8 @@ def test_tests_mirror_the_rooms() -> None:
     """Tests of a room lie in the folder of its name."""
     tested = {path.parent.relative_to(ROOT / "tests").parts for path in (ROOT / "tests").rglob("test_*.py")}
     rooms = {(part, room) for part, table in ROOMS.items() for room in table if room} | {(part,) for part in PARTS}
-    others = {("slurm",), ("sge",), ("docs",), ("benchmarks",), ("previous_version",), ("hostile_environment",)}
+    others = {("slurm",), ("sge",), ("docs",), ("benchmarks",), ("previous_version",)}
+    others |= {("hostile_environment",), ("security",)}
     assert tested - {(), *others} <= rooms
 
 

@@ -27,7 +27,8 @@ def check(
     axes: Annotated[str | None, typer.Option(help="Axes of the image, if it is a bare Zarr array: e.g. yx.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of worker processes on this machine, or of jobs.")] = None,
     allow_unencrypted: Annotated[
-        bool, typer.Option("--allow-unencrypted", help="Join an address with tcp://; only where nobody else reaches it.")
+        bool,
+        typer.Option("--allow-unencrypted", help="Join an address with tcp://; only where nobody else reaches it."),
     ] = False,
 ) -> None:
     """Start the workers, check each of them, and end them. Report for each worker what would make a run fail."""
@@ -35,5 +36,11 @@ def check(
     from segment_slide.flows.requests import Workers
     from segment_slide.flows.show.tables import show_cluster
 
-    request = CheckRequest(Workers(workers, cluster, allow_unencrypted=allow_unencrypted), input=input, output=output, model=model, axes=axes)
+    request = CheckRequest(
+        Workers(workers, cluster, allow_unencrypted=allow_unencrypted),
+        input=input,
+        output=output,
+        model=model,
+        axes=axes,
+    )
     show_cluster(console, check_cluster(request))

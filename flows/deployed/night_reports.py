@@ -24,9 +24,7 @@ def publish_decisions(decisions: Sequence[Decision], watch: str) -> None:
         }
         for decision in decisions
     ]
-    write_table(
-        rows, key=f"plan-{artifact_key(watch)}", description=f"What a night would do in {code(watch)}"
-    )
+    write_table(rows, key=f"plan-{artifact_key(watch)}", description=f"What a night would do in {code(watch)}")
 
 
 def publish_night(report: NightReport, watch: str) -> None:

@@ -13,9 +13,10 @@ import zarr
 from numcodecs.zstd import Zstd
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.limits.failures import NOT_FOUND
 from segment_slide.pipeline.served_files.chunks import Grid, make_grid
 from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, OpenFile, StoreFileError, split_key
-from segment_slide.pipeline.storage.store import NOT_FOUND, join, open_array
+from segment_slide.pipeline.storage.store import join, open_array
 
 _METADATA = "zarr.json"
 _LEVEL = 3

@@ -8,6 +8,8 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
+from segment_slide.pipeline.limits.zarr_json import check_metadata, is_metadata
+
 CONNECTING_S, SILENCE_S = 30.0, 60.0  # a web server that says nothing for so long counts as one that hangs
 
 
@@ -38,7 +40,7 @@ def web_options(location: str) -> dict[str, Any]:
 
 
 class CheckedStore(WrapperStore[Store]):
-    """A store that refuses files of 0 bytes, which a power cut or a full disk leaves behind.
+    """A store that refuses metadata that cannot be, and files of 0 bytes, which a power cut or a full disk leaves.
 
     zarr takes an empty shard for one that was never written and returns background: silently wrong pixels.
     Web servers that ignore the Range header send a whole file when a part is asked for; the part is cut out of it.
@@ -61,6 +63,8 @@ class CheckedStore(WrapperStore[Store]):
             raise failure
         if value is not None and byte_range is None and len(value) == 0:
             raise ValueError(f"{key} is an empty file")
+        if value is not None and byte_range is None and is_metadata(key):
+            check_metadata(key, value.to_bytes())
         if value is not None and key.rpartition("/")[2] == ".zarray":
             return await self._say_separator(key, value)
         return _cut_out(value, byte_range)

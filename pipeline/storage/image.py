@@ -13,11 +13,10 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
+from segment_slide.pipeline.limits.failures import DAMAGED, NOT_FOUND, in_short
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.archive import split_archive
 from segment_slide.pipeline.storage.store import (
-    DAMAGED,
-    NOT_FOUND,
     is_remote,
     join,
     list_names,
@@ -179,7 +178,7 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     except PipelineError:
         raise
     except DAMAGED as error:
-        raise InputError(f"input={location}: its Zarr metadata cannot be read: {error}") from error
+        raise InputError(f"input={location}: its Zarr metadata cannot be read: {in_short(error)}.") from error
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
         if not is_remote(location):
             raise

@@ -5,10 +5,9 @@ under a temporary name and then renamed; shards of object stores are uploaded wh
 not at all. Resuming relies on that.
 """
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +17,18 @@ from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.errors import ArrayNotFoundError, ContainsArrayError, GroupNotFoundError, NodeTypeValidationError
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec  # noqa: PLC0414 - others import it from here
-from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreachableError
+from segment_slide.pipeline.errors import InputError, UnreachableError
+from segment_slide.pipeline.limits.bounded import bounded
+from segment_slide.pipeline.limits.failures import NOT_FOUND, MissingError, failing_as, reading_metadata
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.storage import archive
 from segment_slide.pipeline.storage.archive import ZARR_METADATA, split_archive
 from segment_slide.pipeline.storage.checked_store import CheckedStore, is_web, web_options
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
-NOT_FOUND = (FileNotFoundError, ArrayNotFoundError, GroupNotFoundError, NodeTypeValidationError, ContainsArrayError)
-DAMAGED = (ValueError, KeyError, TypeError)  # what zarr raises on metadata that are not its own, or cut off
 _SCHEME, _QUERY = re.compile(r"^[A-Za-z0-9+]+://"), re.compile(r"[?#].*")
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # temporary names of zarr's LocalStore
 
@@ -49,19 +47,6 @@ def resolve_location(location: str | Path) -> str:
 def join(location: str, *parts: str) -> str:
     """A path below a location."""
     return "/".join(part for part in (location, *parts) if part)
-
-
-@contextlib.contextmanager
-def _failing_as(what: str, *, remote: bool, kind: type[OutputError] = OutputError) -> Iterator[None]:
-    """Raise an `OutputError` for what a file system raises, or an object store's back end with its own classes."""
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        if remote or isinstance(error, OSError):
-            raise kind(f"{what}: {error}") from error
-        raise
 
 
 def open_store(location: str, *, writable: bool = False) -> Store:
@@ -107,14 +92,24 @@ def open_array(
 
     Raises
     ------
+    MissingError, InputError
+        If it is to be read and is not there, or its metadata are damaged.
     OutputError
         If it is to be written and is not there (any more).
     """
-    store = open_store(location, writable=writable)
+    where, store = join(location, path), open_store(location, writable=writable)
     if not writable:
-        return zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
-    with _failing_as(f"{join(location, path)} cannot be written", remote=is_remote(location)):
+        return _open_to_read(store, path, where, zarr_format)
+    with failing_as(f"{where} cannot be written", remote=is_remote(location)), reading_metadata(where):
         return zarr.open_array(store, path=path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
+
+
+def _open_to_read(store: Store, path: str, where: str, zarr_format: Literal[2, 3] | None) -> zarr.Array[Any]:
+    try:
+        with reading_metadata(where):
+            return bounded(zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format))
+    except NOT_FOUND as error:
+        raise MissingError(f"{where}: there is no Zarr array. Restore it, or make it again.") from error
 
 
 def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attributes: Mapping[str, Any]) -> None:
@@ -129,7 +124,8 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
     OutputError
         If the location cannot be written.
     """
-    with _failing_as(f"output={join(location, path)} cannot be created", remote=is_remote(location)):
+    where = join(location, path)
+    with failing_as(f"output={where} cannot be created", remote=is_remote(location)), reading_metadata(where):
         store = open_store(location, writable=True)
         for spec in arrays:
             made = MemoryStore()
@@ -177,25 +173,23 @@ def read_attributes(location: str, path: str = "") -> dict[str, Any] | None:
 
     Raises
     ------
-    PipelineError
+    InputError
         If the group's metadata are damaged, or the store cannot be reached.
     """
     where = join(location, path)
-    with _failing_as(f"{where} cannot be reached", remote=is_remote(location), kind=UnreachableError):
+    with failing_as(f"{where} cannot be reached", remote=is_remote(location), kind=UnreachableError):
         try:
             # the group itself, not a copy of it that may be older (consolidated metadata)
-            return dict(zarr.open_group(open_store(location), path=path, mode="r", use_consolidated=False).attrs)
+            with reading_metadata(where):
+                return dict(zarr.open_group(open_store(location), path=path, mode="r", use_consolidated=False).attrs)
         except NOT_FOUND:
             return None
-        except PipelineError:
-            raise
-        except DAMAGED as error:
-            raise PipelineError(f"{where}: its Zarr metadata cannot be read: {error}") from error
 
 
 def update_attributes(location: str, path: str, attributes: Mapping[str, Any]) -> None:
     """Set some attributes of an existing group, in one write."""
-    with _failing_as(f"output={join(location, path)} cannot be written", remote=is_remote(location)):
+    where = join(location, path)
+    with failing_as(f"output={where} cannot be written", remote=is_remote(location)), reading_metadata(where):
         zarr.open_group(open_store(location, writable=True), path=path, mode="r+").update_attributes(dict(attributes))
 
 
@@ -217,7 +211,7 @@ def list_names(location: str) -> set[str]:
         return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name))}
     import fsspec
 
-    with _failing_as(f"{location} cannot be reached", remote=True, kind=UnreachableError):
+    with failing_as(f"{location} cannot be reached", remote=True, kind=UnreachableError):
         filesystem, path = fsspec.core.url_to_fs(location)
         filesystem.invalidate_cache()  # workers may have written since the last listing
         try:
@@ -250,7 +244,7 @@ def remove(location: str, path: str) -> None:
     OutputError
         If it cannot be deleted.
     """
-    with _failing_as(f"{join(location, path)} cannot be deleted", remote=is_remote(location)):
+    with failing_as(f"{join(location, path)} cannot be deleted", remote=is_remote(location)):
         sync(open_store(location, writable=True).delete_dir(path))
 
 
@@ -279,7 +273,7 @@ def write_box(array: zarr.Array[Any], box: tuple[slice, ...], values: np.ndarray
     OutputError
         If it cannot be written: a full disk, a lost connection.
     """
-    with _failing_as(f"{array.store_path} cannot be written", remote=not isinstance(array.store, LocalStore)):
+    with failing_as(f"{array.store_path} cannot be written", remote=not isinstance(array.store, LocalStore)):
         array[box] = values
 
 

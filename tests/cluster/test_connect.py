@@ -16,7 +16,9 @@ from tests.processes import spawned_below
 
 
 def join(cluster, **changes):
-    return ClusterSpec("address", address=cluster.scheduler_address, wait_s=10, **{"allow_unencrypted": True, **changes})
+    return ClusterSpec(
+        "address", address=cluster.scheduler_address, wait_s=10, **{"allow_unencrypted": True, **changes}
+    )
 
 
 # -- local -----------------------------------------------------------------------------------------------------

@@ -168,15 +168,21 @@ def plugins_of(dask_worker):
 
 def test_on_a_scheduler_that_runs_already_the_limit_leaves_with_the_command(start_scheduler):
     with start_scheduler(processes=True, n_workers=1) as there:
-        spec = ClusterSpec("address", address=there.scheduler_address, allow_unencrypted=True, wait_s=30, block_time_limit_s=60)
+        spec = ClusterSpec(
+            "address", address=there.scheduler_address, allow_unencrypted=True, wait_s=30, block_time_limit_s=60
+        )
         with connect(spec) as client:
             assert [len(names) for names in client.run(plugins_of).values()] == [1]
-        with connect(ClusterSpec("address", address=there.scheduler_address, allow_unencrypted=True, wait_s=30)) as client:
+        with connect(
+            ClusterSpec("address", address=there.scheduler_address, allow_unencrypted=True, wait_s=30)
+        ) as client:
             assert [len(names) for names in client.run(plugins_of).values()] == [0]
 
 
 def test_workers_without_a_process_of_their_own_are_refused(scheduler):
-    spec = ClusterSpec("address", address=scheduler.scheduler_address, allow_unencrypted=True, wait_s=10, block_time_limit_s=60)
+    spec = ClusterSpec(
+        "address", address=scheduler.scheduler_address, allow_unencrypted=True, wait_s=10, block_time_limit_s=60
+    )
     words = r"block_time_limit=60 s: worker \S+ and 1 more has no nanny.*; start workers with --nanny"
     with pytest.raises(ClusterError, match=words), connect(spec):
         pass
