@@ -18,6 +18,7 @@ from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.finite import expect_finite_weights
 from segment_slide.unet.normalisation import NORMALISATIONS, Intensities, Normalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
+from segment_slide.unet.typed import from_object, parse_header
 
 if TYPE_CHECKING:
     import torch
@@ -100,22 +101,18 @@ class ModelConfig:
             If the text is not a configuration of this format and version.
         """
         try:
-            content = json.loads(text)
-            if content.pop("format") != FORMAT:
+            content = parse_header(text)
+            if content.get("format") != FORMAT:
                 raise CheckpointError("the file's header names another format.")
-            if (version := content.pop("format_version")) != FORMAT_VERSION:
-                raise CheckpointError(f"format_version={version}, expected {FORMAT_VERSION}: update segment-slide.")
-            known = {item.name for item in fields(cls)}
-            content = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if key in known}
-            content["architecture"] = Architecture(**content["architecture"])
-            content["normalisation"] = Normalisation(**content["normalisation"])
-            content["objects"] = ObjectDefaults.from_json(content.get("objects"))
-            if content.get("intensities") is not None:
-                content["intensities"] = Intensities.from_json(content["intensities"])
-            return cls(**content)
-        except CheckpointError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if (version := content.get("format_version")) != FORMAT_VERSION:
+                raise CheckpointError(
+                    f"format_version={version!s:.60}, expected {FORMAT_VERSION}: update segment-slide."
+                )
+            if isinstance(objects := content.get("objects"), dict):
+                known = {item.name for item in fields(ObjectDefaults)}
+                content["objects"] = {key: value for key, value in objects.items() if key in known}
+            return from_object(cls, content, "header", others=True)
+        except CheckpointError as error:
             raise CheckpointError(f"the file's header is not a model configuration: {error}") from error
 
 

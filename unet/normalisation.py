@@ -6,9 +6,8 @@ not stretch an image that is nearly flat (`pipeline.statistics.bound`).
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.options import Option
@@ -150,18 +149,3 @@ class Intensities:
     dtypes: tuple[str, ...]
     n_images: int
     channels: tuple[ChannelIntensities, ...]
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Intensities":
-        """Inverse of `dataclasses.asdict` after a way through JSON, which has lists in place of tuples.
-
-        Raises
-        ------
-        CheckpointError
-            If a value is not of its kind; also TypeError or KeyError, if keys are missing or unknown.
-        """
-        channels: list[ChannelIntensities] = []
-        for channel in content["channels"]:
-            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in channel.items()}
-            channels.append(ChannelIntensities(**values))
-        return cls(tuple(content["dtypes"]), int(content["n_images"]), tuple(channels))

@@ -1,9 +1,8 @@
 """Options for objects that a checkpoint recommends: objects are as large as those that the network learned from."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from segment_slide.unet.errors import CheckpointError
 from segment_slide.unet.options import Option
@@ -52,14 +51,3 @@ class ObjectDefaults:
     def __post_init__(self) -> None:
         if self.split is not None and not 0 < self.split < math.inf:
             raise CheckpointError(f"objects split={self.split!r}, expected a number of pixels above 0.")
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any] | None) -> "ObjectDefaults | None":
-        """From the header of a checkpoint; None if it recommends nothing. Keys of later versions are left out."""
-        if content is None:
-            return None
-        known = {item.name for item in fields(cls)}
-        found = cls(**{key: value for key, value in content.items() if key in known})
-        if not isinstance(found.min_size, str):
-            raise CheckpointError(f"objects min_size={found.min_size!r}, expected a text like '50' or '12.5um2'.")
-        return found

@@ -9,20 +9,25 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial as bind
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import load_tensors
 from segment_slide.unet.errors import CheckpointError, TrainingDataError
 from segment_slide.unet.train_settings import TrainSettings
+from segment_slide.unet.typed import convert, from_object, parse_header
 
 FORMAT = "segment-slide-training-state"
 _KEY = "state"
+# what reading a file raises that is cut off, or was edited; SafetensorError and CheckpointError among them
+_DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 PROCESSORS = "processors"  # key of the list in an identity (`unet.train_elsewhere`); it is not compared
 _PROCESSOR_HINT = (
     " Or add `accept_processor`: the training goes on, the last bits of its sums differ from there on, and its record "
@@ -168,28 +173,35 @@ def load_state(
     CheckpointError
         If the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            header = parse_header((file.metadata() or {})[_KEY])
         tensors = load_tensors(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        begun = dict(header["identity"])
+        wanted = json.loads(json.dumps(identity))
+        flat, flat_wanted = (_flatten(_with_defaults(compared(kept))) for kept in (begun, wanted))
+    except _DAMAGED as error:
         raise _damaged(path, error) from error
-    _compare(compared(header["identity"]), compared(json.loads(json.dumps(identity))), path)
-    history = History(
-        tuple(np.asarray(tensors.pop("losses")).tolist()),
-        tuple(Validation(**content) for content in header["validations"]),
-        Validation(**header["best"]) if header["best"] else None,
-        header["stopped"],
-    )
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "optimiser": {}}
-    for name, tensor in tensors.items():
-        prefix, _, rest = name.partition("/")
-        groups[prefix][rest] = tensor
-    return TrainingState(header["identity"], history, groups["weights"], groups["best"], groups["optimiser"])
+    _compare(flat, flat_wanted, path)
+    read = bind(from_object, Validation, is_finite=False)  # a loss may be NaN
+    try:
+        history = History(
+            tuple(np.asarray(tensors.pop("losses")).tolist()),
+            tuple(read(content, "validation") for content in header["validations"]),
+            read(header["best"], "best") if header["best"] else None,
+            convert(bool, header["stopped"], "stopped"),
+        )
+        groups: dict[str, dict[str, Tensor]] = {"weights": {}, "best": {}, "optimiser": {}}
+        for name, tensor in tensors.items():
+            prefix, _, rest = name.partition("/")
+            groups[prefix][rest] = tensor
+    except _DAMAGED as error:
+        raise _damaged(path, error) from error
+    return TrainingState(begun, history, groups["weights"], groups["best"], groups["optimiser"])
 
 
 def read_identity(path: Path) -> dict[str, Any]:
@@ -200,14 +212,14 @@ def read_identity(path: Path) -> dict[str, Any]:
     CheckpointError
         If the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.exists():
         return {}
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(json.loads((file.metadata() or {})[_KEY])["identity"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            return dict(parse_header((file.metadata() or {})[_KEY])["identity"])
+    except _DAMAGED as error:
         raise _damaged(path, error) from error
 
 
@@ -219,7 +231,7 @@ def count_steps(path: Path) -> int:
     CheckpointError
         If the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.exists():
         return 0
@@ -231,13 +243,13 @@ def count_steps(path: Path) -> int:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is not a whole training state ({error}); delete it to begin anew.")
+    why = f"{type(error).__name__}: {error!s:.200}"
+    return CheckpointError(f"{path} is not a whole training state ({why}); delete it to begin anew.")
 
 
-def _compare(begun: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    flat, flat_wanted = _flatten(_with_defaults(begun)), _flatten(_with_defaults(wanted))
+def _compare(flat: Mapping[str, Any], flat_wanted: Mapping[str, Any], path: Path) -> None:
     differences = [
-        f"{name}: begun with {flat.get(name)!r}, now {flat_wanted.get(name)!r}"
+        f"{name}: begun with {flat.get(name)!r:.60}, now {flat_wanted.get(name)!r:.60}"
         for name in sorted({*flat, *flat_wanted} - {PROCESSORS})
         if flat.get(name) != flat_wanted.get(name)
     ]

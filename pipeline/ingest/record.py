@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import read_own
 from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section, read_section
 
 
@@ -63,7 +63,7 @@ def read_ingest_record(location: str) -> IngestRecord | None:
     OutputError
         If it is damaged, naming file and key.
     """
-    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
+    content = read_own(location)
     if "ingested_from" not in content:
         return None
     return read_section(IngestRecord, content, store.join(location, "zarr.json"))

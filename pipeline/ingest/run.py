@@ -36,7 +36,7 @@ from segment_slide.pipeline.storage.files import list_files
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
-from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, read_ome
 from segment_slide.pipeline.storage.sections import write_section
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
@@ -141,7 +141,7 @@ def _is_complete(plan: IngestPlan, location: str, begun: IngestRecord | None) ->
 
 def _has_channels(location: str) -> bool:
     """Whether the channels are there; they are written last."""
-    return "omero" in ((store.read_attributes(location) or {}).get("ome") or {})
+    return "omero" in read_ome(location)
 
 
 def _count_stored(plan: IngestPlan, location: str) -> int:

@@ -4,6 +4,7 @@ Decoders ask for what a compressed chunk claims, or grow for as long as it goes 
 chunk's shape first, and what has no claim is decoded up to the limit only. Codecs that we do not know are left alone.
 """
 
+import asyncio
 import bz2
 import copy
 import gzip
@@ -175,7 +176,10 @@ class _BoundedCodec(BytesBytesCodec):
         dtype = chunk_spec.dtype.to_native_dtype()
         if dtype.hasobject:
             return await self.inner._decode_single(chunk_data, chunk_spec)
-        found = check_claim(self.name, chunk_data.to_bytes(), _limit(chunk_spec.shape, dtype.itemsize))
+        content, limit = chunk_data.to_bytes(), _limit(chunk_spec.shape, dtype.itemsize)
+        is_quick = self.name in ("blosc", "lz4") or (self.name == "zstd" and _zstd_size(content) is not None)
+        arguments = (self.name, content, limit)  # what is decoded here is decoded beside other chunks
+        found = check_claim(*arguments) if is_quick else await asyncio.to_thread(check_claim, *arguments)
         if found is not None:
             return chunk_spec.prototype.buffer.from_bytes(found)
         return await self.inner._decode_single(chunk_data, chunk_spec)

@@ -11,6 +11,7 @@ from segment_slide.pipeline.measurement.table import read_part, read_schema
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import write_file
 from segment_slide.pipeline.storage.place import show_to_all
+from segment_slide.pipeline.storage.record import read_ome
 
 MOST_NAMED = 1000  # objects; a viewer loads all properties with the image's metadata
 
@@ -63,8 +64,8 @@ def name_objects(plan: MeasurePlan) -> bool:
     if not plan.source.instances.location.startswith(f"{plan.location}/"):  # the table lies in a store of its own
         return False
     group = _instance_group(plan)
-    shown = (store.read_attributes(plan.location, group) or {}).get("ome") or {}
-    label = {**shown.get("image-label", {}), "properties": _properties(plan)}
+    shown = read_ome(plan.location, group)
+    label = {**(shown.get("image-label") or {}), "properties": _properties(plan)}
     if shown.get("image-label") != label:
         store.update_attributes(plan.location, group, {"ome": {**shown, "image-label": label}})
     return True

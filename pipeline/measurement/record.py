@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
+from segment_slide.pipeline.storage.record import ATTRIBUTE, Code, read_own
 from segment_slide.pipeline.storage.sections import (
     NOT_COMPARED,
     OPTIONAL,
@@ -131,4 +131,4 @@ def remove_table_record(location: str, table_name: str) -> None:
 
 def _read_all(location: str) -> dict[str, object]:
     """All records of a store as they are stored, by table name."""
-    return (store.read_attributes(location, TABLES) or {}).get(ATTRIBUTE) or {}
+    return read_own(location, TABLES)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.metadata.json_text import parse_object
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import delete, read_file, write_file
@@ -196,15 +197,14 @@ def _read_note(kind: type[Note], path: str) -> Note | None:
 
 def _read_json(path: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(read_file(path))
+        return parse_object(read_file(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        log.warning("%s is damaged and not taken into account: %s", path, error)
+        log.warning("%s is damaged and not taken into account: %s.", path, error)
         return None
     except Exception as error:  # fsspec back ends raise classes of their own
         raise OutputError(f"{path} cannot be read: {error}") from error
-    return content if isinstance(content, dict) else None
 
 
 def _write_json(path: str, content: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
 from segment_slide.pipeline.storage.names import find_location, label_group
 from segment_slide.pipeline.storage.place import holds_image
+from segment_slide.pipeline.storage.record import read_ome
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16
@@ -213,8 +214,18 @@ def read_key(
     if len(values) <= _MAX_NAMED:
         names |= {value: f"class {value}" for value in values if value not in names}
     colours = {value: tuple(bytes.fromhex(colour_of(value)[1:])) for value in {*values, *names}}
-    attributes = (store.read_attributes(base.location) or {}).get("ome") or {}
-    for item in (attributes.get("image-label") or {}).get("colors") or ():
-        if item.get("label-value") in colours and item.get("rgba"):
-            colours[item["label-value"]] = tuple(item["rgba"])[:3]
+    colours |= {value: rgb for value, rgb in _label_colours(base.location).items() if value in colours}
     return colours, dict(sorted(names.items())[:_MAX_NAMED])
+
+
+def _label_colours(location: str) -> dict[int, Colour]:
+    """Colours that the metadata of a label image give to values; what is no colour is left out."""
+    label = read_ome(location).get("image-label")
+    listed = label.get("colors") if isinstance(label, dict) else None
+    found: dict[int, Colour] = {}
+    for item in listed if isinstance(listed, list) else ():
+        value, rgba = (item.get("label-value"), item.get("rgba")) if isinstance(item, dict) else (None, None)
+        is_colour = isinstance(rgba, list) and all(type(part) is int and 0 <= part <= 255 for part in rgba)
+        if type(value) is int and is_colour and len(rgba) >= 3:
+            found[value] = (rgba[0], rgba[1], rgba[2])
+    return found

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.names import instance_group, label_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE, Code
+from segment_slide.pipeline.storage.record import Code, read_own
 from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section, read_section
 
 Kind = TypeVar("Kind")
@@ -273,11 +273,10 @@ def read_instances_record(location: str, name: str) -> InstancesRecord | None:
 
 def read_label_record(group: str) -> SegmentationRecord | InstancesRecord | None:
     """The record of a label image of either kind: only a segmentation has a model. None if another tool made it."""
-    content = (store.read_attributes(group) or {}).get(ATTRIBUTE)
-    is_instances = isinstance(content, Mapping) and "model" not in content
+    is_instances = bool(content := read_own(group)) and "model" not in content
     return _read(InstancesRecord, group) if is_instances else _read(SegmentationRecord, group)
 
 
 def _read(kind: type[Kind], group: str) -> Kind | None:
-    content = (store.read_attributes(group) or {}).get(ATTRIBUTE)
+    content = read_own(group)
     return read_section(kind, content, store.join(group, "zarr.json")) if content else None

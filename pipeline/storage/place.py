@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError, OutputError
+from segment_slide.pipeline.metadata.json_text import JsonError, parse_object
 from segment_slide.pipeline.storage import files, ome, store
 from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.names import check_name, label_group, probability_group
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import ATTRIBUTE, read_own
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def _is_foreign(location: str, path: str = "", key: str = "") -> bool:
     attributes = store.read_attributes(location, path)
     if attributes is None:
         return bool(store.list_names(store.join(location, path)) - {LOCK_NAME})
-    return ATTRIBUTE not in attributes or (bool(key) and key not in attributes[ATTRIBUTE])
+    return ATTRIBUTE not in attributes or (bool(key) and key not in read_own(location, path))
 
 
 def _is_inside(inner: str, outer: str) -> bool:
@@ -204,14 +205,17 @@ def _drop_copy(folder: str, image: str) -> bool:
     path = store.join(folder, "zarr.json")
     path = path if store.is_remote(path) else os.path.realpath(path)  # a link stays a link
     try:
-        text = files.read_file(path).decode()
+        text = files.read_file(path)
     except OSError:  # nothing there, or nobody may read it
         return False
-    content: Any = json.loads(text)
-    if not isinstance(content, dict) or content.get(_COPY) is None or _is_current(content[_COPY], folder, image):
+    try:
+        content = parse_object(text)
+    except JsonError as error:
+        raise OutputError(f"{path}: {error}. Restore the file; the new {image} is complete, but may be hidden.") from None
+    if content.get(_COPY) is None or _is_current(content[_COPY], folder, image):
         return True
     del content[_COPY]
-    files.write_file(path, json.dumps(content, indent=2 if "\n" in text else None).encode())
+    files.write_file(path, json.dumps(content, indent=2 if b"\n" in text else None).encode())
     log.warning(
         "%s held a copy of the metadata of all groups below it (consolidated metadata), without the new %s. It is "
         "deleted there, so that every reader finds %s. Nothing else in the file is changed.",

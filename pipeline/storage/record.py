@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segment_slide.pipeline.errors import OutputMismatchError
+from segment_slide.pipeline.errors import OutputError, OutputMismatchError
+from segment_slide.pipeline.metadata.json_text import describe
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.sections import (
@@ -66,6 +67,32 @@ def code_version() -> str:
     return importlib.metadata.version(PACKAGE)
 
 
+def read_own(location: str, path: str = "") -> dict[str, Any]:
+    """What this package says in the attributes of a group; empty if it says nothing there.
+
+    Raises
+    ------
+    OutputError
+        If it is no JSON object: the file was edited.
+    """
+    return _read_object(location, path, ATTRIBUTE)
+
+
+def read_ome(location: str, path: str = "") -> dict[str, Any]:
+    """The same for what OME-Zarr 0.5 says there."""
+    return _read_object(location, path, "ome")
+
+
+def _read_object(location: str, path: str, key: str) -> dict[str, Any]:
+    content = (store.read_attributes(location, path) or {}).get(key)
+    if content is not None and not isinstance(content, dict):
+        raise OutputError(
+            f"{store.join(location, path, 'zarr.json')}: {key} is {describe(content)}, expected a JSON object. It is "
+            f"damaged, or was edited; restore the file."
+        )
+    return content or {}
+
+
 def has_mark(location: str, path: str = "") -> bool:
     """Whether this package made a group, or began to: it marks each group before it writes anything else into it."""
     return ATTRIBUTE in (store.read_attributes(location, path) or {})
@@ -95,8 +122,7 @@ def read_mark(location: str) -> RootMark:
     OutputError
         If it is damaged, naming file and key.
     """
-    content = (store.read_attributes(location) or {}).get(ATTRIBUTE)
-    return read_section(RootMark, content or {}, store.join(location, "zarr.json"))
+    return read_section(RootMark, read_own(location), store.join(location, "zarr.json"))
 
 
 @dataclass(frozen=True)
@@ -209,5 +235,5 @@ def identify_record(record: Mapping[str, Any]) -> str:
 
 def identify_group(location: str, group: str = "") -> str | None:
     """The same for the record of a label image; None if it has no record, because another tool made it."""
-    record = (store.read_attributes(location, group) or {}).get(ATTRIBUTE)
+    record = read_own(location, group)
     return identify_record(record) if record else None

@@ -8,6 +8,7 @@ We use plain dataclasses and this file, because the libraries for this take long
 """
 
 import functools
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.metadata.json_text import describe
 
 Kind = TypeVar("Kind")
 
@@ -25,6 +27,8 @@ NOT_STORED = {"is_stored": False}  # not in the JSON: the caller of `read_sectio
 # that did not exist when the record was written had the effect that its default has.
 UNKNOWN = {"is_unknown": True}  # the default only says that nothing was recorded: an absent key is not compared
 NOT_COMPARED = {"is_compared": False}  # a result, or where something lies
+
+SIGNED = {"is_signed": True}  # a whole number that may be below 0; others are counts, sizes, places
 
 _LARGEST = 1 << 63  # counts and sizes stay below this; JSON has no limit
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
@@ -68,7 +72,7 @@ class _WrongValueError(ValueError):
     """A value that a field cannot have."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        super().__init__(f"{key or 'the whole'} is {value!r:.60}, expected {expected}")
+        super().__init__(f"{key or 'the whole'} is {describe(value)}, expected {expected}")
 
 
 def read_section(kind: type[Kind], content: object, file: str, **given: object) -> Kind:
@@ -169,14 +173,24 @@ def _read(kind: type[Kind], content: object, key: str, given: Mapping[str, objec
         if item.name not in content:
             raise _WrongValueError(where, None, "it to be there")
         values[item.name] = _from_json(hints[item.name], value, where)
+        if not item.metadata.get("is_signed"):
+            _expect_counts(values[item.name], where)
     if issubclass(kind, Section):
         values["read_from"] = dict(content)
     elif unknown := set(content) - set(hints):
         raise _WrongValueError(f"{key}.{min(unknown)}".lstrip("."), content[min(unknown)], "no such key")
     try:
         return kind(**values)
-    except ValueError as error:  # a dataclass that checks its values
-        raise _WrongValueError(key, content, f"what fits together ({error})") from error
+    except (ValueError, TypeError, ArithmeticError) as error:  # a dataclass that checks its values
+        raise _WrongValueError(key, content, f"what fits together ({error!s:.200})") from error
+
+
+def _expect_counts(value: object, key: str) -> None:
+    if type(value) is int and value < 0:
+        raise _WrongValueError(key, value, "a whole number from 0")
+    if isinstance(value, tuple):
+        for at, item in enumerate(value):
+            _expect_counts(item, f"{key}[{at}]")
 
 
 def _from_json(kind: Any, value: object, key: str) -> Any:
@@ -216,7 +230,9 @@ def _is_plain(kind: type, value: object) -> bool:
         return False
     if kind is int:
         return isinstance(value, int) and abs(value) < _LARGEST
-    return isinstance(value, int | float if kind is float else kind)
+    if kind is float:
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # not NaN either
+    return isinstance(value, kind)
 
 
 def _to_json(value: Any) -> Any:
@@ -248,4 +264,4 @@ def _find_version(content: object) -> str:
         return ""
     sections = (content.get(name) for name in ("code", "settings"))
     found = [section.get("version") for section in sections if isinstance(section, Mapping)]
-    return next((str(version) for version in (content.get("code_version"), *found) if version), "")
+    return next((f"{version!s:.40}" for version in (content.get("code_version"), *found) if version), "")

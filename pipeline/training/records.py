@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from segment_slide.pipeline.storage.record import Code
-from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, UNKNOWN, Section
+from segment_slide.pipeline.storage.sections import NOT_COMPARED, OPTIONAL, SIGNED, UNKNOWN, Section
 from segment_slide.unet.normalisation import WantedNormalisation
 from segment_slide.unet.weight_settings import WeightSettings
 
@@ -29,7 +29,7 @@ class WeightChoices(Section):
     balance: bool = True
     spacing: tuple[float, ...] = ()
     kind: str = "instances"
-    ignore: int | None = None
+    ignore: int | None = field(default=None, metadata=SIGNED)
     chunk: int = 0
 
 
@@ -90,7 +90,7 @@ class AnnotationChoices(Section):
     """The pixels requested for a training set, and the meaning of their label values."""
 
     kind: str = field(default="", metadata=UNKNOWN)
-    ignore: int | None = None
+    ignore: int | None = field(default=None, metadata=SIGNED)
     class_names: tuple[str, ...] = ()
     n_spatial: int = field(default=0, metadata=UNKNOWN)
     channels: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import Completeness
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
+from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, read_own
 from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
 from segment_slide.pipeline.training.records import SampleChoices, SetReference
 from segment_slide.unet.geometry import Geometry
@@ -180,9 +180,9 @@ def check_place(location: str, inputs: Sequence[str]) -> None:
             raise OutputError(
                 f"output={location} and input={other} lie in each other; inputs are read-only. Choose another path."
             )
-    attributes = None if store.is_file(location) else store.read_attributes(location)
-    occupied = store.is_file(location) or store.list_names(location) - {LOCK_NAME}
-    if occupied and ((attributes or {}).get(ATTRIBUTE) or {}).get("kind") != KIND:
+    is_file = store.is_file(location)
+    occupied = is_file or store.list_names(location) - {LOCK_NAME}
+    if occupied and (is_file or read_own(location).get("kind") != KIND):
         raise OutputError(f"output={location} exists and holds no training samples; choose another path, or delete it.")
 
 
@@ -223,8 +223,8 @@ def read_sample_set(location: str | Path) -> SampleSet:
         If the record is damaged. The message names file and key.
     """
     location = store.resolve_location(location)
-    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
-    if content.get("kind") != KIND:
+    content = read_own(location)
+    if content.get("kind") != KIND or "n_training" not in content:
         raise InputError(f"{location} holds no training samples; make some with `segment-slide training-data`.")
     if "n_training" not in content:
         Completeness(location, lacks="its samples are not described yet", remedy=REMEDY).require()

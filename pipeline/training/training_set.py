@@ -28,7 +28,7 @@ from segment_slide.pipeline.storage.complete import Completeness
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.names import find_location, say_location
-from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.storage.record import ATTRIBUTE, read_own
 from segment_slide.pipeline.storage.sections import NOT_STORED, OPTIONAL, Section, read_section, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.records import WeightChoices
@@ -256,8 +256,8 @@ def read_training_set(location: str | Path) -> TrainingSet:
         If its record is damaged. The message names file and key.
     """
     location = store.resolve_location(location)
-    content = (store.read_attributes(location) or {}).get(ATTRIBUTE) or {}
-    if content.get("kind") != KIND:
+    content = read_own(location)
+    if content.get("kind") != KIND or "images" not in content:
         raise InputError(f"{location} is not a training set; make one with `segment-slide weight-maps`.")
     if "images" not in content:
         Completeness(location, lacks="its labels are not counted yet", remedy=REMEDY).require()

@@ -15,7 +15,7 @@ from segment_slide.pipeline.errors import InputError, OutputError, PlanError
 from segment_slide.pipeline.ingest.plan import STORED_DTYPE
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import LOCK_NAME
-from segment_slide.pipeline.storage.record import ATTRIBUTE, Code, Results, code_version, compare_records
+from segment_slide.pipeline.storage.record import Code, Results, code_version, compare_records, read_own
 from segment_slide.pipeline.storage.sections import read_section
 from segment_slide.pipeline.training.annotation import Annotation, AnnotationPair, FoundPixels, safe_name
 from segment_slide.pipeline.training.label_values import check_plane
@@ -181,7 +181,7 @@ def read_request(location: str) -> WeightRequest | None:
 
 def is_counted(plan: WeightPlan) -> bool:
     """Whether the set's record exists: then everything except the weights is known."""
-    return "images" in ((store.read_attributes(plan.location) or {}).get(ATTRIBUTE) or {})
+    return "images" in read_own(plan.location)
 
 
 def _check_class_names(options: WeightOptions) -> None:
@@ -269,7 +269,7 @@ def _check_place(location: str, annotation: Annotation) -> None:
     attributes = store.read_attributes(location)
     if attributes is None and store.list_names(location) - {LOCK_NAME}:
         raise OutputError(f"output={location} holds something else; choose another path, or delete it.")
-    if attributes is not None and attributes.get(ATTRIBUTE, {}).get("kind") != KIND:
+    if attributes is not None and read_own(location).get("kind") != KIND:
         raise OutputError(f"output={location} exists and is not a training set; choose another path, or delete it.")
 
 
