@@ -1,8 +1,9 @@
 """How one request to a viewer is answered: with a page, with bytes of a store, or with 404 and no further hint.
 
 Pages of other sites in the same browser can connect to this server, but do not know the token. A page that points its
-own name at this server (DNS rebinding) is refused because of its Host header. Files are sent as plain bytes, so that a
-browser never runs a file of a store as a page.
+own name at this server (DNS rebinding) is refused because of its Host header. What a page of another origin asks is
+refused because of its Origin header; browsers leave it out where a page asks its own server. Files are sent as plain
+bytes, so that a browser never runs a file of a store as a page.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from segment_slide.pipeline.served_files.files import Files, MemoryFile, OpenFile
 from segment_slide.pipeline.served_files.open import open_files
+from segment_slide.pipeline.viewer.connections import close_after, trust
 from segment_slide.pipeline.viewer.reader_threads import Readers
 from segment_slide.pipeline.viewer.site import POLICY, Site, client_files
 
@@ -95,9 +97,11 @@ class ViewHandler(RequestHandler):
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Refuse a Host header that is not a name of this machine's loopback."""
-        hosts = self.request.headers.get_list("Host")
+        """Refuse a Host header that is not a name of this machine's loopback, and an Origin that is another address."""
+        hosts, origins = (self.request.headers.get_list(name) for name in ("Host", "Origin"))
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise HTTPError(403)
+        if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):  # whatever port a tunnel has
             raise HTTPError(403)
 
     async def get(self) -> None:
@@ -136,6 +140,7 @@ class ViewHandler(RequestHandler):
             raise HTTPError(404)
         if not secrets.compare_digest(parts[1].encode(), self._token.encode()):
             raise HTTPError(404)
+        trust(self.request.connection)
         if len(parts) == 2:
             self.redirect(f"/v/{self._token}/", permanent=True)  # addresses in the page are relative to it
             raise Finish
@@ -200,7 +205,7 @@ class ViewHandler(RequestHandler):
         if status_code == 416:
             self.set_header("Content-Range", f"bytes */{self._size}")
         self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish(f"{status_code} {self._reason}\n")
+        close_after(self.request.connection, self.finish(f"{status_code} {self._reason}\n"))
 
 
 def _decode(part: str) -> str:

@@ -10,18 +10,17 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from tornado import iostream
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.viewer.connections import GuardedServer
 from segment_slide.pipeline.viewer.handler import Content, ViewHandler
 from segment_slide.pipeline.viewer.site import Site
 
 ADDRESS = "127.0.0.1"
 _CLOSING_S = 5.0
 _IDLE_S = 60  # limit for a connection without a request, or with half of one
-_MOST_CONNECTIONS = 256  # a browser opens 6; each needs a file descriptor, and a process usually has 1024
+_WAITING = 1024  # connections that the system keeps until they are accepted; its own limit is usually 4096
 
 
 class ViewServer:
@@ -55,12 +54,15 @@ class ViewServer:
         application = Application(
             default_handler_class=ViewHandler, default_handler_args=arguments, log_function=lambda _: None
         )
-        server = _Server(application, max_body_size=1 << 16, body_timeout=30, idle_connection_timeout=_IDLE_S)
-        server.add_socket(listener)
+        limits = {"max_body_size": 1 << 16, "body_timeout": 30, "idle_connection_timeout": _IDLE_S}
+        server = GuardedServer(application, token=self.token, **limits)
+        stop_accepting = server.accept_from(listener)
+        sweeping = asyncio.create_task(server.sweep())
         stopped = asyncio.Event()
         self._stop.set_result((asyncio.get_running_loop(), stopped))
         await stopped.wait()
-        server.stop()
+        sweeping.cancel()
+        stop_accepting()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.close_all_connections(), _CLOSING_S)
 
@@ -81,30 +83,11 @@ class ViewServer:
         self.close()
 
 
-class _Server(HTTPServer):
-    """Closes new connections above a limit that no browser reaches."""
-
-    _n_open = 0
-
-    def handle_stream(self, stream: iostream.IOStream, address: tuple[Any, ...]) -> None:
-        """See `tornado.tcpserver.TCPServer`."""
-        if self._n_open >= _MOST_CONNECTIONS:
-            stream.close()
-            return
-        self._n_open += 1
-        super().handle_stream(stream, address)
-
-    def on_close(self, server_conn: object) -> None:
-        """See `tornado.httputil.HTTPServerConnectionDelegate`."""
-        self._n_open -= 1
-        super().on_close(server_conn)
-
-
 def _bind(port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise InputError(f"port={port}, expected 0 to 65535; 0 takes one that is free.")
     try:
-        listener = socket.create_server((ADDRESS, port), backlog=128)
+        listener = socket.create_server((ADDRESS, port), backlog=_WAITING)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise InputError(

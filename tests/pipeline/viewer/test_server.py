@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_slide.pipeline.errors import InputError
-from segment_slide.pipeline.viewer import server as view_server
+from segment_slide.pipeline.viewer import connections
 from segment_slide.pipeline.viewer.handler import UnsatisfiableRangeError, parse_range
 from segment_slide.pipeline.viewer.reader_threads import Readers
 from segment_slide.pipeline.viewer.server import ViewServer, serve
@@ -421,7 +421,7 @@ def send_what_is_odd(server):
 
 
 def test_more_connections_than_any_browser_opens_are_hung_up_on(folder, monkeypatch):
-    monkeypatch.setattr(view_server, "_MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
     with serve(site_of(folder / "a.ome.zarr")) as server:
         with contextlib.ExitStack() as stack:
             few = [stack.enter_context(begin_download(server, "view.js", goes_on=True)) for _ in range(3)]
