@@ -30,25 +30,29 @@ ROOMS = {
         "": set(),  # the errors
         "metadata": {""},
         "blocks": {""},
-        "reads": {""},  # below storage, whose arrays are noted as they are read
-        "storage": {"", "metadata", "blocks", "reads", "limits"},
-        "inputs": {"", "reads", "storage"},  # compared at start and end of every command that computes
         "limits": {"", "metadata"},
+        "reads": {""},  # below storage, whose arrays are noted as they are read
+        "zarr_stores": {"", "metadata", "limits"},
+        "storage": {"", "metadata", "blocks", "reads", "limits", "zarr_stores"},
+        "inputs": {"", "reads", "storage", "zarr_stores"},  # compared at start and end of every command that computes
+        "manifest": {"", "metadata", "blocks", "zarr_stores", "storage"},
         "statistics": {"", "blocks", "storage"},
         "readers": {"", "metadata", "blocks", "storage"},
-        "ingest": {"", "metadata", "blocks", "storage", "readers"},
-        "segmentation": {"", "metadata", "blocks", "reads", "storage", "statistics", "inputs"},
-        "objects": {"", "metadata", "blocks", "storage", "statistics", "inputs"},
-        "measurement": {"", "metadata", "blocks", "storage", "statistics", "inputs"},
+        "ingest": {"", "metadata", "blocks", "storage", "readers", "manifest"},
+        "segmentation": {"", "metadata", "blocks", "storage", "statistics", "manifest", "reads", "inputs", "zarr_stores"},
+        "objects": {"", "metadata", "blocks", "storage", "statistics", "manifest", "inputs"},
+        "measurement": {"", "metadata", "blocks", "storage", "statistics", "zarr_stores", "manifest", "inputs"},
         "synthetic": {"", "blocks", "storage"},
-        "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest", "inputs"},
+        "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest", "manifest", "inputs"},
         "scoring": {"", "metadata", "blocks", "storage", "readers", "ingest", "inputs"},
-        "nights": {"", "metadata", "storage", "ingest", "measurement", "inputs"},
+        "nights": {"", "metadata", "storage", "ingest", "measurement", "zarr_stores", "manifest", "inputs"},
         "completeness": {"", "blocks", "storage", "measurement", "nights", "training"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement"},
-        "report": {"", "metadata", "blocks", "storage", "statistics", "measurement", "nights", "pictures"},
-        "served_files": {"", "metadata", "limits", "storage"},
-        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files"},
+        "report": {
+            *("", "metadata", "blocks", "zarr_stores", "storage", "statistics", "measurement", "nights", "pictures"),
+        },
+        "served_files": {"", "storage", "zarr_stores", "metadata", "limits"},
+        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files", "zarr_stores"},
     },
     "cluster": {
         "": set(),  # its table loads a kind by name

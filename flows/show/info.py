@@ -95,11 +95,11 @@ def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
     from segment_slide.flows.show.training import show_training_info
     from segment_slide.pipeline.errors import InputError
-    from segment_slide.pipeline.storage.archive import is_archive_name
     from segment_slide.pipeline.storage.image import describe_image
     from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_zarr, read_attributes, resolve_location
+    from segment_slide.pipeline.zarr_stores.archive import is_archive_name
 
     location = resolve_location(path)
     if Path(location).is_file() and not is_zarr(location) and not is_archive_name(location):
@@ -128,8 +128,8 @@ def _guess_axes(location: str) -> str | None:
     """Guess the axes of a bare array, only to describe it; a segmentation never guesses. None if it is no array."""
     from segment_slide.pipeline.errors import InputError
     from segment_slide.pipeline.limits.failures import NOT_FOUND
-    from segment_slide.pipeline.storage.archive import is_archive_name
     from segment_slide.pipeline.storage.store import open_array
+    from segment_slide.pipeline.zarr_stores.archive import is_archive_name
 
     try:
         return "tczyx"[-open_array(location).ndim :]

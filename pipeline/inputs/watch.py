@@ -19,10 +19,10 @@ from segment_slide.pipeline.errors import IncompleteError, InputError
 from segment_slide.pipeline.inputs.pieces import find_differing
 from segment_slide.pipeline.reads.noted import Piece, read_list
 from segment_slide.pipeline.storage import files
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.fingerprint import fingerprint, list_array_files
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 READ = "read"  # folder of the lists in a work folder
 _WHOLE = "from-the-start"  # in it: the list says of all blocks what they read

@@ -35,13 +35,13 @@ from segment_slide.pipeline.measurement.record import (
 from segment_slide.pipeline.measurement.standing import known_by_record, renew_fingerprints, table_path
 from segment_slide.pipeline.measurement.sums import numbers_per_object
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.names import check_name, instances_name
 from segment_slide.pipeline.storage.record import Results, compare_records, identify_group, this_code
 from segment_slide.pipeline.storage.work_folder import WorkFolder
+from segment_slide.pipeline.zarr_stores.archive import refuse_unwritable
 
 _PX_PER_OBJECT = 16  # assumed for a block full of objects; nuclei have hundreds
 LARGEST_KEY = (1 << 64) - 1

@@ -21,13 +21,14 @@ from segment_slide.pipeline.errors import PipelineError, UnreachableError
 from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_table_record
 from segment_slide.pipeline.measurement.table import stored_parts
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import count_files, has_listing
+from segment_slide.pipeline.storage.complete import count_files
 from segment_slide.pipeline.storage.fingerprint import fingerprint, is_by_times
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, read_instances_record, read_label_record
 from segment_slide.pipeline.storage.names import instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.record import identify_group, identify_record
 from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 
 class Standing(StrEnum):

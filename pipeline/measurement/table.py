@@ -23,11 +23,11 @@ from segment_slide.pipeline.measurement import sums
 from segment_slide.pipeline.measurement.columns import Column, TableSpec
 from segment_slide.pipeline.measurement.record import TableRecord
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.files import exists, read_file, write_file
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import Arrays
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.junk import is_hidden
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import ZARR_METADATA
+from segment_slide.pipeline.zarr_stores.archive import ZARR_METADATA
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import time
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.files import delete, exists, write_file
 from segment_slide.pipeline.storage.record import read_mark
+from segment_slide.pipeline.zarr_stores.archive import refuse_unwritable
 
 MARK = '<meta name="generator" content="segment-slide report">'
 _HEAD_BYTES = 2000  # bytes at the beginning of a report, which hold its mark

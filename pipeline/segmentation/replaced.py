@@ -22,10 +22,10 @@ from segment_slide.pipeline.segmentation.output import stored_blocks
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.record import update_record
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.fingerprint import is_sampled
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput
 from segment_slide.pipeline.storage.names import label_group, probability_group
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 log = logging.getLogger(__name__)
 

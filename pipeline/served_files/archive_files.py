@@ -1,11 +1,11 @@
-"""The files of a Zarr in a zip archive for a browser; see `pipeline.storage.archive`."""
+"""The files of a Zarr in a zip archive for a browser; see `pipeline.zarr_stores.archive`."""
 
 import errno
 from collections.abc import Iterator
 
 from segment_slide.pipeline.served_files.files import ListedFile, MemoryFile, digest, split_key, split_path
-from segment_slide.pipeline.storage.archive import Version, list_entries, open_archive, read_entry, split_archive
 from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.zarr_stores.archive import Version, list_entries, open_archive, read_entry, split_archive
 
 
 class ArchiveFiles:

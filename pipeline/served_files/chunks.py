@@ -13,8 +13,8 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.served_files.files import Files
-from segment_slide.pipeline.storage.archive import ZARR_METADATA
 from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.zarr_stores.archive import ZARR_METADATA
 
 METADATA = (*ZARR_METADATA, ".zattrs", ".zmetadata")
 _NUMBER = re.compile(r"0|[1-9][0-9]*")

@@ -2,9 +2,9 @@
 
 from segment_slide.pipeline.served_files.files import Files
 from segment_slide.pipeline.served_files.local_files import LocalFiles
-from segment_slide.pipeline.storage.archive import split_archive
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.store import is_remote, resolve_location
+from segment_slide.pipeline.zarr_stores.archive import split_archive
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 
 def open_files(location: str, dtype: str | None = None) -> Files:

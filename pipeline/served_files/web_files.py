@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.served_files.files import ListedFile, OpenFile, StoreFileError, digest, split_key
-from segment_slide.pipeline.storage.checked_store import web_options
 from segment_slide.pipeline.storage.store import join
+from segment_slide.pipeline.zarr_stores.checked import web_options
 
 _PIECE_BYTES = 1 << 20
 _SPOOLED_BYTES = 8 << 20  # of a file that has to be fetched whole: above this it waits on the disk

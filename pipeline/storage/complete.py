@@ -14,11 +14,11 @@ from typing import Any
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreachableError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import split_archive
-from segment_slide.pipeline.storage.checked_store import is_web
 from segment_slide.pipeline.storage.files import exists, list_files
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
+from segment_slide.pipeline.zarr_stores.archive import split_archive
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 _SYNTHETIC = "segment_slide_synthetic"  # the mark of a drawn slide, at the root of its store
 _LABELS = "/labels/"
@@ -233,9 +233,6 @@ def _count_all(image: StoredImage) -> int:
     return math.prod(ceil_divide(size, chunk) for size, chunk in zip(image.shape, image.chunks, strict=True))
 
 
-def has_listing(location: str) -> bool:
-    """Whether the files of a location can be listed: folders and object stores allow it, web servers do not."""
-    return not is_web(location)
 
 
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:

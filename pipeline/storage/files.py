@@ -9,8 +9,8 @@ from typing import Any
 
 from segment_slide.pipeline.errors import OutputError, UnreachableError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import is_in_archive, read_entry, split_archive
-from segment_slide.pipeline.storage.checked_store import is_web, web_options
+from segment_slide.pipeline.zarr_stores.archive import is_in_archive, read_entry, split_archive
+from segment_slide.pipeline.zarr_stores.checked import is_web, web_options
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -22,10 +22,10 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.junk import is_array_file
-from segment_slide.pipeline.storage.archive import list_entries, read_entry, split_archive
-from segment_slide.pipeline.storage.complete import has_listing
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import is_remote, join
+from segment_slide.pipeline.zarr_stores.archive import list_entries, read_entry, split_archive
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 SAMPLED, ALL, TAGS, CHECKSUMS, METADATA = (
     f"{what}-sha256" for what in ("sampled-chunks", "all-chunks", "etags", "crcs", "metadata")

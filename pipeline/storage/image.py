@@ -15,7 +15,6 @@ import zarr
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.limits.failures import DAMAGED, NOT_FOUND, in_short
 from segment_slide.pipeline.storage import ome
-from segment_slide.pipeline.storage.archive import split_archive
 from segment_slide.pipeline.storage.store import (
     is_remote,
     join,
@@ -25,6 +24,7 @@ from segment_slide.pipeline.storage.store import (
     read_attributes,
     resolve_location,
 )
+from segment_slide.pipeline.zarr_stores.archive import split_archive
 
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
 _LAYOUT = "bioformats2raw.layout"

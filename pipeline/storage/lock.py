@@ -10,7 +10,7 @@ from typing import IO
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_unwritable
+from segment_slide.pipeline.zarr_stores.archive import refuse_unwritable
 
 log = logging.getLogger(__name__)
 

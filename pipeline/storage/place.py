@@ -17,11 +17,11 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.metadata.json_text import JsonError, parse_object
 from segment_slide.pipeline.storage import files, ome, store
-from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from segment_slide.pipeline.storage.names import check_name, label_group, probability_group
 from segment_slide.pipeline.storage.record import ATTRIBUTE, read_own
+from segment_slide.pipeline.zarr_stores.archive import refuse_unwritable
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from segment_slide.pipeline.errors import InputError, UnreachableError
 from segment_slide.pipeline.limits.bounded import bounded
 from segment_slide.pipeline.limits.failures import NOT_FOUND, MissingError, failing_as, reading_metadata
 from segment_slide.pipeline.metadata.junk import is_junk
-from segment_slide.pipeline.storage import archive
-from segment_slide.pipeline.storage.archive import ZARR_METADATA, split_archive
-from segment_slide.pipeline.storage.checked_store import CheckedStore, is_web, web_options
+from segment_slide.pipeline.zarr_stores import archive
+from segment_slide.pipeline.zarr_stores.archive import ZARR_METADATA, split_archive
+from segment_slide.pipeline.zarr_stores.checked import CheckedStore, is_web, web_options
+from segment_slide.pipeline.zarr_stores.written import NOTES_NAME, NotingStore
 
 _ZSTD_LEVEL = 3  # label maps shrink 25-fold and more at any level; this one is far faster than networks compute
 _SCHEME, _QUERY = re.compile(r"^[A-Za-z0-9+]+://"), re.compile(r"[?#].*")
@@ -65,7 +66,7 @@ def open_store(location: str, *, writable: bool = False) -> Store:
     if is_remote(location):
         store = _open_url(location, writable=writable)
     else:
-        store = LocalStore(location, read_only=not writable)
+        store = NotingStore(location) if writable else LocalStore(location, read_only=True)
     return store if writable else CheckedStore(store)
 
 
@@ -136,7 +137,7 @@ def create_group(location: str, path: str, arrays: Sequence[ArraySpec], attribut
                 shards=spec.shard,
                 chunks=spec.chunk,
                 dtype=spec.dtype,
-                compressors=ZstdCodec(level=_ZSTD_LEVEL),
+                compressors=ZstdCodec(level=_ZSTD_LEVEL, checksum=True),
                 fill_value=0,
                 dimension_names=tuple(spec.axes),
                 overwrite=True,
@@ -199,7 +200,7 @@ def is_occupied(location: str) -> bool:
 
 
 def list_names(location: str) -> set[str]:
-    """Names in a directory or under a prefix, without unfinished files and junk; empty if nothing is there.
+    """Names in a directory or under a prefix, without unfinished files, notes and junk; empty if nothing is there.
 
     Raises
     ------
@@ -208,7 +209,7 @@ def list_names(location: str) -> set[str]:
     """
     if not is_remote(location) or split_archive(location):
         names = os.listdir(location) if os.path.isdir(location) else archive.list_names(location)
-        return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name))}
+        return {name for name in names if not (_UNFINISHED.search(name) or is_junk(name) or name == NOTES_NAME)}
     import fsspec
 
     with failing_as(f"{location} cannot be reached", remote=True, kind=UnreachableError):

@@ -15,10 +15,10 @@ from segment_slide.pipeline.served_files.files import Files, ListedFile, split_p
 from segment_slide.pipeline.served_files.local_files import is_below
 from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import ZARR_METADATA
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.store import is_remote, join, resolve_location
 from segment_slide.pipeline.viewer.site import Site, client_files
+from segment_slide.pipeline.zarr_stores.archive import ZARR_METADATA
 
 MARK = "segment-slide-export.json"  # marks a folder as an export, which may be replaced
 _ZARR = (*ZARR_METADATA, ".zattrs")

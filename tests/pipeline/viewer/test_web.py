@@ -11,7 +11,6 @@ import zarr
 from segment_slide.pipeline.errors import ChunkAccessError, InputError, PipelineError
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
 from segment_slide.pipeline.served_files.open import open_files
-from segment_slide.pipeline.storage import checked_store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import ImageSource
@@ -19,6 +18,7 @@ from segment_slide.pipeline.viewer.describe import describe_view
 from segment_slide.pipeline.viewer.export import export
 from segment_slide.pipeline.viewer.server import serve
 from segment_slide.pipeline.viewer.site import Site
+from segment_slide.pipeline.zarr_stores import checked
 from tests.pipeline.measurement.support import NO_IMAGE, draw_objects, measure, write_store
 from tests.pipeline.viewer.site import ask, below
 from tests.pipeline.viewer.support import list_labels, write_image
@@ -143,7 +143,7 @@ def test_a_server_that_fails_for_a_chunk_is_an_error_and_nothing_looks_whole(whe
 
 
 def test_a_server_that_hangs_is_an_error(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr(checked_store, "SILENCE_S", 0.5)
+    monkeypatch.setattr(checked, "SILENCE_S", 0.5)
     with web_server(tmp_path / "web", {"0/c/0/1": "hangs"}) as web:
         image = describe_image(f"{web.address}/slide.ome.zarr")
         with pytest.raises(ChunkAccessError, match="0/c/0/1: no answer in time"):

@@ -22,6 +22,11 @@ def is_web(location: str) -> bool:
     return location.lower().startswith(("http://", "https://"))
 
 
+def has_listing(location: str) -> bool:
+    """Whether the files of a location can be listed: folders and object stores allow it, web servers do not."""
+    return not is_web(location)
+
+
 def web_options(location: str) -> dict[str, Any]:
     """Options of fsspec for a location: a web server that hangs is an error; a slow line may take as long as it needs.
 

@@ -20,7 +20,7 @@ from zarr.storage import ZipStore
 
 from segment_slide.pipeline.errors import InputError, OutputError, UnreachableError
 from segment_slide.pipeline.metadata.junk import is_junk
-from segment_slide.pipeline.storage.checked_store import is_web, web_options
+from segment_slide.pipeline.zarr_stores.checked import is_web, web_options
 
 ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray")  # a folder with one of these is read as Zarr
 _END = re.compile(r"\.(zip|ozx)(?=/|$)", re.IGNORECASE)

@@ -15,13 +15,13 @@ from zarr.storage import ZipStore
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError, UnreadableChunkError
 from segment_slide.pipeline.served_files.open import open_files
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.archive import refuse_unwritable
 from segment_slide.pipeline.storage.files import exists, read_file
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.place import read_label_names
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.viewer.describe import describe_view
+from segment_slide.pipeline.zarr_stores.archive import refuse_unwritable
 from tests.flows.support import noise, run_here, snapshot, write_group, write_model, write_ome
 from tests.pipeline.viewer.web import web_server
 

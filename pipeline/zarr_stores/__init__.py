@@ -1,0 +1,1 @@
+"""Stores of Zarr: zip archives, stores that check what they read, and stores that note what they write."""
