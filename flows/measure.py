@@ -13,7 +13,14 @@ from segment_slide.pipeline.blocks.progress import QuietStages, Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, UnreachableError
 from segment_slide.pipeline.inputs.watch import READ, InputWatch, explain_changed, refuse_changed, watch
-from segment_slide.pipeline.measurement.finish import name_objects, page_path, show_results, write_summary
+from segment_slide.pipeline.manifest.sealing import sealing
+from segment_slide.pipeline.measurement.finish import (
+    name_objects,
+    page_path,
+    show_results,
+    what_it_makes,
+    write_summary,
+)
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.open_labels import open_labels
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, check_output, discard, plan_measurement
@@ -83,7 +90,8 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
         plan, cluster = plan_request(request)
         watched = watch(plan.images, store.join(plan.location, plan.work.path, READ), {})
     location = plan.location
-    with hold(location, lambda: store.remove_leftovers(location, TABLES)):
+    held = hold(location, lambda: store.remove_leftovers(location, TABLES))
+    with held, sealing(what_it_makes(plan), None, progress):
         begin(plan)
         _refuse_changed(plan, watched)
         with _discarding(plan), keeping_what_is_done():

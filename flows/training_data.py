@@ -13,6 +13,8 @@ from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.workers import checks_of, open_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages, ignore
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.manifest.homes import Made
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training.contact_sheet import write_contact_sheet
@@ -84,7 +86,8 @@ def make_training_data(request: TrainingDataRequest, progress: Stages | None = N
     prepared = prepare_samples(request)
     watched = watch_annotations([*prepared.training, *prepared.validation])
     location = prepared.samples.location
-    with hold(location, lambda: store.remove_leftovers(location, "")), _open_workers(prepared) as client:
+    held = hold(location, lambda: store.remove_leftovers(location, ""))
+    with held, _open_workers(prepared) as client, sealing(Made(location, ("",)), client, progress):
         if find_sample_set(location) != prepared.begun:
             raise OutputError(f"output={location} was begun by another run in the meantime; run the command again.")
         samples, notes = (prepared.begun, []) if prepared.begun else _measure(prepared, request, client, progress)

@@ -9,6 +9,8 @@ from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.flows.training_requests import WeightMapsRequest
 from segment_slide.flows.workers import checks_of, open_cluster, plan_cluster
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
+from segment_slide.pipeline.manifest.homes import Made
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.training import weights_inputs
@@ -75,8 +77,9 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     held = hold(location, lambda: store.remove_leftovers(location, ""))
     with (
         held,
-        weights_inputs.take_back_if_refused(plan),
         open_cluster(cluster, checks_of(reads=[], writes=location)) as client,
+        sealing(Made(location, ("",)), client, progress),
+        weights_inputs.take_back_if_refused(plan),
     ):
         jobs = _prepare(plan, client, progress)
         training_set = read_training_set(location)

@@ -16,6 +16,7 @@ import numpy as np
 
 from segment_slide.pipeline.blocks.attempts import try_in_threads
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
+from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.blocks.tasks import explain_failures, run_all
 from segment_slide.pipeline.errors import (
     ChunkAccessError,
@@ -29,15 +30,21 @@ from segment_slide.pipeline.errors import (
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_record
+from segment_slide.pipeline.limits.failures import MissingError
+from segment_slide.pipeline.manifest.compare import is_intact
+from segment_slide.pipeline.manifest.homes import Made
+from segment_slide.pipeline.manifest.manifest import FILE as MANIFEST
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.readers.reader import Reader
-from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage import files, ome, store
 from segment_slide.pipeline.storage.files import list_files
 from segment_slide.pipeline.storage.lock import LOCK_NAME
 from segment_slide.pipeline.storage.place import exclusive
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, run_level_shard
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records, read_ome
 from segment_slide.pipeline.storage.sections import write_section
+from segment_slide.pipeline.zarr_stores.written import NOTES_NAME, is_scratch
 
 __all__ = ["IngestOptions", "IngestPlan", "plan_ingest", "run_ingest"]
 
@@ -83,10 +90,11 @@ def run_ingest(
     """
     location = store.resolve_location(output)
     report = on_progress or _say_nothing
-    if _is_complete(plan, location, _find(plan, location)):
+    made = Made(location, tuple(level.path for level in plan.levels), ("zarr.json",))
+    if _is_complete(plan, location, _find(plan, location)) and _is_as_written(made):
         report(plan.n_shards, plan.n_shards)
         return 0
-    with exclusive(location, ""):
+    with exclusive(location, ""), sealing(made, None, QuietStages()):
         return _run(plan, location, threads, report)
 
 
@@ -139,6 +147,13 @@ def _is_complete(plan: IngestPlan, location: str, begun: IngestRecord | None) ->
     return _count_stored(plan, location) == plan.n_shards
 
 
+def _is_as_written(made: Made) -> bool:
+    """Whether each byte is as it was written; true for images of older versions, which have no manifest."""
+    if files.exists(store.join(made.location, NOTES_NAME)):
+        return False  # killed at the end
+    return not files.exists(store.join(made.location, MANIFEST)) or is_intact(made.location, made.folders, made.files)
+
+
 def _has_channels(location: str) -> bool:
     """Whether the channels are there; they are written last."""
     return "omero" in read_ome(location)
@@ -151,7 +166,9 @@ def _count_stored(plan: IngestPlan, location: str) -> int:
 def _is_half_created(plan: IngestPlan, location: str, *more: str) -> bool:
     """Whether a killed run left only (some of) the arrays' metadata, and `more` files."""
     ours = {LOCK_NAME, *more, *(f"{level.path}/zarr.json" for level in plan.levels)}
-    return all(file in ours or file.endswith(".partial") or is_junk(file) for file in list_files(location))
+    return all(
+        file in ours or file.endswith(".partial") or is_junk(file) or is_scratch(file) for file in list_files(location)
+    )
 
 
 def _is_half_described(plan: IngestPlan, location: str, found: Mapping[str, Any]) -> bool:
@@ -170,9 +187,9 @@ def _is_as_created(location: str, level: store.ArraySpec) -> bool:
     """Whether an array is as this plan makes it, or is not there yet."""
     try:
         array = store.open_array(location, level.path)
-    except store.NOT_FOUND:
+    except MissingError:
         return True
-    except store.DAMAGED:
+    except InputError:
         return False
     found = (array.shape, array.shards, array.chunks, str(array.dtype), dict(array.attrs))
     return found == (level.shape, level.shard, level.chunk, level.dtype, {})

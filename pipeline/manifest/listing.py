@@ -49,6 +49,12 @@ def list_files(location: str, folders: Iterable[str], files: Iterable[str] = ())
     return found
 
 
+def has_files(location: str, folders: Iterable[str]) -> bool:
+    """Whether a local output has any file in one of these folders."""
+    below = (key for folder in folders for key, _ in _list_local(location, folder))
+    return any(map(is_listed, below))
+
+
 def _list_local(location: str, folder: str) -> Iterator[tuple[str, int]]:
     top = os.path.join(location, folder)
     for above, folders, names in os.walk(top):

@@ -5,7 +5,7 @@
     begin   files of an earlier run are read: known ones must have their sha256, unknown ones must decode;
             damaged shards are deleted, so that the run makes them again; then the notes begin
     work    each process notes what it writes (`pipeline.zarr_stores.written`)
-    end     files that nobody noted are read; the notes are deleted; the manifest is written last
+    end     files that nobody noted are read; the manifest is written last; the notes are deleted
 
 Object stores keep no notes and no damaged bytes of their own: at the beginning only sizes are compared, at the end each
 new file is read once.
@@ -22,7 +22,7 @@ from segment_slide.pipeline.errors import IncompleteError, OutputError
 from segment_slide.pipeline.manifest.compare import read_files
 from segment_slide.pipeline.manifest.content import is_data, say_damaged
 from segment_slide.pipeline.manifest.homes import Made, find_homes, inside, inside_all
-from segment_slide.pipeline.manifest.listing import list_files
+from segment_slide.pipeline.manifest.listing import has_files, list_files
 from segment_slide.pipeline.manifest.manifest import (
     FOLDER,
     Digest,
@@ -57,8 +57,8 @@ def sealing(made: Made, client: "Client | None", progress: Stages) -> Iterator[N
     try:
         yield
     except BaseException:
-        if not store.is_remote(made.location):
-            written.drop_empty_notes(Path(made.location))
+        if not store.is_remote(made.location) and not has_files(made.location, made.folders):
+            _end_notes(made)  # refused before anything was made
         raise
     seal(made, client, progress, kept)
 
@@ -121,8 +121,6 @@ def seal(made: Made, client: "Client | None", progress: Stages, kept: Mapping[st
                 raise IncompleteError(f"{error}. Run the same command again: it makes this file anew.") from error
             found[key] = digest
             advance(0)
-    if not store.is_remote(location):
-        _end_notes(made)
     for home, part in find_homes(made).items():
         sealed = Manifest(
             {inside(home, key): digest for key, digest in found.items() if part.has(key)},
@@ -130,6 +128,8 @@ def seal(made: Made, client: "Client | None", progress: Stages, kept: Mapping[st
         )
         place = store.join(location, home)
         write_manifest(place, _read(place).without(sealed.folders, inside_all(home, part.files)).joined(sealed))
+    if not store.is_remote(location):
+        _end_notes(made)
 
 
 # -- what is there -------------------------------------------------------------------------------------------------

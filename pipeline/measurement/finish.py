@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segment_slide.pipeline.manifest.homes import Made
 from segment_slide.pipeline.measurement.page import make_page
 from segment_slide.pipeline.measurement.picture import draw_summary
 from segment_slide.pipeline.measurement.plan import MeasurePlan
@@ -75,6 +76,15 @@ def show_results(plan: MeasurePlan) -> None:
     """Delete copies of metadata in which the tables, or what `name_objects` wrote, is missing."""
     for group in (TABLES, _instance_group(plan)):
         show_to_all(plan.location, group)
+
+
+def what_it_makes(plan: MeasurePlan) -> Made:
+    """Folders and files that a measurement makes: the table, its page and picture, metadata of groups."""
+    page = page_path(plan).removeprefix(plan.location).lstrip("/")
+    above = ["zarr.json", f"{TABLES}/zarr.json", page, f"{page.removesuffix('.html')}.png"]
+    if plan.source.instances.location.startswith(f"{plan.location}/"):
+        above.append(f"{_instance_group(plan)}/zarr.json")
+    return Made(plan.location, (plan.table,), tuple(above))
 
 
 def _instance_group(plan: MeasurePlan) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,7 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.work_folder import Arrays
 from segment_slide.pipeline.zarr_stores.checked import has_listing
+from segment_slide.pipeline.zarr_stores.written import note_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,8 +138,11 @@ def write_part(location: str, table: str, number: int, content: "pa.Table") -> N
     import pyarrow.parquet as pq
 
     file = io.BytesIO()
-    pq.write_table(content, file, compression="zstd")
-    write_file(part_path(location, table, number), file.getvalue())
+    pq.write_table(content, file, compression="zstd", write_page_checksum=True)
+    path, content_bytes = part_path(location, table, number), file.getvalue()
+    write_file(path, content_bytes)
+    if not store.is_remote(path):
+        note_file(Path(path), content_bytes)
 
 
 def read_part(location: str, table: str, number: int, columns: Sequence[str] | None) -> "pa.Table":
@@ -152,12 +157,14 @@ def read_part(location: str, table: str, number: int, columns: Sequence[str] | N
 
     path = part_path(location, table, number)
     try:
-        return pq.read_table(io.BytesIO(read_file(path)), columns=columns and list(columns))
+        wanted = columns and list(columns)
+        return pq.read_table(io.BytesIO(read_file(path)), columns=wanted, page_checksum_verification=True)
     except Exception as error:  # on damaged bytes, Arrow and file systems raise many types
         if not has_listing(path) and type(error).__module__.startswith("aiohttp"):
             raise UnreachableError(f"{path} cannot be reached: {error}") from error
         raise BlockError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it, so that it is made again"
+            f"{path} is damaged ({type(error).__name__}: {error}); run `segment-slide measure` again: it makes this "
+            f"file anew"
         ) from error
 
 

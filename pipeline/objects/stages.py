@@ -13,6 +13,8 @@ from segment_slide.pipeline.blocks.progress import Stages, timed
 from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, InputError, OutputError
 from segment_slide.pipeline.inputs.watch import explain_changed, refuse_changed
+from segment_slide.pipeline.manifest.homes import Made
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.objects import output, run
 from segment_slide.pipeline.objects.block import ObjectsJob
 from segment_slide.pipeline.objects.prepare import CLASSES, PreparedInstances
@@ -81,9 +83,17 @@ def run_instances(prepared: PreparedInstances, client: "Client | None", progress
     IncompleteError
         If blocks are left undone. Finished blocks are kept, and the same call resumes.
     """
-    location, name, plan = prepared.location, prepared.name, prepared.plan
+    location, name = prepared.location, prepared.name
     if (read_instances_record(location, name) is not None) != prepared.begun:
         raise OutputError(f"output={location} was begun by another run in the meantime; run the same command again.")
+    made = Made(location, (names.instance_group(name),), ("zarr.json", "labels/zarr.json"))
+    with sealing(made, client, progress):
+        return _run_stages(prepared, client, progress)
+
+
+def _run_stages(prepared: PreparedInstances, client: "Client | None", progress: Stages) -> InstancesReport:
+    """Run all stages while the output's manifest is open."""
+    location, name, plan = prepared.location, prepared.name, prepared.plan
     clock: dict[str, float] = {}
     small: SmallObjects | None = None
     taken = output.what_a_run_would_create(location, name)

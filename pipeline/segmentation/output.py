@@ -3,6 +3,7 @@
 from typing import Any
 
 from segment_slide.pipeline.blocks.grid import Index
+from segment_slide.pipeline.manifest.homes import Made
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.label_records import SegmentationRecord
@@ -47,6 +48,15 @@ def create_output(location: str, name: str, plan: SegmentPlan, record: Segmentat
         _create_image(location, probability_group(name), arrays, scores, record)
     shown = ome.label_attributes(labels, record.classes)
     _create_image(location, label_group(name), plan.label_arrays(), shown, record)
+
+
+def what_it_makes(location: str, name: str, plan: SegmentPlan) -> Made:
+    """Folders and files that a segmentation makes."""
+    groups, above = [label_group(name)], ["zarr.json", "labels/zarr.json"]
+    if plan.probabilities is not None:
+        groups.append(probability_group(name))
+        above.append("probability/zarr.json")
+    return Made(location, tuple(groups), tuple(above))
 
 
 def _create_image(

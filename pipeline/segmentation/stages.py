@@ -13,9 +13,10 @@ from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import Stages, ignore, timed
 from segment_slide.pipeline.blocks.tasks import explain_failures
 from segment_slide.pipeline.errors import Failure, IncompleteError, OutputError, PipelineError, TasksFailedError
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.segmentation.background import background_blocks
 from segment_slide.pipeline.segmentation.block import BlockJob
-from segment_slide.pipeline.segmentation.output import create_output, stored_blocks
+from segment_slide.pipeline.segmentation.output import create_output, stored_blocks, what_it_makes
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
 from segment_slide.pipeline.segmentation.prepare import PreparedSegmentation
 from segment_slide.pipeline.segmentation.processors import note_processor
@@ -111,6 +112,20 @@ def run_segmentation(
         raise OutputError(
             f"output={destination.location} was begun by another run in the meantime; run the same command again."
         )
+    with sealing(what_it_makes(destination.location, destination.name, plan), client, progress):
+        return _run_stages(prepared, begun, client, progress, clock, if_workers_died)
+
+
+def _run_stages(
+    prepared: PreparedSegmentation,
+    begun: SegmentationRecord | None,
+    client: "Client | None",
+    progress: Stages,
+    clock: dict[str, float],
+    if_workers_died: str,
+) -> SegmentReport:
+    """Run all stages while the output's manifest is open."""
+    destination, plan = prepared.destination, prepared.plan
     with timed(clock, "measure"):
         record = normalise(prepared, client, progress)
         background = find_background(plan)

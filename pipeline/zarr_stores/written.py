@@ -137,11 +137,3 @@ def _read_lines(folder: Path) -> Iterator[tuple[str, Digest]]:
 def end_notes(root: Path) -> None:
     """Delete the notes."""
     shutil.rmtree(root / NOTES_NAME, ignore_errors=True)
-
-
-def drop_empty_notes(root: Path) -> None:
-    """Delete the folder of notes if nothing was noted."""
-    try:
-        (root / NOTES_NAME).rmdir()
-    except OSError:
-        return
