@@ -12,6 +12,8 @@ from segment_slide.flows.training_requests import TrainRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.errors import IncompleteError, OutputError, PipelineError
 from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed
+from segment_slide.pipeline.manifest.homes import Made
+from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.objects.options import ObjectSize
 from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
@@ -20,6 +22,7 @@ from segment_slide.pipeline.storage.sections import read_section, write_section
 from segment_slide.pipeline.training.curves import write_picture, write_tables
 from segment_slide.pipeline.training.sample_set import SampleSet, lies_in, read_sample_set
 from segment_slide.pipeline.training.stored_samples import StoredSamples, watch_samples
+from segment_slide.pipeline.zarr_stores.written import NOTES_NAME
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import Checkpoint, ModelConfig, save_checkpoint
 from segment_slide.unet.errors import CheckpointError, DivergedError, RankError
@@ -97,12 +100,14 @@ def train_network(request: TrainRequest, progress: Stages | None = None) -> Trai
     )
     _check_place(path, folder, samples.location)
     watched = watch_samples(samples)
-    with hold(str(folder), lambda: _remove_leftovers(folder)), _saying_how_to_go_on(folder):
+    progress, made = progress or QuietStages(), Made(str(folder), ("",))
+    held = hold(str(folder), lambda: _remove_leftovers(folder))
+    with held, _saying_how_to_go_on(folder), sealing(made, None, progress):
         done = count_steps(folder / STATE_NAME)
         if path.exists() and not done:
             raise OutputError(f"output={path} exists and is of another training; choose another path, or delete it.")
         model = build_model(config.architecture, settings.seed)
-        with (progress or QuietStages()).stage("train", settings.steps, done, unit="steps") as advance:
+        with progress.stage("train", settings.steps, done, unit="steps") as advance:
             try:
                 history = train(
                     model,
@@ -178,7 +183,7 @@ def _check_place(path: Path, folder: Path, samples_location: str) -> None:
 
 def _is_leftover(name: str) -> bool:
     """Whether a training may leave a file or folder of that name behind before its first state."""
-    ours = {LOCK_NAME, *(f"{name}.partial" for name in _OUR_NAMES)}
+    ours = {LOCK_NAME, NOTES_NAME, *(f"{name}.partial" for name in _OUR_NAMES)}
     return name in ours or name.startswith(MEETING_PREFIX) or is_junk(name)
 
 

@@ -17,6 +17,7 @@ from segment_slide.pipeline.training import weights_inputs
 from segment_slide.pipeline.training.annotation import find_annotation
 from segment_slide.pipeline.training.class_counts import count_classes, describe_set
 from segment_slide.pipeline.training.training_set import (
+    COUNTS,
     TrainingSet,
     create_training_set,
     pending_blocks,
@@ -78,7 +79,7 @@ def make_weight_maps(request: WeightMapsRequest, progress: Stages | None = None)
     with (
         held,
         open_cluster(cluster, checks_of(reads=[], writes=location)) as client,
-        sealing(Made(location, ("",)), client, progress),
+        sealing(Made(location, ("",), once=(COUNTS,)), client, progress),
         weights_inputs.take_back_if_refused(plan),
     ):
         jobs = _prepare(plan, client, progress)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.file_checksum import EMPTY, FIELD, expect_as_written, with_checksum
 from segment_slide.unet.finite import expect_finite_weights
 from segment_slide.unet.normalisation import NORMALISATIONS, Intensities, Normalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
@@ -146,7 +147,8 @@ class Checkpoint:
         return self.config.architecture
 
     def check_weights(self) -> None:
-        """Refuse weights that are NaN or infinite: see `unet.finite.expect_finite_weights`."""
+        """Refuse a damaged file, and weights that are NaN or infinite: see `unet.finite.expect_finite_weights`."""
+        expect_as_written(self.path)
         expect_finite_weights(self.path)
 
     def load(self, device: "torch.device", precision: str) -> "UNetPass":
@@ -215,7 +217,8 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         # save_file would make files that only their owner can read
-        partial.write_bytes(save(weights, metadata={HEADER_KEY: config.to_json()}))
+        header = json.dumps({**json.loads(config.to_json()), FIELD: EMPTY}, sort_keys=True)
+        partial.write_bytes(with_checksum(save(weights, metadata={HEADER_KEY: header})))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

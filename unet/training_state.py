@@ -21,13 +21,17 @@ from torch import Tensor
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import load_tensors
 from segment_slide.unet.errors import CheckpointError, TrainingDataError
+from segment_slide.unet.file_checksum import EMPTY, FIELD, expect_as_written, with_checksum
 from segment_slide.unet.train_settings import TrainSettings
 from segment_slide.unet.typed import convert, from_object, parse_header
 
 FORMAT = "segment-slide-training-state"
 _KEY = "state"
 # what reading a file raises that is cut off, or was edited; SafetensorError and CheckpointError among them
-_DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+_DAMAGED = (
+    *(SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+    CheckpointError,
+)
 PROCESSORS = "processors"  # key of the list in an identity (`unet.train_elsewhere`); it is not compared
 _PROCESSOR_HINT = (
     " Or add `accept_processor`: the training goes on, the last bits of its sums differ from there on, and its record "
@@ -137,6 +141,7 @@ def save_state(path: Path, state: TrainingState) -> None:
         "validations": [vars(validation) for validation in history.validations],
         "best": vars(history.best) if history.best else None,
         "stopped": history.stopped,
+        FIELD: EMPTY,
     }
     tensors = {"losses": torch.tensor(history.losses, dtype=torch.float64)}
     for prefix, group in (("weights", state.weights), ("best", state.best), ("optimiser", state.optimiser)):
@@ -144,7 +149,7 @@ def save_state(path: Path, state: TrainingState) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(save(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)}))
+            file.write(with_checksum(save(tensors, metadata={_KEY: json.dumps(header, sort_keys=True)})))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -180,6 +185,7 @@ def load_state(
     try:
         with safe_open(path, framework="numpy") as file:
             header = parse_header((file.metadata() or {})[_KEY])
+        expect_as_written(path)
         tensors = load_tensors(path)
         begun = dict(header["identity"])
         wanted = json.loads(json.dumps(identity))

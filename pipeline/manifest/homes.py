@@ -21,11 +21,14 @@ class Made:
         Folders that are the stage's own, with all that is in them; "" is the whole output.
     files : tuple of str
         Other files that the stage may write, like the metadata of groups that it shares with other stages.
+    once : tuple of str
+        Names of arrays that the stage writes when it creates them: a shard that is deleted is not made again.
     """
 
     location: str
     folders: tuple[str, ...]
     files: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
 
     def has(self, key: str) -> bool:
         """Whether a file is one of them."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from segment_slide.pipeline.blocks.progress import Advance, Stages, ignore
 from segment_slide.pipeline.errors import IncompleteError, OutputError
 from segment_slide.pipeline.manifest.compare import read_files
-from segment_slide.pipeline.manifest.content import is_data, say_damaged
+from segment_slide.pipeline.manifest.content import hash_file, is_data, say_damaged, split_shard
 from segment_slide.pipeline.manifest.homes import Made, find_homes, inside, inside_all
 from segment_slide.pipeline.manifest.listing import has_files, list_files
 from segment_slide.pipeline.manifest.manifest import (
@@ -32,6 +32,7 @@ from segment_slide.pipeline.manifest.manifest import (
 )
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import delete
+from segment_slide.pipeline.storage.record import has_mark
 from segment_slide.pipeline.zarr_stores import written
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def begin_sealing(made: Made, client: "Client | None", progress: Stages) -> dict
     verified, damaged = (
         _compare_sizes(location, there, known) if is_remote else _check(location, there, known, client, progress)
     )
+    _refuse_what_stays(made, damaged)
     for home, part in homes.items():
         if not is_remote:
             store.remove_leftovers(store.join(location, home), FOLDER)
@@ -130,6 +132,22 @@ def seal(made: Made, client: "Client | None", progress: Stages, kept: Mapping[st
         write_manifest(place, _read(place).without(sealed.folders, inside_all(home, part.files)).joined(sealed))
     if not store.is_remote(location):
         _end_notes(made)
+
+
+def seal_file(location: str, key: str) -> None:
+    """Put a single file into the manifest of an output of ours."""
+    if not has_mark(location):  # nobody's output, or that of another tool
+        return
+    digest = hash_file(location, key)
+    write_manifest(location, _read(location).without((), [key]).joined(Manifest({key: digest})))
+
+
+def unseal_file(location: str, key: str) -> bool:
+    """Take a single file out of the manifest of an output, before it is changed or deleted; False if it is not in it."""
+    manifest = _read(location)
+    if key in manifest.files:
+        write_manifest(location, manifest.without((), [key]))
+    return key in manifest.files
 
 
 # -- what is there -------------------------------------------------------------------------------------------------
@@ -196,6 +214,16 @@ def _check(
                 verified[key] = digest
             advance(0)
     return {key: digest for key, digest in verified.items() if is_data(key)}, damaged
+
+
+def _refuse_what_stays(made: Made, damaged: Mapping[str, str]) -> None:
+    """Refuse to go on from data that no run makes again."""
+    for key, why in damaged.items():
+        shard = split_shard(key)
+        if shard is not None and shard[0].rpartition("/")[2] in made.once:
+            raise OutputError(
+                f"{why}. It cannot be made again alone: delete {made.location}, and run the same command again."
+            )
 
 
 def _delete_damaged(location: str, damaged: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from segment_slide.pipeline.measurement.pixels import REACH, BlockPixels
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import calibrate_um
 from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.remedy import say_remedy
 from segment_slide.pipeline.storage.source import ImageSource, read_stored
 from segment_slide.unet.boxes import Box, clip_box
 from segment_slide.unet.geometry import Locality
@@ -218,5 +219,8 @@ def _read(image: StoredImage, box: Box) -> np.ndarray:
         place = ", ".join(f"{axis} {part.start}:{part.stop}" for axis, part in zip(image.axes, box, strict=True))
         where = store.join(image.location, image.array_path)
         reason = f"{type(error).__name__}: {error}"
-        raise UnreadableChunkError(f"a file of {where} is damaged, at {place} ({reason})") from error
+        remedy = say_remedy(image)
+        raise UnreadableChunkError(
+            f"a file of {where} is damaged, at {place} ({reason}){'.' if remedy else ''}{remedy}"
+        ) from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

@@ -3,6 +3,7 @@
 Each note is a small JSON file, written completely or not at all. A damaged note is ignored.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.manifest.sealing import seal_file, unseal_file
 from segment_slide.pipeline.metadata.json_text import parse_object
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.storage import store
@@ -23,6 +25,7 @@ Note = TypeVar("Note", bound=Section)
 log = logging.getLogger(__name__)
 
 DONE_FILE = "segment-slide.done.json"
+_CHECKSUM = "sha256"  # key of a note: of all its other keys
 BEGUN_SUFFIX, FAILED_SUFFIX, QUESTIONS_SUFFIX = ".begun.json", ".failed.json", ".questions.json"
 
 
@@ -118,7 +121,9 @@ def write_done(
         code_version=code_version(),
         times=acquisition.times,
     )
+    unseal_file(output, DONE_FILE)
     _write_json(store.join(output, DONE_FILE), write_section(done))
+    seal_file(output, DONE_FILE)
     return done
 
 
@@ -127,7 +132,10 @@ def renew_done(output: str, acquisition: Acquisition) -> None:
     done = read_done(output)
     if done is not None and is_by_times(done.fingerprint) and acquisition.is_as(done.fingerprint):
         renewed = replace(done, fingerprint=acquisition.fingerprint, times=acquisition.times)
+        was_sealed = unseal_file(output, DONE_FILE)
         _write_json(store.join(output, DONE_FILE), write_section(renewed))
+        if was_sealed:  # an output of an earlier version has no manifest, and gets none of this file alone
+            seal_file(output, DONE_FILE)
 
 
 # -- begun and failed ----------------------------------------------------------------------------------------------
@@ -197,7 +205,7 @@ def _read_note(kind: type[Note], path: str) -> Note | None:
 
 def _read_json(path: str) -> dict[str, Any] | None:
     try:
-        return parse_object(read_file(path))
+        return _checked(parse_object(read_file(path)), path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
@@ -207,5 +215,19 @@ def _read_json(path: str) -> dict[str, Any] | None:
         raise OutputError(f"{path} cannot be read: {error}") from error
 
 
+def _checked(content: dict[str, Any], path: str) -> dict[str, Any] | None:
+    """The content without its checksum; None if it is not what was written. Notes of older versions have none."""
+    sha256 = content.pop(_CHECKSUM, None)
+    if sha256 is not None and sha256 != _checksum(content):
+        log.warning("%s is damaged and not taken into account: its sha256 is another one.", path)
+        return None
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _write_json(path: str, content: Mapping[str, Any]) -> None:
-    write_file(path, (json.dumps(content, indent=1) + "\n").encode())
+    checked = {**content, _CHECKSUM: _checksum(json.loads(json.dumps(content)))}
+    write_file(path, (json.dumps(checked, indent=1) + "\n").encode())

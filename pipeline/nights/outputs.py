@@ -18,6 +18,7 @@ from pathlib import Path
 
 from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.ingest.record import read_ingest_record
+from segment_slide.pipeline.manifest.sealing import unseal_file
 from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.nights.acquisitions import Acquisition
 from segment_slide.pipeline.nights.notes import DONE_FILE, read_done
@@ -143,6 +144,7 @@ def reopen(output: str, name: str) -> None:
         for path in (table, f"{table.removesuffix('.parquet')}.work"):
             delete(store.join(output, path))
     # Deleted last: if this run is killed before, the next one finds the mark and calls this function again.
+    unseal_file(output, DONE_FILE)
     delete(store.join(output, DONE_FILE))
 
 

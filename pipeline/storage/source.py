@@ -13,6 +13,7 @@ from segment_slide.pipeline.errors import ChunkAccessError, InputError, NotFinit
 from segment_slide.pipeline.metadata.channels import choose_channels, list_names, say_channels
 from segment_slide.pipeline.reads.noted import Notes, read_noted
 from segment_slide.pipeline.storage.image import StoredImage
+from segment_slide.pipeline.storage.remedy import say_remedy
 from segment_slide.pipeline.storage.store import join, open_store
 from segment_slide.unet.boxes import Box
 
@@ -155,7 +156,8 @@ class ImageSource:
     def _explain_unreadable(self, stored: Box, error: Exception) -> str:
         chunks = ", ".join(self._unreadable_chunks(stored)) or "unknown"
         array = join(self.image.location, self.image.array_path)
-        return f"unreadable chunk {chunks} of {array} ({type(error).__name__}: {error})"
+        remedy = say_remedy(self.image)
+        return f"unreadable chunk {chunks} of {array} ({type(error).__name__}: {error}){'.' if remedy else ''}{remedy}"
 
     def _unreadable_chunks(self, stored: Box) -> list[str]:
         """Grid positions of the chunks (files) inside a stored box that fail when read alone."""

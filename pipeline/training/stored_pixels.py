@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.pipeline.training.training_set import (
@@ -168,7 +169,21 @@ class StoredAnnotation:
         if name not in self._opened:
             self._opened[name] = self.training_set.array(self.image, name)
         array: zarr.Array[Any] = self._opened[name]
+        return _read(self.training_set, self.image, name, array, box)
+
+
+def _read(
+    training_set: TrainingSet, image: AnnotatedImage, name: str, array: "zarr.Array[Any]", box: Any
+) -> np.ndarray:
+    try:
         return np.asarray(array[box])
+    except Exception as error:  # on damaged bytes, codecs raise exceptions of many types
+        where = store.join(training_set.location, image.group, name)
+        shown = "" if box is ... else f", at [{', '.join(f'{part.start}:{part.stop}' for part in box)}]"
+        raise UnreadableChunkError(
+            f"a file of {where} is damaged{shown} ({type(error).__name__}: {error}). Run the same `segment-slide "
+            f"weight-maps` again: it finds the damaged file and makes it anew."
+        ) from error
 
 
 def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredAnnotation:
@@ -187,4 +202,5 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
             f"image {image.name} ({source.image.location}) has changed since the training set "
             f"{training_set.location} was made; run `segment-slide weight-maps` again."
         )
-    return StoredAnnotation(training_set, image, source, np.asarray(training_set.array(image, COUNTS)[...]))
+    counts = _read(training_set, image, COUNTS, training_set.array(image, COUNTS), ...)
+    return StoredAnnotation(training_set, image, source, counts)

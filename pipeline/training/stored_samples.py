@@ -61,8 +61,8 @@ class StoredSamples:
 
     def _explain(self, number: int, what: str) -> str:
         return (
-            f"{self._samples.location}: {self._part} sample {number} cannot be read ({what}). Delete the file of each "
-            f"array that holds it and run `segment-slide training-data` again, then go on training."
+            f"{self._samples.location}: {self._part} sample {number} cannot be read ({what}). Run the same "
+            f"`segment-slide training-data` again: it finds the damaged file and makes it anew. Then go on training."
         )
 
     def place(self, number: int) -> tuple[float, ...]:
