@@ -51,6 +51,11 @@ ROOMS = {
         "report": {
             *("", "metadata", "blocks", "zarr_stores", "storage", "statistics", "measurement", "nights", "pictures"),
         },
+        # what every stage stored, read again
+        "integrity": {
+            *("", "metadata", "blocks", "storage", "statistics", "ingest", "measurement", "training", "nights"),
+            *("manifest", "zarr_stores", "inputs", "limits", "completeness"),
+        },
         "served_files": {"", "storage", "zarr_stores", "metadata", "limits"},
         "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files", "zarr_stores"},
     },
@@ -60,11 +65,12 @@ ROOMS = {
     },
     "flows": {
         "": set(),  # the stages
-        "show": {"", "nights"},
+        "show": {"", "nights", "integrity"},
         "nights": {""},
         "demo": {"", "show"},
+        "integrity": {""},
         "deployed": {"", "nights", "show"},
-        "commands": {"", "show", "nights", "demo"},
+        "commands": {"", "show", "nights", "demo", "integrity"},
     },
 }
 MAX_LINES, MAX_FILES = 300, 20
@@ -204,7 +210,7 @@ def test_tests_mirror_the_rooms() -> None:
     tested = {path.parent.relative_to(ROOT / "tests").parts for path in (ROOT / "tests").rglob("test_*.py")}
     rooms = {(part, room) for part, table in ROOMS.items() for room in table if room} | {(part,) for part in PARTS}
     others = {("slurm",), ("sge",), ("docs",), ("benchmarks",), ("previous_version",)}
-    others |= {("hostile_environment",), ("security",)}
+    others |= {("hostile_environment",), ("security",), ("integrity",)}
     assert tested - {(), *others} <= rooms
 
 

@@ -1,7 +1,7 @@
 """The command line: ``segment-slide COMMAND``. Each command is a thin wrapper of a function that a flow also calls.
 
 Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
-3 some blocks were left undone; 130 interrupted (Ctrl-C); 143 ended (SIGTERM); 129 the terminal closed (SIGHUP). After
+3 some blocks were left undone, or `verify` found something that is not sound; 130 interrupted (Ctrl-C); 143 ended (SIGTERM); 129 the terminal closed (SIGHUP). After
 these four the same command resumes. What can no longer be printed changes the code only of commands that do nothing
 else: 1 if a disk is full, 141 if the reader left, as of other tools.
 """
@@ -33,6 +33,7 @@ from segment_slide.flows.commands import (
     segment_new,
     streams,
     training,
+    verify,
     view,
 )
 from segment_slide.flows.show.safe_output import SafeConsole, make_logs_safe, on_own_lines
@@ -73,7 +74,7 @@ def _show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-for group in (segment, ingest, info, demo, instances, measure, report, view, segment_new, training, evaluate):
+for group in (segment, ingest, info, demo, instances, measure, report, view, segment_new, training, evaluate, verify):
     app.add_typer(group.commands)
 app.add_typer(cluster.commands, name="cluster")
 

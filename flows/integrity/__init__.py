@@ -1,0 +1,1 @@
+"""The command `verify`: check what is stored, and make again what is broken."""

@@ -1,0 +1,150 @@
+"""Whether the input and the model of an output are still those that it was made from, as far as they are there.
+
+An input is told by its fingerprint. The records of version 0.1.0 hold fingerprints with file times, which change when
+files are copied: from these nothing can be concluded.
+"""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from segment_slide.pipeline.errors import PipelineError
+from segment_slide.pipeline.ingest.plan import fingerprint_files
+from segment_slide.pipeline.ingest.record import read_ingest_record
+from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Note, Stage, alone
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import StoredImage, describe_image
+from segment_slide.pipeline.storage.label_records import (
+    SegmentedInput,
+    read_instances_record,
+    read_record,
+)
+from segment_slide.pipeline.storage.names import instance_group, label_group
+from segment_slide.pipeline.storage.store import join
+
+
+def may_open(address: str, location: str) -> bool:
+    """Whether an address in a record may be opened: a path, or one of the server or bucket that the user named.
+
+    >>> may_open("/data/slide.zarr", "/out"), may_open("https://a/b.zarr", "/out"), may_open("s3://a/b", "s3://a/out")
+    (True, False, True)
+    """
+    if not store.is_remote(address):
+        return not store.is_remote(location)
+    return urlsplit(address)[:2] == urlsplit(location)[:2]
+
+
+def find_segmented(location: str, image: SegmentedInput) -> StoredImage | None:
+    """The image that was segmented, if it is there and may be opened; it may be another one of the same name."""
+    address = image.location
+    if not address or not may_open(address, location):
+        return None
+    axes = image.axes if not image.array else None
+    try:
+        return describe_image(address, level=image.level or 0, axes=axes)
+    except PipelineError:
+        return None
+
+
+@alone
+def check_segmented(location: str, name: str) -> Found:
+    """Compare the image that a record names with the record, and the model with its sha256."""
+    record = read_record(location, name)
+    if record is None or record.input is None:
+        return
+    image, made = record.input, Made(Stage.SEGMENT, location, name)
+    group = label_group(name)
+    yield from _compare(location, group, made, image.location, find_segmented(location, image), image.fingerprint)
+    if record.model is not None and (path := record.model.path):
+        yield from _check_model(location, group, path, record.model.sha256)
+
+
+@alone
+def check_numbered(location: str, name: str) -> Found:
+    """Compare the class map that objects were numbered in with the record of the objects, if it lies elsewhere."""
+    record = read_instances_record(location, name)
+    if record is None or store.read_attributes(location, label_group(name)) is not None:
+        return
+    made_of, made = record.input, Made(Stage.INSTANCES, location, name)
+    image: StoredImage | None = None
+    if made_of.location and may_open(made_of.location, location):
+        try:
+            image = describe_image(made_of.location)
+        except PipelineError:
+            image = None
+    yield from _compare(location, instance_group(name), made, made_of.location, image, made_of.fingerprint)
+
+
+def _compare(
+    location: str, group: str, made: Made, address: str, image: StoredImage | None, recorded: str
+) -> Iterator[Finding | Note]:
+    where = join(location, group)
+    if image is None:
+        yield Note(where, f"Its input {address or '(not recorded)'} is not there, or may not be opened; not compared.")
+    elif not recorded or fingerprint(image, recorded) == recorded:
+        return
+    elif not is_of_content(recorded):
+        yield Note(
+            where,
+            f"Its input {address} has other file times than when it was segmented. It was changed or copied: the "
+            f"record is of a version that cannot tell which.",
+        )
+    else:
+        problem = f"was made from another input than {address} is now"
+        yield Finding(Fault.INPUT, location, join(group, "zarr.json"), problem, made)
+
+
+def is_of_content(mark: str) -> bool:
+    """Whether a fingerprint was made from content alone; such fingerprints begin with the name of their method.
+
+    >>> is_of_content("sampled-sha256:00ff"), is_of_content("00ff")
+    (True, False)
+    """
+    return ":" in mark
+
+
+def _check_model(location: str, group: str, path: str, sha256: str) -> Iterator[Note]:
+    from segment_slide.unet.errors import UnetError
+    from segment_slide.unet.open_network import open_network
+
+    if not os.path.isfile(path):
+        yield Note(join(location, group), f"Its model {path} is not there; not compared.")
+        return
+    try:
+        found = open_network(path).sha256
+    except UnetError as error:
+        yield Note(join(location, group), f"Its model {path} cannot be opened: {error}")
+        return
+    if found != sha256:
+        yield Note(join(location, group), f"The model {path} is another one by now; not used.")
+
+
+def find_ingested(location: str, named: str = "") -> str | None:
+    """The file or folder that an image was converted from: the one that is named, or the one beside the image.
+
+    Parameters
+    ----------
+    location : str
+        The image.
+    named : str
+        File or folder that the user names; "" looks beside the image.
+    """
+    record = read_ingest_record(location)
+    if record is None:
+        return None
+    candidates = [named] if named else [join(os.path.dirname(location), record.ingested_from.name)]
+    return next((path for path in candidates if path and os.path.exists(path)), None)
+
+
+@alone
+def check_ingested(location: str) -> Found:
+    """Compare the file beside a converted image with the record of the conversion."""
+    record = read_ingest_record(location)
+    if record is None:
+        return
+    file = find_ingested(location)
+    if file is None or not os.path.isfile(file) or record.ingested_from.n_files != 1:
+        yield Note(location, f"Its source {record.ingested_from.name} is not one file beside it; not compared.")
+    elif fingerprint_files([file]) != record.ingested_from.fingerprint:
+        yield Note(location, f"{file} beside it is not the file that it was converted from.")

@@ -1,0 +1,164 @@
+"""Make damaged files again that need neither input nor model: small ones from their checksum, coarser levels, manifests.
+
+Nothing here is believed: a file is written only if its bytes have the sha256 that the manifest says, and a manifest only
+if its bytes have the sha256 that it says itself.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+
+from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.integrity.images import StoredPyramid, halved_axes, open_levels
+from segment_slide.pipeline.manifest.compare import read_files
+from segment_slide.pipeline.manifest.listing import list_files
+from segment_slide.pipeline.manifest.manifest import FILE, Digest, Manifest, read_manifest
+from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage.files import delete, read_file, write_file
+from segment_slide.pipeline.storage.pyramid import build_pyramid
+from segment_slide.pipeline.storage.store import join
+
+_LARGEST_BYTES = 1 << 16  # a file is searched for one flipped bit: 8 times its size in checksums of its size
+
+
+def restore_manifest(home: str) -> bool:
+    """Write a damaged manifest again, if all files that it lists are as they were written; return whether it is sound.
+
+    The list is made anew from the files. It is the right one if its sha256 is the one that the damaged list says, or if
+    all but the line with the sha256 is the same.
+    """
+    try:
+        return read_manifest(home) is not None
+    except OutputError:
+        pass
+    damaged = read_file(join(home, FILE))
+    for folders in _possible_folders(damaged):
+        files = list_files(home, folders, _named_files(damaged))
+        found = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
+        made = Manifest(found, folders).to_bytes()
+        body, end = made.rsplit(b"\n", 2)[0], made.rsplit(b"\n", 2)[1]
+        if damaged.startswith(body) or damaged.rstrip(b"\n").endswith(end):
+            write_file(join(home, FILE), made)
+            return True
+    return False
+
+
+def _possible_folders(damaged: bytes) -> Iterator[list[str]]:
+    """Folders that the list may be of."""
+    head = damaged.partition(b"\n")[0].decode(errors="replace")
+    _, mark, said = head.partition('"folders": ')
+    try:
+        yield json.loads(said.rstrip(", ")) if mark else [""]
+    except ValueError:
+        yield [""]
+    yield [""]
+
+
+def _named_files(damaged: bytes) -> list[str]:
+    """Files that the list names, as far as it can be read."""
+    found = []
+    for line in damaged.decode(errors="replace").splitlines()[2:]:
+        try:
+            found += list(json.loads("{" + line.strip().rstrip(",") + "}"))
+        except ValueError:
+            continue
+    return [key for key in found if isinstance(key, str) and not key.startswith("/") and ".." not in key.split("/")]
+
+
+def restore_file(location: str, key: str, digest: Digest, alike: Sequence[bytes] = ()) -> bool:
+    """Write a small damaged file again, if its bytes can be found; return whether they were.
+
+    Parameters
+    ----------
+    location, key : str
+        The store, and the file in it.
+    digest : Digest
+        Of the bytes that were written.
+    alike : sequence of bytes
+        What the file may have been.
+    """
+    path = join(location, key)
+    try:
+        now = read_file(path)
+    except OSError:
+        now = b""
+    for content in itertools.chain(alike, _unflipped(now, digest)):
+        if Digest.of(content) == digest:
+            write_file(path, content)
+            return True
+    return False
+
+
+def _unflipped(content: bytes, digest: Digest) -> Iterator[bytes]:
+    """The file with one bit flipped, if that gives the checksum."""
+    if len(content) != digest.size or len(content) > _LARGEST_BYTES:
+        return
+    wanted, values = bytes.fromhex(digest.sha256), bytearray(content)
+    for at in range(len(values)):
+        before = hashlib.sha256(values[:at])  # the part before is hashed once for eight bits
+        for bit in range(8):
+            values[at] ^= 1 << bit
+            rest = before.copy()
+            rest.update(memoryview(values)[at:])
+            if rest.digest() == wanted:
+                yield bytes(values)
+                return
+            values[at] ^= 1 << bit
+
+
+def array_metadata(pyramid: StoredPyramid, path: str) -> list[bytes]:
+    """What the metadata of a level may have been, told by another level that is sound.
+
+    The levels of an image differ in nothing but their shapes, and each is half of the one before.
+    """
+    shown = store.read_attributes(pyramid.location, pyramid.group) or {}
+    datasets = shown["ome"]["multiscales"][0]["datasets"]
+    levels = [str(dataset["path"]) for dataset in datasets]
+    if path not in levels:
+        return []
+    found = []
+    for other in levels:
+        try:
+            content = json.loads(text := read_file(join(pyramid.location, pyramid.group, other, "zarr.json")))
+        except (OSError, ValueError):
+            continue
+        if other == path or not isinstance(content, dict):
+            continue
+        steps = levels.index(path) - levels.index(other)
+        names = content["dimension_names"]
+        for shape in _scaled(tuple(content["shape"]), names, steps):
+            made = json.dumps({**content, "shape": list(shape)}, indent=2 if b"\n" in text else None)
+            found.append(made.encode())
+    return found
+
+
+def _scaled(shape: tuple[int, ...], axes: Sequence[str], steps: int) -> Iterator[tuple[int, ...]]:
+    """Shapes that a level may have so many steps above or below one of a shape."""
+    for halved in ("yx", "zyx"):
+        options = []
+        for axis, size in zip(axes, shape, strict=True):
+            if axis not in halved:
+                options.append([size])
+            elif steps >= 0:
+                options.append([-(-size // (1 << steps))])
+            else:
+                options.append([(size << -steps) - less for less in range(1 << -steps)])
+        yield from itertools.product(*options)  # type: ignore[misc]
+
+
+def rebuild_levels(pyramid: StoredPyramid, keys: Sequence[str]) -> None:
+    """Delete damaged shards of coarser levels and make them again from the level before.
+
+    Raises
+    ------
+    PipelineError
+        If that fails.
+    """
+    levels = open_levels(pyramid)
+    for key in keys:
+        delete(join(pyramid.location, key))
+    if len(levels) > 1:
+        numbers = halved_axes(levels[0], levels[1])
+        halved = "".join(levels[0].axes[number] for number in numbers)
+        build_pyramid(pyramid.location, pyramid.group, levels, halved, pyramid.method)
