@@ -13,7 +13,7 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.integrity.networks import find_kind, read_header
 from segment_slide.pipeline.integrity.nights import is_note
-from segment_slide.pipeline.manifest.manifest import FILE
+from segment_slide.pipeline.manifest.manifest import FILE, GROUP_FILE
 from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.nights.notes import DONE_FILE
 from segment_slide.pipeline.storage import store
@@ -115,6 +115,8 @@ def look_at_store(location: str) -> Contents | None:
     """What of ours is in a store; None if nothing is, or if it is no store."""
     root, is_damaged = _attributes(location, "")
     mark: Any = root.get(ATTRIBUTE)
+    is_sealed = any(exists(join(location, file)) for file in (FILE, GROUP_FILE))
+    is_damaged |= is_sealed and not isinstance(mark, dict)  # we seal nothing that has no mark
     if isinstance(mark, dict) and mark.get("kind") in (training_set.KIND, sample_set.KIND):
         return Contents(location, Kind.TRAINING_SET if mark["kind"] == training_set.KIND else Kind.SAMPLES)
     is_ours = isinstance(mark, dict)

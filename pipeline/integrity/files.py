@@ -106,14 +106,13 @@ def plan_files(contents: Contents) -> FileSteps:
     for key, size in there.items():
         steps.decoded.append(functools.partial(_decode, contents, key))
         n_bytes += size
-    for group in unsealed:
-        steps.found.append(
-            Note(
-                join(location, group),
-                "No checksums of these files are known: the version that made them wrote none, or its run is not "
-                "finished. Each file is decoded instead, which does not find all changes.",
-            )
+    if there:
+        of_groups = "" if unsealed == [""] else f" of {', '.join(unsealed)}"
+        sentence = (
+            f"No checksums of the files{of_groups} are known: the version that made them wrote none, or the run is not "
+            f"finished. Each file is decoded instead, which does not find all changes."
         )
+        steps.found.append(Note(location, sentence))
     return FileSteps(steps.found, steps.hashed, steps.decoded, n_bytes)
 
 

@@ -22,7 +22,10 @@ _OF_KIND: dict[Kind, Callable[[str], Found]] = {
     Kind.STATE: networks.check_state,
     Kind.NOTE: nights.check_note,
 }
-_SINGLE@dataclass(frozen=True)
+_SINGLE_FILES = (Kind.MODEL, Kind.STATE, Kind.NOTE)
+
+
+@dataclass(frozen=True)
 class Report:
     """What was found at a path.
 
