@@ -6,6 +6,7 @@ refuses if the input or the model is not what it was; then nothing is deleted.
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from segment_slide.cluster.errors import ClusterError
@@ -24,6 +25,7 @@ from segment_slide.flows.segment_request import resolve_segment_request
 from segment_slide.pipeline.blocks.progress import Stages
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.ingest.plan import plan_ingest
+from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.integrity.contents import Contents
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Made, Stage
 from segment_slide.pipeline.integrity.images import StoredPyramid
@@ -34,6 +36,7 @@ from segment_slide.pipeline.integrity.run import Report
 from segment_slide.pipeline.manifest.content import is_data, split_shard
 from segment_slide.pipeline.storage.files import delete
 from segment_slide.pipeline.storage.lock import hold
+from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.pipeline.storage.store import join, remove_leftovers
 from segment_slide.unet.errors import UnetError
 
@@ -53,32 +56,54 @@ def repair_all(report: Report, chosen: VerifyRequest, progress: Stages) -> dict[
         For each output of which something could not be made again, why.
     """
     refused: dict[str, str] = {}
+    repairs: list[Repair] = []
     for contents in report.contents:
         findings = [finding for finding in report.findings if finding.store == contents.location]
-        for what, repair in _repairs(contents, findings, chosen, progress):
-            try:
-                repair()
-            except _REFUSALS as error:
-                refused[what] = str(error)
+        repairs += _repairs(contents, findings, chosen, progress)
+    for repair in sorted(repairs, key=lambda repair: repair.phase):
+        try:
+            repair.run()
+        except _REFUSALS as error:
+            refused[repair.title] = str(error)
     return refused
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Something to do.
+
+    Attributes
+    ----------
+    phase : int
+        Metadata of all outputs come first, then stage by stage: each reads what those before it make.
+    title : str
+        What it is called in messages.
+    run : callable
+        Does it.
+    """
+
+    phase: int
+    title: str
+    run: Callable[[], None]
 
 
 def _repairs(
     contents: Contents, findings: list[Finding], chosen: VerifyRequest, progress: Stages
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What is to be done, in order, each with its name for messages."""
+) -> Iterator[Repair]:
+    """What is to be done for one output."""
     location = contents.location
     broken = [finding for finding in findings if finding.fault in BROKEN]
     metadata = [finding.key for finding in broken if not is_data(finding.key)]
     if metadata:
-        yield location, lambda: _restore(contents, metadata)
+        yield Repair(-2, location, lambda: _restore(contents, metadata))
     surplus = [finding.key for finding in findings if is_surplus_shard(finding, findings)]
     if surplus:
-        yield location, lambda: _delete_all(location, surplus)
+        yield Repair(-1, location, lambda: _delete_all(location, surplus))
     data = sorted((f for f in broken if is_data(f.key) and f.made.stage in ORDER), key=_order)
     for made, group in groupby(data, lambda finding: finding.made):
         keys = sorted({finding.key for finding in group})
-        yield f"{made.stage} {join(location, made.name)}".strip(), _repair_of(contents, made, keys, chosen, progress)
+        title = f"{made.stage} {join(location, made.name)}"
+        yield Repair(ORDER.index(made.stage), title, _repair_of(contents, made, keys, chosen, progress))
 
 
 def _order(finding: Finding) -> tuple[int, str, str]:
@@ -162,7 +187,7 @@ def _measure(made: Made, chosen: VerifyRequest, progress: Stages) -> Callable[[]
 
 def _ingest(made: Made, chosen: VerifyRequest, progress: Stages) -> Callable[[], object]:
     file, options = ingest_request(made.location, chosen)
-    plan_ingest([file], options)
+    compare_records(read_ingest_record(made.location), plan_ingest([file], options).record, made.location)
     return lambda: ingest_image([file], made.location, options, progress)
 
 

@@ -8,7 +8,7 @@ from segment_slide.flows.requests import InstancesRequest, MeasureRequest, Segme
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.record import IngestParameters, read_ingest_record
-from segment_slide.pipeline.integrity.inputs import find_ingested, may_open
+from segment_slide.pipeline.integrity.inputs import find_ingested, find_model, may_open
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
 from segment_slide.pipeline.measurement.record import TableRecord, read_table_record
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
@@ -21,7 +21,7 @@ from segment_slide.pipeline.storage.label_records import (
     read_instances_record,
     read_record,
 )
-from segment_slide.pipeline.storage.names import instance_group, instances_name, label_group
+from segment_slide.pipeline.storage.names import find_location, instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.place import has_label
 from segment_slide.pipeline.storage.record import has_mark, identify_group
 from segment_slide.unet.options import Option
@@ -66,8 +66,8 @@ def segment_request(location: str, name: str, chosen: VerifyRequest) -> SegmentR
         raise InputError(f"{location} does not say from which input and model {label_group(name)} was made.")
     image, parameters = record.input, record.parameters
     return SegmentRequest(
-        input=_expect_address(chosen.input or image.location, location, chosen.input),
-        model=chosen.model or record.model.path,
+        input=_expect_address(find_location(image.location, location), location, chosen.input),
+        model=chosen.model or _expect_model(location, record),
         output=location,
         options=_segment_options(record, name),
         level=image.level or 0,
@@ -76,14 +76,26 @@ def segment_request(location: str, name: str, chosen: VerifyRequest) -> SegmentR
         t=image.planes.get("t"),
         z=image.planes.get("z"),
         device=parameters.device or "auto",
-        in_place=image.location == location,
+        in_place=find_location(image.location, location) == location,
     )
 
 
 def _expect_address(address: str, location: str, named: str) -> str:
+    """The address that the user names, or that of the record if it may be opened."""
     if not named and not may_open(address, location):
         raise InputError(f"the record of {location} names {address}, another server. Name it with `input` to allow it.")
-    return address
+    return named or address
+
+
+def _expect_model(location: str, record: SegmentationRecord) -> str:
+    found = find_model(location, record)
+    if found is None:
+        name, sha256 = (record.model.path, record.model.sha256) if record.model else ("", "")
+        raise InputError(
+            f"the model {name} (sha256 {sha256[:12]}…) of {location} is neither beside it nor beside its input; name it "
+            f"with `model`."
+        )
+    return found
 
 
 def _segment_options(record: SegmentationRecord, name: str) -> SegmentOptions:
@@ -118,7 +130,8 @@ def instances_request(location: str, name: str, chosen: VerifyRequest) -> Instan
     if record is None:
         raise InputError(f"{location} does not say from what {instance_group(name)} was made.")
     is_beside = has_label(location, name)
-    made_of = location if is_beside else _expect_address(chosen.input or record.input.location, location, chosen.input)
+    elsewhere = find_location(record.input.location, location)
+    made_of = location if is_beside else _expect_address(elsewhere, location, chosen.input)
     return InstancesRequest(
         input=made_of,
         name=name,

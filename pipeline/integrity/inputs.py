@@ -1,7 +1,8 @@
 """Whether the input and the model of an output are still those that it was made from, as far as they are there.
 
 An input is told by its fingerprint. The records of version 0.1.0 hold fingerprints with file times, which change when
-files are copied: from these nothing can be concluded.
+files are copied: from these nothing can be concluded. A record names places relative to the output, and the model by
+the name of its file.
 """
 
 import os
@@ -13,14 +14,15 @@ from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Note, Stage, alone
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.fingerprint import is_by_times, is_same
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import (
+    SegmentationRecord,
     SegmentedInput,
     read_instances_record,
     read_record,
 )
-from segment_slide.pipeline.storage.names import instance_group, label_group
+from segment_slide.pipeline.storage.names import find_location, instance_group, label_group
 from segment_slide.pipeline.storage.store import join
 
 
@@ -37,7 +39,7 @@ def may_open(address: str, location: str) -> bool:
 
 def find_segmented(location: str, image: SegmentedInput) -> StoredImage | None:
     """The image that was segmented, if it is there and may be opened; it may be another one of the same name."""
-    address = image.location
+    address = find_location(image.location, location)
     if not address or not may_open(address, location):
         return None
     axes = image.axes if not image.array else None
@@ -55,9 +57,11 @@ def check_segmented(location: str, name: str) -> Found:
         return
     image, made = record.input, Made(Stage.SEGMENT, location, name)
     group = label_group(name)
-    yield from _compare(location, group, made, image.location, find_segmented(location, image), image.fingerprint)
-    if record.model is not None and (path := record.model.path):
-        yield from _check_model(location, group, path, record.model.sha256)
+    address = find_location(image.location, location)
+    yield from _compare(location, group, made, address, find_segmented(location, image), image.fingerprint)
+    if record.model is not None and find_model(location, record) is None:
+        name = record.model.path
+        yield Note(join(location, group), f"Its model {name} is not beside it or its input, or not the same any more.")
 
 
 @alone
@@ -68,12 +72,13 @@ def check_numbered(location: str, name: str) -> Found:
         return
     made_of, made = record.input, Made(Stage.INSTANCES, location, name)
     image: StoredImage | None = None
-    if made_of.location and may_open(made_of.location, location):
+    address = find_location(made_of.location, location)
+    if address and may_open(address, location):
         try:
-            image = describe_image(made_of.location)
+            image = describe_image(address)
         except PipelineError:
             image = None
-    yield from _compare(location, instance_group(name), made, made_of.location, image, made_of.fingerprint)
+    yield from _compare(location, instance_group(name), made, address, image, made_of.fingerprint)
 
 
 def _compare(
@@ -82,9 +87,9 @@ def _compare(
     where = join(location, group)
     if image is None:
         yield Note(where, f"Its input {address or '(not recorded)'} is not there, or may not be opened; not compared.")
-    elif not recorded or fingerprint(image, recorded) == recorded:
+    elif not recorded or is_same(image, recorded) is not False:
         return
-    elif not is_of_content(recorded):
+    elif is_by_times(recorded):
         yield Note(
             where,
             f"Its input {address} has other file times than when it was segmented. It was changed or copied: the "
@@ -95,29 +100,29 @@ def _compare(
         yield Finding(Fault.INPUT, location, join(group, "zarr.json"), problem, made)
 
 
-def is_of_content(mark: str) -> bool:
-    """Whether a fingerprint was made from content alone; such fingerprints begin with the name of their method.
+def find_model(location: str, record: SegmentationRecord) -> str | None:
+    """The network that an output was made with: where its record says, beside the output, or beside the input.
 
-    >>> is_of_content("sampled-sha256:00ff"), is_of_content("00ff")
-    (True, False)
+    Only a file with the recorded sha256 is the one.
     """
-    return ":" in mark
+    if record.model is None or not record.model.path or store.is_remote(location):
+        return None
+    image = find_location(record.input.location, location) if record.input else ""
+    folders = [os.path.dirname(location), os.path.dirname(image)]
+    for path in dict.fromkeys(os.path.join(folder, record.model.path) for folder in folders):
+        if os.path.isfile(path) and _sha256(path) == record.model.sha256:
+            return path
+    return None
 
 
-def _check_model(location: str, group: str, path: str, sha256: str) -> Iterator[Note]:
+def _sha256(path: str) -> str:
     from segment_slide.unet.errors import UnetError
     from segment_slide.unet.open_network import open_network
 
-    if not os.path.isfile(path):
-        yield Note(join(location, group), f"Its model {path} is not there; not compared.")
-        return
     try:
-        found = open_network(path).sha256
-    except UnetError as error:
-        yield Note(join(location, group), f"Its model {path} cannot be opened: {error}")
-        return
-    if found != sha256:
-        yield Note(join(location, group), f"The model {path} is another one by now; not used.")
+        return open_network(path).sha256
+    except UnetError:
+        return ""
 
 
 def find_ingested(location: str, named: str = "") -> str | None:

@@ -7,6 +7,7 @@ if its bytes have the sha256 that it says itself.
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from segment_slide.pipeline.errors import OutputError
@@ -19,6 +20,8 @@ from segment_slide.pipeline.storage.files import delete, read_file, write_file
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.store import join
 
+_KEY = re.compile(r'("(?:[^"\\]|\\.)+"): \[\d')
+_FEW = 4  # damaged characters of a line
 _LARGEST_BYTES = 1 << 16  # a file is searched for one flipped bit: 8 times its size in checksums of its size
 
 
@@ -26,44 +29,66 @@ def restore_manifest(home: str) -> bool:
     """Write a damaged manifest again, if all files that it lists are as they were written; return whether it is sound.
 
     The list is made anew from the files. It is the right one if its sha256 is the one that the damaged list says, or if
-    all but the line with the sha256 is the same.
+    all is the same but the line with the sha256.
     """
     try:
         return read_manifest(home) is not None
     except OutputError:
         pass
     damaged = read_file(join(home, FILE))
-    for folders in _possible_folders(damaged):
-        files = list_files(home, folders, _named_files(damaged))
-        found = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
-        made = Manifest(found, folders).to_bytes()
-        body, end = made.rsplit(b"\n", 2)[0], made.rsplit(b"\n", 2)[1]
-        if damaged.startswith(body) or damaged.rstrip(b"\n").endswith(end):
-            write_file(join(home, FILE), made)
+    said = _find_folders(damaged)
+    files = list_files(home, said, _find_keys(damaged))
+    found = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
+    made = Manifest(found, said).to_bytes()
+    head, rest = made.split(b"\n", 1)
+    for candidate in itertools.chain([head], _flipped(damaged.split(b"\n", 1)[0])):
+        text = (candidate + b"\n" + rest).rsplit(b"\n", 2)[0] + b"\n"
+        own = hashlib.sha256(text).hexdigest().encode()
+        if own in damaged or (damaged.startswith(text) and _differs_little(damaged[len(text) :], own)):
+            write_file(join(home, FILE), text + b' "sha256": "' + own + b'"}\n')
             return True
     return False
 
 
-def _possible_folders(damaged: bytes) -> Iterator[list[str]]:
-    """Folders that the list may be of."""
+def _find_folders(damaged: bytes) -> list[str]:
+    """Folders that the list is of, as far as it can be read."""
     head = damaged.partition(b"\n")[0].decode(errors="replace")
     _, mark, said = head.partition('"folders": ')
     try:
-        yield json.loads(said.rstrip(", ")) if mark else [""]
+        found = json.loads(said.rstrip(", ")) if mark else [""]
     except ValueError:
-        yield [""]
-    yield [""]
+        return [""]
+    return [folder for folder in found if isinstance(folder, str) and _is_inside(folder)]
 
 
-def _named_files(damaged: bytes) -> list[str]:
+def _find_keys(damaged: bytes) -> list[str]:
     """Files that the list names, as far as it can be read."""
-    found = []
-    for line in damaged.decode(errors="replace").splitlines()[2:]:
+    keys = []
+    for text in _KEY.findall(damaged.decode(errors="replace")):
         try:
-            found += list(json.loads("{" + line.strip().rstrip(",") + "}"))
+            keys.append(str(json.loads(text)))
         except ValueError:
             continue
-    return [key for key in found if isinstance(key, str) and not key.startswith("/") and ".." not in key.split("/")]
+    return [key for key in keys if key and _is_inside(key)]
+
+
+def _is_inside(key: str) -> bool:
+    return not key.startswith("/") and ".." not in key.split("/")
+
+
+def _flipped(content: bytes) -> Iterator[bytes]:
+    """All contents that differ in one bit."""
+    values = bytearray(content)
+    for at, bit in itertools.product(range(len(values)), range(8)):
+        values[at] ^= 1 << bit
+        yield bytes(values)
+        values[at] ^= 1 << bit
+
+
+def _differs_little(end: bytes, own: bytes) -> bool:
+    """Whether the last line is that of a checksum but for a few characters."""
+    wanted = b' "sha256": "' + own + b'"}\n'
+    return len(end) == len(wanted) and sum(a != b for a, b in zip(end, wanted, strict=True)) <= _FEW
 
 
 def restore_file(location: str, key: str, digest: Digest, alike: Sequence[bytes] = ()) -> bool:
