@@ -43,6 +43,7 @@ from segment_slide.unet.errors import UnetError
 log = logging.getLogger(__name__)
 
 ORDER = (Stage.INGEST, Stage.SEGMENT, Stage.INSTANCES, Stage.MEASURE)  # each reads what those before it make
+METADATA, SURPLUS = -2, -1  # phases before those of the stages
 BROKEN = (Fault.CHANGED, Fault.UNREADABLE, Fault.MISSING)
 _REFUSALS = (PipelineError, UnetError, ClusterError)
 
@@ -60,11 +61,16 @@ def repair_all(report: Report, chosen: VerifyRequest, progress: Stages) -> dict[
     for contents in report.contents:
         findings = [finding for finding in report.findings if finding.store == contents.location]
         repairs += _repairs(contents, findings, chosen, progress)
+    kept_out: set[str] = set()  # a stage would list damaged metadata in a new manifest, as if they were right
     for repair in sorted(repairs, key=lambda repair: repair.phase):
+        if repair.location in kept_out:
+            refused[repair.title] = "its metadata are damaged, and cannot be made again"
+            continue
         try:
             repair.run()
         except _REFUSALS as error:
             refused[repair.title] = str(error)
+            kept_out |= {repair.location} if repair.phase == METADATA else set()
     return refused
 
 
@@ -76,13 +82,14 @@ class Repair:
     ----------
     phase : int
         Metadata of all outputs come first, then stage by stage: each reads what those before it make.
-    title : str
-        What it is called in messages.
+    location, title : str
+        The output, and what the repair is called in messages.
     run : callable
         Does it.
     """
 
     phase: int
+    location: str
     title: str
     run: Callable[[], None]
 
@@ -95,15 +102,15 @@ def _repairs(
     broken = [finding for finding in findings if finding.fault in BROKEN]
     metadata = [finding.key for finding in broken if not is_data(finding.key)]
     if metadata:
-        yield Repair(-2, location, lambda: _restore(contents, metadata))
+        yield Repair(METADATA, location, location, lambda: _restore(contents, metadata))
     surplus = [finding.key for finding in findings if is_surplus_shard(finding, findings)]
     if surplus:
-        yield Repair(-1, location, lambda: _delete_all(location, surplus))
+        yield Repair(SURPLUS, location, location, lambda: _delete_all(location, surplus))
     data = sorted((f for f in broken if is_data(f.key) and f.made.stage in ORDER), key=_order)
     for made, group in groupby(data, lambda finding: finding.made):
         keys = sorted({finding.key for finding in group})
         title = f"{made.stage} {join(location, made.name)}"
-        yield Repair(ORDER.index(made.stage), title, _repair_of(contents, made, keys, chosen, progress))
+        yield Repair(ORDER.index(made.stage), location, title, _repair_of(contents, made, keys, chosen, progress))
 
 
 def _order(finding: Finding) -> tuple[int, str, str]:

@@ -71,8 +71,10 @@ def maker_of(contents: Contents, key: str) -> Made:
 
 def our_groups(contents: Contents) -> list[str]:
     """Folders of ours in a store, with all that is in them; "" is all of it."""
-    if contents.kind is not Kind.SLIDE or contents.is_image:
+    if contents.kind is not Kind.SLIDE:
         return [""]
+    names = store.list_names(contents.location) if contents.is_image else ()
+    levels = sorted(name for name in names if name.isdecimal())
     numbered = [instance_group(name) for name in contents.instances]
     classes = [label_group(name) for name in contents.segmentations]
     scores = [
@@ -81,7 +83,7 @@ def our_groups(contents: Contents) -> list[str]:
         if exists(join(contents.location, group := probability_group(name), "zarr.json"))
     ]
     tables = [f"{TABLES}/{name}.parquet" for name in contents.tables]
-    return [*classes, *scores, *numbered, *tables]
+    return [*levels, *classes, *scores, *numbered, *tables]
 
 
 def plan_files(contents: Contents) -> FileSteps:

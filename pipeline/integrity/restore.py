@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.integrity.images import StoredPyramid, halved_axes, open_levels
@@ -20,34 +20,48 @@ from segment_slide.pipeline.storage.files import delete, read_file, write_file
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.store import join
 
-_KEY = re.compile(r'("(?:[^"\\]|\\.)+"): \[\d')
+_LINE = re.compile(r'("(?:[^"\\]|\\.)+"): \[(\d+), "([0-9a-f]{64})"\]')
+_MOST_DOUBTFUL = 64
 _FEW = 4  # damaged characters of a line
 _LARGEST_BYTES = 1 << 16  # a file is searched for one flipped bit: 8 times its size in checksums of its size
 
 
 def restore_manifest(home: str) -> bool:
-    """Write a damaged manifest again, if all files that it lists are as they were written; return whether it is sound.
+    """Write a damaged manifest again, if it can be told from itself and the files; return whether it is sound.
 
-    The list is made anew from the files. It is the right one if its sha256 is the one that the damaged list says, or if
-    all is the same but the line with the sha256.
+    Each line is as it is, or as the file that it is about has it now, or left out; the first line may have one other
+    bit. It is the right list if its sha256 is the one that the damaged list says, or if all is the same but the line
+    with the sha256.
     """
     try:
         return read_manifest(home) is not None
     except OutputError:
         pass
     damaged = read_file(join(home, FILE))
-    said = _find_folders(damaged)
-    files = list_files(home, said, _find_keys(damaged))
-    found = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
-    made = Manifest(found, said).to_bytes()
-    head, rest = made.split(b"\n", 1)
-    for candidate in itertools.chain([head], _flipped(damaged.split(b"\n", 1)[0])):
-        text = (candidate + b"\n" + rest).rsplit(b"\n", 2)[0] + b"\n"
-        own = hashlib.sha256(text).hexdigest().encode()
-        if own in damaged or (damaged.startswith(text) and _differs_little(damaged[len(text) :], own)):
-            write_file(join(home, FILE), text + b' "sha256": "' + own + b'"}\n')
-            return True
+    folders, claimed = _find_folders(damaged), _find_claims(damaged)
+    files = list_files(home, folders, claimed)
+    there = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
+    for found in _variants(claimed, there):
+        head, rest = Manifest(found, folders).to_bytes().split(b"\n", 1)
+        heads = [head] if found != {**there, **claimed} else itertools.chain([head], _flipped(damaged.split(b"\n")[0]))
+        for candidate in heads:
+            text = (candidate + b"\n" + rest).rsplit(b"\n", 2)[0] + b"\n"
+            own = hashlib.sha256(text).hexdigest().encode()
+            if own in damaged or (damaged.startswith(text) and _differs_little(damaged[len(text) :], own)):
+                write_file(join(home, FILE), text + b' "sha256": "' + own + b'"}\n')
+                return True
     return False
+
+
+def _variants(claimed: Mapping[str, Digest], there: Mapping[str, Digest]) -> Iterator[dict[str, Digest]]:
+    """Lists that may have been the one that is damaged: as it is, and with one line in doubt changed."""
+    whole = {**there, **claimed}
+    yield whole
+    doubtful = [key for key in claimed if there.get(key) != claimed[key]]
+    for key in doubtful[:_MOST_DOUBTFUL]:
+        without = {other: digest for other, digest in whole.items() if other != key}
+        yield {**without, key: there[key]} if key in there else without
+    yield dict(claimed)
 
 
 def _find_folders(damaged: bytes) -> list[str]:
@@ -61,15 +75,17 @@ def _find_folders(damaged: bytes) -> list[str]:
     return [folder for folder in found if isinstance(folder, str) and _is_inside(folder)]
 
 
-def _find_keys(damaged: bytes) -> list[str]:
-    """Files that the list names, as far as it can be read."""
-    keys = []
-    for text in _KEY.findall(damaged.decode(errors="replace")):
+def _find_claims(damaged: bytes) -> dict[str, Digest]:
+    """Files and checksums that the list names, as far as it can be read."""
+    claims = {}
+    for text, size, sha256 in _LINE.findall(damaged.decode(errors="replace")):
         try:
-            keys.append(str(json.loads(text)))
+            key = str(json.loads(text))
         except ValueError:
             continue
-    return [key for key in keys if key and _is_inside(key)]
+        if key and _is_inside(key):
+            claims[key] = Digest(int(size), sha256)
+    return claims
 
 
 def _is_inside(key: str) -> bool:

@@ -18,7 +18,6 @@ import segment_slide.flows.weight_maps
 from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.integrity.run import Report, verify
 from tests.flows.support import noise, run_here, write_model
-from tests.integrity.temp_seal import seal_all
 
 SHAPE = (96, 600)  # two levels
 FLOWS = (
@@ -84,7 +83,6 @@ def make_segmentation(folder: Path) -> Path:
     run("segment", folder / "slide.ome.zarr", "-m", model, "-o", out, *sizes)
     run("instances", out, "--block", 128, "--min-size", 10)
     run("measure", out)
-    seal_all(folder)
     return folder
 
 
@@ -102,7 +100,6 @@ def make_training(folder: Path) -> Path:
     run("training-data", folder / "set.zarr", "-o", folder / "samples.zarr", *small)
     few = ("--steps", 4, "--base-channels", 2, "--device", "cpu")
     run("train", folder / "samples.zarr", "-o", folder / "trained.safetensors", *few)
-    seal_all(folder)
     return folder
 
 
