@@ -41,13 +41,7 @@ class Workers:
             name="block_time_limit",
         ),
     ] = None
-    allow_unencrypted: Annotated[
-        bool,
-        Option(
-            "Join a scheduler at an address with tcp://, although everybody who reaches it can run code as you. Only "
-            "where nobody else can reach it."
-        ),
-    ] = False
+    allow_unencrypted: Annotated[bool, Option("Join a tcp:// address: all who reach it can run code as you.")] = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ ROOMS = {
         "manifest": {"", "metadata", "blocks", "zarr_stores", "storage"},
         "statistics": {"", "blocks", "storage"},
         "readers": {"", "metadata", "blocks", "storage"},
-        "ingest": {"", "metadata", "blocks", "limits", "storage", "readers", "manifest"},
+        "ingest": {"", "metadata", "blocks", "limits", "zarr_stores", "storage", "readers", "manifest"},
         "segmentation": {"", "metadata", "blocks", "storage", "statistics", "manifest", "reads", "inputs", "zarr_stores"},
         "objects": {"", "metadata", "blocks", "storage", "statistics", "manifest", "inputs"},
         "measurement": {"", "metadata", "blocks", "storage", "statistics", "zarr_stores", "manifest", "inputs"},

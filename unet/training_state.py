@@ -28,10 +28,7 @@ from segment_slide.unet.typed import convert, from_object, parse_header
 FORMAT = "segment-slide-training-state"
 _KEY = "state"
 # what reading a file raises that is cut off, or was edited; SafetensorError and CheckpointError among them
-_DAMAGED = (
-    *(SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
-    CheckpointError,
-)
+_DAMAGED = (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 PROCESSORS = "processors"  # key of the list in an identity (`unet.train_elsewhere`); it is not compared
 _PROCESSOR_HINT = (
     " Or add `accept_processor`: the training goes on, the last bits of its sums differ from there on, and its record "
@@ -125,13 +122,7 @@ class TrainingState:
 
 
 def save_state(path: Path, state: TrainingState) -> None:
-    """Write a state completely or not at all; it is on the disk when this returns.
-
-    Raises
-    ------
-    OSError
-        If the disk is full; the previous state stays.
-    """
+    """Write a state completely or not at all (`OSError`: the disk is full); it is on the disk when this returns."""
     from safetensors.torch import save
 
     history = state.history

@@ -13,6 +13,7 @@ from typing import Any
 from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.integrity.networks import find_kind, read_header
 from segment_slide.pipeline.integrity.nights import is_note
+from segment_slide.pipeline.limits.failures import DAMAGED
 from segment_slide.pipeline.manifest.manifest import FILE, GROUP_FILE
 from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.nights.notes import DONE_FILE
@@ -156,7 +157,7 @@ def _attributes(location: str, group: str) -> tuple[dict[str, Any], bool]:
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What reading damaged metadata may raise."""
-    return (PipelineError, *store.DAMAGED)
+    return (PipelineError, *DAMAGED)
 
 
 def _ours_below(location: str, is_ours: bool, *folders: str) -> tuple[str, ...]:

@@ -93,15 +93,13 @@ class StoredPixels(Section):
 def fingerprint_pixels(image: StoredImage, set_location: str, begun_with: str = "") -> str:
     """Fingerprint that tells whether pixels have changed since the set was made.
 
-    For an image outside the set: its content. For an image that was ingested into the set: the
-    contents of the files it was made from, taken from its own record, so that a copy of the set is valid too.
+    For an image outside the set: its content. For one that was ingested into the set: the contents of the files that
+    it was made from, taken from its own record, so that a copy of the set is valid too.
 
     Parameters
     ----------
-    image : StoredImage
-        The image, inside or outside the set.
-    set_location : str
-        Present location of the set.
+    image, set_location : StoredImage, str
+        The image, inside or outside the set; present location of the set.
     begun_with : str
         The fingerprint to compare with, see `pipeline.storage.fingerprint`.
     """
@@ -127,7 +125,7 @@ class AnnotatedImage(Section):
     block : tuple of int
         Shard of `classes` and `weights`, on the same axes.
     class_counts : tuple of int
-        Number of annotated pixels of each class, after ridges are cut.
+        Annotated pixels of each class, after ridges are cut.
     image, labels : StoredPixels
         Intensities, and the annotation they were made from.
     files : tuple of str
@@ -257,7 +255,7 @@ def read_training_set(location: str | Path) -> TrainingSet:
     """
     location = store.resolve_location(location)
     content = read_own(location)
-    if content.get("kind") != KIND or "images" not in content:
+    if content.get("kind") != KIND:
         raise InputError(f"{location} is not a training set; make one with `segment-slide weight-maps`.")
     if "images" not in content:
         Completeness(location, lacks="its labels are not counted yet", remedy=REMEDY).require()
@@ -285,13 +283,7 @@ def pending_blocks(training_set: TrainingSet, image: AnnotatedImage) -> list[tup
 
 
 def check_complete(training_set: TrainingSet) -> None:
-    """Refuse a set whose weight maps are not complete.
-
-    Raises
-    ------
-    InputError
-        The message has the number of missing blocks.
-    """
+    """Refuse (`InputError`) a set whose weight maps are not complete; the message has the number of missing blocks."""
     judge_training_set(training_set).require()
 
 
