@@ -224,7 +224,7 @@ def read_sample_set(location: str | Path) -> SampleSet:
     """
     location = store.resolve_location(location)
     content = read_own(location)
-    if content.get("kind") != KIND or "n_training" not in content:
+    if content.get("kind") != KIND:
         raise InputError(f"{location} holds no training samples; make some with `segment-slide training-data`.")
     if "n_training" not in content:
         Completeness(location, lacks="its samples are not described yet", remedy=REMEDY).require()
