@@ -171,7 +171,9 @@ def _describe_intensities(intensities: "Intensities | None") -> dict[str, str]:
 
 def _show_image(console: Console, image: "StoredImage") -> None:
     from segment_slide.pipeline.storage.calibration import note_sizes
+    from segment_slide.pipeline.storage.complete import judge_image
 
+    state = judge_image(image)
     level = image.multiscale.levels[image.level]
     scale = ", ".join(
         f"{axis} {step:g} {unit or ''}".rstrip()
@@ -181,6 +183,7 @@ def _show_image(console: Console, image: "StoredImage") -> None:
     rows = {
         "shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}",
         "files of": f"{_sizes(image.chunks)} px",
+        **({} if state.is_complete else {"not complete": f"{state.text}; {state.remedy}"}),
         "levels": str(len(image.multiscale.levels)),
         "step": scale,
         **({"not used": "; ".join(not_used)} if not_used else {}),

@@ -7,7 +7,7 @@ from segment_slide.pipeline.errors import InputError, PipelineError, Unreachable
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import FileCount, count_known_missing
+from segment_slide.pipeline.storage.complete import FileCount, count_known_missing, has_listing, judge_image
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, SegmentedInput
 from segment_slide.pipeline.storage.names import find_location, instances_name, label_group, probability_group
@@ -117,6 +117,10 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
         if not labels:
             raise InputError(f"{location} holds neither an image nor labels that can be shown. {' '.join(notes)}")
         notes.append(f"The image that {location} was made from was moved or deleted; name it: `image='PATH'`.")
+    elif has_listing(base.location) and not (state := judge_image(base)).is_complete:
+        notes.append(
+            f"{base.location} is not complete: {state.text} are there, the others look like background; {state.remedy}."
+        )
     below = base or labels[0].image
     if image is not None and not sources and any(item.record for item in labels):
         notes.append(f"{image} is not the image that was segmented: its size differs. Labels are placed by metadata.")

@@ -124,7 +124,9 @@ CASES = {
         lambda folder: (*segment(folder)[:4], "--in-place"), SLIDE, "segment-slide ingest", ("slide.ome.zarr/labels",)
     ),
     "segment a drawn slide": Case(
-        lambda folder: segment(folder, "drawn.ome.zarr"), "drawn.ome.zarr/0/c/0/0/0", "segment-slide demo"
+        lambda folder: segment(folder, "drawn.ome.zarr", "--channels", "red"),
+        "drawn.ome.zarr/0/c/0/0/0",
+        "segment-slide demo",
     ),
     "segment a class map": Case(lambda folder: segment(folder, LABELS), BLOCK, "segment-slide segment"),
     "number a class map": Case(instances, BLOCK, "segment-slide segment"),
@@ -187,7 +189,20 @@ def copy(whole: Path, folder: Path, case: Case) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = (
+    "segment an ingest",
+    "number a class map by its path",
+    "measure in an ingest",
+    "evaluate classes",
+    "weigh an ingest",
+    "draw from a set",
+    "train",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_what_is_not_complete_is_refused_and_nothing_is_written(name, whole, tmp_path):
     case = CASES[name]
     folder = copy(whole, tmp_path / "inputs", case)

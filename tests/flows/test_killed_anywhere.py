@@ -105,9 +105,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for flow in ("instances", "measure", "segment", "training_data", "weight_maps"):
             patch.setattr(f"segment_slide.flows.{flow}.open_cluster", lambda *_, **__: contextlib.nullcontext())
         patch.setitem(sizes.DEFAULT_CHUNK, 2, 16)
-        blobs = (ndimage.gaussian_filter(np.random.default_rng(0).random((2, 40, 40)), (0, 2, 2)) > 0.5).astype(
-            np.uint8
-        )
+        smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((2, 40, 40)), (0, 2, 2))
+        blobs = (smooth > 0.5).astype(np.uint8)
         tifffile.imwrite(folder / "rgb.tif", noise(40, 60, 3), photometric="rgb")
         write_array(folder / "slide.zarr", noise(40, 60), chunk=32)
         write_model(folder / "m.safetensors")
@@ -131,8 +130,12 @@ def begin(command: Command, inputs: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(name, inputs, tmp_path):
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "ingest" else pytest.mark.slow) for name in COMMANDS]
+)
+def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(
+    name, inputs, tmp_path, record_property
+):
     command = COMMANDS[name]
     for needed, make in (("set.zarr", weight_maps), ("samples.zarr", training_data)):
         if command in (training_data, train) and not (inputs / "made" / needed).exists():
@@ -143,9 +146,7 @@ def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equa
     expected = {file: mark for file, mark in tree(out).items() if not file.endswith(EXEMPT)}
     shutil.rmtree(out)
     points, bad = list_points(done), {}
-    import time
-
-    t = time.time()
+    record_property("points", f"{len(points)} of {len(done)} operations")
     for point in points:
         out = begin(command, inputs, tmp_path / "out")
         with killed_at(out, point), contextlib.suppress(Killed):
@@ -156,6 +157,5 @@ def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equa
             before = done[point - 1] if point else "the beginning"
             bad[before] = again.err or sorted(file for file, _ in found.items() ^ expected.items())
         shutil.rmtree(out)
-    print(name, len(done), len(points), time.time() - t)
     assert not bad, "\n".join(f"killed after {before}: {what}" for before, what in bad.items())
     assert len(points) > 3

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -35,7 +36,7 @@ from segment_slide.pipeline.ingest.plan import IngestPlan, plan_ingest
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.readers import png
 from segment_slide.pipeline.readers.reader import SegmentCache
-from segment_slide.pipeline.storage import store
+from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.record import Results
 from segment_slide.pipeline.storage.sections import write_section
@@ -667,6 +668,45 @@ def test_a_kill_while_the_arrays_are_created_is_recovered_from(tmp_path: Path, s
     (tmp_path / "out.zarr/zarr.json").unlink()  # the group's metadata come last
     assert run_ingest(plan, tmp_path / "out.zarr") == plan.n_shards
     assert contents(tmp_path / "out.zarr") == contents(tmp_path / "whole.zarr")
+
+
+def left_by_an_earlier_version(plan: IngestPlan, out: Path, *names: str, n_levels: int = 2) -> None:
+    """What 0.1.0 left if it was killed while it wrote a group's attributes one by one: arrays, and some attributes."""
+    attributes = {"ome": ome.multiscale_attributes(plan.multiscale)}
+    store.create_group(str(out), "", plan.levels[:n_levels], {name: attributes[name] for name in names})
+
+
+@pytest.mark.parametrize("names", [(), ("ome",)], ids=["no attribute", "half of them"])
+@pytest.mark.parametrize("n_levels", [0, 2])
+def test_a_group_that_an_earlier_version_left_without_its_record_is_gone_on_with(
+    tmp_path: Path, slide: Path, names: tuple[str, ...], n_levels: int
+) -> None:
+    plan = ingest(slide, tmp_path / "whole.zarr")
+    left_by_an_earlier_version(plan, tmp_path / "out.zarr", *names, n_levels=n_levels)
+    assert run_ingest(plan, tmp_path / "out.zarr") == plan.n_shards
+    assert contents(tmp_path / "out.zarr") == contents(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("what", ["pixels", "a file", "an attribute", "other metadata", "another array"])
+def test_a_group_without_our_record_that_holds_anything_else_stays_as_it_is(
+    tmp_path: Path, slide: Path, what: str
+) -> None:
+    plan, out = plan_ingest(slide, SMALL), tmp_path / "out.zarr"
+    left_by_an_earlier_version(plan, out, "ome")
+    if what == "pixels":
+        store.open_array(str(out), "0", writable=True)[:, :8, :8] = 1
+    elif what == "a file":
+        (out / "notes.txt").write_text("mine")
+    elif what == "an attribute":
+        store.update_attributes(str(out), "", {"mine": 1})
+    elif what == "other metadata":
+        store.update_attributes(str(out), "", {"ome": {"version": "0.5"}})
+    else:
+        store.create_group(str(out), "", [replace(plan.levels[1], shape=(3, 9, 9))], {})
+    before = contents(out)
+    with pytest.raises(OutputError, match="is a Zarr group that ingest did not write"):
+        run_ingest(plan, out)
+    assert contents(out) == before
 
 
 def test_a_kill_before_the_channels_are_described_is_recovered_from(tmp_path: Path, slide: Path) -> None:
