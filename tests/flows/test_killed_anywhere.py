@@ -1,6 +1,7 @@
 """Every command that writes is killed at every operation on metadata, and goes on to the same bytes."""
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from segment_slide.pipeline.synthetic import stored
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 from tests.flows.killed import Killed, killed_at, list_points
 from tests.flows.support import Outcome, noise, run_here, tree, write_array, write_model, write_segmentation
+
+log = logging.getLogger(__name__)
 
 Command = Callable[[Path, Path], Outcome]  # of the inputs' folder and of one to write into
 EXEMPT = (".html", ".png")  # pages hold times
@@ -133,9 +136,7 @@ def begin(command: Command, inputs: Path, out: Path) -> Path:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == "ingest" else pytest.mark.slow) for name in COMMANDS]
 )
-def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(
-    name, inputs, tmp_path, record_property
-):
+def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(name, inputs, tmp_path):
     command = COMMANDS[name]
     for needed, make in (("set.zarr", weight_maps), ("samples.zarr", training_data)):
         if command in (training_data, train) and not (inputs / "made" / needed).exists():
@@ -146,7 +147,7 @@ def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equa
     expected = {file: mark for file, mark in tree(out).items() if not file.endswith(EXEMPT)}
     shutil.rmtree(out)
     points, bad = list_points(done), {}
-    record_property("points", f"{len(points)} of {len(done)} operations")
+    log.info("%s: killed at %d of %d operations", name, len(points), len(done))
     for point in points:
         out = begin(command, inputs, tmp_path / "out")
         with killed_at(out, point), contextlib.suppress(Killed):
