@@ -19,6 +19,7 @@ from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.synthetic import stored
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
+from segment_slide.pipeline.viewer.find import find_contents
 from tests.flows.support import noise, run_here, tree, write_array, write_model
 
 LABELS = "out.ome.zarr/labels/segmentation"
@@ -262,3 +263,16 @@ def test_the_one_function_says_what_is_complete_and_what_is_not(path, missing, t
     assert not found.is_complete
     assert text in found.text
     assert made_by in found.remedy
+
+
+def test_what_only_shows_says_how_much_is_there(whole, tmp_path):
+    slide = shutil.copytree(whole / "slide.ome.zarr", tmp_path / "slide.ome.zarr")
+    assert "not complete" not in run_here("info", slide).out
+    assert not find_contents(str(slide), None, None).notes
+    (slide / "0/c/0/1").unlink()
+    shown = run_here("info", slide)
+    assert shown.exit_code == 0
+    assert "4 of 5 files" in " ".join(shown.out.split())
+    (note,) = find_contents(str(slide), None, None).notes
+    assert "4 of 5 files are there" in note
+    assert "segment-slide ingest" in note

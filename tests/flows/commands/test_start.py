@@ -56,3 +56,15 @@ def test_info_and_version_import_nothing_heavy_and_the_check_would_notice(inputs
     code = SCRIPT.replace("HEAVY", repr(HEAVY)).replace("import sys\n", "import sys, scipy\n", 1)
     done = subprocess.run([sys.executable, "-c", code, "--version"], check=True, **KEEP)
     assert done.stdout.splitlines()[-1].split() == ["imported", "scipy"]
+
+
+def test_only_what_writes_metadata_imports_ome_zarr() -> None:
+    """It takes more than a second. Workers import the modules of tasks, and read and write pixels only."""
+    tasks = ("segmentation.run", "objects.run", "measurement.run", "scoring.run", "training.weights_run", "ingest.run")
+    code = "import sys\n" + "".join(f"import segment_slide.pipeline.{name}\n" for name in tasks)
+    code += "from segment_slide.pipeline.storage import ome\nprint('ome_zarr' in sys.modules)\n"
+    code += "level = ome.Level('0', (1.0, 1.0), (0.0, 0.0))\n"
+    code += "ome.label_attributes(ome.Multiscale('yx', (None, None), (level,)))\nprint('ome_zarr' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, **KEEP)
+    assert done.stdout.split() == ["False", "True"]
+    assert run("--help").splitlines()[-1].split() == ["imported"]
