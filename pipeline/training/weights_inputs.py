@@ -19,6 +19,7 @@ from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed, watch
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import is_by_times
+from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
@@ -217,7 +218,8 @@ def _write_objects(item: tuple[WeightJob, Index]) -> int:
 def _pending_planes(plan: WeightPlan, job: WeightJob) -> list[Index]:
     grid = job.grid
     planes = grid.n_planes_axes
-    if job.group not in store.list_names(store.join(plan.location, _OBJECTS)):
+    array = store.join(plan.location, _OBJECTS, job.group, "zarr.json")
+    if store.read_attributes(plan.location, _OBJECTS) is None or not exists(array):  # a folder alone is no array
         chunk = (1,) * planes + (plan.chunk,) * grid.n_spatial
         spec = store.ArraySpec(job.group, grid.shape, grid.block, chunk, "uint64", job.labels.axes)
         store.create_group(plan.location, _OBJECTS, [spec], {})
