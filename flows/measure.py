@@ -17,6 +17,7 @@ from segment_slide.pipeline.manifest.sealing import sealing
 from segment_slide.pipeline.measurement.finish import (
     name_objects,
     page_path,
+    remove_leftovers,
     show_results,
     what_it_makes,
     write_summary,
@@ -24,7 +25,6 @@ from segment_slide.pipeline.measurement.finish import (
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.open_labels import open_labels
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, check_output, discard, plan_measurement
-from segment_slide.pipeline.measurement.record import TABLES
 from segment_slide.pipeline.measurement.run import ROWS, measure_blocks, write_table
 from segment_slide.pipeline.measurement.summary import SizeCounts, Summary
 from segment_slide.pipeline.measurement.table import stored_parts
@@ -90,7 +90,7 @@ def measure_objects(request: MeasureRequest, progress: Stages | None = None) -> 
         plan, cluster = plan_request(request)
         watched = watch(plan.images, store.join(plan.location, plan.work.path, READ), {})
     location = plan.location
-    held = hold(location, lambda: store.remove_leftovers(location, TABLES))
+    held = hold(location, lambda: remove_leftovers(plan))
     with held, sealing(what_it_makes(plan), None, progress):
         begin(plan)
         _refuse_changed(plan, watched)

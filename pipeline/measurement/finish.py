@@ -72,6 +72,14 @@ def name_objects(plan: MeasurePlan) -> bool:
     return True
 
 
+def remove_leftovers(plan: MeasurePlan) -> None:
+    """Delete files that a killed run had not finished, beside all metadata that a run writes."""
+    store.remove_leftovers(plan.location, TABLES)
+    inside = plan.source.instances.location.startswith(f"{plan.location}/")
+    for group in ("", *([_instance_group(plan)] if inside else [])):
+        store.remove_leftovers(plan.location, group, below=False)
+
+
 def show_results(plan: MeasurePlan) -> None:
     """Delete copies of metadata in which the tables, or what `name_objects` wrote, is missing."""
     for group in (TABLES, _instance_group(plan)):

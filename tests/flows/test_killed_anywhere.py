@@ -23,7 +23,7 @@ from tests.flows.support import Outcome, noise, run_here, tree, write_array, wri
 log = logging.getLogger(__name__)
 
 Command = Callable[[Path, Path], Outcome]  # of the inputs' folder and of one to write into
-EXEMPT = (".html", ".png")  # pages hold times
+EXEMPT = (".html",)  # pages hold times
 
 
 # -- commands: each writes below OUT, and begins with what `begin` has put there ---------------------------------------

@@ -118,7 +118,7 @@ def test_a_creation_that_was_interrupted_is_not_taken_for_samples(tmp_path):
     create_sample_set(samples)
     store.update_attributes(samples.location, "", {"segment_slide": {"kind": "training-samples"}})
     assert find_sample_set(samples.location) is None
-    with pytest.raises(InputError, match="holds no training samples; make some with"):
+    with pytest.raises(InputError, match="its samples are not described yet.*`segment-slide training-data`"):
         read_sample_set(samples.location)
     check_place(samples.location, [])
     create_sample_set(samples)
