@@ -16,6 +16,7 @@ from typing import Any
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CHANGES = {"os.rename": 1, "os.link": 1, "os.remove": 0, "os.rmdir": 0, "os.mkdir": 0, "os.symlink": 1}
 _FOLDERS = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 2}  # which argument is the folder that a name is relative to
+_NAMING = ("os.rename", "os.link", "open")
 _SHARD = re.compile(r"/c/\d+(/\d+)*$")
 _LOCK = "segment-slide.lock"
 
@@ -80,14 +81,18 @@ def killed_at(folder: Path, number: int) -> Iterator[list[str]]:
         _watches.remove(watch)
 
 
-def list_points(done: list[str]) -> list[int]:
+def list_points(done: list[str], *, is_all: bool) -> list[int]:
     """Which operations of a command to be killed at: all but those on pixels, and three of these.
 
     Parameters
     ----------
     done : list of str
         The operations of an undisturbed run, in their order.
+    is_all : bool
+        Whether to be killed before making and deleting folders and deleting files too, not only before files get their
+        names.
     """
     pixels = [number for number, what in enumerate(done) if _SHARD.search(what)]
     some = {pixels[position] for position in (0, len(pixels) // 2, -1)} if pixels else set()
-    return sorted(set(range(len(done) + 1)) - set(pixels) | some)
+    points = set(range(len(done) + 1)) if is_all else {n for n, what in enumerate(done) if what.startswith(_NAMING)}
+    return sorted(points - set(pixels) | some)

@@ -19,6 +19,7 @@ from segment_slide.pipeline.synthetic import stored
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 from tests.flows.killed import Killed, killed_at, list_points
 from tests.flows.support import Outcome, noise, run_here, tree, write_array, write_model, write_segmentation
+from tests.tiers import exhaustive
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +134,18 @@ def begin(command: Command, inputs: Path, out: Path) -> Path:
     return out
 
 
+SLOW = ("instances", "measure", "weight-maps", "training-data")  # `exhaustive` has all commands at all points
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "ingest" else pytest.mark.slow) for name in COMMANDS]
+    ("name", "is_all"),
+    [
+        ("ingest", True),
+        *(pytest.param(name, False, marks=pytest.mark.slow) for name in SLOW),
+        *(exhaustive(name, True) for name in COMMANDS if name != "ingest"),
+    ],
 )
-def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(name, inputs, tmp_path):
+def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equal_bytes(name, is_all, inputs, tmp_path):
     command = COMMANDS[name]
     for needed, make in (("set.zarr", weight_maps), ("samples.zarr", training_data)):
         if command in (training_data, train) and not (inputs / "made" / needed).exists():
@@ -146,7 +155,7 @@ def test_a_command_killed_between_any_two_operations_on_metadata_goes_on_to_equa
         assert command(inputs, out).exit_code == 0
     expected = {file: mark for file, mark in tree(out).items() if not file.endswith(EXEMPT)}
     shutil.rmtree(out)
-    points, bad = list_points(done), {}
+    points, bad = list_points(done, is_all=is_all), {}
     log.info("%s: killed at %d of %d operations", name, len(points), len(done))
     for point in points:
         out = begin(command, inputs, tmp_path / "out")
