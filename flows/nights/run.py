@@ -258,8 +258,7 @@ def _row(decision: Decision, outcome: Outcome, reason: str, seconds: float = 0.0
 
 def _has_changed(decision: Decision) -> bool:
     now = read_again(decision.acquisition)
-    before = decision.acquisition
-    return now is None or (now.times != before.times and now.fingerprint != before.fingerprint)
+    return now is None or not now.is_still(decision.acquisition)
 
 
 def _count_pixels(output: str, name: str) -> int:

@@ -80,6 +80,11 @@ class Acquisition:
         except (OSError, InputError):  # its own turn says why
             return self.times
 
+    def is_still(self, before: "Acquisition") -> bool:
+        """Whether nothing has changed since; content is only compared if it was read before."""
+        is_known = "fingerprint" in before.__dict__  # it is read once; before that, it would be that of now
+        return self.times == before.times or (is_known and self.fingerprint == before.fingerprint)
+
     def is_as(self, fingerprint: str | None, times: str = "") -> bool:
         """Whether this is still the content that a note speaks of; notes of earlier versions know times alone.
 

@@ -131,7 +131,7 @@ def judge_image(image: StoredImage) -> Completeness:
     location, record = found
     first = describe_image(location)
     levels = [first, *(describe_image(location, level=n) for n in range(1, len(first.multiscale.levels)))]
-    lacks = "its objects are not all numbered yet" if _are_begun_instances(record) else ""
+    lacks = "its objects are not all numbered yet" if _are_begun_instances(record) else _say_changed(record)
     n_files = sum(map(_count_all, levels))
     return Completeness(location, n_files, _count_missing(levels), lacks, _explain_remedy(location, record))
 
@@ -159,6 +159,15 @@ def _find_record(image: StoredImage) -> tuple[str, Mapping[str, Any]] | None:
         return None
     is_image = "multiscales" in (attributes.get("ome") or {})
     return (location, record) if isinstance(record, Mapping) and is_image else None
+
+
+def _say_changed(record: Mapping[str, Any]) -> str:
+    """What a record says of an input that was another one at the end of the run; "" if it was the same."""
+    made_of = record.get("input")
+    changed = made_of.get("changed") if isinstance(made_of, Mapping) else None
+    if not isinstance(changed, list) or not changed:
+        return ""
+    return f"its input changed while it was segmented ({', '.join(map(str, changed))})"
 
 
 def _are_begun_instances(record: Mapping[str, Any]) -> bool:

@@ -18,15 +18,22 @@ from segment_slide.pipeline.ingest.plan import IngestPlan
 from segment_slide.pipeline.ingest.run import run_ingest
 from segment_slide.pipeline.inputs.watch import InputWatch, explain_changed, watch
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.files import exists
+from segment_slide.pipeline.storage.fingerprint import is_by_times
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.labels import LabelPixels
 from segment_slide.pipeline.storage.record import ATTRIBUTE, compare_records
 from segment_slide.pipeline.storage.sections import list_differences, write_section
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.pipeline.training.annotation import FoundPixels
-from segment_slide.pipeline.training.training_set import CLASSES, KIND
+from segment_slide.pipeline.training.records import WeightRequest
+from segment_slide.pipeline.training.training_set import (
+    CLASSES,
+    KIND,
+    StoredPixels,
+    fingerprint_pixels,
+    read_training_set,
+)
 from segment_slide.pipeline.training.weights_block import WeightJob, write_objects
 from segment_slide.pipeline.training.weights_plan import REQUEST_ATTRIBUTE, WeightPlan, is_counted, read_request
 
@@ -60,6 +67,7 @@ def begin(plan: WeightPlan) -> None:
     begun = read_request(plan.location)
     if is_counted(plan):
         compare_records(begun, plan.request, plan.location)
+        _renew_fingerprints(plan, begun or plan.request)
     elif begun is None:
         store.create_group(
             plan.location, "", [], {ATTRIBUTE: {"kind": KIND}, REQUEST_ATTRIBUTE: write_section(plan.request)}
@@ -68,6 +76,33 @@ def begin(plan: WeightPlan) -> None:
         for name in (_SOURCES, _OBJECTS):
             store.remove(plan.location, name)
         store.update_attributes(plan.location, "", {REQUEST_ATTRIBUTE: write_section(plan.request)})
+
+
+def _renew_fingerprints(plan: WeightPlan, begun: WeightRequest) -> None:
+    """Replace fingerprints of older versions, which hold times of files, in a set whose inputs are the same still."""
+    found = {
+        f"{pair.name} ({what})": pixels
+        for pair in plan.annotation.pairs
+        for what, pixels in (("image", pair.image), ("labels", pair.labels))
+    }
+    new = {key: pixels.fingerprint() for key, pixels in found.items() if is_by_times(begun.inputs.get(key, ""))}
+    if not new:
+        return
+    training_set = read_training_set(plan.location)
+    images = tuple(
+        replace(image, image=_renewed(image.image, plan.location), labels=_renewed(image.labels, plan.location))
+        for image in training_set.images
+    )
+    request = replace(begun, inputs={**begun.inputs, **new})
+    content = {ATTRIBUTE: replace(training_set, images=images).record(), REQUEST_ATTRIBUTE: write_section(request)}
+    store.update_attributes(plan.location, "", content)
+
+
+def _renewed(pixels: StoredPixels, location: str) -> StoredPixels:
+    earlier = pixels.fingerprint
+    if not is_by_times(earlier) or fingerprint_pixels(image := pixels.open().image, location, earlier) != earlier:
+        return pixels
+    return replace(pixels, fingerprint=fingerprint_pixels(image, location), earlier_fingerprint=earlier)
 
 
 def watch_inputs(plan: WeightPlan) -> InputWatch:

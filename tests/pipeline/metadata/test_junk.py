@@ -73,21 +73,23 @@ def test_junk_beside_chunks_changes_no_fingerprint_and_every_chunk_counts(
         path.write_bytes(content)
 
 
-def test_a_run_that_0_1_0_began_beside_junk_is_the_same_input_still(tmp_path: Path) -> None:
-    def of_0_1_0(image: StoredImage) -> str:
-        digest, base = hashlib.sha256(), Path(image.location, image.array_path)
-        level, units = image.multiscale.levels[image.level], image.multiscale.units
-        about = [image.array_path, image.shape, image.dtype, image.axes, units, level.scale, level.translation]
-        digest.update(json.dumps(about).encode())
-        lines = []
-        for path in base.rglob("*"):
-            if path.is_file():
-                lines.append(f"{path.relative_to(base)} {path.stat().st_size} {path.stat().st_mtime_ns}\n")
-        digest.update("".join(sorted(lines)).encode())
-        return digest.hexdigest()
+def of_0_1_0(image: StoredImage) -> str:
+    """What version 0.1.0 took for a fingerprint: it counted every file, and its time."""
+    digest, base = hashlib.sha256(), Path(image.location, image.array_path)
+    level, units = image.multiscale.levels[image.level], image.multiscale.units
+    about = [image.array_path, image.shape, image.dtype, image.axes, units, level.scale, level.translation]
+    digest.update(json.dumps(about).encode())
+    lines = []
+    for path in base.rglob("*"):
+        if path.is_file():
+            lines.append(f"{path.relative_to(base)} {path.stat().st_size} {path.stat().st_mtime_ns}\n")
+    digest.update("".join(sorted(lines)).encode())
+    return digest.hexdigest()
 
+
+def test_a_run_that_0_1_0_began_beside_junk_is_the_same_input_still(tmp_path: Path) -> None:
     image = describe_image(write_ome(tmp_path / "image.zarr", PIXELS, "yx"))
-    assert fingerprint(image) == of_0_1_0(image)
+    assert fingerprint(image, of_0_1_0(image)) == of_0_1_0(image) != fingerprint(image)
     litter(tmp_path / "image.zarr" / "0", JUNK[:6])
     begun_with = of_0_1_0(image)
     assert begun_with != fingerprint(image) == fingerprint(image, "another")
@@ -113,14 +115,21 @@ def test_what_0_1_0_made_beside_junk_is_gone_on_with(
     }[command]
     litter(image / "0", JUNK[:6])
     litter(classes, JUNK[:6])
-    with monkeypatch.context() as earlier:  # version 0.1.0 counted every file
-        earlier.setattr("segment_slide.pipeline.storage.fingerprint.is_array_file", lambda _: True)
+    with monkeypatch.context() as earlier:  # version 0.1.0 counted every file, and its time
+        for module in ("objects.plan", "measurement.plan", "training.annotation", "training.training_set"):
+            earlier.setattr(f"segment_slide.pipeline.{module}.fingerprint", lambda image, *_, **__: of_0_1_0(image))
         for made in dict.fromkeys([first, words]):
             assert (outcome := run_here(*made)).exit_code == 0, outcome
     again = run_here(*words)
     assert again.exit_code == 0, again
-    for folder in (image / "0", classes):
+    for folder in (image / "0", classes):  # from now on, neither junk nor times count
         (folder / JUNK[0]).unlink()
+        for path in folder.rglob("*"):
+            os.utime(path)
+    assert (outcome := run_here(*words)).exit_code == 0, outcome
+    chunk = classes / "c/0/0"
+    zarr.open_array(classes)[0, 0] = 1 - zarr.open_array(classes)[0, 0]
+    assert chunk.exists()
     changed = run_here(*words)
     assert (changed.exit_code, "differs" in changed.err) == (2, True), changed
 
@@ -150,6 +159,7 @@ def test_junk_in_a_watched_folder_is_no_acquisition_and_no_change(tmp_path: Path
         litter(folder)
     after = find_acquisitions(str(tmp_path))
     assert after == before
+    content = before[0].fingerprint
     assert [read_again(acquisition) for acquisition in before] == before
     counted = after[0].earlier_fingerprint  # 0.1.0 noted this
     assert after[0].is_as(counted)
@@ -157,7 +167,7 @@ def test_junk_in_a_watched_folder_is_no_acquisition_and_no_change(tmp_path: Path
     assert counted != after[0].fingerprint
     assert not before[0].is_as(counted)
     (image / "0" / "c" / "0" / "0").write_bytes(b"new")
-    assert find_acquisitions(str(tmp_path))[0].fingerprint != before[0].fingerprint
+    assert find_acquisitions(str(tmp_path))[0].fingerprint != content
 
 
 def test_a_folder_that_holds_only_junk_is_free(tmp_path: Path) -> None:

@@ -196,24 +196,25 @@ def test_a_fingerprint_stays_while_nothing_of_the_level_changes(tmp_path: Path, 
     assert fingerprint(describe_image(location)) == before
     shutil.move(location, tmp_path / "elsewhere.zarr")
     assert fingerprint(describe_image(tmp_path / "elsewhere.zarr")) == before
+    chunk = tmp_path / "elsewhere.zarr" / CHUNK[version]
+    os.utime(chunk, ns=(0, 0))  # times are no content
+    assert fingerprint(describe_image(tmp_path / "elsewhere.zarr")) == before
 
 
 @pytest.mark.parametrize("version", CHUNK)
-@pytest.mark.parametrize("change", ["touched", "longer", "rewritten", "removed", "added", "metadata"])
+@pytest.mark.parametrize("change", ["longer", "rewritten", "removed", "added", "metadata"])
 def test_a_fingerprint_changes_when_a_file_of_the_level_does(tmp_path: Path, version: str, change: str) -> None:
     location = ome_slide(tmp_path / "slide.zarr", version=version)
     before = fingerprint(describe_image(location))
     chunk = location / CHUNK[version]
     status, content = chunk.stat(), chunk.read_bytes()
     match change:
-        case "touched":
-            os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
         case "longer":
             chunk.write_bytes(content + b"\0")
             os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
         case "rewritten":
             chunk.write_bytes(content[::-1])
-            os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+            os.utime(chunk, ns=(status.st_atime_ns, status.st_mtime_ns))
         case "removed":
             chunk.unlink()
         case "added":
