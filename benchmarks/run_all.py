@@ -60,6 +60,7 @@ PEERS_PYTHON = SCRIPTS.parent / ".bench-venv/bin/python"  # `make bench-env`
 ENTRIES = (
     Entry("plan"),
     Entry("start", "--output {out}", "--output {out} --rounds 2"),
+    Entry("identity", "--output {out}", "--output {out} --rounds 2 --side 2048"),
     Entry("trained", "{trained}", "{trained} --steps 20", needs="data/isbi2012"),
     Entry("peers", "--output {out} --size 4096 {model} --repeats 2 --minutes 25",
           "--output {out} --size 1024 {model} --repeats 1 --peers ours,monai-50,torch-em,dask",
