@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.junk import is_array_file
 from segment_slide.pipeline.storage.image import StoredImage
 from segment_slide.pipeline.storage.store import is_remote, join
@@ -98,11 +97,6 @@ def fingerprint(image: StoredImage, begun_with: str = "", *, full: bool = False)
         returned if it is what that version would say of the input as it is now.
     full : bool
         Read all bytes. Tags and checksums of a store, and a method that a record has, come first.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read.
     """
     base = join(image.location, image.array_path)
     level = image.multiscale.levels[image.level]
@@ -130,11 +124,6 @@ def fingerprint_folder(folder: str, sizes: Mapping[str, int]) -> str:
         Absolute path.
     sizes : mapping of str to int
         Size of each file that counts, by its name relative to the folder.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read.
     """
     files = [ArrayFile(name, size, "", (), "") for name, size in sorted(sizes.items())]
     lines = (f"{file.name} {file.size}\n" for file in files)
@@ -213,10 +202,8 @@ def _contents(base: str, files: Sequence[ArrayFile], *, is_all: bool) -> Iterato
                 stop = file.size if is_whole else start + _SAMPLE_BYTES
                 for piece in open_file(file.name, start, stop):
                     digest.update(piece)
-        except FileNotFoundError:  # a link that leads nowhere, or a file that is just being replaced
+        except OSError:  # gone, or not readable: whoever needs it says so, and only what is made of it fails
             return b"none"
-        except OSError as error:
-            raise InputError(f"{join(base, file.name)} cannot be read: {error}") from error
         return digest.digest()
 
     with ThreadPoolExecutor(_THREADS) as threads:
