@@ -25,6 +25,7 @@ import zarr
 
 from segment_slide.pipeline.blocks.sizes import level_shapes
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.names import find_location
 from segment_slide.pipeline.storage.pyramid import build_pyramid, calibrate
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.store import ArraySpec
@@ -289,8 +290,31 @@ def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def tree(folder: Path) -> dict[str, str]:
+    """Every file below a folder with the hash of its bytes; places that records name relative to it made absolute."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): _digest_in_place(path) for path in files}
+
+
+def raw_tree(folder: Path) -> dict[str, str]:
     """Every file below a folder with the hash of its bytes."""
     return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest_in_place(path: Path) -> str:
+    content = path.read_bytes()
+    if path.name != "zarr.json" or b'"location"' not in content:
+        return _digest(path)
+    group = path.parent
+    output = group.parent.parent if group.parent.name in ("labels", "probability") else group
+    return hashlib.sha256(json.dumps(_with_places(json.loads(content), str(output))).encode()).hexdigest()
+
+
+def _with_places(value: Any, output: str) -> Any:
+    if isinstance(value, dict):
+        found = {key: _with_places(item, output) for key, item in value.items()}
+        place = found.get("location")
+        return {**found, "location": find_location(place, output)} if isinstance(place, str) else found
+    return [_with_places(item, output) for item in value] if isinstance(value, list) else value
 
 
 def _digest(path: Path) -> str:

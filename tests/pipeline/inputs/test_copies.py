@@ -23,7 +23,7 @@ from segment_slide.pipeline.storage.fingerprint import ALL, SAMPLED, fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.label_records import read_record
 from segment_slide.pipeline.storage.names import find_location, say_location
-from tests.flows.support import noise, run_here, run_without_workers, shards, tree, write_model, write_ome
+from tests.flows.support import noise, raw_tree, run_here, run_without_workers, shards, write_model, write_ome
 
 LABELS = "labels/segmentation/0"
 EXEMPT = (".html", ".segment-slide-lock")  # pages hold times
@@ -50,7 +50,7 @@ def make_all(folder: Path) -> None:
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    return {name: found for name, found in tree(folder).items() if not name.endswith(EXEMPT)}
+    return {name: found for name, found in raw_tree(folder).items() if not name.endswith(EXEMPT)}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -179,7 +180,7 @@ def test_the_fingerprint_tells_content_apart_and_not_when_it_was_looked_at(tmp_p
     assert read_again(first) == first
     time.sleep(0.05)  # file systems take their time from a clock that ticks every few milliseconds
     os.chmod(path, 0o600)  # moves ctime alone
-    assert only(tmp_path).fingerprint == first.fingerprint
+    assert only(tmp_path).fingerprint == first.fingerprint  # it is read here, and kept
     assert only(tmp_path).changed_s > first.changed_s
 
     status = path.stat()
@@ -188,8 +189,14 @@ def test_the_fingerprint_tells_content_apart_and_not_when_it_was_looked_at(tmp_p
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     longer = read_again(first)
     assert longer.fingerprint != first.fingerprint
+    assert not longer.is_still(first)
     os.utime(path, ns=(0, 0))
-    assert only(tmp_path).fingerprint != longer.fingerprint
+    assert only(tmp_path).fingerprint == longer.fingerprint  # a copy is the same content
+    assert only(tmp_path).times != longer.times
+    assert only(tmp_path).is_still(longer)
+    assert only(tmp_path).is_as(longer.fingerprint)
+    assert not only(tmp_path).is_as(longer.times)  # what earlier versions noted
+    assert not only(tmp_path).is_still(replace(longer))  # whose content nobody has read: it may be growing
     assert only(tmp_path).changed_s > time.time() - HOUR_S  # a time that was set back does not make it look stable
     path.unlink()
     assert read_again(first) is None
