@@ -128,6 +128,29 @@ def test_the_second_night_does_only_what_is_new(request_, watch):
     assert report.n_segmented == 1
 
 
+def test_a_finished_night_of_an_earlier_version_stays_finished_and_so_do_copies_of_both(
+    request_, watch, outputs, tmp_path
+):
+    run(request_)
+    found = {d.acquisition.name: d.acquisition for d in plan_night(request_, in_an_hour())}
+    files = {name: folder_of(outputs) / output_name(name) / DONE_FILE for name in ALL}
+    for name, path in files.items():  # as 0.1.0 wrote it
+        note = {**json.loads(path.read_text()), "fingerprint": found[name].times}
+        del note["times"]
+        path.write_text(json.dumps(note))
+    assert actions(request_) == dict.fromkeys(ALL, Action.DONE)
+    run(request_, stages := StubStages())
+    assert stages.runs == []
+    for name, path in files.items():
+        assert json.loads(path.read_text())["fingerprint"] == found[name].fingerprint != found[name].times
+    copied = replace(request_, watch=str(tmp_path / "copy/watch"), outputs=str(tmp_path / "copy/outputs"))
+    shutil.copytree(watch, copied.watch, copy_function=shutil.copyfile)
+    shutil.copytree(outputs, copied.outputs, copy_function=shutil.copyfile)
+    assert actions(copied) == dict.fromkeys(ALL, Action.DONE)
+    write_tiff(Path(copied.watch, "c.tif"), seed=9)  # negative control
+    assert actions(copied)["c.tif"] == Action.CHANGED
+
+
 def test_files_are_converted_beside_the_models_folders_and_stores_are_not(request_, watch, outputs):
     made = {d.acquisition.name: slide_request(request_, d) for d in plan_night(request_, in_an_hour())}
     slide = made["b/slide.svs"]
