@@ -31,7 +31,7 @@ ROOMS = {
         "metadata": {""},
         "blocks": {""},
         "limits": {"", "metadata"},
-        "reads": {""},  # below storage, whose arrays are noted as they are read
+        "reads": {"", "metadata"},  # below storage, whose arrays are noted as they are read
         "zarr_stores": {"", "metadata", "limits"},
         "storage": {"", "metadata", "blocks", "reads", "limits", "zarr_stores"},
         "inputs": {"", "reads", "storage", "zarr_stores"},  # compared at start and end of every command that computes

@@ -25,6 +25,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.metadata.junk import is_array_file
 
 _SUFFIX = ".jsonl"
 _HERE = f"{socket.gethostname()}-{uuid.uuid4().hex}"
@@ -191,16 +192,28 @@ def _append(place: str, content: bytes) -> None:
 
 
 def read_list(folder: str) -> dict[str, list[Piece]]:
-    """What a list says of each file; empty if there is none. A line that a killed process has cut off is left out."""
+    """What a list says of each file; empty if there is none.
+
+    A line that a killed process has cut off is left out, and so is one that names something else than a file of an
+    array: whoever can write to an output must not choose what is opened.
+    """
     found: dict[str, list[Piece]] = {}
     for content in _contents(folder):
         for line in content.splitlines():
-            try:
-                name, start, stop, size, digest, times = json.loads(line)
-            except ValueError:
-                continue
-            found.setdefault(name, []).append(Piece(name, start, stop, size, digest, tuple(times)))
+            if (piece := _parse(line)) is not None:
+                found.setdefault(piece.name, []).append(piece)
     return found
+
+
+def _parse(line: str) -> Piece | None:
+    try:
+        name, start, stop, size, digest, times = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    numbers = [start, size, 0 if stop is None else stop, *(times if isinstance(times, list) else [None])]
+    if not isinstance(name, str) or not isinstance(digest, str) or any(type(number) is not int for number in numbers):
+        return None
+    return Piece(name, start, stop, size, digest, tuple(times)) if is_array_file(name) else None
 
 
 def replace_list(folder: str, kept: dict[str, list[Piece]]) -> None:

@@ -185,6 +185,8 @@ def _explain_remedy(location: str, record: Mapping[str, Any]) -> str:
         return "run the same `segment-slide demo` again"
     if "input" in record and "model" not in record:
         return f"segment-slide instances {location.rpartition(_LABELS)[0]}"
+    if _say_changed(record):
+        return "run the same `segment-slide segment` again, with `input_repaired` if the input is as it should be now"
     return "run the same `segment-slide segment` again; it goes on where it stopped"
 
 
