@@ -13,6 +13,7 @@ from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import find_job, find_kind
 from segment_slide.cluster.versions import check_versions
+from segment_slide.cluster.waiting import run_everywhere
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -46,15 +47,13 @@ def preflight(
         to change.
     """
     check_versions(client)
-    found = client.run(examine_worker, dict(checks or {}), on_error="return")
+    found = run_everywhere(client, examine_worker, dict(checks or {}), may_fail=True)
     lines: list[str] = []
     for address, report in found.items():
         if isinstance(report, BaseException):
             lines.append(f"  worker {address}: cannot run our code ({report!r}); is segment-slide installed there?")
         else:
             lines += [f"  {report['who']}: {problem}" for problem in _judge(report, spec, needed_bytes)]
-    if not found:
-        lines.append("  there is no worker")
     if lines:
         more = [f"  … and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         raise ClusterError("\n".join(["the workers are not ready:", *lines[:_SHOWN], *more]))

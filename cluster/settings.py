@@ -118,13 +118,15 @@ def _is_not_of_waiting(record: logging.LogRecord) -> bool:
 def _is_not_of_tasks(record: logging.LogRecord) -> bool:
     """Hide messages about single tasks: they name only a key, and our own error says which block failed.
 
+    Also hide that a worker was lost while all were asked something: `cluster.waiting` asks again.
+
     Examples
     --------
     >>> of_task = {"msg": "Task %s marked as failed because %d workers died", "args": ("run_chunk-1", 4)}
     >>> _is_not_of_tasks(logging.makeLogRecord(of_task)), _is_not_of_tasks(logging.makeLogRecord({"msg": "no memory"}))
     (False, True)
     """
-    return not str(record.msg).startswith(("Task %s marked as failed", "Couldn't gather"))
+    return not str(record.msg).startswith(("Task %s marked as failed", "Couldn't gather", "broadcast to "))
 
 
 def job_exports(more: Mapping[str, Any]) -> list[str]:

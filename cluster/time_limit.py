@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.waiting import repeat_while_lost
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -186,7 +187,7 @@ def limit_tasks(client: "Client", limit_s: float) -> Iterator[None]:
     Raises
     ------
     ClusterError
-        If a worker has no nanny, or cannot run our code.
+        If a worker has no nanny, or cannot run our code. If workers are lost again and again.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     bare = [address for address, worker in workers.items() if not worker["nanny"]]
@@ -194,7 +195,7 @@ def limit_tasks(client: "Client", limit_s: float) -> Iterator[None]:
         raise ClusterError(_describe_bare(bare, limit_s))
     name = f"segment-slide-time-limit-{client.id}"
     try:
-        client.register_plugin(TimeLimit(limit_s, name), name=name)
+        repeat_while_lost(client, lambda: client.register_plugin(TimeLimit(limit_s, name), name=name))
     except (ImportError, AttributeError) as error:
         raise ClusterError(
             f"block_time_limit={limit_s:g} s: a worker cannot run our code ({error!r}); is segment-slide installed "

@@ -1,10 +1,12 @@
-"""Wait until the workers have connected, and say why if they do not."""
+"""Wait until the workers have connected, say why if they do not, and ask all of them, also while some are replaced."""
 
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError, WorkersLostError
+from segment_slide.cluster.patience import START_S
 from segment_slide.cluster.spec import ClusterSpec
 
 if TYPE_CHECKING:
@@ -14,6 +16,11 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _TELL_EVERY_S = 60
+
+# How often a question to all workers is asked again because one was lost meanwhile.
+_TRIES = 4
+
+Result = TypeVar("Result")
 
 
 class Watch(Protocol):
@@ -67,3 +74,89 @@ def _describe_absence(arrived: int, spec: ClusterSpec, jobs: Watch | None) -> st
     if jobs is None:
         return f"{absence}."
     return f"{absence}; {jobs.describe()}. A longer wait, or fewer or smaller jobs, may help."
+
+
+def run_everywhere(
+    client: "Client", function: Callable[..., Any], *arguments: Any, may_fail: bool = False
+) -> dict[str, Any]:
+    """Call a function on every worker. If a worker is lost meanwhile, wait for another and ask all again.
+
+    Parameters
+    ----------
+    client : Client
+        Connected.
+    function : callable
+        Picklable; may be called several times on a worker.
+    may_fail : bool
+        Return the error of a worker as its result, instead of raising it.
+
+    Returns
+    -------
+    dict of str to object
+        Results by the worker's address; never empty.
+
+    Raises
+    ------
+    WorkersLostError
+        If workers are lost each time, or no other comes.
+    """
+
+    from distributed import CommClosedError
+
+    def ask() -> dict[str, Any]:
+        found = client.run(function, *arguments, on_error="return")
+        errors = [result for result in found.values() if isinstance(result, Exception)]
+        left = client.nthreads()
+        lost = [
+            error
+            for address, error in found.items()
+            if isinstance(error, CommClosedError) or (isinstance(error, OSError) and address not in left)
+        ]
+        if lost or not found:
+            raise lost[0] if lost else OSError("no worker is there")
+        if errors and not may_fail:
+            raise _Failed(errors[0])
+        return found
+
+    try:
+        return repeat_while_lost(client, ask)
+    except _Failed as failed:
+        raise failed.error from None
+
+
+class _Failed(Exception):
+    """The function raised an error. Wrapped, because it may be an OSError, which means a lost worker here."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def repeat_while_lost(client: "Client", ask: Callable[[], Result]) -> Result:
+    """Call a function that asks all workers, again if one of them is lost meanwhile and the scheduler is still there.
+
+    Raises
+    ------
+    WorkersLostError
+        If workers are lost each time, or no other comes.
+    """
+    for _ in range(_TRIES):
+        try:
+            return ask()
+        except OSError as error:
+            if client.status != "running":
+                raise
+            log.info("a worker was lost, and all are asked again: %s", error)
+        _wait_for_another(client)
+    raise WorkersLostError(
+        f"workers were lost {_TRIES} times in a row before the work began (out of memory, or killed)."
+    )
+
+
+def _wait_for_another(client: "Client") -> None:
+    end = time.monotonic() + START_S
+    time.sleep(_POLL_S)  # the scheduler may not have noticed yet
+    while not count_workers(client):
+        if time.monotonic() > end:
+            raise WorkersLostError(f"the workers were lost before the work began, and none came within {START_S} s.")
+        time.sleep(_POLL_S)

@@ -8,6 +8,7 @@ from segment_slide.cluster.connect import connect
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import find_job
+from segment_slide.cluster.waiting import run_everywhere
 from segment_slide.flows.requests import Workers
 from segment_slide.flows.workers import checks_of, plan_cluster
 from segment_slide.pipeline.errors import OutputError
@@ -66,7 +67,7 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     checks = checks_of(reads=[] if image is None else [image], writes=folder, model=model)
     with connect(spec) as client:
         preflight(client, spec, checks)
-        return ClusterReport(spec, sorted(client.run(describe_worker).values(), key=lambda one: str(one["name"])))
+        return ClusterReport(spec, sorted(run_everywhere(client, describe_worker).values(), key=lambda one: str(one["name"])))
 
 
 def describe_worker(dask_worker: Any) -> dict[str, Any]:

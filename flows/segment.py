@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import find_kind, is_elsewhere
+from segment_slide.cluster.waiting import run_everywhere
 from segment_slide.flows.requests import SegmentRequest
 from segment_slide.flows.segment_request import resolve_segment_request
 from segment_slide.flows.workers import checks_of, open_cluster
@@ -60,7 +61,7 @@ def ask_workers(client: "Client", request: SegmentRequest) -> "DeviceFacts":
     """
     from segment_slide.unet.device import describe_device
 
-    found = client.run(describe_device, request.device, request.options.precision or "auto")
+    found = run_everywhere(client, describe_device, request.device, request.options.precision or "auto")
     kinds = sorted({f"{facts.processor} ({facts.kind}, {facts.precision})" for facts in found.values()})
     if len(kinds) != 1:
         raise ClusterError(

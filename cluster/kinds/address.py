@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from segment_slide.cluster.configuration import NETWORK, adopt_site, exactly
-from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError, WorkersLostError
 from segment_slide.cluster.fields import Field, choose_fields
 from segment_slide.cluster.kind import Kind, Remedies
 from segment_slide.cluster.patience import JOIN_S
@@ -16,7 +16,7 @@ from segment_slide.cluster.security import joining_security
 from segment_slide.cluster.settings import TERMINATE_FRACTION, quieten
 from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.versions import check_versions
-from segment_slide.cluster.waiting import wait_for_workers
+from segment_slide.cluster.waiting import run_everywhere, wait_for_workers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -68,8 +68,10 @@ def complete_address(spec: ClusterSpec) -> ClusterSpec:
         If it does not answer, or has no workers within the time limit.
     """
     with address_client(spec) as client:
+        fractions = run_everywhere(client, _pause_fraction)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()  # by default it lists only five
-        fractions = client.run(_pause_fraction)
+    if not workers:
+        raise WorkersLostError(f"address={spec.address}: its workers were lost while the work was planned.")
     memory = min(int(worker["memory_limit"] or 0) for worker in workers)
     if memory < 1:
         raise ClusterError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.cluster.kinds.batch_system import BatchSystem
 
+_TOO_MANY_EARLY_ENDS = 2
 _LOG_LINES = 5
 _LOG_TAIL_BYTES = 4096
 
@@ -38,7 +39,7 @@ class JobWatch:
         """Raise if waiting is of no use."""
         if self.refusals:
             raise ClusterError(f"{self.system.title} refused the job: {self.refusals[0]}")
-        if self.early_ends:
+        if len(self.early_ends) >= _TOO_MANY_EARLY_ENDS:  # one may have been cancelled, or its node was lost
             number = self.early_ends[0]
             raise ClusterError(
                 f"{self.system.title} job {number} ended before its worker connected. {self._last_words(number)}"

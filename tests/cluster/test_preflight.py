@@ -8,7 +8,7 @@ import pytest
 from distributed import Client
 
 from segment_slide.cluster.complete import complete_spec
-from segment_slide.cluster.errors import ClusterError
+from segment_slide.cluster.errors import ClusterError, WorkersLostError
 from segment_slide.cluster.preflight import preflight
 from segment_slide.cluster.spec import ClusterSpec
 
@@ -102,5 +102,5 @@ def test_a_worker_that_cannot_run_our_code_is_said(ready, monkeypatch):
     with pytest.raises(ClusterError, match=r"worker tcp://w:1: cannot run our code .*is segment-slide installed there"):
         preflight(client, spec)
     monkeypatch.setattr(client, "run", lambda *_, **__: {})
-    with pytest.raises(ClusterError, match="there is no worker"):
+    with pytest.raises(WorkersLostError, match="workers were lost 4 times in a row before the work began"):
         preflight(client, spec)
