@@ -101,7 +101,7 @@ def run_everywhere(
         If workers are lost each time, or no other comes.
     """
 
-    from distributed import CommClosedError
+    from distributed.comm import CommClosedError
 
     def ask() -> dict[str, Any]:
         found = client.run(function, *arguments, on_error="return")
