@@ -52,29 +52,27 @@ def run_one(folder: Path, size: int, arguments: argparse.Namespace) -> dict[str,
     """Segment one slide in this process, by workers that have segmented a small one before; figures."""
     from memory import PeakWatch
 
-    from segment_slide.cluster.connect import connect
-    from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
+    from segment_slide.flows.workers import sharing_workers
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
-    def request(image: str, output: str, address: str) -> SegmentRequest:
+    def request(image: str, output: str) -> SegmentRequest:
         return SegmentRequest(
             input=str(folder / image),
             model=str(folder / "model.safetensors"),
             output=str(folder / output),
             options=SegmentOptions(block=arguments.block, precision=arguments.precision),
             axes="yx",
-            workers=Workers(cluster=address),
+            workers=Workers(arguments.workers),
         )
 
     watch = PeakWatch()
     watch.start()
-    with connect(ClusterSpec(workers=arguments.workers)) as client:
-        address = client.scheduler.address
-        segment_image(request("small.zarr", "small.ome.zarr", address))
+    with sharing_workers():
+        segment_image(request("small.zarr", "small.ome.zarr"))
         cpu_s = family_cpu_s()
-        done = segment_image(request("image.zarr", "out.ome.zarr", address))
+        done = segment_image(request("image.zarr", "out.ome.zarr"))
         cpu_s = family_cpu_s() - cpu_s
     return {
         "size": size,

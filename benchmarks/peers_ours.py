@@ -50,15 +50,14 @@ def segment_ours(image: str, small: str, model: str, output: str, precision: str
     """What `segment-slide segment --workers 1` does, by a worker that has segmented a small image before."""
     from importlib import metadata
 
-    from segment_slide.cluster.connect import connect
-    from segment_slide.cluster.spec import ClusterSpec
     from segment_slide.flows.requests import SegmentRequest
     from segment_slide.flows.segment import segment_image
+    from segment_slide.flows.workers import sharing_workers
     from segment_slide.pipeline.segmentation.options import SegmentOptions
 
     options = SegmentOptions(precision=precision, tile=tile)
-    with connect(ClusterSpec(workers=1)) as client:
-        where = {"axes": "yx", "device": "cpu", "workers": Workers(cluster=client.scheduler.address)}
+    with sharing_workers():
+        where = {"axes": "yx", "device": "cpu", "workers": Workers(1)}
         began = time.perf_counter(), family_cpu_s()
         segment_image(SegmentRequest(small, model, f"{output}-warm-up", options, **where))
         beside = {"seconds": time.perf_counter() - began[0], "cpu_s": family_cpu_s() - began[1]}

@@ -108,7 +108,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_with_a_sentence_and_the_run_goe
 ):
     output, port = tmp_path / "out.ome.zarr", free_port()
     scheduler = start_scheduler(port, **brake(tmp_path / "brake", output / LABELS / "c", 10))
-    command = arguments(slide, model, output, "--cluster", f"tcp://127.0.0.1:{port}")
+    command = arguments(slide, model, output, "--cluster", f"tcp://127.0.0.1:{port}", "--allow-unencrypted")
     process = start(*command)
     wait_until(lambda: len(shards(output / LABELS)) >= 10, process)
     scheduler.send_signal(signal.SIGKILL)

@@ -75,6 +75,10 @@ FOLDERS = {
         space="--mount",
     ),
 }
+SHARED_MEMORY = {
+    "/dev/shm is read-only": Environment('mount -t tmpfs -o ro tmpfs /dev/shm && exec "$@"', space="--mount"),
+    "/dev/shm is full": Environment('mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"', space="--mount"),
+}
 DASK = {
     "workers that leave": _dask(
         "distributed: {worker: {lifetime: {duration: 1s}}, scheduler: {idle-timeout: 1s, worker-ttl: 1s}}"
@@ -101,14 +105,6 @@ DASK = {
 }
 # Environments in which no worker can start, and how the sentence begins that says so.
 REFUSED = {
-    "/dev/shm is read-only": (
-        Environment('mount -t tmpfs -o ro tmpfs /dev/shm && exec "$@"', space="--mount"),
-        "Error: workers need shared memory, and /dev/shm cannot be used: ",
-    ),
-    "/dev/shm is full": (
-        Environment('mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"', space="--mount"),
-        "Error: workers need shared memory, and /dev/shm cannot be used: ",
-    ),
     "there is no loopback": (
         Environment(space="--net"),
         "Error: workers need the network interface of this machine alone, and 127.0.0.1 cannot be used: ",

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.flows.support import noise, tree, write_array, write_model
-from tests.hostile_environment.environments import DASK, FOLDERS, REFUSED, STREAMS, TEXT, Environment
+from tests.hostile_environment.environments import DASK, FOLDERS, REFUSED, SHARED_MEMORY, STREAMS, TEXT, Environment
 
 pytestmark = pytest.mark.slow
 
@@ -98,9 +98,9 @@ def skip_if_impossible(environment: Environment) -> None:
             pytest.skip(f"this user cannot do that: {trial.stderr.strip()}")
 
 
-@pytest.mark.parametrize("name", [*STREAMS, *TEXT, *FOLDERS])
+@pytest.mark.parametrize("name", [*STREAMS, *TEXT, *FOLDERS, *SHARED_MEMORY])
 def test_streams_texts_and_folders_change_nothing(name, inputs, expected, tmp_path):
-    environment = {**STREAMS, **TEXT, **FOLDERS}[name]
+    environment = {**STREAMS, **TEXT, **FOLDERS, **SHARED_MEMORY}[name]
     skip_if_impossible(environment)
     ending = run(environment, inputs, tmp_path)
     assert (ending.exit_code, ending.files) == (expected.exit_code, expected.files)

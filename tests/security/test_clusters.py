@@ -60,6 +60,7 @@ def holding(whose: str, temporary: Path, folder: Path) -> Iterator[Held]:
         with contextlib.suppress(OSError):
             process.stdin.close()
         process.wait(timeout=120)
+        process.stdout.close()
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ def test_an_option_that_is_added_to_its_class_is_in_the_command_and_in_the_form(
 
 def test_commands_and_flows_offer_the_same_options() -> None:
     """What a form leaves out is named; nothing is forgotten."""
-    left_out = {"output", "in_place", "workers", "cluster", "block_time_limit"}
+    left_out = {"output", "in_place", "workers", "cluster", "block_time_limit", "allow_unencrypted"}
     assert names_of(SegmentRequest) - set(SegmentParameters.model_fields) == left_out
     assert names_of(InstanceOptions) - set(ObjectParameters.model_fields) == {"block", "ndim"}
     for name in ("segment", "segment-new"):
