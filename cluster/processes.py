@@ -66,8 +66,8 @@ def start_cluster(cluster_class: type[Any], **options: Any) -> Iterator[tuple[An
 
 def _describe_killed() -> str:
     return (
-        f"the cluster cannot be started: a worker process was killed {_STARTS} times before it had connected. If memory "
-        "was short, give the machine more or ask for fewer workers."
+        f"the cluster cannot be started: a worker process was killed {_STARTS} times before it had connected. If "
+        "memory was short, give the machine more or ask for fewer workers."
     )
 
 
@@ -111,7 +111,7 @@ class PatientNanny(Nanny):
         Whether the worker that ended last was ended by a signal from outside.
     """
 
-    nannies: "ClassVar[list[PatientNanny]]" = []
+    nannies: ClassVar[list[Any]] = []
     was_killed = False
     _has_connected = False
     _has_failed = False

@@ -78,7 +78,8 @@ def joining_security(spec: ClusterSpec) -> "Security | None":
     Raises
     ------
     ClusterError
-        If ``tcp://`` was not allowed. If a file is missing, or if neither the description nor Dask's configuration names the files.
+        If ``tcp://`` was not allowed. If a file is missing, or if neither the description nor Dask's configuration
+        names the files.
     """
     from distributed.security import Security
 
@@ -86,9 +87,9 @@ def joining_security(spec: ClusterSpec) -> "Security | None":
         if not spec.allow_unencrypted:
             raise ClusterError(
                 f"address={spec.address}: connections with tcp:// are not encrypted and ask for no certificate, so "
-                "everybody who reaches that scheduler or its workers can run code as you. Expected tls://host:port, or, "
-                "where nobody else can reach them, `allow_unencrypted` (a line `allow_unencrypted: true` in a cluster's "
-                "file)."
+                "everybody who reaches that scheduler or its workers can run code as you. Expected tls://host:port, "
+                "or, where nobody else can reach them, `allow_unencrypted` (in a cluster's file the line "
+                "allow_unencrypted: true)."
             )
         return None
     if spec.tls_ca_file is None:

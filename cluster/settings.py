@@ -62,8 +62,8 @@ _QUIET_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 
-# Nobody else gets in: no process of ours speaks without encryption, and HTTP servers, which Dask always starts and which
-# ask nobody for a certificate, have no pages.
+# Nobody else gets in: no process of ours speaks without encryption. Dask always starts HTTP servers, which ask nobody
+# for a certificate, so they have no pages.
 PRIVATE_SETTINGS: dict[str, Any] = {
     "distributed.comm.require-encryption": True,
     "distributed.scheduler.http.routes": [],

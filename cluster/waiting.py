@@ -100,7 +100,6 @@ def run_everywhere(
     WorkersLostError
         If workers are lost each time, or no other comes.
     """
-
     from distributed.comm import CommClosedError
 
     def ask() -> dict[str, Any]:
@@ -115,16 +114,16 @@ def run_everywhere(
         if lost or not found:
             raise lost[0] if lost else OSError("no worker is there")
         if errors and not may_fail:
-            raise _Failed(errors[0])
+            raise _FunctionError(errors[0])
         return found
 
     try:
         return repeat_while_lost(client, ask)
-    except _Failed as failed:
+    except _FunctionError as failed:
         raise failed.error from None
 
 
-class _Failed(Exception):
+class _FunctionError(Exception):
     """The function raised an error. Wrapped, because it may be an OSError, which means a lost worker here."""
 
     def __init__(self, error: Exception) -> None:

@@ -67,7 +67,9 @@ def check_cluster(request: CheckRequest) -> ClusterReport:
     checks = checks_of(reads=[] if image is None else [image], writes=folder, model=model)
     with connect(spec) as client:
         preflight(client, spec, checks)
-        return ClusterReport(spec, sorted(run_everywhere(client, describe_worker).values(), key=lambda one: str(one["name"])))
+        return ClusterReport(
+            spec, sorted(run_everywhere(client, describe_worker).values(), key=lambda one: str(one["name"]))
+        )
 
 
 def describe_worker(dask_worker: Any) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def address_client(spec: ClusterSpec) -> Iterator["Client"]:
     Raises
     ------
     ClusterError
-        If the address is unencrypted and that was not allowed. If the scheduler does not answer or requires a certificate, or if versions do not agree. If the site's
-        configuration of Dask cannot be read.
+        If the address is unencrypted and that was not allowed. If the scheduler does not answer or requires a
+        certificate, or if versions do not agree. If the site's configuration of Dask cannot be read.
     """
     adopt_site(NETWORK)
     quieten()

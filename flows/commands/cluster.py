@@ -28,7 +28,7 @@ def check(
     workers: Annotated[int | None, typer.Option(help="Number of worker processes on this machine, or of jobs.")] = None,
     allow_unencrypted: Annotated[
         bool,
-        typer.Option("--allow-unencrypted", help="Join an address with tcp://; only where nobody else reaches it."),
+        typer.Option("--allow-unencrypted", help="Join an address with tcp://; only where nobody else can reach it."),
     ] = False,
 ) -> None:
     """Start the workers, check each of them, and end them. Report for each worker what would make a run fail."""

@@ -43,6 +43,21 @@ def test_a_scheduler_that_runs_is_joined_and_stays(scheduler):
             assert client.submit(sum, [1, 2]).result() == 3
 
 
+def test_a_scheduler_without_encryption_is_joined_only_where_that_is_allowed(scheduler, tmp_path):
+    refused = (
+        r"tcp://\S+: connections with tcp:// are not encrypted .*Expected tls://host:port, or, .*allow_unencrypted"
+    )
+    spec = describe_cluster(scheduler.scheduler_address)
+    for use in (connect, complete_spec):
+        with pytest.raises(ClusterError, match=refused), use(spec):
+            pass
+    (tmp_path / "there.yaml").write_text(
+        f"kind: address\naddress: {scheduler.scheduler_address}\nallow_unencrypted: true"
+    )
+    with connect(describe_cluster(str(tmp_path / "there.yaml"))) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
 def test_a_plan_for_an_address_asks_the_scheduler(scheduler):
     spec = complete_spec(join(scheduler))
     assert (spec.workers, spec.cores, spec.tasks_per_worker) == (2, 2, 3)

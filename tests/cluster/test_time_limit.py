@@ -166,6 +166,11 @@ def plugins_of(dask_worker):
     return [name for name in dask_worker.plugins if "time-limit" in name]
 
 
+def joined(cluster) -> ClusterSpec:
+    """The description of a scheduler that runs already."""
+    return ClusterSpec("address", address=cluster.scheduler_address, allow_unencrypted=True, wait_s=30)
+
+
 def test_on_a_scheduler_that_runs_already_the_limit_leaves_with_the_command(start_scheduler):
     with start_scheduler(processes=True, n_workers=1) as there:
         spec = ClusterSpec(
@@ -173,9 +178,7 @@ def test_on_a_scheduler_that_runs_already_the_limit_leaves_with_the_command(star
         )
         with connect(spec) as client:
             assert [len(names) for names in client.run(plugins_of).values()] == [1]
-        with connect(
-            ClusterSpec("address", address=there.scheduler_address, allow_unencrypted=True, wait_s=30)
-        ) as client:
+        with connect(joined(there)) as client:
             assert [len(names) for names in client.run(plugins_of).values()] == [0]
 
 

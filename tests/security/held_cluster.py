@@ -41,5 +41,6 @@ if __name__ == "__main__":
     with {"ours": ours, "dask": dask}[sys.argv[1]]() as client:
         scratch = client.run(lambda dask_worker: dask_worker.local_directory)
         zarr = client.run(import_zarr)
-        print(json.dumps({"scratch": list(scratch.values()), "zarr": list(zarr.values())}), flush=True)
+        sys.stdout.write(json.dumps({"scratch": list(scratch.values()), "zarr": list(zarr.values())}) + "\n")
+        sys.stdout.flush()
         sys.stdin.read()

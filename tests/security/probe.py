@@ -1,6 +1,6 @@
 """Ask every port of a list for what a stranger may not have. Imports nothing of ours, so that any user can run it.
 
-Usage: ``python probe.py PORT …``, each as HOST:PORT; prints one JSON object: what each port gave away, empty if nothing.
+Usage: ``python probe.py PORT …``, each as HOST:PORT. It prints what each port gave away, as JSON.
 """
 
 import http.client
@@ -82,7 +82,7 @@ def main() -> None:
     words = sys.argv[1:]
     with ThreadPoolExecutor() as pool:
         given = dict(zip(words, pool.map(ask, words), strict=True))
-    print(json.dumps({"uid": os.getuid(), "given": given}))
+    sys.stdout.write(json.dumps({"uid": os.getuid(), "given": given}))
 
 
 def ask(word: str) -> list[str]:

@@ -55,7 +55,7 @@ def probe(ports: set[str], *, as_uid: int | None = None) -> dict[str, list[str]]
     python = sys.executable if as_uid is None else _python_of_all()
     command = [python, "-I", "-", *sorted(ports)]
     if as_uid is not None:
-        command = ["setpriv", f"--reuid={as_uid}", f"--regid={as_uid}", "--clear-groups", *command]
+        command = [*_as_user(as_uid), *command]
     done = subprocess.run(command, input=PROBE.read_text(), capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -63,12 +63,16 @@ def probe(ports: set[str], *, as_uid: int | None = None) -> dict[str, list[str]]
     return {port: given for port, given in said["given"].items() if given}
 
 
+def _as_user(uid: int) -> list[str]:
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+
+
 def _python_of_all() -> str:
     """An interpreter that another user may run; that of the tests may lie in a private home folder."""
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can be another user, and setpriv is needed")
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        trial = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, "-I", "-c", "import ssl"]
+        trial = [*_as_user(NOBODY), python, "-I", "-c", "import ssl"]
         if os.path.exists(python) and subprocess.run(trial, capture_output=True, check=False, cwd="/").returncode == 0:
             return python
     pytest.skip("no interpreter here can be run by another user")
