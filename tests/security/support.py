@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,17 @@ import pytest
 
 NOBODY = 65534
 LISTENS = "0A"
+
+#: A module that leaves a trace beside itself when it is imported.
+PLANTED = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()"
+
 PROBE = Path(__file__).with_name("probe.py")
+
+
+def semaphores(processes: list[psutil.Process]) -> set[str]:
+    """Files in /dev/shm that processes have opened as semaphores."""
+    maps = "".join(Path(f"/proc/{process.pid}/maps").read_text() for process in processes)
+    return set(re.findall(r"/dev/shm/sem\.mp-\w+", maps))
 
 
 def listening_ports(root: psutil.Process) -> set[str]:

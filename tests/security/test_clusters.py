@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -16,14 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.security.support import NOBODY, listening_ports, probe
+from tests.security.support import NOBODY, PLANTED, listening_ports, probe, semaphores
 
 pytestmark = pytest.mark.slow  # each test starts clusters
 
 HELD = Path(__file__).with_name("held_cluster.py")
-
-#: A module that leaves a trace beside itself when it is imported.
-PLANTED = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()"
 
 
 @dataclass(frozen=True)
@@ -126,12 +122,6 @@ def test_nothing_is_imported_from_the_working_directory(temporary, tmp_path):
 
 
 # -- what is left when everything is killed --------------------------------------------------------------------
-
-
-def semaphores(processes: list[psutil.Process]) -> set[str]:
-    """Files in /dev/shm that processes have opened as semaphores."""
-    maps = "".join(Path(f"/proc/{process.pid}/maps").read_text() for process in processes)
-    return set(re.findall(r"/dev/shm/sem\.mp-\w+", maps))
 
 
 def kill_all(held: Held) -> None:
