@@ -98,7 +98,24 @@ class WorkerDiedError(BlockError):
 
 
 class IncompleteError(PipelineError, RuntimeError):
-    """A run ended before all blocks were done. What is done is kept; running it again goes on."""
+    """A run ended before all blocks were done. What is done is kept; running it again goes on.
+
+    Attributes
+    ----------
+    may_pass : bool
+        Whether running it again may help as things are. If not, all that failed would fail again, until what is
+        damaged is mended: only then do messages not advise it.
+    """
+
+    def __init__(self, *message: str, may_pass: bool = True) -> None:
+        super().__init__(*message)
+        self.may_pass = may_pass
+
+
+def is_of_content(error: BaseException | None) -> bool:
+    """Whether a task failed for what is stored, and so would fail again: a damaged chunk, a value that is no number."""
+    is_content = isinstance(error, UnreadableChunkError | NotFiniteError | InputError)
+    return is_content and not isinstance(error, ChunkAccessError | UnreachableError)
 
 
 @dataclass(frozen=True)
@@ -120,14 +137,10 @@ class TasksFailedError(IncompleteError):
     """
 
     def __init__(self, message: str, failures: Sequence[Failure] = ()) -> None:
-        super().__init__(message)
+        super().__init__(message, may_pass=not failures or not all(is_of_content(item.error) for item in failures))
         self.failures = tuple(failures)
 
     @property
     def fault_of_input(self) -> Failure | None:
         """The first one that fails for what is in the input, and so would fail again; None if there is none."""
-        for failure in self.failures:
-            by_content = isinstance(failure.error, UnreadableChunkError | NotFiniteError)
-            if by_content and not isinstance(failure.error, ChunkAccessError):
-                return failure
-        return None
+        return next((failure for failure in self.failures if is_of_content(failure.error)), None)

@@ -57,6 +57,8 @@ ended_by: list[int] = []  # the signals that came
 
 # Commands whose only result is what they print; "" stands for --help and --version.
 PRINTING = ("", "plan", "info")
+GO_ON = "Run the same command again to go on."
+MEND_FIRST = "What is named would fail again: mend it first. Then the same command goes on."
 
 # Here, because the workers of a command load this file too, before they load Dask. A terminal sends Ctrl-C and SIGHUP
 # to them as well; the command ends them. `cluster.preload` has them ignore both in other programs, some seconds later.
@@ -106,14 +108,14 @@ def main() -> None:
         app()
     except (IncompleteError, WorkersLostError) as error:
         _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
-        _say("Run the same command again to go on.")
+        _say(GO_ON if error.may_pass else MEND_FIRST)
         sys.exit(EXIT_INCOMPLETE)
     except (PipelineError, UnetError, ClusterError) as error:
         _say(f"[bold red]Error:[/] {escape(in_options(str(error)))}")
         sys.exit(EXIT_REFUSED)
     except SystemExit as error:
         if error.code in (EXIT_INTERRUPTED, *(128 + number for number in ENDINGS)):
-            _say("Interrupted. What is done is kept: run the same command again to go on.")
+            _say(_interrupted())
         elif not error.code:
             sys.exit(_judge_output())
         raise
@@ -121,8 +123,20 @@ def main() -> None:
         if not ended_by:
             raise
         # a library that was being loaded when the signal came reports it as an error of its own
-        _say("Interrupted. What is done is kept: run the same command again to go on.")
+        _say(_interrupted())
         sys.exit(128 + ended_by[0])
+
+
+def _interrupted() -> str:
+    return (
+        "Interrupted." if _only_prints() else "Interrupted. What is done is kept: run the same command again to go on."
+    )
+
+
+def _only_prints() -> bool:
+    """Whether the command's only result is what it prints."""
+    words = sys.argv[1:]
+    return "--help" in words or next((word for word in words if not word.startswith("-")), "") in PRINTING
 
 
 def _judge_output() -> int:
@@ -130,8 +144,7 @@ def _judge_output() -> int:
     fault = streams.find_fault(sys.stdout)
     if fault is None:
         return 0
-    words = sys.argv[1:]
-    is_all = "--help" in words or next((word for word in words if not word.startswith("-")), "") in PRINTING
+    is_all = _only_prints()
     if streams.is_reader_gone(fault):
         return EXIT_NO_READER if is_all else 0
     _say(f"[yellow]Note:[/] not everything could be printed: {fault.strerror} (standard output).")

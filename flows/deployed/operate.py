@@ -23,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_AFTER_S = 30
+_GO_ON = "Run the flow again with the same parameters to go on: what is done is kept."
+_MEND_FIRST = "What is named would fail again: mend it first. Then the flow goes on with the same parameters."
 _LEASE_S = 60.0  # the shortest that Prefect allows; after a run was killed, others wait for this long
 
 
@@ -34,6 +36,7 @@ def is_worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     """
     error = state.result(raise_on_failure=False)
     may_pass = isinstance(error, IncompleteError | ClusterError | ConnectionError | TimeoutError)
+    may_pass = may_pass and getattr(error, "may_pass", True)
     return may_pass and not isinstance(error, TaskRunTimeoutError)
 
 
@@ -108,7 +111,7 @@ def saying_how_to_go_on() -> Iterator[None]:
         yield
     except IncompleteError as error:
         raise IncompleteError(
-            f"{error}\nRun the flow again with the same parameters to go on: what is done is kept."
+            f"{error}\n{_GO_ON if error.may_pass else _MEND_FIRST}", may_pass=error.may_pass
         ) from error
 
 

@@ -28,6 +28,7 @@ from segment_slide.pipeline.errors import (
     TasksFailedError,
     UnreachableError,
     WorkerDiedError,
+    is_of_content,
 )
 from segment_slide.unet.errors import UnetError
 
@@ -206,4 +207,4 @@ def keeping_what_is_done(kept: str = STEPS.kept) -> Generator[None]:
     except IncompleteError:
         raise
     except PipelineError as error:
-        raise IncompleteError(f"{str(error).rstrip('.')}. {kept}") from error
+        raise IncompleteError(f"{str(error).rstrip('.')}. {kept}", may_pass=not is_of_content(error)) from error

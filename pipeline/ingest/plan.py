@@ -15,6 +15,7 @@ from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.ingest.formats import count_left_out, list_files, open_reader
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.record import IngestedFrom, IngestParameters, IngestRecord
+from segment_slide.pipeline.limits.zarr_json import MOST_PIXELS
 from segment_slide.pipeline.readers.reader import ImageInfo, Reader
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import calibrate
@@ -139,6 +140,11 @@ def plan_ingest(
         image = reader.info
     if image.dtype not in STORED_DTYPE:
         raise InputError(f"input={files[0]}: dtype={image.dtype}, expected integers or real numbers of up to 8 bytes.")
+    if math.prod(image.shape) > MOST_PIXELS:
+        raise InputError(
+            f"input={files[0]}: shape={image.shape} has {math.prod(image.shape):,} pixels, expected at most "
+            f"{MOST_PIXELS:,}. The file's header is damaged."
+        )
     pixel_size = _choose_pixel_size(image, options)
     levels = _plan_levels(image, options)
     record = _make_record(files, paths, image, options, pixel_size)

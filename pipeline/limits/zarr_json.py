@@ -11,7 +11,7 @@ from segment_slide.pipeline.metadata.json_text import JsonError, describe, parse
 
 NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 MOST_AXES = 32  # numpy's limit was 32 for decades
-MOST_PIXELS = 1 << 60
+MOST_PIXELS = 1 << 47  # 1.4e14: a hundred times the largest volume that anybody has
 MOST_CODECS = 20
 _OBJECTS = ("attributes", "chunk_grid", "chunk_key_encoding", "consolidated_metadata")
 

@@ -59,7 +59,10 @@ def measure_place(plan: MeasurePlan, place: Place) -> list[int]:
     if n_objects is None:
         plan.work.save(IDS, place[1], {"ids": ids})
     elif len(ids) and ids[-1] > n_objects:
-        raise BlockError(f"id {ids[-1]} is stored, but {n_objects} objects are recorded; make the instances again")
+        raise BlockError(
+            f"id {ids[-1]} is stored, but {n_objects} objects are recorded: a file is damaged, or "
+            f"another program wrote it. Delete the label image of instances, and make it with `segment-slide instances`."
+        )
     plan.work.save(ROWS, place[1], rows)
     return plan.parts_of(ids) if plan.starts else []
 

@@ -15,7 +15,7 @@ from segment_slide.pipeline.blocks.canvas import Canvas, result_of, submit_block
 from segment_slide.pipeline.blocks.grid import Index, Window
 from segment_slide.pipeline.blocks.tasks import Wording, keeping_what_is_done, run_all
 from segment_slide.pipeline.blocks.windows import run_windows
-from segment_slide.pipeline.errors import TasksFailedError, WorkerDiedError
+from segment_slide.pipeline.errors import TasksFailedError, WorkerDiedError, is_of_content
 from segment_slide.pipeline.segmentation.block import (
     BlockJob,
     BlockReport,
@@ -35,11 +35,12 @@ WORDING = Wording(kept="Blocks that are done are kept.", plural="blocks")
 
 @dataclass(frozen=True)
 class BlockFailure:
-    """A block that could not be done, why, and whether it took workers with it."""
+    """A block that could not be done, why, whether it took workers with it, and whether another try may help."""
 
     index: Index
     reason: str
     ended_workers: bool = False
+    may_pass: bool = True
 
 
 def canvas_of(job: BlockJob, window: Window) -> Canvas:
@@ -110,7 +111,12 @@ def _run(
                 notify(report)
     except TasksFailedError as failed:
         return [
-            BlockFailure(failure.item, f"{failure.error}", isinstance(failure.error, WorkerDiedError))
+            BlockFailure(
+                failure.item,
+                f"{failure.error}",
+                ended_workers=isinstance(failure.error, WorkerDiedError),
+                may_pass=not is_of_content(failure.error),
+            )
             for failure in failed.failures
         ]
     return []

@@ -142,13 +142,14 @@ def _run_stages(
     with timed(clock, "segment"):
         report, failures = _segment(prepared, record, done, background, client, progress, clock)
     explained = [_explain(prepared, failures, if_workers_died)] if failures else []
+    may_pass = any(failure.may_pass for failure in failures)
     try:
         with timed(clock, "pyramid"):
             build_pyramids(prepared, client, progress)
     except IncompleteError as error:
-        raise IncompleteError("\n".join([*explained, str(error)])) from error
+        raise IncompleteError("\n".join([*explained, str(error)]), may_pass=may_pass or error.may_pass) from error
     if failures:
-        raise IncompleteError(*explained)
+        raise IncompleteError(*explained, may_pass=may_pass)
     check_input(prepared.watched, destination.location, destination.name, record)
     show_to_all(destination.location, names.label_group(destination.name))
     if plan.probabilities is not None:
@@ -277,9 +278,10 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
             except TasksFailedError as failed:
                 failures += failed.failures
             except PipelineError as error:
-                raise IncompleteError(f"pyramid: {error}") from error
+                raise IncompleteError(f"pyramid: {error}", may_pass=getattr(error, "may_pass", True)) from error
         if failures:
-            raise IncompleteError(f"pyramid: {explain_failures(failures)}")
+            failed = explain_failures(failures)
+            raise IncompleteError(f"pyramid: {failed}", may_pass=failed.may_pass)
 
 
 def _explain(prepared: PreparedSegmentation, failures: list[BlockFailure], if_workers_died: str) -> str:

@@ -26,6 +26,7 @@ from segment_slide.pipeline.storage.store import (
 )
 from segment_slide.pipeline.zarr_stores.archive import split_archive
 
+MOST_CHUNK_BYTES = 64 << 30  # no codec makes more than 2 GB; a chunk without compression may be as large as a file
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
 _LAYOUT = "bioformats2raw.layout"
 _MOST_LOOKED_AT, _MOST_NAMED = 50, 3  # groups below a collection, for a message that names some of them
@@ -150,6 +151,12 @@ def _stored_image(
         raise InputError(f"{location}: shape={array.shape} has no pixels.")
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise InputError(f"{location}: dtype={array.dtype}, expected integers or real numbers.")
+    if not array.dtype.itemsize * math.prod(array.chunks) <= MOST_CHUNK_BYTES:
+        raise InputError(
+            f"{location}: a chunk of {array.chunks} px of {array.dtype} has "
+            f"{array.dtype.itemsize * math.prod(array.chunks):,} bytes, expected at most {MOST_CHUNK_BYTES:,}, because "
+            f"it is decoded as a whole. Store the image in smaller chunks."
+        )
     files, zarr_format = array.shards or array.chunks, array.metadata.zarr_format
     about = (multiscale, level, is_ome, zarr_format, array.chunks)
     return StoredImage(location, path, array.shape, files, str(array.dtype), *about)

@@ -11,12 +11,15 @@ from typing import Any
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.colours import class_colour
+from segment_slide.pipeline.metadata.json_text import describe
 from segment_slide.pipeline.metadata.ome_axes import read_axes, read_version
 from segment_slide.pipeline.metadata.ome_writers import write_image_label, write_multiscale
 from segment_slide.pipeline.metadata.units import to_ngff
 
 VERSION = "0.5"
 AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+MOST_LEVELS = 100  # an image halved 64 times has one pixel
+MOST_CHANNELS = 10_000  # the largest spectral images have some thousand
 AXIS_ORDER = "tczyx"  # the only order that OME-Zarr 0.4 and 0.5 allow
 
 
@@ -82,13 +85,15 @@ def parse_multiscale(attributes: Mapping[str, Any], where: str) -> Multiscale | 
     except InputError:
         raise
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:  # the metadata may be any JSON
-        raise InputError(
-            f"{where}: OME-Zarr metadata are damaged ({type(error).__name__}: {error}); expected version {VERSION}."
-        ) from error
+        why = f"{type(error).__name__}: {error!s:.200}"
+        raise InputError(f"{where}: OME-Zarr metadata are damaged ({why}); expected version {VERSION}.") from error
 
 
 def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     content = ome["multiscales"][0]
+    _expect_few("datasets", content["datasets"], MOST_LEVELS, where)
+    channels = (ome.get("omero") or {}).get("channels") or ()
+    _expect_few("channels", channels, MOST_CHANNELS, where)
     axes, units = read_axes(content, read_version(ome, content, where), where)
     check_axes(axes, where)
     base = _transform(content.get("coordinateTransformations") or (), len(axes))
@@ -96,7 +101,6 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
     stated = [content, *content["datasets"]]
     if not levels:
         raise ValueError("no datasets")
-    channels = (ome.get("omero") or {}).get("channels") or ()
     return Multiscale(
         axes=axes,
         units=units,
@@ -107,6 +111,14 @@ def _parse(ome: Mapping[str, Any], where: str) -> Multiscale:
         ),
         notes=_note_unused([item for place in stated for item in place.get("coordinateTransformations") or ()], axes),
     )
+
+
+def _expect_few(what: str, values: Any, most: int, where: str) -> None:
+    """Refuse a list that is longer than any real one: it would be memory and time for nothing."""
+    if not isinstance(values, list | tuple) or len(values) > most:
+        is_list = isinstance(values, list | tuple)
+        found = f"a list of {len(values):,}" if is_list else describe(values)
+        raise InputError(f"{where}: {what} is {found}, expected a list of at most {most:,}.")
 
 
 def _parse_level(dataset: Mapping[str, Any], base: tuple[tuple[float, ...], tuple[float, ...]]) -> Level:

@@ -98,8 +98,8 @@ class StoredAnnotation:
         if len(found) != self._in_block(number, foreground=foreground):
             raise InputError(
                 f"{self.training_set.location}/{self.image.group}: block {tuple(map(int, index))} holds {len(found)} "
-                f"annotated pixels, {self._in_block(number, foreground=foreground)} were counted; make the weight maps "
-                f"again."
+                f"annotated pixels, {self._in_block(number, foreground=foreground)} were counted: its file is damaged. "
+                f"Delete that file of its classes, and run `segment-slide weight-maps` again."
             )
         within = np.unravel_index(found[rank], classes.shape)
         return tuple(part.start + int(i) for part, i in zip(box, within, strict=True))
@@ -139,8 +139,8 @@ class StoredAnnotation:
             shown = ", ".join(f"{part.start}:{part.stop}" for part in where)
             raise UnreadableChunkError(
                 f"{self.training_set.location}: annotated pixels of image {self.image.name} have no weight at "
-                f"[{shown}]; a file of its classes or weights is missing or damaged. Run `segment-slide weight-maps` "
-                f"again."
+                f"[{shown}]; a file of its classes or weights is missing or damaged. Delete it if it is there, and run "
+                f"`segment-slide weight-maps` again."
             )
 
     def has_annotation(self, plane: tuple[int, ...], box: Box) -> bool:
@@ -200,7 +200,7 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
     if source.shape != image.shape or mark != image.image.fingerprint:
         raise InputError(
             f"image {image.name} ({source.image.location}) has changed since the training set "
-            f"{training_set.location} was made; run `segment-slide weight-maps` again."
+            f"{training_set.location} was made. Restore it, or make another set with `segment-slide weight-maps`."
         )
     counts = _read(training_set, image, COUNTS, training_set.array(image, COUNTS), ...)
     return StoredAnnotation(training_set, image, source, counts)

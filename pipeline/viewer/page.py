@@ -60,10 +60,11 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
             f"neuroglancer {version} has a page in which {_TITLE} is not there exactly once, so that the viewer cannot "
             f"be built around it; install the version that segment-slide asks for: pip install -U segment-slide."
         )
+    style = _STYLE if is_volume else _STYLE + _PLANE_STYLE
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
-        f"<title>{html.escape(neutralise(title))}</title><style>{_STYLE if is_volume else _STYLE + _PLANE_STYLE}</style>"
+        f"<title>{html.escape(neutralise(title))}</title><style>{style}</style>"
         '<script defer src="view.js"></script>'
     )
     return page.replace(_TITLE, head).encode(errors="backslashreplace")  # of names in no encoding
