@@ -128,9 +128,8 @@ def main() -> None:
 
 
 def _interrupted() -> str:
-    return (
-        "Interrupted." if _only_prints() else "Interrupted. What is done is kept: run the same command again to go on."
-    )
+    kept = "" if _only_prints() else " What is done is kept: run the same command again to go on."
+    return f"Interrupted.{kept}"
 
 
 def _only_prints() -> bool:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> None:
-    """Print what a segmentation will take."""
+    """Print what a segmentation will take, and what a few pixels of the image tell."""
+    from segment_slide.pipeline.statistics.degenerate import note_plan
+
     grid, memory, image = plan.grid, plan.memory, plan.source.image
     spatial = slice(grid.n_planes_axes, None)
     shard_bytes = sum(
@@ -53,6 +55,8 @@ def show_plan(console: Console, plan: "SegmentPlan", cluster: "ClusterSpec") -> 
         f"blocks {format_bytes(memory.blocks_bytes)}, windows {format_bytes(memory.windows_bytes)}",
     }
     console.print(make_table("Plan", rows))
+    for note in note_plan(plan.source):
+        console.print(f"Note: {note}.", markup=False)
 
 
 def _volume(sizes: tuple[int, ...]) -> int:

@@ -116,7 +116,7 @@ def _check_zstd(content: bytes, limit: int) -> bytes | None:
 def _zstd_size(content: bytes) -> int | None:
     """What the frames of a chunk claim (RFC 8878, 3.1.1.1); None if they do not say. Damaged: the decoder says how.
 
-    >>> _zstd_size(_ZSTD_MAGIC + b"\\xa0\\x00\\x00\\x00\\x80"), _zstd_size(_ZSTD_MAGIC + b"\\x00\\x58")
+    >>> _zstd_size(bytes.fromhex("28b52ffd a000000080")), _zstd_size(bytes.fromhex("28b52ffd 0058"))
     (2147483648, None)
     """
     if len(content) < 6 or content[:4] != _ZSTD_MAGIC:

@@ -150,8 +150,8 @@ def merge_fragments(ids: IdRange, blocks: Iterable[Arrays], known: np.ndarray | 
     if merged is None or not merged["count"].all():
         missing = ids.first + (int(np.argmin(merged["count"] > 0)) if merged else 0)
         raise BlockError(
-            f"object {missing} has no pixel, though ids of instances are 1, 2, … without a gap: a file is damaged. Delete "
-            f"the label image of instances, and make it with `segment-slide instances`"
+            f"object {missing} has no pixel, though ids of instances are 1, 2, … without a gap: a file is damaged. "
+            f"Delete the instances, and make them with `segment-slide instances`"
         )
     return merged
 

@@ -61,7 +61,7 @@ def measure_place(plan: MeasurePlan, place: Place) -> list[int]:
     elif len(ids) and ids[-1] > n_objects:
         raise BlockError(
             f"id {ids[-1]} is stored, but {n_objects} objects are recorded: a file is damaged, or "
-            f"another program wrote it. Delete the label image of instances, and make it with `segment-slide instances`."
+            f"another program wrote it. Delete the instances, and make them with `segment-slide instances`."
         )
     plan.work.save(ROWS, place[1], rows)
     return plan.parts_of(ids) if plan.starts else []

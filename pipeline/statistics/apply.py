@@ -1,5 +1,6 @@
 """Find the offset and scale that an image is normalised with, and say what looks unlike the training images."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING
 from segment_slide.pipeline.errors import TasksFailedError
 from segment_slide.pipeline.statistics.bound import bound_scaling
 from segment_slide.pipeline.statistics.compare import compare_constants, compare_intensities
+from segment_slide.pipeline.statistics.degenerate import note_degenerate
 from segment_slide.pipeline.statistics.levels import Levels, Scaling, levels_of_image, levels_of_sample
 from segment_slide.pipeline.statistics.measure import measure, resolve_normalisation
 from segment_slide.pipeline.statistics.result import ChannelStatistics
-from segment_slide.pipeline.statistics.sample import sample_image
+from segment_slide.pipeline.statistics.sample import PATIENCE_S, Sample, sample_image
 from segment_slide.pipeline.storage.source import ImageSource
 from segment_slide.unet.normalisation import Intensities, Normalisation
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
 log = logging.getLogger(__name__)
-
-_PATIENCE_S = 6.0  # for a box of 128 x 128 pixels; the comparison only helps, so no run hangs for it
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class ImageScaling:
     offset, scale : tuple of float
         One per channel.
     notes : tuple of str
-        What looks unlike the training images, and what was done about it; sentences without a full stop.
+        Which channels are constant or saturated, what looks unlike the training images, and what was done about it;
+        sentences without a full stop.
     """
 
     offset: tuple[float, ...]
@@ -69,32 +70,35 @@ def scale_image(
     InputError, IncompleteError
         See `pipeline.statistics.measure.resolve_normalisation`.
     """
-    if normalisation.kind == "constants":
-        return ImageScaling(
-            *resolve_normalisation(source, normalisation, client, on_box),
-            tuple(_compare_sample(source, normalisation, trained, client)),
-        )
-    if trained is None:
-        return ImageScaling(*resolve_normalisation(source, normalisation, client, on_box))
-    measured, levels = measure_levels(source, client, on_box)
+    if normalisation.kind == "constants" or trained is None:
+        sample = _sample_in_time(source, client)
+        degenerate = note_degenerate(source, sample) if sample else []
+        compares = normalisation.kind == "constants"
+        compared = _compare_sample(source, sample, normalisation, trained) if sample and compares else []
+        return ImageScaling(*resolve_normalisation(source, normalisation, client, on_box), (*compared, *degenerate))
+    measured = measure(source, client, on_box)
+    sample = sample_image(source, client)
+    degenerate = note_degenerate(source, sample) if sample else []
+    levels = levels_of_image(source, measured, sample)
     bounded = bound_scaling(measured_scaling(measured, normalisation), levels, normalisation, trained)
     notes = [] if bounded.notes else compare_intensities(levels, trained, normalisation.kind)
-    return ImageScaling(bounded.offset, bounded.scale, (*bounded.notes, *notes))
+    return ImageScaling(bounded.offset, bounded.scale, (*bounded.notes, *notes, *degenerate))
+
+
+def _sample_in_time(source: ImageSource, client: "Client | None") -> Sample | None:
+    """A sample of an image, for what only helps: None if it takes too long."""
+    sample = None
+    with contextlib.suppress(TasksFailedError):
+        sample = sample_image(source, client, PATIENCE_S)
+    if sample is None:
+        log.info("%s: no sample could be read in time, so nothing is said of its values", source.image.location)
+    return sample
 
 
 def _compare_sample(
-    source: ImageSource, normalisation: Normalisation, trained: Intensities | None, client: "Client | None"
+    source: ImageSource, sample: Sample, normalisation: Normalisation, trained: Intensities | None
 ) -> list[str]:
     """What looks different in a small sample of an image."""
-    try:
-        sample = sample_image(source, client, _PATIENCE_S)
-    except TasksFailedError:
-        sample = None
-    if sample is None:
-        log.info(
-            "%s: no sample could be read in time, so it is not compared with the training images", source.image.location
-        )
-        return []
     levels = levels_of_sample(source, sample)
     return compare_intensities(levels, trained, "constants") if trained else compare_constants(levels, normalisation)
 

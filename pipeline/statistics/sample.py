@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Set in a process in which a box took too long: each further one would hold one of the threads that zarr reads with.
 _hangs = threading.Event()
 
+PATIENCE_S = 6.0  # for one box, where a sample only helps: no run hangs for it
 _BOX_PX = {2: (128, 128), 3: (16, 64, 64)}
 _MOST_BOXES = 48
 # Of the differences of pixels, the smaller three quarters count: edges of objects are among the others.
@@ -57,7 +58,9 @@ class Sample:
     n_boxes: int
 
 
-def sample_image(source: ImageSource, client: "Client | None" = None, patience_s: float | None = None) -> Sample | None:
+def sample_image(
+    source: ImageSource, client: "Client | None" = None, patience_s: float | None = None, most: int = _MOST_BOXES
+) -> Sample | None:
     """Read a sample of an image; None if no box can be read.
 
     Boxes that cannot be read are left out: the run itself names damaged chunks.
@@ -71,13 +74,15 @@ def sample_image(source: ImageSource, client: "Client | None" = None, patience_s
     patience_s : float, optional
         Time in s for one box. If any takes longer, the answer is None: a file server may hang, and nothing that only
         helps may hang with it.
+    most : int
+        Number of boxes at most.
 
     Raises
     ------
     IncompleteError
         If workers died while they read.
     """
-    places = list(sample_boxes(source))
+    places = list(sample_boxes(source, most))
     read = functools.partial(_read_box, source, places, patience_s)
     found = dict(run_all(client, read, range(len(places)), lambda number: f"sample {number}"))
     boxes = [pixels for number in range(len(places)) if (pixels := found[number][0]) is not None]
@@ -116,17 +121,17 @@ def _read_box(
     return (found[0] if found else None), thread.is_alive()
 
 
-def sample_boxes(source: ImageSource) -> Iterator[Box]:
+def sample_boxes(source: ImageSource, most: int = _MOST_BOXES) -> Iterator[Box]:
     """Boxes that cover all of a small image, or lie evenly over a large one."""
     size_px = (*(1 for _ in source.plane_axes), *_BOX_PX[source.n_spatial])
     steps = [min(size, step) for size, step in zip(source.shape, size_px, strict=True)]
     counts = [-(-size // step) for size, step in zip(source.shape, steps, strict=True)]
     shares: Iterable[tuple[float, ...]]
-    if math.prod(counts) <= _MOST_BOXES:
+    if math.prod(counts) <= most:
         shares = itertools.product(*([number / max(1, count - 1) for number in range(count)] for count in counts))
         ends = [size - step for size, step in zip(source.shape, steps, strict=True)]
     else:
-        shares = spread_evenly(_MOST_BOXES, len(steps))
+        shares = spread_evenly(most, len(steps))
         ends = [size - step + 1 for size, step in zip(source.shape, steps, strict=True)]
     places = {tuple(int(share * end) for share, end in zip(row, ends, strict=True)) for row in shares}
     for place in sorted(places):

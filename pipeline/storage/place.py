@@ -211,9 +211,7 @@ def _drop_copy(folder: str, image: str) -> bool:
     try:
         content = parse_object(text)
     except JsonError as error:
-        raise OutputError(
-            f"{path}: {error}. Restore the file; the new {image} is complete, but may be hidden."
-        ) from None
+        raise OutputError(f"{path}: {error}. Restore the file; the new {image} is there, but may be hidden.") from None
     if content.get(_COPY) is None or _is_current(content[_COPY], folder, image):
         return True
     del content[_COPY]

@@ -146,7 +146,7 @@ def check_incomplete(outcome, expected) -> None:
     assert f"{len(expected)} of 63 blocks could not be done; all others are stored" in outcome.err
     named = re.findall(r"block \((\d+), (\d+)\): unreadable chunk 2/1 of", outcome.err)
     assert {(int(i), int(j)) for i, j in named} == expected
-    assert "Run the same command again to go on." in outcome.err
+    assert "would fail again: mend it first. Then the same command goes on." in outcome.err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A hundred ways to damage JSON: values of each wrong kind at any place, keys gone or doubled, bytes without meaning."""
+"""Ways to damage JSON: values of each wrong kind at any place, keys gone or doubled, bytes without meaning."""
 
 import json
 import math

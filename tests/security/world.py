@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ import segment_slide.flows.measure
 import segment_slide.flows.segment
 import segment_slide.flows.training_data
 import segment_slide.flows.weight_maps
-from tests.flows.support import Outcome, noise, run_here, write_model, write_ome
+from tests.flows.support import Outcome, noise, run_here, write_model, write_ome, write_segmentation
 from tests.pipeline.training.support import write_training_set
 
+STATE = "trained.training/state.safetensors"
+CLUSTER = "kind: local\nworkers: 1\ncores: 1\nmemory: 4 GiB\n"
 FLOWS = (
     segment_slide.flows.instances,
     segment_slide.flows.measure,
@@ -77,6 +78,17 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def build_small(self) -> "World":
+        """Make an image, a network, a segmentation and a description of a cluster, without running a command."""
+        f = self.folder
+        f.mkdir(parents=True, exist_ok=True)
+        write_model(f / "cells.safetensors")
+        write_ome(f / "slide.ome.zarr", noise(1, 40, 50), "cyx", scale=(1, 0.5, 0.5), n_levels=2, channels=["DAPI"])
+        classes = np.random.default_rng(1).integers(0, 2, (40, 50)).astype(np.uint8)
+        write_segmentation(f / "out.ome.zarr", classes, scale=(0.5, 0.5), n_levels=2)
+        (f / "cluster.yaml").write_text(CLUSTER)
+        return self
+
     def build(self) -> "World":
         """Make everything with the commands themselves."""
         f = self.folder
@@ -87,7 +99,7 @@ class World:
         write_training_set(f / "train", {"a": (noise(1, 60, 70), classes), "b": (noise(1, 60, 70, seed=2), classes)})
         (f / "watch").mkdir()
         write_ome(f / "watch" / "a.ome.zarr", noise(40, 50), "yx", scale=(0.5, 0.5))
-        (f / "cluster.yaml").write_text("kind: local\nworkers: 1\ncores: 1\nmemory: 4 GiB\n")
+        (f / "cluster.yaml").write_text(CLUSTER)
         for words in (
             (*self.segment(), "--instances", "--measure"),
             ("training-data", f / "train" / "set.zarr", "-o", f / "samples.zarr", "--n", 2, "--tile", 64, "--depth", 1),
@@ -152,10 +164,10 @@ class World:
         of_samples: Commands = (
             ("info", f / "samples.zarr"),
             self.train(),
-            (*self.train()[:3], f / "other.safetensors", *self.train()[4:]),
             ("training-data", f / "train" / "set.zarr", "-o", f / "samples.zarr", "--n", 2, "--tile", 64, "--depth", 1),
         )
         of_night: Commands = (self.night(), self.night()[:-1])
+        of_model: Commands = (("info", model), plan, self.segment())
         found: dict[str, Commands] = {"cluster.yaml": ((*plan, "--cluster", f / "cluster.yaml"),)}
         for root, commands in (
             ("slide.ome.zarr", of_slide),
@@ -167,12 +179,10 @@ class World:
         ):
             for path in sorted((f / root).rglob("*.json")):
                 found[str(path.relative_to(f))] = commands
+        found["cells.safetensors"] = of_model
+        if (f / STATE).exists():
+            found[STATE] = (self.train(),)
         return found
-
-    def copy(self, folder: Path) -> "World":
-        """The same elsewhere."""
-        shutil.copytree(self.folder, folder)
-        return World(folder)
 
 
 def damage_header(path: Path, change: Callable[[str], str]) -> None:
