@@ -5,9 +5,10 @@ zarr trusts them: a wrong type ends in an error of its own code, and a size is a
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from segment_slide.pipeline.metadata.json_text import JsonError, describe, parse_object
+from segment_slide.pipeline.metadata.json_text import JsonError, describe, expect_short, parse_object
 
 NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 MOST_AXES = 32  # numpy's limit was 32 for decades
@@ -23,6 +24,16 @@ def is_metadata(key: str) -> bool:
     (True, False)
     """
     return key.rpartition("/")[2] in NAMES
+
+
+def check_length(key: str, path: Path) -> None:
+    """Refuse a local file of metadata that is too large to be read; raises as `check_metadata`."""
+    try:
+        expect_short(path.stat().st_size)
+    except OSError:  # not there, or not to be read: whoever reads it says so
+        return
+    except JsonError as error:
+        raise JsonError(f"{key}: {error}") from None
 
 
 def check_metadata(key: str, content: bytes) -> None:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-# Consolidated metadata of a plate of 1,536 wells with nine fields each have about 60 MB.
-MOST_BYTES = 256 << 20
+# Consolidated metadata of a plate of 1,536 wells with nine fields each have about 60 MB; ours have some kilobytes.
+MOST_BYTES = 64 << 20
 MOST_DEPTH = 100  # ours and OME-Zarr's have less than 15; Python itself gives up at about 1,000
 
 
@@ -39,8 +39,7 @@ def parse_json(content: bytes | str) -> Any:
     ...
     segment_slide.pipeline.metadata.json_text.JsonError: the key 'a' is there twice
     """
-    if len(content) > MOST_BYTES:
-        raise JsonError(f"it has {len(content):,} bytes, expected at most {MOST_BYTES:,}")
+    expect_short(len(content))
     try:
         value = json.loads(content, object_pairs_hook=_without_doubles)
     except RecursionError:
@@ -51,6 +50,12 @@ def parse_json(content: bytes | str) -> Any:
         raise JsonError(f"it is no JSON in UTF-8: {error!s:.200}") from None
     _check_depth(value)
     return value
+
+
+def expect_short(n_bytes: int) -> None:
+    """Refuse a text that is longer than `MOST_BYTES`; call it before the text is read, where its length is known."""
+    if n_bytes > MOST_BYTES:
+        raise JsonError(f"it has {n_bytes:,} bytes, expected at most {MOST_BYTES:,}")
 
 
 def parse_object(content: bytes | str) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    level, depth = [value], 0
+    level, depth = [value], 1
     while level := [inner for outer in level for inner in _inside(outer)]:
         depth += 1
         if depth > MOST_DEPTH:

@@ -6,9 +6,9 @@ from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
-from segment_slide.pipeline.limits.zarr_json import check_metadata, is_metadata
+from segment_slide.pipeline.limits.zarr_json import check_length, check_metadata, is_metadata
 
 CONNECTING_S, SILENCE_S = 30.0, 60.0  # a web server that says nothing for so long counts as one that hangs
 
@@ -58,6 +58,8 @@ class CheckedStore(WrapperStore[Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """See `zarr.abc.store.Store.get`."""
         failure: OSError | None = None
+        if is_metadata(key) and isinstance(self._store, LocalStore):
+            check_length(key, self._store.root / key)
         try:
             value = await self._store.get(key, prototype, byte_range)
         except Exception as error:
