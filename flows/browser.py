@@ -5,7 +5,6 @@ this user can read, and the file leads on to the address.
 """
 
 import contextlib
-import html
 import logging
 import os
 import tempfile
@@ -14,19 +13,9 @@ import webbrowser
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from segment_slide.pipeline.documents.page import make_redirect
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="referrer" content="no-referrer">
-<meta http-equiv="refresh" content="0; url={url}">
-<title>Viewer</title>
-</head>
-<body><p><a href="{url}">To the viewer</a></p></body>
-</html>
-"""
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -66,7 +55,7 @@ def _redirect(url: str, environment: Mapping[str, str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="viewer-", dir=_private_place(environment)) as folder:  # of mode 0700
         page = Path(folder, "index.html")
         with os.fdopen(os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(_PAGE.format(url=html.escape(url)))
+            file.write(make_redirect(url))
         yield page
 
 

@@ -8,6 +8,7 @@ from segment_slide.flows.training_requests import TrainingDataRequest
 from segment_slide.flows.workers import plan_cluster
 from segment_slide.pipeline.blocks.memory import check_fits
 from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.recorded.addresses import naming
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.names import say_location
 from segment_slide.pipeline.storage.record import Results, code_version
@@ -67,7 +68,8 @@ def prepare_samples(request: TrainingDataRequest) -> PreparedSamples:
     split = split_images(
         training_set, share=request.validation_share, names=request.validation_names, seed=request.seed
     )
-    training, validation = ([open_annotation(training_set, image) for image in part] for part in split)
+    with naming(request.images_at, training_set.location):
+        training, validation = ([open_annotation(training_set, image) for image in part] for part in split)
     check_sources([*training, *validation], settings)
     samples = _describe(request, training_set, settings, training, validation)
     _check_constants(samples)

@@ -3,6 +3,7 @@
 A command, a nightly run and Prefect all call these same four stages. Each stage resumes where it was interrupted.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.plan import plan_ingest
 from segment_slide.pipeline.objects.options import InstanceOptions
 from segment_slide.pipeline.objects.stages import InstancesReport
+from segment_slide.pipeline.recorded.addresses import naming
 from segment_slide.pipeline.segmentation.stages import SegmentReport
 from segment_slide.pipeline.statistics.object_sizes import SmallObjects
 from segment_slide.pipeline.storage import store
@@ -56,7 +58,7 @@ def process_slide(request: SlideRequest, progress: Stages | None = None) -> Slid
     check_request(request)
     with timed(clock, "convert"):
         converted = convert(request, progress)
-    with sharing_workers():
+    with naming_places(request), sharing_workers():
         with timed(clock, "segment"):
             segmented = segment_image(segment_request(request), progress)
         with timed(clock, "number"):
@@ -64,7 +66,7 @@ def process_slide(request: SlideRequest, progress: Stages | None = None) -> Slid
         with timed(clock, "measure"):
             measures = request.objects and request.measure
             measured = measure_objects(measure_request(request), progress) if measures else None
-    page = try_report(segmented.location, segmented.name, clock)
+        page = try_report(segmented.location, segmented.name, clock)
     return SlideReport(converted, segmented, numbered, measured, clock, page)
 
 
@@ -112,6 +114,11 @@ def convert(request: SlideRequest, progress: Stages) -> IngestReport | None:
     if not needs_conversion(request.segment.input):
         return None
     return ingest_image([Path(request.segment.input)], image_location(request), request.ingest, progress)
+
+
+def naming_places(request: SlideRequest) -> contextlib.AbstractContextManager[None]:
+    """While the body runs, the places of a request are named: records of its own output may lead to them."""
+    return naming(request.segment.input, request.image, request.segment.output)
 
 
 def segment_request(request: SlideRequest) -> SegmentRequest:

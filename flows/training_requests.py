@@ -60,6 +60,9 @@ class TrainingDataRequest:
     normalisation : WantedNormalisation
         "auto": chosen by the spread between the images. "constants" without values: they are measured on all training
         images.
+    images_at : str
+        Address (URL) of images that the training set names. Others are opened only if they have the training set's
+        own origin (`pipeline.recorded`).
     validation_share : float
         Share of the images that validate.
     validation_names : tuple of str
@@ -96,6 +99,9 @@ class TrainingDataRequest:
         Option("3D: height of a voxel divided by its width (by default from the pixel size).", above=0),
     ] = None
     normalisation: WantedNormalisation = WantedNormalisation()
+    images_at: Annotated[
+        str, Option("Address of images that the training set names; other addresses are not opened.", metavar="URL")
+    ] = ""
     validation_share: Annotated[
         float, Option("Share of the images that are kept for validation.", at_least=0, below=1, name="validation")
     ] = 0.2

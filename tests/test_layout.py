@@ -29,6 +29,7 @@ ROOMS = {
     "pipeline": {
         "": set(),  # the errors
         "metadata": {""},
+        "documents": {""},  # pages and tables that other programs open
         "blocks": {""},
         "limits": {"", "metadata"},
         "reads": {"", "metadata"},  # below storage, whose arrays are noted as they are read
@@ -36,20 +37,55 @@ ROOMS = {
         "storage": {"", "metadata", "blocks", "reads", "limits", "zarr_stores"},
         "inputs": {"", "reads", "storage", "zarr_stores"},  # compared at start and end of every command that computes
         "manifest": {"", "metadata", "blocks", "zarr_stores", "storage"},
+        "recorded": {"", "storage"},  # what records name is opened by one rule
         "statistics": {"", "blocks", "storage"},
         "readers": {"", "metadata", "blocks", "storage"},
         "ingest": {"", "metadata", "blocks", "limits", "zarr_stores", "storage", "readers", "manifest"},
-        "segmentation": {"", "metadata", "blocks", "storage", "statistics", "manifest", "reads", "inputs", "zarr_stores"},
+        "segmentation": {
+            "",
+            "metadata",
+            "blocks",
+            "storage",
+            "statistics",
+            "manifest",
+            "reads",
+            "inputs",
+            "zarr_stores",
+        },
         "objects": {"", "metadata", "blocks", "storage", "statistics", "manifest", "inputs"},
-        "measurement": {"", "metadata", "blocks", "storage", "statistics", "zarr_stores", "manifest", "inputs"},
+        "measurement": {
+            "",
+            "metadata",
+            "blocks",
+            "storage",
+            "statistics",
+            "zarr_stores",
+            "manifest",
+            "inputs",
+            "documents",
+            "recorded",
+        },
         "synthetic": {"", "blocks", "storage"},
-        "training": {"", "metadata", "blocks", "storage", "statistics", "readers", "ingest", "manifest", "inputs"},
+        "training": {
+            "",
+            "metadata",
+            "blocks",
+            "storage",
+            "statistics",
+            "readers",
+            "ingest",
+            "manifest",
+            "inputs",
+            "documents",
+            "recorded",
+        },
         "scoring": {"", "metadata", "blocks", "storage", "readers", "ingest", "inputs"},
         "nights": {"", "metadata", "storage", "ingest", "measurement", "zarr_stores", "manifest", "inputs"},
         "completeness": {"", "blocks", "storage", "measurement", "nights", "training"},
-        "pictures": {"", "metadata", "blocks", "storage", "measurement"},
+        "pictures": {"", "metadata", "blocks", "storage", "measurement", "recorded"},
         "report": {
             *("", "metadata", "blocks", "zarr_stores", "storage", "statistics", "measurement", "nights", "pictures"),
+            *("documents", "recorded"),
         },
         # what every stage stored, read again
         "integrity": {
@@ -57,7 +93,18 @@ ROOMS = {
             *("manifest", "zarr_stores", "inputs", "limits", "completeness"),
         },
         "served_files": {"", "storage", "zarr_stores", "metadata", "limits"},
-        "viewer": {"", "metadata", "blocks", "storage", "measurement", "pictures", "served_files", "zarr_stores"},
+        "viewer": {
+            "",
+            "metadata",
+            "blocks",
+            "storage",
+            "measurement",
+            "pictures",
+            "served_files",
+            "zarr_stores",
+            "documents",
+            "recorded",
+        },
     },
     "cluster": {
         "": set(),  # its table loads a kind by name

@@ -39,6 +39,7 @@ from segment_slide.flows.commands import (
 from segment_slide.flows.show.safe_output import SafeConsole, make_logs_safe, on_own_lines
 from segment_slide.flows.show.wording import find_options, in_options, list_options, make_log_handler
 from segment_slide.pipeline.errors import IncompleteError, InputError, PipelineError
+from segment_slide.pipeline.recorded.addresses import in_words, naming
 from segment_slide.unet.errors import UnetError
 
 app = typer.Typer(
@@ -105,7 +106,8 @@ def main() -> None:
             signal.signal(number, _terminate)
     try:
         _check_folder()
-        app()
+        with naming(*in_words(sys.argv[1:])):
+            app()
     except (IncompleteError, WorkersLostError) as error:
         _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
         _say(GO_ON if error.may_pass else MEND_FIRST)

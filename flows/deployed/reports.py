@@ -16,7 +16,7 @@ from segment_slide.flows.deployed.operate import last_name
 from segment_slide.flows.progress import format_rate, format_seconds
 from segment_slide.flows.requests import SlideRequest
 from segment_slide.flows.show.tables import view_command
-from segment_slide.flows.slide import SlideReport
+from segment_slide.flows.slide import SlideReport, naming_places
 from segment_slide.pipeline.measurement.picture import describe
 from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
 
@@ -29,8 +29,9 @@ _PICTURE_PX = 512  # per panel; small, because the server stores the picture in 
 
 def publish_slide(request: SlideRequest, report: SlideReport) -> None:
     """Publish the page of a segmented slide as an artifact, under the name of its output."""
-    markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
-    description = f"Segmentation of {request.segment.input}"
+    with naming_places(request):  # for the picture
+        markdown, key = describe_slide(request, report), artifact_key(report.segmented.location)
+    description = f"Segmentation of {in_unicode(request.segment.input)}"
     at_best("the report", lambda: write_page(markdown, key=key, description=description))
 
 
@@ -99,8 +100,8 @@ def describe_slide(request: SlideRequest, report: SlideReport) -> str:
             "## Time by stage",
             _table(("stage", "time"), ((name, format_seconds(s)) for name, s in report.stage_seconds.items())),
             "## Look at it",
-            f"```sh\n{view_command(done.location)}\n{in_napari}\n```",
-            f"```python\nimport zarr\nlabels = zarr.open({array!r})\n```",
+            fenced(f"{view_command(done.location)}\n{in_napari}", "sh"),
+            fenced(f"import zarr\nlabels = zarr.open({array!r})", "python"),
         )
     )
 
@@ -124,6 +125,12 @@ def _table(names: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
     lines = [f"| {names[0]} | {names[1]} |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows]
     return "\n".join(lines)
+
+
+def fenced(text: str, language: str) -> str:
+    """Format lines as code in Markdown. No name in them can end the block: its fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{in_unicode(text)}\n{fence}"
 
 
 def code(text: str) -> str:

@@ -40,10 +40,12 @@ def number(request: SlideRequest) -> InstancesReport:
 @stage("measure", _named("measure objects of"))
 def measure(request: SlideRequest) -> MeasureReport:
     """Measure all objects, and write the table and its summary page."""
-    return measure_objects(slide.measure_request(request), ArtifactStages())
+    with slide.naming_places(request):
+        return measure_objects(slide.measure_request(request), ArtifactStages())
 
 
 @stage("report", _named("report of"))
 def report(request: SlideRequest, location: str, seconds: Mapping[str, float]) -> str:
     """Write the report; return "" if it could not be written."""
-    return try_report(location, request.segment.options.name, seconds)
+    with slide.naming_places(request):
+        return try_report(location, request.segment.options.name, seconds)

@@ -1,7 +1,5 @@
 """Scores as a table for people, and as JSON and CSV for programs; all three come from one list of rows."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +12,7 @@ from rich.table import Table
 
 from segment_slide.flows.progress import format_seconds
 from segment_slide.flows.show.wording import in_options
+from segment_slide.pipeline.documents.csv_table import make_csv
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.training.pairing import describe_pairs
 
@@ -152,11 +151,7 @@ def write_csv(report: "EvaluateReport", path: str | Path) -> None:
     OutputError
         If the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in score_rows(report))
-    _write(path, text.getvalue())
+    _write(path, make_csv(_COLUMNS, ((row.score, row.of, row.value) for row in score_rows(report))))
 
 
 def _write(path: str | Path, text: str) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
 from segment_slide.pipeline.measurement.options import ImageChoice
+from segment_slide.pipeline.recorded.addresses import check_address
+from segment_slide.pipeline.recorded.images import NAME_IT
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.fingerprint import fingerprint
@@ -90,6 +92,7 @@ def _open_classes(location: str, name: str, made_of: LabelledInput, instances: S
     beside = store.join(location, label_group(name))
     elsewhere = find_location(made_of.location, location)
     place = beside if store.read_attributes(beside) is not None else elsewhere or beside
+    check_address(place, location, remedy="give that store to the command that numbers objects again")
     is_group = store.read_attributes(place) is not None
     image = describe_image(place, axes=None if is_group else instances.axes)
     paths = [level.path for level in image.multiscale.levels]
@@ -138,6 +141,8 @@ def _open_source(
             f"{instances.location}: no record says which image was segmented; name it with `image`, or measure shapes "
             f"only with `no_image`."
         )
+    if choice.image is None:
+        check_address(path, instances.location, remedy=NAME_IT.format(place=path))
     image = _describe(path, choice, recorded)
     require_complete(image)
     if choice.image is None:

@@ -15,13 +15,13 @@ import numpy as np
 
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.measurement.input import MeasureInput
-from segment_slide.pipeline.measurement.open import check_unchanged
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
+from segment_slide.pipeline.recorded.images import open_recorded
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
-from segment_slide.pipeline.storage.label_records import SegmentationRecord, read_label_record
-from segment_slide.pipeline.storage.names import find_location, label_group
+from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_label_record
+from segment_slide.pipeline.storage.names import label_group
 from segment_slide.pipeline.storage.place import holds_image, read_label_names
 from segment_slide.pipeline.storage.source import ImageSource
 
@@ -97,7 +97,10 @@ def _describe_labels(place: str, image: StoredImage | None) -> StoredImage:
 
 
 def _describe_image(location: str, choice: ImageChoice) -> StoredImage:
-    path = choice.image or (location if holds_image(location) else _segmented_image(location))
+    path = choice.image or (location if holds_image(location) else "")
+    if not path and (recorded := _segmented_image(location)) is not None:
+        image = open_recorded(recorded, location)
+        return describe_image(image.location, level=choice.level or 0) if image.is_ome else image
     if not path:
         raise InputError(
             f"{location} holds no image that the labels belong to; name it with `image`, or measure shapes only with "
@@ -106,24 +109,12 @@ def _describe_image(location: str, choice: ImageChoice) -> StoredImage:
     return describe_image(path, level=choice.level or 0)
 
 
-def _segmented_image(location: str) -> str:
-    """The image that a segmentation beside the labels was made of; "" if there is none.
-
-    Raises
-    ------
-    InputError
-        If another image lies there now.
-    """
+def _segmented_image(location: str) -> SegmentedInput | None:
+    """The image that a segmentation beside the labels was made of; None if there is none."""
     groups = (store.join(location, label_group(name)) for name in read_label_names(location))
     records = (read_label_record(group) for group in groups)
     made_of = (record.input for record in records if isinstance(record, SegmentationRecord))
-    found = next((found for found in made_of if found is not None and found.location), None)
-    if found is None:
-        return ""
-    path = find_location(found.location, location)
-    if found.fingerprint:
-        check_unchanged(path, found)
-    return path
+    return next((found for found in made_of if found is not None and found.location), None)
 
 
 def _choose_level(image: StoredImage, labels: StoredImage, choice: ImageChoice) -> StoredImage:

@@ -8,6 +8,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.documents.page import make_head
 from segment_slide.pipeline.measurement.picture import describe, number
 from segment_slide.pipeline.measurement.summary import ClassSummary, Summary
 from segment_slide.pipeline.plain_text import neutralise
@@ -59,7 +60,7 @@ def make_page(summary: Summary, title: str, picture: bytes, schema: "pa.Schema",
         "<p>With pandas (<code>pip install pandas</code>), <code>table.to_pandas()</code> makes a data frame.</p>",
         _rows(("column", "type", "unit"), columns, n_words=3),
     ]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    head = make_head(title, style=_STYLE)
     page = "\n".join(['<!doctype html><html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""])
     return neutralise(page)  # names of classes come from files
 

@@ -12,6 +12,7 @@
 This file decides what is shown; `pipeline.pictures.layer` reads it, and `pipeline.pictures.paint` draws it.
 """
 
+import logging
 import math
 from typing import Any
 
@@ -21,14 +22,17 @@ from segment_slide.pipeline.errors import InputError, PipelineError
 from segment_slide.pipeline.measurement.picture import colour_of
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
+from segment_slide.pipeline.recorded.addresses import NotNamedError
+from segment_slide.pipeline.recorded.images import OtherImageError, open_recorded
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import pixel_um
-from segment_slide.pipeline.storage.fingerprint import is_same
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import SegmentationRecord, SegmentedInput, read_record
-from segment_slide.pipeline.storage.names import find_location, label_group
+from segment_slide.pipeline.storage.names import label_group
 from segment_slide.pipeline.storage.place import holds_image
 from segment_slide.pipeline.storage.record import read_ome
+
+log = logging.getLogger(__name__)
 
 _SHOWN_CHANNELS = 3
 _SMALLEST_SIDE_PX, _NARROWEST_PX = 64, 16
@@ -106,19 +110,30 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
     return draw_page(page)
 
 
-def find_image(location: str, recorded: SegmentedInput, labels: Layer) -> Layer | None:
-    """The image that was segmented, or None if it is not there any more; in place it is the store itself.
+def find_image(location: str, recorded: SegmentedInput, labels: Layer, notes: list[str] | None = None) -> Layer | None:
+    """The image that was segmented, or None if it is not used; in place it is the store itself.
 
-    At a place that a record names relative to the output, another image may lie by now: it is not shown.
+    Parameters
+    ----------
+    location : str
+        The output.
+    recorded : SegmentedInput
+        What its record says of the image; see `pipeline.recorded`.
+    labels : Layer
+        What is drawn over it.
+    notes : list of str, optional
+        Gains a sentence if an image may be there, but is not used.
     """
-    is_here = holds_image(location)
-    path = location if is_here else find_location(recorded.location, location)
     try:
-        is_group = path and store.read_attributes(store.resolve_location(path)) is not None
-        axes = None if is_group else recorded.axes or None
-        image = describe_image(path, level=recorded.level or 0, axes=axes)
-        if not is_here and path != recorded.location and is_same(image, recorded.fingerprint) is False:
-            return None
+        if holds_image(location):
+            image = describe_image(location, level=recorded.level or 0)
+        else:
+            image = open_recorded(recorded, location)
+    except (NotNamedError, OtherImageError) as error:
+        log.info("%s", error)
+        if notes is not None and str(error) not in notes:
+            notes.append(str(error))
+        return None
     except PipelineError:
         return None
     first = {axis: start for axis, (start, _) in recorded.planes.items()}

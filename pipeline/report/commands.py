@@ -4,6 +4,7 @@ import shlex
 
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.metadata.channels import say_channels
+from segment_slide.pipeline.recorded.addresses import may_open
 from segment_slide.pipeline.report.facts import DEFAULT_NAME, Facts
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
@@ -45,7 +46,7 @@ def segment_command(facts: Facts) -> str | None:
     words += [word for key, value in write_section(chosen).items() for word in _option(key, value)]
     words += [f"--level={image.level}"] if image.level else []
     words += [f"--axes={image.axes}"] if _is_bare(image) else []
-    words += _channels(image, source)
+    words += _channels(image, facts.location)
     words += [f"--{axis}={start}:{stop}" for axis, (start, stop) in image.planes.items()]
     return command(*words)
 
@@ -124,17 +125,20 @@ def _is_bare(image: SegmentedInput) -> bool:
     return not image.array and bool(image.axes)
 
 
-def find_channel_names(image: SegmentedInput, source: str) -> tuple[str, ...]:
-    """Names of the channels of an input, if it is still at its place and has names."""
+def find_channel_names(image: SegmentedInput, location: str) -> tuple[str, ...]:
+    """Names of the channels of an input, if it is still there and has names; `location` is the output."""
+    source = find_location(image.location, location)
+    if not may_open(source, location):
+        return ()
     try:
         return describe_image(source, level=image.level or 0).multiscale.channel_names
     except PipelineError:
         return ()
 
 
-def _channels(image: SegmentedInput, source: str) -> list[str]:
+def _channels(image: SegmentedInput, location: str) -> list[str]:
     axes, shape, chosen = image.axes, image.shape, image.channels
     n_channels = shape[axes.index("c")] if "c" in axes and len(shape) == len(axes) else 1
     if list(chosen) == list(range(n_channels)):
         return []
-    return [f"--channels={write_words(say_channels(chosen, n_channels, find_channel_names(image, source)))}"]
+    return [f"--channels={write_words(say_channels(chosen, n_channels, find_channel_names(image, location)))}"]

@@ -147,7 +147,7 @@ def _image_rows(facts: Facts, found: SegmentedInput) -> list[tuple[object, objec
     if found.level is not None:
         rows.append(("level", f"{found.level}" + (" (the finest)" if found.level == 0 else "")))
     if found.channels:
-        rows.append(("channels", _channels(found, find_location(found.location, facts.location))))
+        rows.append(("channels", _channels(found, facts.location)))
     rows += [(axis, f"{start} to {stop - 1}") for axis, (start, stop) in found.planes.items()]
     rows += [("fingerprint", code(found.fingerprint))] if found.fingerprint else []
     repaired = found.repaired_from
@@ -170,9 +170,9 @@ def _pixel_size(facts: Facts) -> str:
     return ", ".join(shown)
 
 
-def _channels(found: SegmentedInput, source: str) -> str:
+def _channels(found: SegmentedInput, location: str) -> str:
     """Numbers, with their names if the image is still there."""
-    names = find_channel_names(found, source)
+    names = find_channel_names(found, location)
     return ", ".join(f"{k} {names[k]}" if k < len(names) else str(k) for k in found.channels)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from segment_slide.pipeline.documents.page import make_head
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.report.estimate import estimate_areas
 from segment_slide.pipeline.report.facts import Facts, choose_name, gather
@@ -37,8 +38,6 @@ from segment_slide.pipeline.storage.record import code_version
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is loaded from elsewhere
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
     """
     facts = gather(location, name)
     notes = [*_notes_on_intensities(facts), *facts.objects.notes]
-    sight = _try(notes, "The pictures", lambda: look(facts))
+    sight = _try(notes, "The pictures", lambda: look(facts, notes))
     plane = {"t": 0, "z": facts.labels.size("z") // 2} if sight is None else sight.plane
     table = _try(notes, "The table of objects", lambda: describe_table(facts, plane, DETAIL_PX))
     areas = None
@@ -171,16 +170,13 @@ def _page(content: Content, notes: list[str], seconds: Mapping[str, float]) -> s
         _section("Make it again", again(facts)) if facts.record else "",
         tag("footer", f"segment-slide {code_version()}. Everything that this page shows is in this file."),
     ]
-    head = [
-        tag("meta", charset="utf-8"),
+    more = join(
         trusted(MARK),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{title} · {facts.name}"),
-        tag("style", trusted(STYLE)),
-    ]
-    page = tag("html", tag("head", *head), tag("body", *body), lang="en")
+    )
+    head = trusted(make_head(f"{title} · {facts.name}", style=STYLE, more=more))
+    page = tag("html", tag("head", head), tag("body", *body), lang="en")
     return f"<!doctype html>\n{page}\n"
 
 

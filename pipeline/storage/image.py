@@ -14,6 +14,7 @@ import zarr
 
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.limits.failures import DAMAGED, NOT_FOUND, in_short
+from segment_slide.pipeline.metadata.paths import stays_below
 from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.store import (
     is_remote,
@@ -257,7 +258,7 @@ def _series(location: str) -> list[str]:
     """Images of a collection: those that its list names; without a list, those that are called 0, 1 and so on."""
     listed = _content(read_attributes(location, "OME") or {}).get("series")
     if isinstance(listed, list):
-        return [path for name in listed if _is_image(path := join(location, str(name)))]
+        return [path for name in map(str, listed) if stays_below(name) and _is_image(path := join(location, name))]
     return list(itertools.takewhile(_is_image, (join(location, str(number)) for number in range(_MOST_LOOKED_AT))))
 
 
@@ -265,7 +266,8 @@ def _fields_of_plate(location: str, plate: Any) -> list[str]:
     """Fields of the first well that has any."""
     wells = plate.get("wells") if isinstance(plate, dict) else None
     for well in (wells if isinstance(wells, list) else [])[:_MOST_LOOKED_AT]:
-        path = join(location, str(well.get("path", "")) if isinstance(well, dict) else "")
+        name = str(well.get("path", "")) if isinstance(well, dict) else ""
+        path = join(location, name if stays_below(name) else "")
         if fields := _fields(path, _content(read_attributes(path) or {})):
             return fields
     return []
@@ -276,7 +278,7 @@ def _fields(location: str, content: Mapping[str, Any]) -> list[str]:
     well = content.get("well")
     images = well.get("images") if isinstance(well, dict) else None
     paths = [str(image.get("path", "")) for image in images or () if isinstance(image, dict)]
-    return [found for path in paths if path and _is_image(found := join(location, path))]
+    return [found for path in paths if path and stays_below(path) and _is_image(found := join(location, path))]
 
 
 def _children(location: str) -> list[str]:

@@ -14,6 +14,7 @@ from segment_slide.pipeline.metadata.colours import class_colour
 from segment_slide.pipeline.metadata.json_text import describe
 from segment_slide.pipeline.metadata.ome_axes import read_axes, read_version
 from segment_slide.pipeline.metadata.ome_writers import write_image_label, write_multiscale
+from segment_slide.pipeline.metadata.paths import stays_below
 from segment_slide.pipeline.metadata.units import to_ngff
 
 VERSION = "0.5"
@@ -124,8 +125,11 @@ def _expect_few(what: str, values: Any, most: int, where: str) -> None:
 def _parse_level(dataset: Mapping[str, Any], base: tuple[tuple[float, ...], tuple[float, ...]]) -> Level:
     """One level; the group's transformations are applied after its own."""
     scale, translation = _transform(dataset.get("coordinateTransformations") or (), len(base[0]))
+    path = str(dataset["path"])
+    if not stays_below(path):
+        raise ValueError(f"path {path!r:.60} leads out of the image")
     return Level(
-        path="/".join(part for part in str(dataset["path"]).split("/") if part not in ("", ".")),
+        path="/".join(part for part in path.split("/") if part not in ("", ".")),
         scale=tuple(a * b for a, b in zip(scale, base[0], strict=True)),
         translation=tuple(t * s + b for t, s, b in zip(translation, *base, strict=True)),
     )

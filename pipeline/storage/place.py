@@ -147,7 +147,8 @@ def read_label_names(location: str, notes: list[str] | None = None) -> list[str]
         return []
     names = []
     for name in listed or []:
-        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and "/" not in name:
+        is_name = isinstance(name, str) and name.isprintable() and name not in ("", ".", "..")
+        if is_name and not any(part in name for part in ("/", "::")):
             names.append(name)
         else:
             notes.append(f"{name!r:.60} is left out: expected the name of a label image in {location}/labels.")

@@ -1,12 +1,12 @@
 """Curves of a training, as tables for programs and as a picture for people."""
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from segment_slide.pipeline.documents.csv_table import make_csv
 from segment_slide.unet.training_state import History
 
 _DPI = 100
@@ -47,11 +47,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return make_csv(header, rows).encode()
 
 
 def _draw(history: History) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from segment_slide.pipeline.errors import InputError, UnreadableChunkError
+from segment_slide.pipeline.recorded.addresses import check_address
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import require_complete
 from segment_slide.pipeline.storage.source import ImageSource
@@ -194,6 +195,8 @@ def open_annotation(training_set: TrainingSet, image: AnnotatedImage) -> StoredA
     InputError
         If the image does not exist, is not complete, or is not the one that the weight maps were made with.
     """
+    place = image.image.location
+    check_address(place, training_set.location, remedy=f"name it: `images_at={place!r}`")
     source = image.image.open()
     require_complete(source.image)
     mark = fingerprint_pixels(source.image, training_set.location, image.image.fingerprint)

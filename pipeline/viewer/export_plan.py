@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segment_slide.pipeline.documents.page import make_redirect
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.served_files.chunks import METADATA, array_files
@@ -26,16 +27,6 @@ _ZARR = (*ZARR_METADATA, ".zattrs")
 PAGES = "v/view"  # the client derives addresses from a path of this form
 _DISK_BLOCK_BYTES = 4096
 _TOLD_FILES = 1000
-_START_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="refresh" content="0; url=v/view/">
-<title>Viewer</title>
-</head>
-<body><p><a href="v/view/">To the viewer</a></p></body>
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ def plan_export(site: Site, folder: str | Path, listed: Callable[[int], None] | 
     """
     target = resolve_target(site, str(folder))
     pages = {
-        "index.html": _START_PAGE.encode(),
+        "index.html": make_redirect("v/view/").encode(),
         **{f"{PAGES}/{path}": content for path, content in {**client_files(), **site.files}.items()},
     }
     copies = []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from segment_slide.pipeline.errors import InputError, PipelineError, UnreachableError
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
+from segment_slide.pipeline.recorded.addresses import NotNamedError, check_address
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import FileCount, count_known_missing, has_listing, judge_image
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -111,12 +112,13 @@ def find_contents(location: str, image: str | None, name: str | None) -> Found:
     wanted = _choose_names(location, listed, name)
     there = [found for item in sorted(listed) if (found := _open_labels(location, item, notes, item in wanted))]
     labels = [item for item in there if item.name in wanted and _is_numbered(location, item, notes)]
-    sources = _find_sources(location, image, there, labels)
+    sources = _find_sources(location, image, there, labels, notes)
     base = _find_base(location, image, labels, sources)
     if base is None:
         if not labels:
             raise InputError(f"{location} holds neither an image nor labels that can be shown. {' '.join(notes)}")
-        notes.append(f"The image that {location} was made from was moved or deleted; name it: `image='PATH'`.")
+        if not any("was not opened" in note or "is not used" in note for note in notes):
+            notes.append(f"The image that {location} was made from was moved or deleted; name it: `image='PATH'`.")
     elif has_listing(base.location) and not (state := judge_image(base)).is_complete:
         notes.append(
             f"{base.location} is not complete: {state.text} are there, the others look like background; {state.remedy}."
@@ -180,7 +182,9 @@ def _describe_state(location: str, item: Labels) -> list[str]:
     return notes
 
 
-def _find_sources(location: str, image: str | None, there: list[Labels], shown: list[Labels]) -> dict[str, Segmented]:
+def _find_sources(
+    location: str, image: str | None, there: list[Labels], shown: list[Labels], notes: list[str]
+) -> dict[str, Segmented]:
     """Return which level of which image the labels were made from, by their records; keys are names of labels."""
     chosen = None if image is None else describe_image(image)
     found: dict[str, Segmented] = {}
@@ -190,21 +194,21 @@ def _find_sources(location: str, image: str | None, there: list[Labels], shown: 
         owner = next((other for name, other in classes.items() if instances_name(name) == item.name), None)
         source, where = (item if item.name in classes else owner), location
         if source is None and item.are_instances:
-            source, where = _follow(item)
+            source, where = _follow(item, location, notes)
         if source is None or source.segmentation is None:
             continue
         segmented = source.segmentation.input or SegmentedInput()
         if chosen is not None:
             level = _match(chosen, segmented, source)
         else:
-            layer = find_image(where, segmented, Layer(source.image, {"t": 0, "z": 0}))
+            layer = find_image(where, segmented, Layer(source.image, {"t": 0, "z": 0}), notes)
             level = None if layer is None else (layer.base, layer.plane)
         if level is not None:
             found[item.name] = level
     return found
 
 
-def _follow(item: Labels) -> tuple[Labels | None, str]:
+def _follow(item: Labels, location: str, notes: list[str]) -> tuple[Labels | None, str]:
     """The map of classes in another store that objects were made of, and that store."""
     group = item.record.input.location if isinstance(item.record, InstancesRecord) else ""
     group = find_location(group, item.image.location.rpartition("/labels/")[0])
@@ -212,9 +216,13 @@ def _follow(item: Labels) -> tuple[Labels | None, str]:
     if not between:
         return None, where
     try:
+        check_address(group, location, remedy="name the image with `image='PATH'`")
         source = Labels(name, describe_image(group), read_own_record(group, []))
     except UnreachableError:
         raise
+    except NotNamedError as error:
+        notes.append(str(error))
+        return None, where
     except PipelineError:  # it is not there any more: who only looks needs it for the image's address
         return None, where
     return (source if source.segmentation else None), where

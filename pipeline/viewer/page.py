@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segment_slide.pipeline.documents.page import policy_tag
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.plain_text import neutralise
 from segment_slide.pipeline.viewer.place import World
@@ -62,7 +63,7 @@ def make_page(title: str, *, is_volume: bool) -> bytes:
         )
     style = _STYLE if is_volume else _STYLE + _PLANE_STYLE
     head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"{policy_tag(POLICY)}"
         '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">'
         f"<title>{html.escape(neutralise(title))}</title><style>{style}</style>"
         '<script defer src="view.js"></script>'

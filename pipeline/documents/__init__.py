@@ -1,0 +1,1 @@
+"""Files that other programs open: HTML pages for browsers, CSV tables for spreadsheets."""
