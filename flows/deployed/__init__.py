@@ -7,6 +7,9 @@ earlier takes them from `prefect.yaml`.
 
 import os
 
+from segment_slide.flows.deployed.secret import protect_temporary_server
+
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "segment_slide")
+protect_temporary_server(os.environ)

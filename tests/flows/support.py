@@ -24,7 +24,10 @@ import torch
 import zarr
 
 from segment_slide.pipeline.blocks.sizes import level_shapes
+from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage.fingerprint import fingerprint
+from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.names import find_location
 from segment_slide.pipeline.storage.pyramid import build_pyramid, calibrate
 from segment_slide.pipeline.storage.record import ATTRIBUTE
@@ -124,6 +127,20 @@ def write_segmentation(
     store.open_array(str(path), f"{group}/0", writable=True)[...] = classes
     build_pyramid(str(path), group, arrays, axes[planes:], "nearest")
     return path
+
+
+def mark_of(image: Path | str, recorded: dict[str, Any]) -> str:
+    """What a record says of an image to tell it from others; "" if there is none."""
+    try:
+        axes = recorded.get("axes") if (Path(image) / "zarr.json").is_file() and is_array(Path(image)) else None
+        return fingerprint(describe_image(image, level=recorded.get("level") or 0, axes=axes))
+    except PipelineError:
+        return ""
+
+
+def is_array(path: Path) -> bool:
+    """Whether a folder is a bare Zarr array."""
+    return json.loads((path / "zarr.json").read_text())["node_type"] == "array"
 
 
 def write_model(

@@ -15,7 +15,15 @@ from segment_slide.pipeline.pictures.paint import choose_bar, find_ends, stretch
 from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from tests.flows.support import noise, run_without_workers, write_array, write_model, write_ome, write_segmentation
+from tests.flows.support import (
+    mark_of,
+    noise,
+    run_without_workers,
+    write_array,
+    write_model,
+    write_ome,
+    write_segmentation,
+)
 
 MARGIN, GAP, HEAD = 12, 10, 34  # of the page, in pixels
 ORANGE, GREEN = (230, 159, 0), (0, 158, 115)
@@ -28,6 +36,7 @@ def segment(folder, classes, axes="yx", *, image="slide.ome.zarr", names=("backg
     attributes = store.read_attributes(str(path), "labels/segmentation")
     record = attributes[ATTRIBUTE]
     record["input"] = {"location": str(folder / image), "level": 0, **changes}
+    record["input"].setdefault("fingerprint", mark_of(record["input"]["location"], record["input"]))
     record["model"]["classes"] = list(names)
     shown = ome.label_attributes(ome.parse_multiscale(attributes, "here"), names)
     store.update_attributes(str(path), "labels/segmentation", {ATTRIBUTE: record, "ome": shown})

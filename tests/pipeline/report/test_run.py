@@ -29,7 +29,7 @@ from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.storage.store import ArraySpec
-from tests.flows.support import noise, tree, write_group, write_ome, write_segmentation
+from tests.flows.support import mark_of, noise, tree, write_group, write_ome, write_segmentation
 from tests.pipeline.measurement.support import CLASSES, NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report.support import decode, outside_links, parse, pixels_of
 
@@ -310,8 +310,11 @@ def write_large(folder, side=8192, chunk=512, n_levels=6):
     image = str(write_segmentation(folder / "image.ome.zarr", classes * 200, files=(chunk, chunk), n_levels=n_levels))
     image = store.join(image, "labels/segmentation")
     record = store.read_attributes(location, "labels/segmentation")[ATTRIBUTE]
+    made_of = {"location": image, "level": 0, "fingerprint": mark_of(image, {})}
     store.update_attributes(
-        location, "labels/segmentation", {ATTRIBUTE: {**record, "input": {"location": image, "level": 0}}}
+        location,
+        "labels/segmentation",
+        {ATTRIBUTE: {**record, "input": made_of}},
     )
     group = "labels/segmentation-instances"
     shown = store.read_attributes(location, "labels/segmentation")["ome"]

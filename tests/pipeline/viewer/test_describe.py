@@ -22,7 +22,7 @@ from segment_slide.pipeline.viewer.object_list import ObjectTable, make_info, re
 from segment_slide.pipeline.viewer.page import make_page
 from segment_slide.pipeline.viewer.place import place_described
 from segment_slide.pipeline.viewer.site import Site, client_files
-from tests.flows.support import noise, write_array, write_segmentation
+from tests.flows.support import mark_of, noise, write_array, write_segmentation
 from tests.pipeline.viewer.support import layer_file, list_labels, read_view, write_image
 
 RGB = {"channels": [{"label": n, "color": c} for n, c in (("r", "FF0000"), ("g", "00FF00"), ("b", "0000FF"))]}
@@ -50,6 +50,7 @@ def output(folder: Path, classes: np.ndarray, axes: str = "yx", *, image: Path, 
     path = write_segmentation(folder / "out.ome.zarr", classes, axes, scale=scale)
     record = store.read_attributes(str(path), "labels/segmentation")[ATTRIBUTE]
     record["input"] = {"location": str(image), "level": 0, "ranges": {}, "axes": axes, **recorded}
+    record["input"].setdefault("fingerprint", mark_of(image, record["input"]))
     shown = ome.label_attributes(
         ome.parse_multiscale(store.read_attributes(str(path), "labels/segmentation"), "here"), ("background", "cell")
     )
@@ -385,6 +386,7 @@ def test_an_interrupted_segmentation_is_told_and_its_coarse_levels_are_not_shown
     out = write_segmentation(tmp_path / "out.ome.zarr", noise(130, 130) // 200, n_levels=2)
     record = store.read_attributes(str(out), "labels/segmentation")[ATTRIBUTE]
     record["input"] = {"location": str(image), "level": 0, "ranges": {}, "axes": "yx"}
+    record["input"]["fingerprint"] = mark_of(image, record["input"])
     store.update_attributes(str(out), "labels/segmentation", {ATTRIBUTE: record})
     whole = describe_view(out)
     assert len(described(whole, "segmentation")["datasets"]) == 2
