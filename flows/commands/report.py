@@ -26,11 +26,14 @@ def report(
             "images, and for label images in the image's own store).",
         ),
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Image to show below the labels (by default the one that was segmented).")
+    ] = None,
 ) -> None:
     """Write one HTML file about a segmentation: pictures, counts, histograms, times, and provenance."""
     from segment_slide.pipeline.blocks.memory import format_bytes
     from segment_slide.pipeline.report.run import write_report
 
-    made = write_report(location, name, output)
+    made = write_report(location, name, output, image=image)
     console.print(f"[bold green]Done:[/] {format_bytes(made.n_bytes)}, everything in one file", highlight=False)
     console.print(f"Report: {escape(made.path)}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A secret for Prefect's temporary server; it must be set before Prefect is imported, so this file imports nothing else.
+"""A secret for Prefect's temporary server; it must be there before Prefect is imported, so this imports nothing of it.
 
 Without a server (``PREFECT_API_URL``) Prefect starts one for the process, on the machine's loopback, where each user of
 the machine can reach it. It tells the names of slides, and what Prefect's own database in the home folder holds: its

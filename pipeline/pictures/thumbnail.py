@@ -110,7 +110,13 @@ def draw_thumbnail(location: str, name: str = "segmentation", *, side_px: int = 
     return draw_page(page)
 
 
-def find_image(location: str, recorded: SegmentedInput, labels: Layer, notes: list[str] | None = None) -> Layer | None:
+def find_image(
+    location: str,
+    recorded: SegmentedInput,
+    labels: Layer,
+    notes: list[str] | None = None,
+    named: str | None = None,
+) -> Layer | None:
     """The image that was segmented, or None if it is not used; in place it is the store itself.
 
     Parameters
@@ -123,9 +129,13 @@ def find_image(location: str, recorded: SegmentedInput, labels: Layer, notes: li
         What is drawn over it.
     notes : list of str, optional
         Gains a sentence if an image may be there, but is not used.
+    named : str, optional
+        The image that the user named; it is used instead, if it has the size of the labels.
     """
     try:
-        if holds_image(location):
+        if named is not None:
+            image = describe_image(named, level=recorded.level or 0)
+        elif holds_image(location):
             image = describe_image(location, level=recorded.level or 0)
         else:
             image = open_recorded(recorded, location)

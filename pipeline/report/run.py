@@ -49,7 +49,12 @@ class Written:
 
 
 def write_report(
-    location: str, name: str | None = None, path: str | None = None, *, seconds: Mapping[str, float] | None = None
+    location: str,
+    name: str | None = None,
+    path: str | None = None,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    image: str | None = None,
 ) -> Written:
     """Write the report of an output.
 
@@ -63,6 +68,8 @@ def write_report(
         File or URL to write; by default beside the output (`report_path`).
     seconds : mapping, optional
         Wall time per stage, if a run has just measured it.
+    image : str, optional
+        The image to show, instead of the recorded one.
 
     Returns
     -------
@@ -80,12 +87,14 @@ def write_report(
     location = store.resolve_location(location)
     target = report_path(location, name) if path is None else store.resolve_location(path)
     check_target(target)
-    content = make_report(location, name, seconds=seconds).encode(errors="backslashreplace")
+    content = make_report(location, name, seconds=seconds, image=image).encode(errors="backslashreplace")
     save(target, content)
     return Written(target, len(content))
 
 
-def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None = None) -> str:
+def make_report(
+    location: str, name: str, *, seconds: Mapping[str, float] | None = None, image: str | None = None
+) -> str:
     """Make the HTML page of a label image. What cannot be read is left out, and the page says so.
 
     Reads metadata, the table of objects, one coarse level of image and labels, and a few chunks of finer ones.
@@ -97,7 +106,7 @@ def make_report(location: str, name: str, *, seconds: Mapping[str, float] | None
     """
     facts = gather(location, name)
     notes = [*_notes_on_intensities(facts), *facts.objects.notes]
-    sight = _try(notes, "The pictures", lambda: look(facts, notes))
+    sight = _try(notes, "The pictures", lambda: look(facts, notes, image))
     plane = {"t": 0, "z": facts.labels.size("z") // 2} if sight is None else sight.plane
     table = _try(notes, "The table of objects", lambda: describe_table(facts, plane, DETAIL_PX))
     areas = None

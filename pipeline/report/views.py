@@ -89,7 +89,7 @@ class Sight:
         return say_where(self.classes, _whole(self.classes.base)).removeprefix(", ")
 
 
-def look(facts: Facts, notes: list[str] | None = None) -> Sight:
+def look(facts: Facts, notes: list[str] | None = None, image: str | None = None) -> Sight:
     """Find the image and the colours of classes. This reads one coarse level of the labels."""
     labels = facts.labels
     classes = Layer(labels, {"t": 0, "z": labels.size("z") // 2})
@@ -104,7 +104,7 @@ def look(facts: Facts, notes: list[str] | None = None) -> Sight:
     fits = ids is not None and ids.axes == labels.axes and ids.shape == labels.shape
     recorded = facts.record.input if facts.record else None
     return Sight(
-        image=find_image(facts.location, recorded, classes, notes) if recorded else None,
+        image=find_image(facts.location, recorded, classes, notes, image) if recorded else None,
         classes=classes,
         ids=Layer(ids, classes.plane) if ids is not None and fits else None,
         colours=colours,

@@ -117,10 +117,12 @@ def test_what_is_not_opened_is_said_with_what_allows_it(output, web, tmp_path):
     assert f"name it: `image={url!r}`" in note
     measured = run_here("measure", output)
     assert (measured.exit_code, measured.out) == (2, "")
-    assert f"--image={url!r}" in measured.err.replace("--image ", "--image=")
+    assert f"name it: --image {url}" in measured.err
     run_here("report", output, "--output", tmp_path / "page.html")
     assert "was not opened" in (tmp_path / "page.html").read_text()
     assert web.asked == []
+    run_here("report", output, "--output", tmp_path / "page.html", "--image", output.with_name("slide.ome.zarr"))
+    assert "was not opened" not in (tmp_path / "page.html").read_text()
     with pytest.raises(NotNamedError):
         open_input(str(output), "segmentation", ImageChoice())
 

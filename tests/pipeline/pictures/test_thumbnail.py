@@ -286,6 +286,9 @@ def test_labels_are_drawn_alone_where_the_image_is_missing_or_another(tmp_path):
     assert (draw(location, side_px=256) == alone).all(), "of another size"
     shutil.rmtree(tmp_path / "slide.ome.zarr")
     write_ome(tmp_path / "slide.ome.zarr", noise(128, 128), "yx")
+    assert (draw(location, side_px=256) == alone).all(), "of the same size, but not the one that was segmented"
+    shutil.rmtree(location)
+    location = segment(tmp_path, classes)
     assert draw(location, side_px=256).shape[1] > alone.shape[1] + 200, "a control: the right one is shown"
 
 
