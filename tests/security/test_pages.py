@@ -80,9 +80,9 @@ def test_prefect_s_pages_show_names_as_text():
 
 
 @pytest.mark.parametrize("sign", "=+-@\t\r")
-def test_a_text_that_a_spreadsheet_would_compute_is_escaped_and_a_number_is_not(sign, tmp_path):
+def test_a_text_that_a_spreadsheet_would_compute_is_escaped_and_a_number_is_not(sign):
     evil = f"{sign}HYPERLINK(1)"
-    assert make_csv([evil], [[evil, -1.5, "-1.5", "a"]]).startswith(f"'{evil}" if sign != "\r" else f'"\'{evil}"')
+    assert make_csv([evil], [[evil]]).count(f"'{evil}") == 2
     assert make_csv(["a"], [[-1.5, "-1.5", "1e-05", "nan"]]) == "a\n-1.5,-1.5,1e-05,nan\n"
     users = [path for path in (ROOT / "pipeline").rglob("*.py") if re.search(r"^import csv$", path.read_text(), re.M)]
     users += [path for path in (ROOT / "flows").rglob("*.py") if re.search(r"^import csv$", path.read_text(), re.M)]
