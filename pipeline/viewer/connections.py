@@ -15,7 +15,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tornado import iostream
@@ -58,7 +58,7 @@ class Stream(iostream.IOStream):
             self.taken_s = time.monotonic()
         return n_taken
 
-    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> "asyncio.Future[bytes]":
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         """See `tornado.iostream.BaseIOStream`. Of a closed connection, requests that had arrived are not answered."""
         if self.closed():
             raise iostream.StreamClosedError()
@@ -85,14 +85,10 @@ class Stream(iostream.IOStream):
 class GuardedServer(HTTPServer):
     """An HTTP server whose places nobody can take who does not know the token."""
 
-    def initialize(self, *args: Any, token: str, **options: Any) -> None:
-        """See `tornado.httpserver.HTTPServer`."""
-        super().initialize(*args, **options)
+    def accept_from(self, listener: socket.socket, token: str) -> Callable[[], None]:
+        """Accept connections; the returned function ends it and closes the listener."""
         self._request = f"GET /v/{token}/".encode()  # as a browser begins
         self._streams: dict[Stream, None] = {}  # the oldest first
-
-    def accept_from(self, listener: socket.socket) -> Callable[[], None]:
-        """Accept connections; the returned function ends it and closes the listener."""
         remove = add_accept_handler(listener, self._accept)
 
         def end() -> None:

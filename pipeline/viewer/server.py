@@ -54,9 +54,8 @@ class ViewServer:
         application = Application(
             default_handler_class=ViewHandler, default_handler_args=arguments, log_function=lambda _: None
         )
-        limits = {"max_body_size": 1 << 16, "body_timeout": 30, "idle_connection_timeout": _IDLE_S}
-        server = GuardedServer(application, token=self.token, **limits)
-        stop_accepting = server.accept_from(listener)
+        server = GuardedServer(application, max_body_size=1 << 16, body_timeout=30, idle_connection_timeout=_IDLE_S)
+        stop_accepting = server.accept_from(listener, self.token)
         sweeping = asyncio.create_task(server.sweep())
         stopped = asyncio.Event()
         self._stop.set_result((asyncio.get_running_loop(), stopped))
