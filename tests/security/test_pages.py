@@ -1,5 +1,6 @@
 """Every page that a command writes forbids scripts and other hosts, and shows names of files as text."""
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from segment_slide.flows import browser
+from segment_slide.flows import measure as flows_measure
 from segment_slide.flows.deployed.reports import fenced, plain
 from segment_slide.pipeline.documents.csv_table import make_csv
 from segment_slide.pipeline.documents.page import make_head
@@ -26,7 +28,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     classes = np.zeros((96, 96), np.uint8)
     classes[10:30, 10:30] = 1
     output = write_segmentation(folder / f"{EVIL.replace('/', '')}.ome.zarr", classes)
-    said = [run_without_workers("instances", output), run_here("measure", output, "--no-image", "--workers", 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows_measure, "open_cluster", lambda *_, **__: contextlib.nullcontext())
+        said = [run_without_workers("instances", output), run_here("measure", output, "--no-image")]
     said += [run_here("report", output), run_here("view", output, "--export", folder / "site")]
     assert [outcome.exit_code for outcome in said] == [0] * 4, said
     with browser._redirect(f"http://127.0.0.1:1/v/{EVIL}/", {"XDG_RUNTIME_DIR": str(folder)}) as page:
