@@ -3,12 +3,12 @@
 import functools
 import os
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from segment_slide.pipeline.blocks.attempts import choose_batch, run_tasks, try_in_threads
-from segment_slide.pipeline.errors import IncompleteError
+from segment_slide.pipeline.blocks.attempts import choose_batch, try_in_threads
+from segment_slide.pipeline.blocks.tasks import run_all
+from segment_slide.pipeline.errors import BlockError, TasksFailedError, UnreadableChunkError
 from segment_slide.pipeline.manifest.content import check_file, hash_file
 from segment_slide.pipeline.manifest.listing import list_files
 from segment_slide.pipeline.manifest.manifest import FILE, Digest, Manifest, is_below, read_manifest
@@ -96,36 +96,63 @@ def compare_files(
             differences.append(Difference(key, "changed", f"{there[key]:,} bytes instead of {digest.size:,}"))
         elif key in there:
             pending.append(key)
-    for key, found, error in read_files(home, pending, client):
-        if error is not None:
-            differences.append(Difference(key, "unreadable", f"it cannot be read: {error}"))
-        elif found != manifest.files[key]:
-            differences.append(Difference(key, "changed", "its sha256 is not that of what was written"))
-        if on_file is not None:
-            on_file(there[key])
+    try:
+        for key, found in read_files(home, pending, client):
+            if found.digest != manifest.files[key]:
+                differences.append(Difference(key, "changed", "its sha256 is not that of what was written"))
+            if on_file is not None:
+                on_file(there[key])
+    except TasksFailedError as failed:
+        differences += [Difference(failure.item, "unreadable", f"{failure.error}") for failure in failed.failures]
     return sorted(differences, key=lambda difference: difference.key)
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """A file that was read: its digest, or what is wrong with its content."""
+
+    digest: Digest | None
+    damage: str = ""
 
 
 def read_files(
     location: str, keys: Collection[str], client: "Client | None", *, decode: bool = False
-) -> Generator[tuple[str, Digest | None, Exception | None]]:
-    """Digests of files in order of completion, or the error of each that cannot be read; `decode` checks content too.
+) -> Generator[tuple[str, ReadFile]]:
+    """Read files and yield their digests in order of completion; `decode` looks at what is in them, too.
 
     Raises
     ------
+    TasksFailedError
+        At the end, naming files that the system could not read twice.
     IncompleteError
         If the workers are gone.
     """
-    function = functools.partial(check_file if decode else hash_file, location)
+    read = functools.partial(read_one, location, decode)
     if client is None:  # sha256, zstd and the disk all work without Python's lock
-        attempts = try_in_threads(function, keys, len(os.sched_getaffinity(0)))
+        threads = try_in_threads(read, keys, len(os.sched_getaffinity(0)))
+        yield from run_all(None, read, (), _name, first_tries=threads)
     else:
-        attempts = run_tasks(client, function, keys, batch=choose_batch(client, len(keys)))
-    with closing(attempts):
-        for key, digest, error in attempts:
-            if isinstance(error, IncompleteError):
-                raise error
-            yield key, digest, error
+        yield from run_all(client, read, keys, _name, batch=choose_batch(client, len(keys)))
+
+
+def read_one(location: str, decode: bool, key: str) -> ReadFile:
+    """Read one file.
+
+    Raises
+    ------
+    BlockError
+        If the system cannot read it; it may the next time.
+    """
+    try:
+        return ReadFile(check_file(location, key) if decode else hash_file(location, key))
+    except UnreadableChunkError as error:
+        return ReadFile(None, f"{error}")
+    except OSError as error:
+        raise BlockError(f"it cannot be read: {error}") from error
+
+
+def _name(key: str) -> str:
+    return f"file {key}"
 
 
 def is_intact(location: str, folders: Collection[str], files: Collection[str] = ()) -> bool:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from segment_slide.pipeline.manifest.manifest import FILE, is_below, read_manifest
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.files import exists
 from segment_slide.pipeline.storage.record import has_mark
+from segment_slide.pipeline.zarr_stores.written import read_open_folders
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def is_sealed(location: str, folder: str) -> bool:
     OutputError
         If the manifest is damaged.
     """
+    if not store.is_remote(location) and folder in read_open_folders(Path(location)):
+        return False
     for home in _homes_of(folder):
         manifest = read_manifest(store.join(location, home))
         if manifest is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segment_slide.pipeline.blocks.progress import Advance, Stages, ignore
+from segment_slide.pipeline.blocks.tasks import keeping_what_is_done
 from segment_slide.pipeline.errors import IncompleteError, OutputError
 from segment_slide.pipeline.manifest.compare import read_files
 from segment_slide.pipeline.manifest.content import hash_file, is_data, say_damaged, split_shard
@@ -61,7 +62,8 @@ def sealing(made: Made, client: "Client | None", progress: Stages) -> Iterator[N
         if not store.is_remote(made.location) and not has_files(made.location, made.folders):
             _end_notes(made)  # refused before anything was made
         raise
-    seal(made, client, progress, kept)
+    with keeping_what_is_done():
+        seal(made, client, progress, kept)
 
 
 def begin_sealing(made: Made, client: "Client | None", progress: Stages) -> dict[str, Digest]:
@@ -82,18 +84,24 @@ def begin_sealing(made: Made, client: "Client | None", progress: Stages) -> dict
         _compare_sizes(location, there, known) if is_remote else _check(location, there, known, client, progress)
     )
     _refuse_what_stays(made, damaged)
+    # then the manifest stays, so that a finished output is not touched; the notes say that it is being worked on
+    is_intact = not is_remote and not damaged and known.keys() == there.keys()
     for home, part in homes.items():
         if not is_remote:
             store.remove_leftovers(store.join(location, home), FOLDER)
         remaining = manifests[home].without(inside_all(home, part.folders), inside_all(home, part.files))
-        if remaining != manifests[home]:
+        if remaining != manifests[home] and not is_intact:
             write_manifest(store.join(location, home), remaining)
     _delete_damaged(location, damaged)
     if not is_remote:
         others = {key: digest for key, digest in noted.items() if not made.has(key)}
         written.end_notes(Path(location))
         kept = {key: (digest.size, digest.sha256) for key, digest in {**others, **verified}.items()}
-        written.begin_notes(Path(location), kept)
+        try:
+            written.begin_notes(Path(location), kept, made.folders)
+        except OSError as error:
+            written.end_notes(Path(location))
+            raise OutputError(f"output={location} cannot be written: {error}") from error
     return verified
 
 
@@ -118,10 +126,10 @@ def seal(made: Made, client: "Client | None", progress: Stages, kept: Mapping[st
     found = {key: noted[key] for key in there if key in noted and noted[key].size == there[key]}
     pending = [key for key in there if key not in found]
     with _stage(progress, "seal", pending) as advance:
-        for key, digest, error in read_files(location, pending, client, decode=not store.is_remote(location)):
-            if digest is None:
-                raise IncompleteError(f"{error}. Run the same command again: it makes this file anew.") from error
-            found[key] = digest
+        for key, read in read_files(location, pending, client, decode=not store.is_remote(location)):
+            if read.digest is None:
+                raise IncompleteError(f"{read.damage}. Run the same command again: it makes this file anew.")
+            found[key] = read.digest
             advance(0)
     for home, part in find_homes(made).items():
         sealed = Manifest(
@@ -129,7 +137,10 @@ def seal(made: Made, client: "Client | None", progress: Stages, kept: Mapping[st
             [inside(home, folder) for folder in part.folders],
         )
         place = store.join(location, home)
-        write_manifest(place, _read(place).without(sealed.folders, inside_all(home, part.files)).joined(sealed))
+        before = _read(place)
+        after = before.without(sealed.folders, inside_all(home, part.files)).joined(sealed)
+        if after != before:
+            write_manifest(place, after)
     if not store.is_remote(location):
         _end_notes(made)
 
@@ -172,7 +183,8 @@ def _end_notes(made: Made) -> None:
     others = {key: (d.size, d.sha256) for key, d in _noted(made.location).items() if not made.has(key)}
     written.end_notes(Path(made.location))
     if others:
-        written.begin_notes(Path(made.location), others)
+        with contextlib.suppress(OSError):  # without them, the other stage reads its files again
+            written.begin_notes(Path(made.location), others)
 
 
 def _compare_sizes(
@@ -197,21 +209,17 @@ def _check(
     listed = [key for key in there if key in known]
     unlisted = [key for key in there if key not in known]
     with _stage(progress, "check", list(there)) as advance:
-        for key, digest, error in read_files(location, listed, client):
-            if error is not None or digest is None:
-                raise OutputError(f"{store.join(location, key)} cannot be read: {error}") from error
-            if digest == known[key]:
-                verified[key] = digest
+        for key, read in read_files(location, listed, client):
+            if read.digest == known[key]:
+                verified[key] = known[key]
             else:
                 damaged[key] = say_damaged(location, key, "its bytes are not those that were written")
             advance(0)
-        for key, digest, error in read_files(location, unlisted, client, decode=True):
-            if isinstance(error, OutputError):
-                raise error
-            if digest is None:
-                damaged[key] = f"{error}"
+        for key, read in read_files(location, unlisted, client, decode=True):
+            if read.digest is None:
+                damaged[key] = read.damage
             else:
-                verified[key] = digest
+                verified[key] = read.digest
             advance(0)
     return {key: digest for key, digest in verified.items() if is_data(key)}, damaged
 

@@ -113,7 +113,8 @@ class SegmentPlan:
         """Files of the output, metadata included."""
         arrays = self.label_arrays() + self.probability_arrays()
         groups = 3 + 2 * bool(self.probabilities)
-        return sum(spec.n_shards + 1 for spec in arrays) + groups
+        manifest = 2  # the list of all other files, and the group that it lies in
+        return sum(spec.n_shards + 1 for spec in arrays) + groups + manifest
 
     @property
     def n_tasks_per_window(self) -> int:

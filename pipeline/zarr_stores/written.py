@@ -3,6 +3,7 @@
 ::
 
     OUT/.segment-slide.written/<host>-<uuid>-<process>.tsv      key <tab> bytes <tab> sha256, one line a file
+                               open.txt                         folders that the run works on
 
 A run makes the folder before it writes and deletes it when the manifest has what was noted
 (`pipeline.manifest.sealing`). Without the folder nothing is noted. Each process appends to a file of its own, so
@@ -16,7 +17,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zarr.core.buffer import Buffer
@@ -25,6 +26,7 @@ from zarr.storage import LocalStore
 NOTES_NAME = ".segment-slide.written"
 _DEEPEST = 8  # folders between a file of ours and its output, at most
 _UNNOTED = ("\n", "\t", "\r")
+_OPEN = "open.txt"
 _WORK, _WORK_SUFFIX = "work", ".work"
 
 Digest = tuple[int, str]
@@ -104,10 +106,22 @@ def _append(folder: Path, line: str) -> None:
         os.close(file)
 
 
-def begin_notes(root: Path, known: dict[str, Digest]) -> None:
-    """Begin to note what is written below a folder, with digests that are known already."""
+def begin_notes(root: Path, known: dict[str, Digest], open_folders: Sequence[str] = ()) -> None:
+    """Begin to note what is written below a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The output.
+    known : dict
+        Digests that are known already, by path relative to the output.
+    open_folders : sequence of str
+        Folders that the run works on.
+    """
     folder = root / NOTES_NAME
     folder.mkdir(parents=True, exist_ok=True)
+    if open_folders:
+        (folder / _OPEN).write_text("\n".join(open_folders))
     if known:
         _append(folder, "".join(f"\n{key}\t{size}\t{sha256}\n" for key, (size, sha256) in known.items()))
 
@@ -120,6 +134,14 @@ def read_notes(root: Path) -> dict[str, Digest]:
         if found.setdefault(key, digest) != digest:
             contradicted.add(key)
     return {key: digest for key, digest in found.items() if key not in contradicted}
+
+
+def read_open_folders(root: Path) -> list[str]:
+    """Folders that a run works on now, or worked on when it was interrupted."""
+    try:
+        return (root / NOTES_NAME / _OPEN).read_text().split("\n")
+    except OSError:
+        return []
 
 
 def _read_lines(folder: Path) -> Iterator[tuple[str, Digest]]:

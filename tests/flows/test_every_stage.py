@@ -23,6 +23,7 @@ from scipy import ndimage
 import segment_slide.pipeline.blocks.canvas
 import segment_slide.pipeline.blocks.tasks
 import segment_slide.pipeline.ingest.run
+import segment_slide.pipeline.manifest.compare
 import segment_slide.pipeline.segmentation.run
 import segment_slide.pipeline.training.weights_run
 from segment_slide.cluster.kinds.local import local_client, plan_local
@@ -260,6 +261,7 @@ STAGES = {
         "frame 0, pixels",
         leaves_no="out/scores.csv",
     ),
+    "manifest": Stage("manifest/compare.py", "read_one", measure_again, r"file \S+", runs_here=True),
     "drawing": Stage("synthetic/stored.py", "_store_shard", draw, r"file \(0, 0\)"),
     "ingest": Stage("ingest/run.py", "_write_shard", ingest, "file 0/0/0", runs_here=True),
     "ingest's levels": Stage("ingest/run.py", "run_level_shard", ingest, "file 0/0/0 of 1", runs_here=True),
@@ -387,7 +389,8 @@ def disturb(patch: pytest.MonkeyPatch, client: Client | None, stage: Stage, how:
 
     tasks, threads = segment_slide.pipeline.blocks.tasks, segment_slide.pipeline.ingest.run
     patch.setattr(tasks, "run_tasks", disturbed(tasks.run_tasks, 1))
-    patch.setattr(threads, "try_in_threads", disturbed(threads.try_in_threads, 0))
+    for room in (threads, segment_slide.pipeline.manifest.compare):
+        patch.setattr(room, "try_in_threads", disturbed(room.try_in_threads, 0))
     if stage.in_windows and client:
         canvas = segment_slide.pipeline.blocks.canvas
         patch.setattr(canvas, "run_chunk", Disturbed(canvas.run_chunk, how, folder, "run_chunk"))

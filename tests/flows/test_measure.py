@@ -56,7 +56,8 @@ class Told(QuietStages):
     @contextlib.contextmanager
     def stage(self, name, total, done=0, unit="blocks"):
         entry = [name, total, done, 0]
-        self.stages.append(entry)
+        if name not in ("check", "seal"):  # what the manifest reads: see tests/pipeline/manifest
+            self.stages.append(entry)
 
         def advance(n_pixels, note=""):
             entry[3] += 1

@@ -113,7 +113,13 @@ def test_a_training_leaves_a_checkpoint_and_curves(finished):
     assert config.training["images"] == {"training": ["first", "second"], "validation": ["third"]}
     assert config.training["results"]["steps"] == 8
     folder = where / "cells.training"
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "losses.csv", "scores.csv", STATE_NAME]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "_manifest",
+        "curves.png",
+        "losses.csv",
+        "scores.csv",
+        STATE_NAME,
+    ]
     losses = read_table(folder / "losses.csv")
     assert [int(row["step"]) for row in losses] == list(range(1, 9))
     np.testing.assert_allclose([float(row["loss"]) for row in losses], report.history.losses, rtol=1e-5)

@@ -54,7 +54,8 @@ class Told(QuietStages):
     @contextlib.contextmanager
     def stage(self, name, total, done=0, unit="blocks"):
         entry = [name, total, done, 0]
-        self.stages.append(entry)
+        if name not in ("check", "seal"):  # what the manifest reads: see tests/pipeline/manifest
+            self.stages.append(entry)
 
         def advance(n_pixels):
             entry[3] += 1
@@ -100,7 +101,12 @@ def test_the_flow_tells_its_stages_and_leaves_out_what_is_done(tmp_path, workers
 
 def test_nothing_is_left_but_the_set(tmp_path, here):
     make_weight_maps(request_for(tmp_path, draw_cells(0), kind="binary"))
-    assert sorted(path.name for path in (tmp_path / "set.zarr").iterdir()) == ["000-image", "objects", "zarr.json"]
+    assert sorted(path.name for path in (tmp_path / "set.zarr").iterdir()) == [
+        "000-image",
+        "_manifest",
+        "objects",
+        "zarr.json",
+    ]
     check_complete(read_training_set(tmp_path / "set.zarr"))
 
 

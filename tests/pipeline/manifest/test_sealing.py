@@ -96,6 +96,10 @@ def test_while_a_stage_works_its_files_are_in_no_manifest(sealed: Made) -> None:
         assert not is_sealed(sealed.location, GROUP)
         raise Killed
     assert not is_sealed(sealed.location, GROUP)
+    assert is_intact(sealed.location, sealed.folders)  # nothing was changed
+    shard(sealed.location, 0).unlink()
+    with contextlib.suppress(Killed), sealing(sealed, None, QUIET):
+        raise Killed
     assert not is_intact(sealed.location, sealed.folders)
 
 

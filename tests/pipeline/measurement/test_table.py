@@ -198,7 +198,7 @@ def test_a_damaged_part_is_named(location):
     plan = plan_of(location)
     write_file(store.join(location, plan.table, "part-00000.parquet"), b"PAR1 nonsense")
     assert stored_parts(location, plan.table, 3) == {0}
-    with pytest.raises(BlockError, match="part-00000.parquet is damaged .*delete it"):
+    with pytest.raises(BlockError, match="part-00000.parquet is damaged .*segment-slide measure. again"):
         read_part(location, plan.table, 0, ["id"])
 
 
