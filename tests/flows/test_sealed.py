@@ -8,6 +8,8 @@ import pytest
 import tifffile
 import zarr
 
+from segment_slide.flows.ingest import ingest_image
+from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.manifest.compare import compare_files, find_manifests
 from segment_slide.pipeline.manifest.homes import is_sealed
 from segment_slide.pipeline.zarr_stores.written import NOTES_NAME
@@ -78,16 +80,16 @@ def test_a_store_of_another_tool_gets_manifests_only_in_our_folders(tmp_path: Pa
 def test_an_image_is_sealed_and_each_damage_to_it_is_mended_by_the_same_command(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", noise(300, 300), photometric="minisblack")
     output = tmp_path / "a.ome.zarr"
-    arguments = ("ingest", tmp_path / "a.tif", output, "--shard", 128, "--chunk", 64)
-    run(*arguments)
+    arguments = [tmp_path / "a.tif"], str(output), IngestOptions(chunk=64, shard=128)
+    ingest_image(*arguments)
     check_sealed(output)
     before = snapshot(output)
-    run(*arguments)
+    ingest_image(*arguments)
     assert snapshot(output) == before
     first, second = (output / "0/c" / place for place in ("0/0", "0/1"))
     contents = first.read_bytes(), second.read_bytes()
     first.write_bytes(contents[1])
     second.write_bytes(contents[0][:-9])
-    run(*arguments)
+    ingest_image(*arguments)
     assert (first.read_bytes(), second.read_bytes()) == contents
     check_sealed(output)
