@@ -11,6 +11,7 @@ workers on any machine that see the output can note. A note that is lost, cut of
 costs that the file is read once more at the end.
 """
 
+import asyncio
 import hashlib
 import itertools
 import os
@@ -40,7 +41,8 @@ class NotingStore(LocalStore):
     async def set(self, key: str, value: Buffer) -> None:
         """See `zarr.abc.store.Store.set`."""
         await super().set(key, value)
-        note(self.root, key, value.as_buffer_like())
+        # zarr has one event loop for all threads of a process: hashing there would let them wait for each other
+        await asyncio.to_thread(note, self.root, key, value.as_buffer_like())
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """See `zarr.abc.store.SupportsSetSync`."""
