@@ -261,7 +261,8 @@ STAGES = {
         "frame 0, pixels",
         leaves_no="out/scores.csv",
     ),
-    "manifest": Stage("manifest/compare.py", "read_one", measure_again, r"file \S+", runs_here=True),
+    # of an earlier run's files; those of this run are not read then
+    "manifest": Stage("manifest/compare.py", "read_one", measure_again, r"file \S+", lost=6, runs_here=True),
     "drawing": Stage("synthetic/stored.py", "_store_shard", draw, r"file \(0, 0\)"),
     "ingest": Stage("ingest/run.py", "_write_shard", ingest, "file 0/0/0", runs_here=True),
     "ingest's levels": Stage("ingest/run.py", "run_level_shard", ingest, "file 0/0/0 of 1", runs_here=True),

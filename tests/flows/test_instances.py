@@ -1184,14 +1184,14 @@ def test_a_fault_is_told_by_block_and_tried_once_more(segmentation, tmp_path, he
     check_done(run_here(*run.arguments), run.out)
 
 
-def test_a_damaged_file_of_the_ids_is_named_and_made_again(run, reference, here):
+def test_a_damaged_file_of_the_ids_is_named_and_made_again(run, reference, here, caplog):
     run_here(*run.arguments)
     shard = run.out / IDS / "0/c/2/1"
     shard.write_bytes(shard.read_bytes()[:-3])
     (run.out / IDS / "1/c/1/0").unlink()
     outcome = run_here(*run.arguments)
     assert outcome.exit_code == 0, outcome
-    assert "0/c/2/1, block (2, 1) is damaged" in outcome.err
+    assert "0/c/2/1, block (2, 1) is damaged" in caplog.text
     run.check(reference)
 
 
