@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from segment_slide.pipeline.errors import InputError, PipelineError
-from segment_slide.pipeline.integrity.networks import find_kind, read_header
+from segment_slide.pipeline.integrity.networks import STATE_NAME, find_kind, read_header
 from segment_slide.pipeline.integrity.nights import is_note
 from segment_slide.pipeline.limits.failures import DAMAGED
 from segment_slide.pipeline.manifest.manifest import FILE, GROUP_FILE
@@ -37,6 +37,7 @@ class Kind(StrEnum):
     SAMPLES = "training samples"
     MODEL = "model"
     STATE = "training state"
+    TRAINING = "training"  # the folder of a training: state, curves, tables
     NOTE = "note of a night"
 
 
@@ -93,6 +94,9 @@ def find_contents(path: str) -> list[Contents]:
 def _search(location: str, depth: int) -> Iterator[Contents]:
     if store.is_file(location) and not store.is_zarr(location):
         yield from _look_at_file(location)
+        return
+    if exists(join(location, STATE_NAME)) or location.endswith(STATE_FOLDER):
+        yield Contents(location, Kind.TRAINING)
         return
     if (contents := look_at_store(location)) is not None:
         yield contents

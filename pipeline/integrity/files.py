@@ -22,6 +22,7 @@ _WHOLE = {
     Kind.SAMPLES: Stage.TRAINING_DATA,
     Kind.MODEL: Stage.TRAIN,
     Kind.STATE: Stage.TRAIN,
+    Kind.TRAINING: Stage.TRAIN,
     Kind.NOTE: Stage.NIGHT,
 }
 

@@ -1,17 +1,22 @@
 """Models and training states: whole safetensors files whose tensors fit their headers and are finite."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Stage, alone
+from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Note, Stage, alone
+from segment_slide.pipeline.storage.store import join
 from segment_slide.unet.checkpoint import HEADER_KEY, open_checkpoint
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.file_checksum import FIELD, expect_as_written
 
 if TYPE_CHECKING:
     import numpy as np
 
-STATE_KEY = "state"
+STATE_KEY, STATE_NAME = "state", "state.safetensors"
+_DIGITS = 64
+_HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 
 
 def read_header(path: str) -> dict[str, str] | None:
@@ -25,12 +30,30 @@ def read_header(path: str) -> dict[str, str] | None:
         return None
 
 
+def check_checksum(path: str, key: str, made: Made) -> Found:
+    """Compare a file with the checksum in its header; `key` is the name of the header's text."""
+    try:
+        content = json.loads((read_header(path) or {})[key])
+        expect_as_written(Path(path))
+    except (CheckpointError, KeyError, ValueError) as error:
+        yield Finding(Fault.CHANGED, path, "", f"holds other bytes than were written ({error})", made)
+        return
+    digits = {name: value for name, value in content.items() if isinstance(value, str) and len(value) == _DIGITS}
+    if FIELD in content and _HEXADECIMAL.fullmatch(str(content[FIELD])) is None:
+        yield Finding(Fault.CHANGED, path, "", "has a damaged checksum in its header", made)
+    elif FIELD not in content and digits:  # the field's own name is damaged
+        yield Finding(Fault.CHANGED, path, "", f"has no {FIELD} in its header, but {min(digits)!r}", made)
+    elif FIELD not in content:
+        yield Note(path, "No checksum of this file is known: the version that made it wrote none.")
+
+
 @alone
 def check_model(path: str) -> Found:
     """Check that a checkpoint's header can be read, and that its weights are finite and fit the architecture."""
     import numpy as np
 
     made = Made(Stage.TRAIN, path)
+    yield from check_checksum(path, HEADER_KEY, made)
     try:
         checkpoint = open_checkpoint(path)
     except CheckpointError as error:
@@ -71,6 +94,7 @@ def check_state(path: str) -> Found:
     import numpy as np
 
     made = Made(Stage.TRAIN, path)
+    yield from check_checksum(path, STATE_KEY, made)
     header = json.loads((read_header(path) or {})[STATE_KEY])
     tensors = _read_tensors(path)
     by_group: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -93,6 +117,14 @@ def check_state(path: str) -> Found:
             yield Finding(Fault.CONTRADICTION, path, "", f"holds values of {name} that are NaN or infinite", made)
 
 
+@alone
+def check_training(folder: str) -> Found:
+    """Check the state in the folder of a training."""
+    path = join(folder, STATE_NAME)
+    if Path(path).exists():
+        yield from check_state(path)
+
+
 def _architecture(content: dict[str, Any]) -> Any:
     from segment_slide.unet.architecture import Architecture
 
@@ -102,8 +134,3 @@ def _architecture(content: dict[str, Any]) -> Any:
 def find_kind(header: dict[str, str]) -> str:
     """What a safetensors file is: "model", "state" or ""."""
     return "model" if HEADER_KEY in header else "state" if STATE_KEY in header else ""
-
-
-def is_weights_file(path: str) -> bool:
-    """Whether a file is called like a checkpoint or a training state."""
-    return Path(path).suffix == ".safetensors" and Path(path).is_file()

@@ -1,9 +1,13 @@
 """Notes of a night: each can be read, and the mark of a finished output agrees with the output."""
 
+import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
 
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Stage, alone
@@ -24,6 +28,8 @@ from segment_slide.pipeline.storage.place import read_label_names
 from segment_slide.pipeline.storage.sections import Section, read_section
 from segment_slide.pipeline.storage.store import join
 
+CHECKSUM = "sha256"  # key of a note: of all its other keys
+_DIGITS = re.compile(r"[0-9a-f]{64}")
 _KINDS: dict[str, type[Section] | None] = {BEGUN_SUFFIX: Begun, FAILED_SUFFIX: Failure, QUESTIONS_SUFFIX: None}
 
 
@@ -40,14 +46,29 @@ def check_note(path: str) -> Found:
 
 
 def _check_json(folder: str, key: str, kind: type[Section] | None) -> Iterator[Finding]:
+    made = Made(Stage.NIGHT, folder)
     try:
-        content = json.loads(read_file(join(folder, key)))
+        text = read_file(join(folder, key))
+        content = json.loads(text)
         if kind is not None:
             read_section(kind, content, join(folder, key))
-        elif not isinstance(content, dict) or not all(isinstance(text, str) for text in content.values()):
+        elif not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
             raise ValueError("expected a JSON object of texts")
     except (ValueError, OutputError) as error:
-        yield Finding(Fault.UNREADABLE, folder, key, f"is no note: {error}", Made(Stage.NIGHT, folder))
+        yield Finding(Fault.UNREADABLE, folder, key, f"is no note: {error}", made)
+        return
+    if not _is_as_written(text, content, kind):
+        yield Finding(Fault.CHANGED, folder, key, "holds other text than was written", made)
+
+
+def _is_as_written(text: bytes, content: dict[str, Any], kind: type[Section] | None) -> bool:
+    """Whether a note has its own checksum, or is of a version that wrote none; then it must have nothing like one."""
+    rest = {name: value for name, value in content.items() if name != CHECKSUM}
+    if CHECKSUM in content:
+        own = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+        return text == (json.dumps({**rest, CHECKSUM: own}, indent=1) + "\n").encode()
+    known = set() if kind is None else {field.name for field in fields(kind)}
+    return not any(_DIGITS.fullmatch(str(value)) for name, value in rest.items() if name not in known)
 
 
 @alone

@@ -20,6 +20,7 @@ _OF_KIND: dict[Kind, Callable[[str], Found]] = {
     Kind.SAMPLES: training.check_sample_set,
     Kind.MODEL: networks.check_model,
     Kind.STATE: networks.check_state,
+    Kind.TRAINING: networks.check_training,
     Kind.NOTE: nights.check_note,
 }
 _SINGLE_FILES = (Kind.MODEL, Kind.STATE, Kind.NOTE)
