@@ -1,9 +1,10 @@
 """The command line: ``segment-slide COMMAND``. Each command is a thin wrapper of a function that a flow also calls.
 
 Exit codes: 0 done; 1 a fault of the program (with traceback); 2 the request cannot be carried out, nothing was changed;
-3 some blocks were left undone, or `verify` found something that is not sound; 130 interrupted (Ctrl-C); 143 ended (SIGTERM); 129 the terminal closed (SIGHUP). After
-these four the same command resumes. What can no longer be printed changes the code only of commands that do nothing
-else: 1 if a disk is full, 141 if the reader left, as of other tools.
+3 some blocks were left undone, or `verify` found that something is not sound; 130 interrupted (Ctrl-C); 143 ended
+(SIGTERM); 129 the terminal closed (SIGHUP). After these four the same command resumes, but for `verify`, which names
+what to do. What can no longer be printed changes the code only of commands that do nothing else: 1 if a disk is full,
+141 if the reader left, as of other tools.
 """
 
 import logging

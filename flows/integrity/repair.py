@@ -94,9 +94,7 @@ class Repair:
     run: Callable[[], None]
 
 
-def _repairs(
-    contents: Contents, findings: list[Finding], chosen: VerifyRequest, progress: Stages
-) -> Iterator[Repair]:
+def _repairs(contents: Contents, findings: list[Finding], chosen: VerifyRequest, progress: Stages) -> Iterator[Repair]:
     """What is to be done for one output."""
     location = contents.location
     broken = [finding for finding in findings if finding.fault in BROKEN]

@@ -92,8 +92,8 @@ def _expect_model(location: str, record: SegmentationRecord) -> str:
     if found is None:
         name, sha256 = (record.model.path, record.model.sha256) if record.model else ("", "")
         raise InputError(
-            f"the model {name} (sha256 {sha256[:12]}…) of {location} is neither beside it nor beside its input; name it "
-            f"with `model`."
+            f"the model {name} (sha256 {sha256[:12]}…) of {location} is neither beside it nor beside its input; name "
+            f"it with `model`."
         )
     return found
 

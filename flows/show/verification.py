@@ -22,7 +22,9 @@ def show_verified(console: Console, verified: "Verified") -> None:
     """Print the result of a verification, and of a repair."""
     report, before = verified.report, verified.before
     for note in report.notes:
-        console.print(f"[yellow]Note:[/] {escape(note.where)}: {escape(note.sentence)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"[yellow]Note:[/] {escape(note.where)}: {escape(note.sentence)}", highlight=False, soft_wrap=True
+        )
     if before is not None:
         n_mended = len({finding.path for finding in before.findings} - {finding.path for finding in report.findings})
         console.print(f"Repaired: {n_mended} of {len({f.path for f in before.findings})} files", highlight=False)

@@ -103,7 +103,9 @@ def plan_files(contents: Contents) -> FileSteps:
     for home in find_homes(location):
         n_bytes += _plan_sealed(contents, home, steps, known, sealed)
     unsealed = [
-        group for group in our_groups(contents) if not any(group == folder or is_below(group, folder) for folder in sealed)
+        group
+        for group in our_groups(contents)
+        if not any(group == folder or is_below(group, folder) for folder in sealed)
     ]
     there = {key: size for key, size in list_files(location, unsealed).items() if key not in known}
     for key, size in there.items():

@@ -83,7 +83,10 @@ def _root(location: str, group: str) -> dict[str, Any]:
 
 def _scores(location: str, name: str) -> dict[str, Any]:
     """Metadata of the probabilities, told by those of the labels."""
-    labels, record = _multiscale(location, label_group(name)), read_segmentation_record(join(location, label_group(name)))
+    labels, record = (
+        _multiscale(location, label_group(name)),
+        read_segmentation_record(join(location, label_group(name))),
+    )
     where = 1 if labels.axes.startswith("t") else 0
     first = labels.levels[0]
     axes = f"{labels.axes[:where]}c{labels.axes[where:]}"

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import zarr
@@ -79,7 +80,7 @@ def check_arrays(pyramid: StoredPyramid) -> Found:
     paths = [level.path for level in shown.levels]
     if paths != list(map(str, range(len(paths)))):
         yield pyramid.finding(Fault.CONTRADICTION, "zarr.json", f"names the levels {paths}, expected 0, 1, …")
-    finer: zarr.Array | None = None
+    finer: zarr.Array[Any] | None = None
     for path in paths:
         array = store.open_array(pyramid.location, join(pyramid.group, path), zarr_format=3)
         for problem in _compare(pyramid, shown.axes, array, finer):
@@ -87,9 +88,9 @@ def check_arrays(pyramid: StoredPyramid) -> Found:
         finer = array
 
 
-def _compare(pyramid: StoredPyramid, axes: str, array: zarr.Array, finer: zarr.Array | None) -> Iterator[str]:
+def _compare(pyramid: StoredPyramid, axes: str, array: zarr.Array[Any], finer: zarr.Array[Any] | None) -> Iterator[str]:
     """What of an array's metadata is not as it must be."""
-    named = tuple(array.metadata.dimension_names or ())
+    named = _names_of_axes(array)
     if named != tuple(axes):
         yield f"names the axes {named}, but the image has {axes!r}"
     if pyramid.dtypes and str(array.dtype) not in pyramid.dtypes:
@@ -102,14 +103,21 @@ def _compare(pyramid: StoredPyramid, axes: str, array: zarr.Array, finer: zarr.A
     if finer is None:
         yield from _compare_with_record(pyramid, axes, array)
     else:
-        wanted = [{size, ceil_divide(size, 2) if axis in "zyx" else size} for axis, size in zip(axes, finer.shape)]
-        if not all(size in sizes for size, sizes in zip(array.shape, wanted)):
+        wanted = [
+            {size, ceil_divide(size, 2) if axis in "zyx" else size}
+            for axis, size in zip(axes, finer.shape, strict=False)
+        ]
+        if not all(size in sizes for size, sizes in zip(array.shape, wanted, strict=False)):
             yield f"has shape={array.shape}, expected half of {finer.shape} along the image's spatial axes"
         if (array.shards or array.chunks) != (finer.shards or finer.chunks) or array.dtype != finer.dtype:
             yield "has other shards, or another dtype, than the level before"
 
 
-def _compare_with_record(pyramid: StoredPyramid, axes: str, array: zarr.Array) -> Iterator[str]:
+def _names_of_axes(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    return tuple(getattr(array.metadata, "dimension_names", None) or ())
+
+
+def _compare_with_record(pyramid: StoredPyramid, axes: str, array: zarr.Array[Any]) -> Iterator[str]:
     said = tuple(pyramid.shape.get(axis, size) for axis, size in zip(axes, array.shape, strict=True))
     if array.shape != said:
         yield f"has shape={array.shape}, but the record says {said}"
@@ -157,7 +165,7 @@ def compare_array(location: str, group: str, wanted: ArraySpec, made: Made) -> F
         array.shards or array.chunks,
         array.chunks,
         str(array.dtype),
-        "".join(name or "?" for name in array.metadata.dimension_names or ()),
+        "".join(name or "?" for name in _names_of_axes(array)),
     )
     for item in fields(ArraySpec):
         is_value, expected = getattr(found, item.name), getattr(wanted, item.name)
@@ -178,8 +186,8 @@ def shard_key(array_path: str, index: tuple[int, ...]) -> str:
 def halved_axes(finer: ArraySpec, coarser: ArraySpec) -> tuple[int, ...]:
     """Numbers of the axes that a level halves; an axis of 1 px counts if its neighbour that is longer is halved.
 
-    >>> wide, half = (ArraySpec("", shape, (1, 64, 64), (1, 64, 64), "uint8", "zyx") for shape in ((3, 9, 1), (3, 5, 1)))
-    >>> halved_axes(wide, half)
+    >>> shapes, files = ((3, 9, 1), (3, 5, 1)), (1, 64, 64)
+    >>> halved_axes(*(ArraySpec("", shape, files, files, "uint8", "zyx") for shape in shapes))
     (1, 2)
     """
     changed = {axis for axis, a, b in zip(finer.axes, finer.shape, coarser.shape, strict=True) if a != b}

@@ -16,7 +16,6 @@ from segment_slide.pipeline.storage.label_records import (
 from segment_slide.pipeline.storage.names import instance_group, instances_name, label_group, probability_group
 from segment_slide.pipeline.storage.place import read_label_names
 from segment_slide.pipeline.storage.record import ATTRIBUTE, has_mark, identify_group
-from segment_slide.pipeline.storage.sections import write_section
 from segment_slide.pipeline.storage.store import join
 
 
@@ -100,9 +99,8 @@ def _check_scores(location: str, name: str, record: SegmentationRecord, made: Ma
     if are_wanted != is_there:
         problem = "is missing, although the record says that probabilities are stored"
         yield _contradiction(location, group, problem if are_wanted else "is there, but the record has none", made)
-    elif is_there and (copy := read_segmentation_record(join(location, group))) is not None:
-        if write_section(copy) != write_section(record):
-            yield _contradiction(location, group, "has another record than the labels", made)
+    elif is_there and read_segmentation_record(join(location, group)) != record:
+        yield _contradiction(location, group, "has another record than the labels", made)
 
 
 def _check_shown(location: str) -> Found:

@@ -31,8 +31,8 @@ def restore_metadata(contents: Contents, keys: list[str]) -> None:
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise OutputError(
-            f"{join(contents.location, failed[0])}{more} cannot be made again: the checksum is known, but not the bytes "
-            f"that belong to it. Restore the file from a copy, or delete the output and run its command again."
+            f"{join(contents.location, failed[0])}{more} cannot be made again: the checksum is known, but not the "
+            f"bytes that belong to it. Restore the file from a copy, or delete the output and run its command again."
         )
 
 

@@ -1,7 +1,7 @@
-"""Make damaged files again that need neither input nor model: small ones from their checksum, coarser levels, manifests.
+"""Make damaged files again that need neither input nor model: metadata, manifests, coarser levels.
 
-Nothing here is believed: a file is written only if its bytes have the sha256 that the manifest says, and a manifest only
-if its bytes have the sha256 that it says itself.
+Nothing here is believed: a file is written only if its bytes have the sha256 that the manifest says, and a manifest
+only if its bytes have the sha256 that it says itself.
 """
 
 import hashlib

@@ -155,7 +155,13 @@ def add(files: list[Path], _: np.random.Generator) -> list[Path]:
     return [beside]
 
 
-DAMAGES: dict[str, Damage] = {"flipped": flip, "truncated": truncate, "swapped": swap, "missing": remove, "surplus": add}
+DAMAGES: dict[str, Damage] = {
+    "flipped": flip,
+    "truncated": truncate,
+    "swapped": swap,
+    "missing": remove,
+    "surplus": add,
+}
 
 
 def files_of(folder: Path, pattern: str) -> list[Path]:

@@ -106,7 +106,8 @@ def test_another_input_is_found(slide):
     image = store.open_array(str(slide / "slide.ome.zarr"), "0", writable=True)
     image[..., :40, :40] = 7
     found = [finding for finding in check(slide / "out.ome.zarr").findings if finding.fault is Fault.INPUT]
-    assert len(found) == 1 and str(slide / "slide.ome.zarr") in found[0].problem
+    assert len(found) == 1
+    assert str(slide / "slide.ome.zarr") in found[0].problem
 
 
 def test_a_copy_of_an_output_without_its_input_is_sound(slide, tmp_path):
@@ -152,8 +153,8 @@ def test_an_unfinished_segmentation_is_not_sound_and_repair_completes_it(tmp_pat
 @pytest.fixture
 def night(slide, tmp_path):
     """A folder of outputs, as a night leaves it."""
-    from segment_slide.pipeline.nights.notes import Done, write_begun, write_failure, write_question
     from segment_slide.pipeline.nights import notes
+    from segment_slide.pipeline.nights.notes import Done, write_begun, write_failure, write_question
 
     outputs = tmp_path / "outputs"
     folder = outputs / "cells-0123"

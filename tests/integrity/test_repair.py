@@ -8,8 +8,8 @@ import pytest
 from segment_slide.flows.integrity.requests import VerifyRequest
 from segment_slide.flows.integrity.verify import verify_stored
 from tests.flows.support import run_here, tree, write_model
-from tests.tiers import exhaustive
 from tests.integrity.support import DAMAGES, SEGMENTED, check, files_of, flip_bit, no_workers
+from tests.tiers import exhaustive
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ LOST = [
 def test_metadata_that_are_lost_are_made_again(in_place, file):
     before = tree(in_place)
     (in_place / file).unlink()
-    verified = repair((in_place / file.split("/")[0]))
+    verified = repair(in_place / file.split("/")[0])
     assert verified.report.is_sound, (verified.report.findings, verified.refused)
     assert tree(in_place) == before
 
