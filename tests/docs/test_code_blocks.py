@@ -40,6 +40,7 @@ AFTER_README = [
         "how-to/results.md",
         "how-to/convert.md",
         "how-to/resume.md",
+        "how-to/verify.md",
         "how-to/train.md",
         "interoperability.md",
         "reference/python-flows.md",
