@@ -4,15 +4,18 @@ Nothing here is believed: a file is written only if its bytes have the sha256 th
 only if its bytes have the sha256 that it says itself.
 """
 
+import functools
 import hashlib
 import itertools
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from segment_slide.pipeline.blocks.attempts import try_in_threads
 from segment_slide.pipeline.errors import OutputError
 from segment_slide.pipeline.integrity.images import StoredPyramid, halved_axes, open_levels
-from segment_slide.pipeline.manifest.compare import read_files
+from segment_slide.pipeline.manifest.content import hash_file
 from segment_slide.pipeline.manifest.listing import list_files
 from segment_slide.pipeline.manifest.manifest import FILE, Digest, Manifest, read_manifest
 from segment_slide.pipeline.storage import store
@@ -39,8 +42,7 @@ def restore_manifest(home: str) -> bool:
         pass
     damaged = read_file(join(home, FILE))
     folders, claimed = _find_folders(damaged), _find_claims(damaged)
-    files = list_files(home, folders, claimed)
-    there = {key: digest for key, digest, _ in read_files(home, list(files), None) if digest is not None}
+    there = _hash_all(home, list_files(home, folders, claimed))
     for found in _variants(claimed, there):
         head, rest = Manifest(found, folders).to_bytes().split(b"\n", 1)
         heads = [head] if found != {**there, **claimed} else itertools.chain([head], _flipped(damaged.split(b"\n")[0]))
@@ -51,6 +53,12 @@ def restore_manifest(home: str) -> bool:
                 write_file(join(home, FILE), text + b' "sha256": "' + own + b'"}\n')
                 return True
     return False
+
+
+def _hash_all(home: str, keys: Iterable[str]) -> dict[str, Digest]:
+    """Checksums of files as they are; those that cannot be read are left out."""
+    attempts = try_in_threads(functools.partial(hash_file, home), keys, len(os.sched_getaffinity(0)))
+    return {key: digest for key, digest, _ in attempts if digest is not None}
 
 
 def _variants(claimed: Mapping[str, Digest], there: Mapping[str, Digest]) -> Iterator[dict[str, Digest]]:
@@ -185,7 +193,7 @@ def _scaled(shape: tuple[int, ...], axes: Sequence[str], steps: int) -> Iterator
                 options.append([-(-size // (1 << steps))])
             else:
                 options.append([(size << -steps) - less for less in range(1 << -steps)])
-        yield from itertools.product(*options)  # type: ignore[misc]
+        yield from itertools.product(*options)
 
 
 def rebuild_levels(pyramid: StoredPyramid, keys: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def verify(path: str, progress: Stages, threads: int = 0) -> Report:
     plans = [plan_files(item) if item.kind not in _SINGLE_FILES else FileSteps([], [], [], 0) for item in contents]
     found: list[Finding | Note] = [item for plan in plans for item in plan.found]
     reads = [step for plan in plans for step in (*plan.hashed, *plan.decoded)]
-    checks = [functools.partial(list, check) for item in contents for check in _checks(item)]
+    checks: list[Step] = [functools.partial(_collect, check) for item in contents for check in _checks(item)]
     threads = threads or len(os.sched_getaffinity(0))
     with progress.stage("verify", total=len(reads) + len(checks), unit="steps") as advance:
         for result in _run(reads, checks, threads):
@@ -92,6 +92,10 @@ def verify(path: str, progress: Stages, threads: int = 0) -> Report:
     findings, notes = _settle(found)
     n_unsealed = sum(len(plan.decoded) for plan in plans)
     return Report(path, contents, findings, notes, len(reads), sum(plan.n_bytes for plan in plans), n_unsealed)
+
+
+def _collect(check: Found) -> list[Finding | Note]:
+    return list(check)
 
 
 def _run(reads: list[Step], checks: list[Step], threads: int) -> Iterator[list[Finding | Note]]:

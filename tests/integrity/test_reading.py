@@ -1,4 +1,4 @@
-"""Commands that read never give a wrong value without a word: with a flipped bit they raise, or their result is right."""
+"""Commands that read give no wrong value without a word: with a flipped bit they raise, or the result is right."""
 
 import contextlib
 import json
