@@ -43,6 +43,11 @@ from kills_cases import CASES, RUN, Case, Words, make_inputs
 FORKED, INSTALLED = "forked", "installed"
 MOST_KILLS = 8  # in one trial
 LIMIT_S = 300.0  # after which a run counts as hanging
+LOADED_LATE = (
+    "PIL.PngImagePlugin", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "neuroglancer", "pandas",
+    "pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet", "pydantic", "safetensors.torch", "scipy.stats",
+    "skimage.measure", "skimage.segmentation", "torch._dynamo", "typer.rich_utils",
+)  # fmt: skip
 COMMAND = Path(sys.executable).with_name("segment-slide")
 MAY_DIFFER = {
     "*.html": "pages for people, which hold times",
@@ -76,10 +81,12 @@ def import_all() -> None:
         for file in sorted((root / part).rglob("*.py")):
             if "deployed" not in file.parts and file.name != "__init__.py":
                 importlib.import_module(".".join(("segment_slide", *file.relative_to(root).with_suffix("").parts)))
-    for name in ("matplotlib.backends.backend_agg", "skimage.segmentation"):
+    for name in LOADED_LATE:
         importlib.import_module(name)
-    if (n_threads := len(os.listdir("/proc/self/task"))) > 1:
-        raise SystemExit(f"importing started {n_threads - 1} threads, which a forked process would lack")
+    importlib.import_module("numba").njit(lambda value: value + 1)(1)  # loads its compiler
+    threads = [Path(f"/proc/self/task/{thread}/comm").read_text() for thread in os.listdir("/proc/self/task")]
+    if len([name for name in threads if not name.startswith("jemalloc")]) > 1:  # jemalloc starts its own anew
+        raise SystemExit(f"importing started threads, which a forked process would lack: {threads}")
 
 
 def work_here() -> None:
@@ -237,7 +244,9 @@ def differing(found: dict[str, str], expected: dict[str, str], exempt: Sequence[
     >>> differing({"a": "1", "p.html": "2", "more": "3"}, {"a": "0", "p.html": "0", "gone": "0"}, ["*.html"])
     ['differs: a', 'missing: gone', 'surplus: more']
     """
-    changed = [name for name in found.keys() & expected if found[name] != expected[name] and not is_exempt(name, exempt)]
+    changed = [
+        name for name in found.keys() & expected if found[name] != expected[name] and not is_exempt(name, exempt)
+    ]
     return [
         *(f"differs: {name}" for name in sorted(changed)),
         *(f"missing: {name}" for name in sorted(expected.keys() - found)),
@@ -331,23 +340,30 @@ class Bench:
     def said(self) -> str:
         return (self.folder / "output.txt").read_text(errors="replace")[-2000:]
 
+    def follow(self, ending: Ending, trial: Trial) -> bool:
+        """Note how a run ended; whether it was killed."""
+        if ending.code is None:
+            trial.killed += 1
+            return True
+        trial.codes.append(ending.code)
+        if ending.code:
+            trial.said += self.said()
+        return False
+
     def run(self, number: int, cases: Sequence[str], installed: float) -> Trial:
         """One trial; all that is random in it follows from the seed and its number."""
         chance = random.Random(f"{self.seed}-{number}")
         name = cases[number % len(cases)]
         how = INSTALLED if chance.random() < installed else FORKED
         expected, case, run = self.reference(name, how), CASES[name], HOW[how]
-        planned = [chance.uniform(0, expected["seconds"]) for _ in range(chance.randint(1, MOST_KILLS))]
+        n_kills, whole_s = chance.randint(1, MOST_KILLS), expected["seconds"]
+        planned = [chance.uniform(0, whole_s / 2 if turn else whole_s) for turn in range(n_kills)]  # less is left
         trial, began = Trial(number, name, how, planned), time.perf_counter()
         self.prepare(case)
-        for seconds in (*planned, None):
-            ending = run(self.folder, case.words, seconds)
-            if ending.code is None:
-                trial.killed += 1
-                continue
-            trial.codes.append(ending.code)
-            if ending.code:
-                trial.said += self.said()
+        for seconds in planned:
+            if not self.follow(run(self.folder, case.words, seconds), trial):
+                break
+        self.follow(run(self.folder, case.words, None), trial)
         found_tree = tree(self.folder / RUN, masked=self.masked)
         trial.differing = differing(found_tree, expected["tree"], self.exempt(name))
         found = [str(path.relative_to(self.folder / RUN)) for path in sorted((self.folder / RUN).rglob("*"))]

@@ -45,7 +45,7 @@ OBJECTS = ("--fill-holes", 50, "--split", 2, "--regrow")
 OUT = ("-o", RUN / "out.ome.zarr")
 WEIGHTS = (INPUTS / "images", "--labels", INPUTS / "masks", "--kind", "binary", "--sigma", 2, "--block", BLOCK)
 SAMPLES = ("--n", 40, "--tile", 16, "--depth", 1)
-TRAIN = ("--base-channels", 2, "--steps", 30, "--save-every", 5, "--validate-every", 10, "--device", "cpu")
+TRAIN = ("--base-channels", 2, "--steps", 12, "--save-every", 3, "--validate-every", 6, "--device", "cpu")
 SCORES = ("--json", RUN / "scores.json", "--csv", RUN / "scores.csv")
 
 CASES = {
@@ -111,7 +111,7 @@ def make_inputs(folder: Path, run: Callable[[Sequence[object]], None]) -> None:
         tifffile.imwrite(place / f"images/t{number}.tif", pixels[box].astype(np.uint8))
         tifffile.imwrite(place / f"masks/t{number}.tif", cells[box].astype(np.uint8))
     for name in ("a", "b"):
-        tifffile.imwrite(place / f"arrived/{name}.tif", chance.integers(0, 255, (130, 150), np.uint8))
+        tifffile.imwrite(place / f"arrived/{name}.tif", pixels[-130:, -110:].astype(np.uint8))
     _write_model(place / "cells.safetensors")
     for words in PREPARED:
         run(words)
