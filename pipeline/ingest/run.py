@@ -7,7 +7,7 @@ ingest goes on where it stopped. Equal inputs give equal bytes.
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def run_ingest(
     report = on_progress or _say_nothing
     made = Made(location, tuple(level.path for level in plan.levels), ("zarr.json",))
     if _is_complete(plan, location, _find(plan, location)) and _is_as_written(made):
+        _clear_up(location)
         report(plan.n_shards, plan.n_shards)
         return 0
     with exclusive(location, ""), sealing(made, None, QuietStages()):
@@ -113,6 +114,13 @@ def _run(plan: IngestPlan, location: str, threads: int, report: Callable[[int, i
             report(n_done + written, plan.n_shards)
     _add_channels(plan, location)
     return written
+
+
+def _clear_up(location: str) -> None:
+    """Remove what a run left that was killed after its last shard; a run that still holds the lock does it itself."""
+    if not store.is_remote(location) and Path(location, LOCK_NAME).exists():
+        with suppress(OutputError), exclusive(location, ""):
+            store.remove_leftovers(location, "")
 
 
 def _say_nothing(_done: int, _total: int) -> None:

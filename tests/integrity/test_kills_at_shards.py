@@ -214,10 +214,15 @@ def places(n_shards: int) -> dict[str, int]:
     return {"first": 0, "middle": n_shards // 2, "last": n_shards - 1}
 
 
-# each command once, each place and each moment at least twice
-SAMPLE = [
-    (name, ("first", "middle", "last")[number % 3], MOMENTS[(number + number // 3) % 3])
-    for number, name in enumerate(COMMANDS)
+SAMPLE = [  # each command once, each place and each moment at least twice
+    ("ingest", "last", AFTER),
+    ("segment", "first", BEFORE),
+    ("segment --in-place", "middle", TORN),
+    ("instances", "first", TORN),
+    ("instances --output", "last", BEFORE),
+    ("measure", "last", TORN),
+    ("weight-maps", "first", AFTER),
+    ("training-data", "middle", AFTER),
 ]
 THOROUGH = [(name, place, moment) for name in COMMANDS for place in ("first", "middle", "last") for moment in MOMENTS]
 
