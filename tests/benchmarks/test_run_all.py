@@ -48,7 +48,7 @@ def make_content(*runs):
     return {"machine": {"processor": "here"}, "runs": [vars(run) for run in runs]}
 
 
-@pytest.mark.parametrize("name", ["bench_report", "common"])
+@pytest.mark.parametrize("name", ["bench_report", "common", "kills"])
 def test_examples_of_benchmarks_are_true(load, name):
     done = doctest.testmod(load(name))
     assert done.attempted

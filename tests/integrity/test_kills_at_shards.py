@@ -6,13 +6,14 @@ nothing over. Where the quick cases sample, `make test-exhaustive` takes every s
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -67,15 +68,16 @@ class Command:
         return run_here(*(word.format(**{"in": inputs, "out": out}) for word in self.words.split()))
 
 
-SEGMENT = "-m {in}/cells.safetensors --axes yx --precision float32 --block 64"
+SEGMENT = "-m {in}/cells.safetensors --precision float32 --block 64"
+MASKS = "--labels {in}/masks --kind binary --sigma 2"
 COMMANDS = {
     "ingest": Command("ingest {in}/stack.tif {out} --axes zyx", 6),
-    "segment": Command(f"segment {{in}}/wide.zarr -o {{out}} {SEGMENT} --probabilities uint8", 30),
-    "segment --in-place": Command(f"segment {{out}} --in-place {SEGMENT}".replace("--axes yx ", ""), 15, "wide.ome.zarr"),
+    "segment": Command(f"segment {{in}}/wide.zarr -o {{out}} {SEGMENT} --axes yx --probabilities uint8", 30),
+    "segment --in-place": Command(f"segment {{out}} --in-place {SEGMENT}", 15, "wide.ome.zarr"),
     "instances": Command("instances {out} --block 64 --fill-holes 20", 25, "classes.ome.zarr"),
     "instances --output": Command("instances {in}/classes.ome.zarr -o {out} --block 64 --split 2 --regrow", 25),
     "measure": Command("measure {out} --no-image", 11, "numbered.ome.zarr", PART),
-    "weight-maps": Command("weight-maps {in}/images --labels {in}/masks --kind binary -o {out} --block 32 --sigma 2", 45),
+    "weight-maps": Command(f"weight-maps {{in}}/images {MASKS} -o {{out}} --block 32", 45),
     "training-data": Command("training-data {in}/set -o {out} --n 40 --tile 16 --depth 1", 16),
 }  # fmt: skip
 
@@ -119,50 +121,53 @@ class Killed(BaseException):
     """Ends a run as SIGKILL does: nothing after it changes the disk."""
 
 
+class Death:
+    """Counts renames that complete a shard; with one of them, every change of the disk ends.
+
+    Whatever else a run would do (delete its lock, clean up, write by another thread) no longer happens, as if the
+    process was gone.
+    """
+
+    def __init__(self, pattern: str, position: int, moment: str) -> None:
+        self.pattern, self.position, self.moment = re.compile(pattern), position, moment
+        self.completed: list[str] = []
+        self.has_come = False
+
+    def die(self) -> NoReturn:
+        self.has_come = True
+        raise Killed
+
+    def rename(self, original: Callable[..., None], source: Any, target: Any, **more: Any) -> None:
+        if self.has_come:
+            raise Killed
+        is_shard = self.pattern.search(os.fspath(target))
+        is_its_turn = is_shard and len(self.completed) == self.position
+        if is_its_turn and self.moment == TORN:
+            os.truncate(source, os.path.getsize(source) // 2)
+        if is_its_turn and self.moment != AFTER:
+            self.die()
+        original(source, target, **more)
+        if is_shard:
+            self.completed.append(os.fspath(target))
+        if is_its_turn:
+            self.die()
+
+    def remove(self, original: Callable[..., None], *arguments: Any, **more: Any) -> None:
+        if self.has_come:
+            raise Killed
+        original(*arguments, **more)
+
+
 @contextlib.contextmanager
 def killed_at(pattern: str, position: int, moment: str) -> Iterator[list[str]]:
-    """Let the rename that completes a shard be the last thing that happens on disk.
-
-    Yields the paths of the shards that were completed. Whatever else a run would do (delete its lock, clean up, write
-    by another thread) no longer happens, as if the process was gone.
-    """
-    completed: list[str] = []
-    is_dead = False
-
-    def rename(original: Callable[..., None]) -> Callable[..., None]:
-        def call(source: Any, target: Any, **more: Any) -> None:
-            nonlocal is_dead
-            if is_dead:
-                raise Killed
-            is_its_turn = re.search(pattern, os.fspath(target)) and len(completed) == position
-            if is_its_turn and moment != AFTER:
-                is_dead = True
-                if moment == TORN:
-                    os.truncate(source, os.path.getsize(source) // 2)
-                raise Killed
-            original(source, target, **more)
-            if re.search(pattern, os.fspath(target)):
-                completed.append(os.fspath(target))
-            if is_its_turn:
-                is_dead = True
-                raise Killed
-
-        return call
-
-    def unless_dead(original: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: Any, **more: Any) -> None:
-            if is_dead:
-                raise Killed
-            original(*arguments, **more)
-
-        return call
-
+    """Kill a run at one of the shards whose paths match; yields the paths of those that were completed."""
+    death = Death(pattern, position, moment)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("replace", "rename"):
-            patch.setattr(os, name, rename(getattr(os, name)))
+            patch.setattr(os, name, functools.partial(death.rename, getattr(os, name)))
         for name in ("unlink", "remove", "rmdir"):
-            patch.setattr(os, name, unless_dead(getattr(os, name)))
-        yield completed
+            patch.setattr(os, name, functools.partial(death.remove, getattr(os, name)))
+        yield death.completed
 
 
 # -- tests -------------------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from tests.flows.support import run_here, tree, write_model
 
+STORED = "--block 128 --probabilities uint8 --precision float32"
 CHAIN = (
     "ingest {folder}/slide.tif {folder}/slide.ome.zarr",
-    "segment {folder}/slide.ome.zarr -m {folder}/cells.safetensors -o {folder}/out.ome.zarr"
-    " --block 128 --probabilities uint8 --precision float32",
+    f"segment {{folder}}/slide.ome.zarr -m {{folder}}/cells.safetensors -o {{folder}}/out.ome.zarr {STORED}",
     "instances {folder}/out.ome.zarr --min-size 9",
     "measure {folder}/out.ome.zarr",
 )
