@@ -449,9 +449,9 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SystemExit(f"another run works in {folder}") from None
-        began = time.monotonic()
         import_all()
         make_all_inputs(folder)
+        began = time.monotonic()
         bench, report = Bench(folder, arguments.seed, arguments.mask_hashes), Report(arguments)
         if arguments.trial is not None:
             print(json.dumps(asdict(bench.run(arguments.trial, arguments.cases, arguments.installed)), indent=1))

@@ -7,7 +7,8 @@
 
 Each script runs in a process of its own, with nothing beside it. The page is written anew after each, so that what was
 measured is there however it ends. Not among them, because they train for hours or need more than one environment:
-paper.py, real.py, instances_peers.py. `--compare` says which ratios differ by more than 15 % from another report's.
+paper.py, real.py, instances_peers.py, prices.py. `--compare` says which ratios differ by more than 15 % from another
+report's.
 """
 
 import argparse
@@ -94,6 +95,8 @@ ENTRIES = (
           "data/dsb2018_stage1", 1800),
     Entry("seam", "--output {out}/seam.png", "--output {out}/seam.png"),
     Entry("chaos", "--runs 5", "--runs 1"),
+    Entry("kills", "--folder {out}/kills --output {out} --kills 100 --limit-s 600",
+          "--folder {out}/kills --output {out} --kills 10 --installed 0 --limit-s 60"),
     Entry("flow_overhead", "--rounds 1", None),
     Entry("first_picture", "--size 16384 --rounds 3", None,
           (("picture over an empty page", r"\(ratio ([\d.]+)\)"),), "chromium"),
