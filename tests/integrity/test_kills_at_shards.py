@@ -20,6 +20,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
+from segment_slide.pipeline.storage.lock import LOCK_NAME, hold
 from tests.flows.support import (
     Outcome,
     noise,
@@ -260,3 +261,13 @@ def test_a_shard_that_is_lost_after_the_kill_would_be_noticed(bench):
     whole, shards = bench.whole()
     Path(shards[len(shards) // 2]).unlink()
     assert kept(bench.out) != whole
+
+
+@pytest.mark.parametrize("name", ["ingest"])
+def test_the_lock_of_a_run_that_lives_stays(bench):
+    bench.whole()
+    lock = bench.out / LOCK_NAME
+    with hold(str(bench.out), lambda: None):
+        assert bench.command.run(bench.inputs, bench.out).exit_code == 0
+        assert lock.exists()
+    assert not lock.exists()
