@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import zarr
 
 import segment_slide.pipeline.report.target
 from segment_slide.pipeline.errors import OutputError
@@ -176,6 +177,8 @@ def test_an_image_of_other_files_is_told(tmp_path):
     assert "has other files" not in parse(make_report(location, NAME)).text
     (chunk, *_) = (path for path in (tmp_path / "image.ome.zarr/0/c").rglob("*") if path.is_file())
     chunk.write_bytes(chunk.read_bytes())
+    assert "has other files" not in parse(make_report(location, NAME)).text  # other times are no other content
+    zarr.open_array(tmp_path / "image.ome.zarr/0")[0, :2] = (1, 2)
     assert "has other files than the one that was segmented" in parse(make_report(location, NAME)).text
 
 

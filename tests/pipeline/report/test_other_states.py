@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from segment_slide.pipeline.measurement.plan import plan_measurement
 from segment_slide.pipeline.measurement.standing import Standing, judge_objects
@@ -44,6 +45,12 @@ def touch(location, group):
             path.write_bytes(path.read_bytes())
 
 
+def alter(location: str, array: str) -> None:
+    """One other pixel."""
+    pixels = zarr.open_array(store.join(location, array))
+    pixels[0, 0] = 1 - min(int(pixels[0, 0]), 1)
+
+
 def test_a_finished_output_is_good(measured):
     found = judge_objects(measured, NAME)
     assert (found.instances, found.table, found.notes) == (Standing.GOOD, Standing.GOOD, ())
@@ -75,6 +82,8 @@ def test_an_older_table_is_compared_by_its_files_and_kept_with_a_word(measured):
     forget_identity(measured)
     assert judge_objects(measured, NAME).notes == ()
     touch(measured, f"{IDS}/0")
+    assert judge_objects(measured, NAME).notes == ()  # other times are no other content
+    alter(measured, f"{IDS}/0")
     found = judge_objects(measured, NAME)
     assert found.table == Standing.GOOD
     report = parse(make_report(measured, NAME))
@@ -143,7 +152,7 @@ def test_objects_of_a_copy_or_of_a_repaired_segmentation_are_shown(numbered):
 def test_older_objects_are_compared_by_files(numbered):
     change(numbered, "labels/segmentation-instances", identity={})
     assert judge_objects(numbered, "segmentation").notes == ()
-    touch(numbered, "labels/segmentation/0")
+    alter(numbered, "labels/segmentation/0")
     (note,) = judge_objects(numbered, "segmentation").notes
     assert "segmented again, or copied" in note
     assert note in parse(make_report(numbered, "segmentation")).text
