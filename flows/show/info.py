@@ -130,7 +130,6 @@ def show_info(console: Console, path: str) -> None:
 
 def _guess_axes(location: str) -> str | None:
     """Guess the axes of a bare array, only to describe it; a segmentation never guesses. None if it is no array."""
-
     from segment_slide.pipeline.errors import InputError
     from segment_slide.pipeline.limits.failures import NOT_FOUND
     from segment_slide.pipeline.storage.store import open_array

@@ -154,7 +154,7 @@ def seal_file(location: str, key: str) -> None:
 
 
 def unseal_file(location: str, key: str) -> bool:
-    """Take a single file out of the manifest of an output, before it is changed or deleted; False if it is not in it."""
+    """Take a file out of the manifest of an output, before it is changed or deleted; False if it is not in it."""
     manifest = _read(location)
     if key in manifest.files:
         write_manifest(location, manifest.without((), [key]))

@@ -244,8 +244,6 @@ def _count_all(image: StoredImage) -> int:
     return math.prod(ceil_divide(size, chunk) for size, chunk in zip(image.shape, image.chunks, strict=True))
 
 
-
-
 def keep_complete(levels: list[StoredImage]) -> list[StoredImage]:
     """The levels without incomplete coarse ones: holes in an overview look like background."""
     return [level for number, level in enumerate(levels) if number == 0 or not count_known_missing(level).n_missing]
