@@ -1,6 +1,7 @@
 """Time of `verify` beside a plain read of all chunks of the same output, in turns.
 
-Run: ``python benchmarks/verify.py [FOLDER] [--size 8192] [--turns 5]``. Prints seconds of each turn and the ratio of the medians.
+Run: ``python benchmarks/verify.py [FOLDER] [--size 8192] [--turns 5]``. Prints seconds of each turn, and the ratio of
+the medians.
 """
 
 import argparse
