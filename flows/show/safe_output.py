@@ -53,7 +53,7 @@ class SafeRecord(logging.LogRecord):
         return on_own_lines(super().getMessage())
 
     @property
-    def exc_text(self) -> str | None:  # type: ignore[override]
+    def exc_text(self) -> str | None:
         """The traceback, as the formatter has made it."""
         return self._exc_text
 

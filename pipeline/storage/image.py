@@ -134,7 +134,8 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
         there = [str(n) for n, other in enumerate(multiscale.levels) if n != level and _is_array(location, other.path)]
         choice = f" Other levels are there; choose with `level`: {', '.join(there)}." if there else ""
         raise InputError(
-            f"{location}: level {level} names the array {path!r}, missing or damaged: {in_short(error)}{choice}"
+            f"{location}: level {level} names the array {path!r}, which is missing or damaged: "
+            f"{in_short(error)}{choice}"
         ) from error
     except Exception as error:  # fsspec back ends raise classes of their own (botocore, aiohttp, …)
         if not is_remote(location):
