@@ -20,7 +20,7 @@ from segment_slide.cluster.kinds.local import LocalSpec, local_client
 from segment_slide.cluster.settings import SETTINGS
 from segment_slide.pipeline.blocks.attempts import run_tasks
 
-N_TASKS, BYTES = 500, 1 << 20
+N_TASKS, BYTES = 200, 1 << 20
 
 
 @contextlib.contextmanager
