@@ -56,10 +56,8 @@ class SegmentRequest:
         Sizes, precision, probabilities; None in it means "use the default".
     level, axes, channels, t, z
         Which pixels of the input: see `pipeline.storage.source.select_source`; `t` and `z` without the stop.
-    device : str
-        "auto", "cpu" or "cuda".
-    workers : Workers
-        Where to work.
+    device, workers
+        "auto", "cpu" or "cuda"; where to work.
     in_place : bool
         Write into the input's own ``labels/`` group.
     input_repaired, accept_processor, full_fingerprint : bool
@@ -113,10 +111,8 @@ class InstancesRequest:
         Another store for the ids; by default the segmentation itself.
     options : InstanceOptions
         Which pixels become an object.
-    level, axes
-        Resolution level and axes of the input: see `pipeline.storage.image.describe_image`.
-    workers : Workers
-        Where to work.
+    level, axes, workers
+        Resolution level and axes of the input: see `pipeline.storage.image.describe_image`; where to work.
     in_place : bool
         Write into the input although this package did not make it.
     """
