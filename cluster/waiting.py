@@ -100,7 +100,7 @@ def run_everywhere(
     WorkersLostError
         If workers are lost each time, or no other comes.
     """
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     def ask() -> dict[str, Any]:
         found = client.run(function, *arguments, on_error="return")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from queue import Empty
 from typing import Any
 
-from distributed import nanny
+import distributed.nanny
 
 
 class PipeQueue:
@@ -74,6 +74,7 @@ class PipeQueue:
 @contextlib.contextmanager
 def pipes_for_queues() -> Iterator[None]:
     """While the body runs, nannies in this process talk to their workers through `PipeQueue`."""
+    nanny: Any = distributed.nanny
     original = nanny.get_mp_context
     nanny.get_mp_context = lambda: _Context(original())
     try:
