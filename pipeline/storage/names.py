@@ -80,6 +80,7 @@ def find_location(recorded: str, output: str) -> str:
 
 def _device(path: str) -> int:
     """Number of the file system that a path is on, or would be created on."""
+    path = os.path.abspath(path)
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return os.stat(path).st_dev
