@@ -6,7 +6,7 @@ import typer
 
 from segment_slide.flows.commands.console import console
 from segment_slide.flows.commands.derive import Chosen, with_options
-from segment_slide.flows.integrity.requests import VerifyRequest
+from segment_slide.flows.integrity.options import VerifyRequest
 
 commands = typer.Typer()
 

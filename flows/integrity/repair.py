@@ -12,8 +12,8 @@ from itertools import groupby
 from segment_slide.cluster.errors import ClusterError
 from segment_slide.flows.ingest import ingest_image
 from segment_slide.flows.instances import label_objects, resolve_instances_request
+from segment_slide.flows.integrity.options import VerifyRequest
 from segment_slide.flows.integrity.requests import (
-    VerifyRequest,
     ingest_request,
     instances_request,
     measure_request,

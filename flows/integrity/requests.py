@@ -1,9 +1,8 @@
-"""The request of `verify`, and the requests that made an output, written again from its records."""
+"""The requests that made an output, written again from its records."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
+from segment_slide.flows.integrity.options import VerifyRequest
 from segment_slide.flows.requests import InstancesRequest, MeasureRequest, SegmentRequest
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.options import IngestOptions
@@ -24,33 +23,6 @@ from segment_slide.pipeline.storage.label_records import (
 from segment_slide.pipeline.storage.names import find_location, instance_group, instances_name, label_group
 from segment_slide.pipeline.storage.place import has_label
 from segment_slide.pipeline.storage.record import has_mark, identify_group
-from segment_slide.unet.options import Option
-
-
-@dataclass(frozen=True)
-class VerifyRequest:
-    """What to verify, and whether to make again what is broken.
-
-    Parameters
-    ----------
-    path : str
-        An image, a segmentation, a training set, samples, a model, a training's folder, or a folder of these.
-    repair : bool
-        Make broken files again where that gives the bytes that were written.
-    input, model : str
-        Where the input and the model of the output lie now; by default where its records say.
-    """
-
-    path: str
-    repair: Annotated[
-        bool, Option("Make broken files again, where input and model are there and unchanged. Nothing else changes.")
-    ] = False
-    input: Annotated[
-        str, Option("Where the input lies now, for the repair (by default where the output's record says).")
-    ] = ""
-    model: Annotated[
-        str, Option("Where the model lies now, for the repair (by default where the output's record says).")
-    ] = ""
 
 
 def segment_request(location: str, name: str, chosen: VerifyRequest) -> SegmentRequest:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from segment_slide.flows.integrity.options import VerifyRequest
 from segment_slide.flows.integrity.repair import repair_all
-from segment_slide.flows.integrity.requests import VerifyRequest
 from segment_slide.pipeline.blocks.progress import QuietStages, Stages
 from segment_slide.pipeline.integrity.run import Report, verify
 
