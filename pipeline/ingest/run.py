@@ -89,7 +89,7 @@ def run_ingest(
         If parts failed twice for another reason, naming them; all others are written.
     """
     location = store.resolve_location(output)
-    report = on_progress or _say_nothing
+    report = on_progress or (lambda _done, _total: None)
     made = Made(location, tuple(level.path for level in plan.levels), ("zarr.json",))
     if _is_complete(plan, location, _find(plan, location)) and _is_as_written(made):
         _clear_up(location)
@@ -121,10 +121,6 @@ def _clear_up(location: str) -> None:
     if not store.is_remote(location) and Path(location, LOCK_NAME).exists():
         with suppress(OutputError), exclusive(location, ""):
             store.remove_leftovers(location, "")
-
-
-def _say_nothing(_done: int, _total: int) -> None:
-    """What is called if nobody asks for progress."""
 
 
 def _find(plan: IngestPlan, location: str) -> IngestRecord | None:

@@ -1,10 +1,8 @@
 """What is known of a stored image before a pixel is read: an OME-Zarr level, or a bare Zarr array with its axes."""
 
-import itertools
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,23 +12,19 @@ import zarr
 
 from segment_slide.pipeline.errors import InputError, PipelineError, UnknownAxesError, UnreachableError
 from segment_slide.pipeline.limits.failures import DAMAGED, NOT_FOUND, in_short
-from segment_slide.pipeline.metadata.paths import stays_below
 from segment_slide.pipeline.storage import ome
+from segment_slide.pipeline.storage.collection import attributes_of, children, explain_group, is_array, only_image, some
 from segment_slide.pipeline.storage.store import (
     is_remote,
     join,
-    list_names,
     open_array,
     open_store,
-    read_attributes,
     resolve_location,
 )
 from segment_slide.pipeline.zarr_stores.archive import split_archive
 
 MOST_CHUNK_BYTES = 64 << 30  # no codec makes more than 2 GB; a chunk without compression may be as large as a file
 _CHUNKS_AT_A_TIME = 10  # zarr's setting async.concurrency
-_LAYOUT = "bioformats2raw.layout"
-_MOST_LOOKED_AT, _MOST_NAMED = 50, 3  # groups below a collection, for a message that names some of them
 
 
 @dataclass(frozen=True)
@@ -113,13 +107,13 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     """
     location = resolve_location(location)
     node = _open_node(location)
-    if not isinstance(node, zarr.Array) and (only := _only_image(location, dict(node.attrs))):
+    if not isinstance(node, zarr.Array) and (only := only_image(location, dict(node.attrs))):
         return describe_image(only, level=level, axes=axes)
     if isinstance(node, zarr.Array):
         return _describe_bare_array(location, node, axes)
     multiscale = ome.parse_multiscale(dict(node.attrs), location)
     if multiscale is None:
-        raise _explain_group(location, dict(node.attrs))
+        raise explain_group(location, dict(node.attrs))
     if axes is not None:
         raise InputError(
             f"`axes`={axes!r} was given, but {location} is OME-Zarr and says axes={multiscale.axes!r} itself; "
@@ -131,7 +125,7 @@ def describe_image(location: str | Path, *, level: int = 0, axes: str | None = N
     try:
         array = open_array(location, path)
     except (*NOT_FOUND, *DAMAGED) as error:
-        there = [str(n) for n, other in enumerate(multiscale.levels) if n != level and _is_array(location, other.path)]
+        there = [str(n) for n, other in enumerate(multiscale.levels) if n != level and is_array(location, other.path)]
         choice = f" Other levels are there; choose with `level`: {', '.join(there)}." if there else ""
         raise InputError(
             f"{location}: level {level} names the array {path!r}, which is missing or damaged: "
@@ -178,8 +172,8 @@ def _open_node(location: str) -> zarr.Array[Any] | zarr.Group:
     try:
         return zarr.open(open_store(location), mode="r", use_consolidated=False)  # copies of metadata may be older
     except NOT_FOUND as error:
-        if inside := [path for path in _children(location) if _attributes(path) is not None]:
-            raise InputError(f"input={location} holds several Zarr stores; name one{_some(inside)}.") from error
+        if inside := [path for path in children(location) if attributes_of(path) is not None]:
+            raise InputError(f"input={location} holds several Zarr stores; name one{some(inside)}.") from error
         raise InputError(
             f"input={location} is not Zarr (no zarr.json, .zgroup or .zarray in it); "
             f"convert other formats with: segment-slide ingest."
@@ -206,100 +200,3 @@ def _describe_bare_array(location: str, array: zarr.Array[Any], axes: str | None
     ones, zeros = (1.0,) * array.ndim, (0.0,) * array.ndim
     multiscale = ome.Multiscale(axes, (None,) * array.ndim, (ome.Level("", ones, zeros),))
     return _stored_image(location, "", array, multiscale, is_ome=False)
-
-
-# -- groups that are no image, but hold some -----------------------------------------------------------------------
-
-
-def _only_image(location: str, attributes: Mapping[str, Any]) -> str | None:
-    """The image of a collection that holds one, as bioformats2raw writes it; None if there are more, or none."""
-    content = _content(attributes)
-    if _LAYOUT not in content or "multiscales" in content or "plate" in content:
-        return None
-    series = _series(location)
-    return series[0] if len(series) == 1 else None
-
-
-def _explain_group(location: str, attributes: Mapping[str, Any]) -> InputError:
-    content = _content(attributes)
-    if "plate" in content:
-        fields = _fields_of_plate(location, content["plate"])
-        return InputError(f"input={location} is a plate; name one field of view{_some(fields)}.")
-    if "well" in content:
-        return InputError(f"input={location} is a well; name one field of view{_some(_fields(location, content))}.")
-    if _LAYOUT in content:
-        return InputError(f"input={location} is a collection of images; name one of them{_some(_series(location))}.")
-    children = _children(location)
-    below = [path for folder in children for path in _children(folder)]  # SpatialData: images/NAME, labels/NAME
-    images = list(filter(_is_image, children)) or list(filter(_is_image, below))
-    if isinstance(content.get("labels"), list) or images:
-        what = "holds label images" if "labels" in content else "holds images"
-        return InputError(f"input={location} {what}; name one of them{_some(images)}.")
-    arrays = list(filter(_is_array, children))
-    return UnknownAxesError(
-        f"input={location} is a Zarr group without OME-Zarr 'multiscales' metadata",
-        f"name the array inside it and its `axes`{_some(arrays) if arrays else ''}.",
-    )
-
-
-def _content(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    inner = attributes.get("ome")
-    return {**attributes, **(inner if isinstance(inner, dict) else {})}
-
-
-def _some(paths: Sequence[str]) -> str:
-    """The first paths, for the end of a message."""
-    if not paths:
-        return ", but none of them is there"
-    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
-    return f", for example {', '.join(paths[:_MOST_NAMED])}{more}"
-
-
-def _series(location: str) -> list[str]:
-    """Images of a collection: those that its list names; without a list, those that are called 0, 1 and so on."""
-    listed = _content(read_attributes(location, "OME") or {}).get("series")
-    if isinstance(listed, list):
-        return [path for name in map(str, listed) if stays_below(name) and _is_image(path := join(location, name))]
-    return list(itertools.takewhile(_is_image, (join(location, str(number)) for number in range(_MOST_LOOKED_AT))))
-
-
-def _fields_of_plate(location: str, plate: Any) -> list[str]:
-    """Fields of the first well that has any."""
-    wells = plate.get("wells") if isinstance(plate, dict) else None
-    for well in (wells if isinstance(wells, list) else [])[:_MOST_LOOKED_AT]:
-        name = str(well.get("path", "")) if isinstance(well, dict) else ""
-        path = join(location, name if stays_below(name) else "")
-        if fields := _fields(path, _content(read_attributes(path) or {})):
-            return fields
-    return []
-
-
-def _fields(location: str, content: Mapping[str, Any]) -> list[str]:
-    """Fields of a well."""
-    well = content.get("well")
-    images = well.get("images") if isinstance(well, dict) else None
-    paths = [str(image.get("path", "")) for image in images or () if isinstance(image, dict)]
-    return [found for path in paths if path and stays_below(path) and _is_image(found := join(location, path))]
-
-
-def _children(location: str) -> list[str]:
-    return [join(location, name) for name in sorted(list_names(location))[:_MOST_LOOKED_AT]]
-
-
-def _is_image(location: str) -> bool:
-    return "multiscales" in _content(_attributes(location) or {})
-
-
-def _attributes(location: str) -> dict[str, Any] | None:
-    try:
-        return read_attributes(location)
-    except PipelineError:  # damaged
-        return None
-
-
-def _is_array(location: str, path: str = "") -> bool:
-    try:
-        open_array(location, path)
-    except Exception:  # noqa: BLE001 - whatever keeps it from being read
-        return False
-    return True
