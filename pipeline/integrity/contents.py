@@ -25,6 +25,7 @@ from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.training import sample_set, training_set
 
 STATE_FOLDER = ".training"
+_SOURCES = "sources"
 _DEEPEST = 3  # folders below a path that are searched for outputs: those of a night lie two below
 _ENDS = (instances_name(""),)
 
@@ -100,6 +101,9 @@ def _search(location: str, depth: int) -> Iterator[Contents]:
         return
     if (contents := look_at_store(location)) is not None:
         yield contents
+        if contents.kind is Kind.TRAINING_SET:  # images that were converted into the set have manifests of their own
+            for name in sorted(store.list_names(join(location, _SOURCES))):
+                yield from _search(join(location, _SOURCES, name), 0)
         return
     if depth and os.path.isdir(location):
         for name in sorted(store.list_names(location)):
