@@ -65,7 +65,7 @@ def test_each_damage_of_training_data_is_named(trained, tmp_path, name):
 def test_sound_training_data_are_called_sound(trained):
     report = check(trained)
     assert report.is_sound, report.findings
-    assert not report.notes
+    assert all("not compared" in note.sentence for note in report.notes)  # the files that were converted into the set
 
 
 @pytest.mark.parametrize("kind", [exhaustive(kind) for kind in SEGMENTED])
