@@ -12,7 +12,7 @@ from segment_slide.unet.errors import CheckpointError
 
 FIELD = "file_sha256"
 EMPTY = "0" * 64  # value of the field before the checksum is known
-_PLACE = re.compile(rb'\\"' + FIELD.encode() + rb'\\": \\"([0-9a-f]{64})\\"')
+_PLACE = re.compile(rb'\\"' + FIELD.encode() + rb'\\": \\"([^"\\]{64})\\"')
 _LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
 _MOST_HEADER_BYTES = 100_000_000  # as safetensors itself allows
 _PIECE_BYTES = 1 << 22

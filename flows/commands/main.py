@@ -111,7 +111,7 @@ def main() -> None:
             app()
     except (IncompleteError, WorkersLostError) as error:
         _say(f"[bold red]Not complete:[/] {escape(in_options(str(error)))}")
-        _say(GO_ON if error.may_pass else MEND_FIRST)
+        _say(GO_ON if getattr(error, "may_pass", True) else MEND_FIRST)
         sys.exit(EXIT_INCOMPLETE)
     except (PipelineError, UnetError, ClusterError) as error:
         _say(f"[bold red]Error:[/] {escape(in_options(str(error)))}")

@@ -188,7 +188,7 @@ class _BoundedCodec(BytesBytesCodec):
         return await self.inner._encode_single(chunk_data, chunk_spec)
 
 
-class _BoundedCompressor(numcodecs.abc.Codec):  # type: ignore[misc]
+class _BoundedCompressor(numcodecs.abc.Codec):
     """A compressor of format 2 with the limit of its array's chunks."""
 
     codec_id = "bounded"

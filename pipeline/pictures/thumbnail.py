@@ -250,7 +250,7 @@ def _label_colours(location: str) -> dict[int, Colour]:
     found: dict[int, Colour] = {}
     for item in listed if isinstance(listed, list) else ():
         value, rgba = (item.get("label-value"), item.get("rgba")) if isinstance(item, dict) else (None, None)
-        is_colour = isinstance(rgba, list) and all(type(part) is int and 0 <= part <= 255 for part in rgba)
-        if type(value) is int and is_colour and len(rgba) >= 3:
+        parts = [part for part in rgba if type(part) is int and 0 <= part <= 255] if isinstance(rgba, list) else []
+        if type(value) is int and len(parts) >= 3 and parts == rgba:
             found[value] = (rgba[0], rgba[1], rgba[2])
     return found

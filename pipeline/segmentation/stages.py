@@ -280,8 +280,8 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
             except PipelineError as error:
                 raise IncompleteError(f"pyramid: {error}", may_pass=getattr(error, "may_pass", True)) from error
         if failures:
-            failed = explain_failures(failures)
-            raise IncompleteError(f"pyramid: {failed}", may_pass=failed.may_pass)
+            explained = explain_failures(failures)
+            raise IncompleteError(f"pyramid: {explained}", may_pass=explained.may_pass)
 
 
 def _explain(prepared: PreparedSegmentation, failures: list[BlockFailure], if_workers_died: str) -> str:

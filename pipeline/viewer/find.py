@@ -8,13 +8,14 @@ from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
 from segment_slide.pipeline.recorded.addresses import NotNamedError, check_address
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.complete import FileCount, count_known_missing, has_listing, judge_image
+from segment_slide.pipeline.storage.complete import FileCount, count_known_missing, judge_image
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord, SegmentedInput
 from segment_slide.pipeline.storage.names import find_location, instances_name, label_group, probability_group
 from segment_slide.pipeline.storage.place import holds_image, read_label_names
 from segment_slide.pipeline.viewer.metadata import read_own_record
 from segment_slide.pipeline.viewer.place import Placement, place_described, place_recorded
+from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 Segmented = tuple[StoredImage, Mapping[str, int]]  # the level that labels were made from, and its first planes
 
