@@ -7,6 +7,7 @@ from segment_slide.pipeline.storage.record import ATTRIBUTE, Code, read_own
 from segment_slide.pipeline.storage.sections import (
     NOT_COMPARED,
     OPTIONAL,
+    SIGNED,
     UNKNOWN,
     Section,
     read_section,
@@ -41,7 +42,7 @@ class MeasuredInput(Section):
     """
 
     instances: str = field(default="", metadata=UNKNOWN)
-    n_objects: int = field(default=-1, metadata=UNKNOWN)
+    n_objects: int = field(default=-1, metadata={**UNKNOWN, **SIGNED})
     ndim: int = field(default=0, metadata=UNKNOWN)
     classes: str = field(default="", metadata=UNKNOWN)
     class_names: tuple[str, ...] = field(default=(), metadata=UNKNOWN)

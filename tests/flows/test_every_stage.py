@@ -29,11 +29,14 @@ import segment_slide.pipeline.training.weights_run
 from segment_slide.cluster.kinds.local import local_client, plan_local
 from segment_slide.pipeline.errors import IncompleteError
 from segment_slide.pipeline.statistics import measure as statistics
+from segment_slide.pipeline.statistics.apply import measure_levels, measured_scaling
+from segment_slide.pipeline.statistics.levels import describe_intensities
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 from segment_slide.pipeline.synthetic.stored import store_slide
 from segment_slide.unet.checkpoint import Normalisation
 from tests.flows.disturbed import ALWAYS, DIES, NEVER, ONCE, REASON, Disturbed, count_done
 from tests.flows.support import Outcome, noise, run_here, tree, write_array, write_model, write_segmentation
+from tests.pipeline.statistics.support import source_of
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = ROOT / "pipeline"
@@ -192,6 +195,7 @@ STAGES = {
     "statistics": Stage(
         "statistics/measure.py", "_count_box", segment, r"region \(y 0:32, x 0:32\)", leaves_no="out", is_quick=True
     ),
+    "sample": Stage("statistics/sample.py", "_read_box", segment, "sample 0", leaves_no="out"),
     "finite": Stage("statistics/measure.py", "_look_at_box", segment_reals, r"region \(y 0:32, x", leaves_no="out"),
     "background": Stage("segmentation/run.py", "run_background_block", segment, BLOCK),
     "segment": Stage(
@@ -341,7 +345,10 @@ def inputs(tmp_path_factory) -> Inputs:
     write_array(folder / "slide.zarr", pixels, chunk=32)
     write_array(folder / "wide.zarr", noise(40, 600))
     write_array(folder / "reals.zarr", noise(*SHAPE).astype(np.float32), chunk=32)
-    write_model(folder / "measuring.safetensors", normalisation=Normalisation("mean-std"))
+    mean_std = Normalisation("mean-std")
+    measured, levels = measure_levels(source_of(folder / "known", noise(*SHAPE)))
+    known = describe_intensities([levels], [measured_scaling(measured, mean_std)])
+    write_model(folder / "measuring.safetensors", normalisation=mean_std, intensities=known)
     write_model(folder / "constants.safetensors")
     smooth = ndimage.gaussian_filter(np.random.default_rng(0).random((3, *SHAPE)), (0, 2, 2))
     planes = (smooth > 0.5).astype(np.uint8)

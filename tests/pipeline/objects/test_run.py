@@ -31,6 +31,7 @@ from tests.pipeline.objects.support import (
     spiral,
     whole_structure,
 )
+from tests.processes import unencrypted
 from tests.tiers import exhaustive
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
@@ -145,7 +146,13 @@ def test_without_corners_diagonal_neighbours_fall_apart(tmp_path: Path, monkeypa
 def test_ids_are_the_same_from_several_workers(tmp_path: Path) -> None:
     classes = noise((64, 80), 0.55)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            security=unencrypted(),
+        ) as cluster,
         Client(cluster) as client,
     ):
         ids, _ = label_blocks(tmp_path, classes, (16, 16), client=client)
