@@ -136,7 +136,7 @@ def test_a_finished_night_of_an_earlier_version_stays_finished_and_so_do_copies_
     files = {name: folder_of(outputs) / output_name(name) / DONE_FILE for name in ALL}
     for name, path in files.items():  # as 0.1.0 wrote it
         note = {**json.loads(path.read_text()), "fingerprint": found[name].times}
-        del note["times"]
+        del note["times"], note["sha256"]
         path.write_text(json.dumps(note))
     assert actions(request_) == dict.fromkeys(ALL, Action.DONE)
     run(request_, stages := StubStages())
