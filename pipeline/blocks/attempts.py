@@ -114,7 +114,7 @@ def _run_on_cluster(
 ) -> Generator[tuple[Item, Result | None, Exception | None]]:
     from distributed import as_completed
 
-    waiting, remaining = as_completed(), iter(items)
+    waiting, remaining = as_completed(loop=client.loop), iter(items)  # there may be other clients
     items_of: dict[Any, list[Item]] = {}
 
     def submit(count: int) -> None:

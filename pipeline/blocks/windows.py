@@ -31,7 +31,7 @@ def run_windows(
     """
     from distributed import as_completed
 
-    remaining, running = enumerate(windows), as_completed()
+    remaining, running = enumerate(windows), as_completed(loop=client.loop)
     key_of: dict[Any, Key] = {}
 
     def submit_next() -> bool:

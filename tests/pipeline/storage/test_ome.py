@@ -241,7 +241,9 @@ TRANSFORM = [*CONTENT, "datasets", 0, "coordinateTransformations", 0]
     ids=lambda value: "/".join(map(str, value)) if isinstance(value, list) else repr(value),
 )
 def test_damaged_metadata_are_refused_naming_the_place(path: list[Any], value: Any) -> None:
-    with pytest.raises(InputError, match=r"/data/slide\.zarr: (OME-Zarr metadata are damaged|channels is 3, expected a list)"):
+    with pytest.raises(
+        InputError, match=r"/data/slide\.zarr: (OME-Zarr metadata are damaged|channels is 3, expected a list)"
+    ):
         parse_multiscale(damaged(path, value), "/data/slide.zarr")
 
 
