@@ -215,6 +215,8 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     path = Path(path).absolute()
     partial = path.with_name(path.name + ".partial")
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if _is_of_earlier_version(path, weights, config):
+        return Checkpoint(path, config)
     try:
         # save_file would make files that only their owner can read
         header = json.dumps({**json.loads(config.to_json()), FIELD: EMPTY}, sort_keys=True)
@@ -223,6 +225,13 @@ def save_checkpoint(path: str | Path, model: "UNet", config: ModelConfig) -> Che
     finally:
         partial.unlink(missing_ok=True)
     return Checkpoint(path, config)
+
+
+def _is_of_earlier_version(path: Path, weights: Mapping[str, Any], config: ModelConfig) -> bool:
+    """Whether a version without checksums wrote just this. Its sha256 is in records of outputs, so it stays."""
+    from safetensors.torch import save
+
+    return path.is_file() and path.read_bytes() == save(dict(weights), metadata={HEADER_KEY: config.to_json()})
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
