@@ -42,7 +42,10 @@ def output(tmp_path_factory) -> Path:
     slide = write_ome(folder / "slide.ome.zarr", noise(100, 130), "yx")
     out = write_segmentation(folder / "out.ome.zarr", (noise(100, 130) > 99).astype("uint8"))
     metadata = out / "labels/segmentation/zarr.json"
-    metadata.write_text(metadata.read_text().replace('"slide.ome.zarr"', json.dumps(str(slide))))
+    content = json.loads(metadata.read_text())
+    made_of = content["attributes"]["segment_slide"]["input"]
+    made_of |= {"location": str(slide), "fingerprint": mark_of(slide, made_of)}
+    metadata.write_text(json.dumps(content))
     return out
 
 

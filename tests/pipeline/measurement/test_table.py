@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from segment_slide.pipeline.errors import BlockError, InputError, OutputError, OutputMismatchError, PlanError
 from segment_slide.pipeline.measurement.columns import TableSpec
@@ -102,10 +103,17 @@ def test_a_moved_image_says_how_to_name_it(location, tmp_path):
     assert open_input(location, NAME, NO_IMAGE).source is None
 
 
+def change_a_pixel(array):
+    opened = zarr.open_array(array, mode="r+")
+    opened[0, 0] = opened[0, 0] + 1
+
+
 def test_an_image_that_changed_is_refused_unless_it_is_named(location, tmp_path):
     image = tmp_path / "image.ome.zarr"
     shard = image / "0/c/0/0"
-    shard.write_bytes(shard.read_bytes())  # as a file system sees it
+    shard.write_bytes(shard.read_bytes())
+    assert open_input(location, NAME, ImageChoice()).source is not None, "times of files are no content"
+    change_a_pixel(image / "0")
     refuse(location, "has changed since it was segmented.*`image=")
     assert open_input(location, NAME, ImageChoice(str(image))).source is not None
 
@@ -137,8 +145,7 @@ def test_other_instances_or_another_image_are_refused_for_a_begun_table(location
         plan_of(location, rows=5)
     with pytest.raises(OutputMismatchError, match="input.image: .*or delete .*cells-instances.parquet"):
         plan_of(location, NO_IMAGE)
-    shard = Path(location, "labels/cells-instances/0/c/0/0")
-    shard.write_bytes(shard.read_bytes())
+    change_a_pixel(Path(location, "labels/cells-instances/0"))
     with pytest.raises(OutputMismatchError, match="cells-instances.parquet .*input.instances: begun with"):
         plan_of(location)
     for path in (plan.table, plan.work.path):
