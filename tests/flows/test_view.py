@@ -21,6 +21,7 @@ from segment_slide.flows import view as flow
 from segment_slide.flows.view import tunnel_command
 from tests.flows.support import (
     free_port,
+    mark_of,
     noise,
     run_here,
     start,
