@@ -12,6 +12,9 @@ import pytest
 # threads set their own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Once a test has imported Prefect, what commands log in this process is of no flow's run.
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
 # The same examples on every run, and no time limit for them: shared machines stall.
 hypothesis.settings.register_profile(
     "repeatable",
