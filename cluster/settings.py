@@ -62,10 +62,10 @@ _QUIET_SETTINGS: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 
-# Nobody else gets in: no process of ours speaks without encryption. Dask always starts HTTP servers, which ask nobody
-# for a certificate, so they have no pages.
+# Dask always starts HTTP servers, which ask nobody for a certificate, so they have no pages. That all else is encrypted
+# is required of each process by the certificates that it is given, not by a setting: that would hold for other clusters
+# of the same program, too.
 PRIVATE_SETTINGS: dict[str, Any] = {
-    "distributed.comm.require-encryption": True,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
@@ -145,6 +145,7 @@ def job_exports(more: Mapping[str, Any]) -> list[str]:
     settings = {
         **_MEMORY_SETTINGS,
         **_QUIET_SETTINGS,
+        "distributed.comm.require-encryption": True,
         **PRIVATE_SETTINGS,
         **_NOTHING_ELSE,
         "logging": _JOB_LOG_LEVELS,

@@ -144,3 +144,15 @@ class TasksFailedError(IncompleteError):
     def fault_of_input(self) -> Failure | None:
         """The first one that fails for what is in the input, and so would fail again; None if there is none."""
         return next((failure for failure in self.failures if is_of_content(failure.error)), None)
+
+
+class MissingError(InputError, FileNotFoundError):
+    """An array is not there."""
+
+
+class OtherImageError(InputError):
+    """At the recorded place is an image now that is not the one that was recorded."""
+
+
+class NotNamedError(InputError):
+    """A record names an address that the user did not name, and so it was not opened."""

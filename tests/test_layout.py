@@ -32,7 +32,7 @@ ROOMS = {
         "documents": {""},  # pages and tables that other programs open
         "blocks": {""},
         "limits": {"", "metadata"},
-        "reads": {"", "metadata"},  # below storage, whose arrays are noted as they are read
+        "reads": {"", "metadata", "limits"},  # below storage, whose arrays are noted as they are read
         "zarr_stores": {"", "metadata", "limits"},
         "storage": {"", "metadata", "blocks", "reads", "limits", "zarr_stores"},
         "inputs": {"", "reads", "storage", "zarr_stores"},  # compared at start and end of every command that computes

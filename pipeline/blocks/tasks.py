@@ -148,8 +148,8 @@ def _try_again(
 
 def _end_if_all_would_fail(name: str, error: Exception, wording: Wording) -> None:
     """End the run if every other task would fail with this error too."""
-    if isinstance(error, UnreachableError):
-        return  # it may answer the next time
+    if isinstance(error, UnreachableError | FileNotFoundError):
+        return  # it may answer, or be there, the next time
     if isinstance(error, InputError | UnetError):
         raise InputError(f"{name}: {error}") from error
     if isinstance(error, OutputError):

@@ -22,6 +22,7 @@ from segment_slide.pipeline.errors import (
     ChunkAccessError,
     Failure,
     InputError,
+    MissingError,
     OutputError,
     PipelineError,
     TasksFailedError,
@@ -30,7 +31,6 @@ from segment_slide.pipeline.errors import (
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import IngestPlan, open_source, plan_ingest
 from segment_slide.pipeline.ingest.record import IngestRecord, read_ingest_record
-from segment_slide.pipeline.limits.failures import MissingError
 from segment_slide.pipeline.manifest.compare import is_intact
 from segment_slide.pipeline.manifest.homes import Made
 from segment_slide.pipeline.manifest.manifest import FILE as MANIFEST

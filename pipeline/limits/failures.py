@@ -13,10 +13,6 @@ DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, 
 _LETTERS = 300  # of the error of a library in one of ours: it may hold the whole file
 
 
-class MissingError(InputError, FileNotFoundError):
-    """An array is not there."""
-
-
 @contextlib.contextmanager
 def failing_as(what: str, *, remote: bool, kind: type[OutputError] = OutputError) -> Iterator[None]:
     """Raise an `OutputError` for what a file system raises, or an object store's back end with its own classes."""

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from segment_slide.pipeline.errors import InputError, PipelineError
+from segment_slide.pipeline.errors import InputError, NotNamedError, OtherImageError, PipelineError
 from segment_slide.pipeline.measurement.picture import colour_of
 from segment_slide.pipeline.pictures.layer import Frame, Layer, crop, edge
 from segment_slide.pipeline.pictures.paint import Colour, Page, draw_page, find_ends, mix, resize, stretch
-from segment_slide.pipeline.recorded.addresses import NotNamedError
-from segment_slide.pipeline.recorded.images import OtherImageError, open_recorded
+from segment_slide.pipeline.recorded.images import open_recorded
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.calibration import pixel_um
 from segment_slide.pipeline.storage.image import StoredImage, describe_image

@@ -25,6 +25,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from segment_slide.pipeline.errors import OutputError
+from segment_slide.pipeline.limits.bounded import bounded
 from segment_slide.pipeline.metadata.junk import is_array_file
 
 _SUFFIX = ".jsonl"
@@ -161,7 +162,7 @@ def read_noted(
 ) -> np.ndarray[Any, Any]:
     """Read a box of an array in a store, and write down what was read for it."""
     pixels = np.asarray(
-        zarr.open_array(NotedStore(store, notes, path), path=path, mode="r", zarr_format=zarr_format)[box]
+        bounded(zarr.open_array(NotedStore(store, notes, path), path=path, mode="r", zarr_format=zarr_format))[box]
     )
     notes.write()
     return pixels

@@ -11,15 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import NotNamedError
 
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\\@:\s]+(?::[0-9]+)?)(?:[/?#][^\s\\]*)?", re.IGNORECASE)
 _FILE = re.compile(r"^file://", re.IGNORECASE)
 _NAMED: ContextVar[tuple[str, ...]] = ContextVar("named", default=())
-
-
-class NotNamedError(InputError):
-    """A record names an address that the user did not name, and so it was not opened."""
 
 
 @contextlib.contextmanager

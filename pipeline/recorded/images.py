@@ -1,6 +1,6 @@
 """Open what a record names as an image, for reading, and use it only if it is what was recorded."""
 
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError, OtherImageError
 from segment_slide.pipeline.recorded.addresses import check_address
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import is_same
@@ -9,10 +9,6 @@ from segment_slide.pipeline.storage.label_records import SegmentedInput
 from segment_slide.pipeline.storage.names import find_location
 
 NAME_IT = "name it: `image={place!r}`"
-
-
-class OtherImageError(InputError):
-    """At the recorded place is an image now that is not the one that was recorded."""
 
 
 def open_recorded(recorded: SegmentedInput, given: str) -> StoredImage:

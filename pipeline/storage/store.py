@@ -20,9 +20,9 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec  # noqa: PLC0414 - others import it from here
-from segment_slide.pipeline.errors import InputError, UnreachableError
+from segment_slide.pipeline.errors import InputError, MissingError, UnreachableError
 from segment_slide.pipeline.limits.bounded import bounded
-from segment_slide.pipeline.limits.failures import NOT_FOUND, MissingError, failing_as, reading_metadata
+from segment_slide.pipeline.limits.failures import NOT_FOUND, failing_as, reading_metadata
 from segment_slide.pipeline.metadata.junk import is_junk
 from segment_slide.pipeline.zarr_stores import archive
 from segment_slide.pipeline.zarr_stores.archive import ZARR_METADATA, split_archive

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segment_slide.pipeline.errors import InputError, PipelineError, UnreachableError
+from segment_slide.pipeline.errors import InputError, NotNamedError, PipelineError, UnreachableError
 from segment_slide.pipeline.pictures.layer import Layer
 from segment_slide.pipeline.pictures.thumbnail import find_image
-from segment_slide.pipeline.recorded.addresses import NotNamedError, check_address
+from segment_slide.pipeline.recorded.addresses import check_address
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import FileCount, count_known_missing, judge_image
 from segment_slide.pipeline.storage.image import StoredImage, describe_image

@@ -33,13 +33,13 @@ def test_who_has_the_certificate_is_let_in(guarded):
 def test_a_stranger_with_a_certificate_of_another_authority_is_refused(guarded):
     for address in addresses(guarded[0]):
         with pytest.raises(OSError, match="(?i)certificate|timed out|ssl"):
-            Client(address, security=Security.temporary(), timeout=2)
+            Client(address, security=Security.temporary(), timeout=2, set_as_default=False)
 
 
 def test_a_stranger_without_tls_is_refused(guarded):
     for address in addresses(guarded[0]):
         with pytest.raises(OSError, match="(?i)timed out|closed|reset|match"):
-            Client(address.replace("tls://", "tcp://"), timeout=2)
+            Client(address.replace("tls://", "tcp://"), timeout=2, set_as_default=False)
 
 
 def test_plain_bytes_get_no_answer_but_an_alert(guarded):

@@ -187,7 +187,7 @@ def run_here(*arguments: object) -> Outcome:
     from segment_slide.flows.commands import main
 
     out, err = io.StringIO(), io.StringIO()
-    before = sys.argv
+    before, environment = sys.argv, dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in main.ENDINGS}
     sys.argv = ["segment-slide", *map(str, arguments)]
     code: object = 0
@@ -198,6 +198,9 @@ def run_here(*arguments: object) -> Outcome:
         code = end.code
     finally:
         sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
+        main.ended_by.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())

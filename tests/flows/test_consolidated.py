@@ -15,6 +15,9 @@ from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.place import show_to_all
 from tests.flows.support import noise, run_here, write_group, write_ome
 
+# Readers that go through all of a store find the manifest, which is no part of Zarr.
+pytestmark = pytest.mark.filterwarnings("ignore:Object at files.json:zarr.errors.ZarrUserWarning")
+
 OPTIONS = ("--block", 96, "--precision", "float32", "--name", "cells")
 NOTE = "consolidated metadata"
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segment_slide.pipeline.errors import NotNamedError, OtherImageError
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.pictures.thumbnail import draw_thumbnail
-from segment_slide.pipeline.recorded.addresses import NotNamedError, may_open, naming
-from segment_slide.pipeline.recorded.images import OtherImageError, open_recorded
+from segment_slide.pipeline.recorded.addresses import may_open, naming
+from segment_slide.pipeline.recorded.images import open_recorded
 from segment_slide.pipeline.report.run import write_report
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image

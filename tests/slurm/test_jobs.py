@@ -108,9 +108,11 @@ def test_strangers_are_refused_with_and_without_tls(describe):
         for target in (address, worker):
             host, port = target.removeprefix("tls://").rsplit(":", 1)
             with pytest.raises(OSError, match="(?i)certificate|timed out"):  # a certificate of another authority
-                Client(target, security=Security.temporary(), timeout=5)
+                Client(target, security=Security.temporary(), timeout=5, set_as_default=False)
             with pytest.raises(OSError, match="(?i)timed out|closed|reset"):
-                Client(f"tcp://{host}:{port}", security=Security(require_encryption=False), timeout=3)
+                Client(
+                    f"tcp://{host}:{port}", security=Security(require_encryption=False), timeout=3, set_as_default=False
+                )
             with pytest.raises((ssl.SSLError, OSError)):  # encrypted, and no certificate at all
                 asyncio.run(speak_without_certificate(host, int(port)))
         processes = [psutil.Process(), *worker_processes()]

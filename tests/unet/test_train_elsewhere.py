@@ -12,6 +12,7 @@ from segment_slide.unet import device, train_elsewhere
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.device import multiplies_in_bfloat16
 from segment_slide.unet.errors import TrainingDataError
+from segment_slide.unet.file_checksum import with_checksum
 from segment_slide.unet.train import build_model, train
 from segment_slide.unet.train_settings import TrainSettings
 from segment_slide.unet.training_state import read_identity
@@ -40,7 +41,7 @@ def run(path: Path, until: int | None = None, **changes: Any) -> None:
 def claim(path: Path, **values: Any) -> None:
     """Change what a state says of itself."""
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     tensors = load_file(path)
     with safe_open(path, framework="numpy") as file:
@@ -48,7 +49,8 @@ def claim(path: Path, **values: Any) -> None:
     header["identity"] |= {name: value for name, value in values.items() if name != "precision"}
     if "precision" in values:
         header["identity"]["settings"]["precision"] = values["precision"]
-    save_file(tensors, path, metadata={"state": json.dumps(header, sort_keys=True)})
+    header["file_sha256"] = "0" * 64
+    path.write_bytes(with_checksum(save(tensors, metadata={"state": json.dumps(header, sort_keys=True)})))
 
 
 @pytest.mark.parametrize(("has", "expected"), [(True, "bfloat16"), (False, "float32")])

@@ -120,7 +120,7 @@ def test_info_tells_of_a_segmentation_what_made_it_and_that_it_is_complete(segme
         "Labels cells",
         "blocks 6 of 6 done input",  # and nothing of going on
         f"{segmented / 'image.zarr'} level 0",
-        f"{model} (sha256 {open_checkpoint(model).sha256[:12]}",
+        f"{model.name} (sha256 {open_checkpoint(model).sha256[:12]}",
         "block 64",
         "segment-slide",
     ):

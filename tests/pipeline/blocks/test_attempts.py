@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from types import SimpleNamespace
@@ -267,10 +268,14 @@ def test_without_workers_for_too_long_the_run_ends_and_does_not_wait_for_each_it
         assert wait_until(lambda: nothing_left(client))
 
 
-def test_a_client_that_never_connected_does_not_keep_results_from_this_one(client: Client) -> None:
-    with pytest.raises(OSError, match="Timed out|in vain|connect"):
-        Client("tcp://127.0.0.1:1", timeout=0.2, security=unencrypted())  # Dask's default client from now on
-    assert {item: result for item, result, _ in run_tasks(client, square, range(3))} == {0: 0, 1: 1, 2: 4}
+def test_a_client_that_never_connected_does_not_keep_results_from_this_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed.client._global_clients", weakref.WeakValueDictionary({0: client}))
+    with dask.config.set(scheduler="threads"):  # and as it was, at the end
+        with pytest.raises(OSError, match="Timed out|in vain|connect"):
+            Client("tcp://127.0.0.1:1", timeout=0.2, security=unencrypted())  # Dask's default client from now on
+        assert {item: result for item, result, _ in run_tasks(client, square, range(3))} == {0: 0, 1: 1, 2: 4}
 
 
 def fail_as_zarr_does(number: int) -> int:

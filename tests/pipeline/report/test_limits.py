@@ -179,7 +179,7 @@ def test_an_image_of_other_files_is_told(tmp_path):
     chunk.write_bytes(chunk.read_bytes())
     assert "has other files" not in parse(make_report(location, NAME)).text  # other times are no other content
     zarr.open_array(tmp_path / "image.ome.zarr/0")[0, :2] = (1, 2)
-    assert "has other files than the one that was segmented" in parse(make_report(location, NAME)).text
+    assert "is not used: it is not the image that was segmented" in parse(make_report(location, NAME)).text
 
 
 # -- many classes --------------------------------------------------------------------------------------------------
