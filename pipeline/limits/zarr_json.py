@@ -10,7 +10,7 @@ from typing import Any
 
 from segment_slide.pipeline.metadata.json_text import JsonError, describe, expect_short, parse_object
 
-NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+NAMES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")  # copies in .zmetadata are not read
 MOST_AXES = 32  # numpy's limit was 32 for decades
 MOST_PIXELS = 1 << 47  # 1.4e14: a hundred times the largest volume that anybody has
 MOST_CODECS = 20

@@ -1156,6 +1156,9 @@ def test_a_damaged_file_of_the_labels_is_named_by_block_and_all_others_are_kept(
             assert run.stored() == {}
             assert unfinished(run.out) == []
         times = {path: path.stat().st_mtime_ns for path in kept}
+    if not steps:  # what it was begun from had the damaged bytes, so it was something else
+        check_refused(run_here(*run.arguments), ("input.fingerprint: begun with", ", now "))
+        return
     with pytest.MonkeyPatch.context() as patch:
         end_before("join" if "--fill-holes" not in steps else "find", run, patch)
         assert {path: path.stat().st_mtime_ns for path in kept} == times

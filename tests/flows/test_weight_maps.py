@@ -32,7 +32,7 @@ from segment_slide.pipeline.training.options import AnnotationInput, WeightOptio
 from segment_slide.pipeline.training.training_set import check_complete, read_training_set
 from segment_slide.unet.weight_map import count_class_weights, cut_ridges, weight_map
 from segment_slide.unet.weight_settings import WeightSettings
-from tests.flows.support import DATA, brake, shards, tree, wait_until, write_array
+from tests.flows.support import DATA, brake, raw_tree, shards, tree, wait_until, write_array
 from tests.unet.test_weight_map import draw_cells
 
 NARROW = WeightSettings(sigma_px=2.0)
@@ -190,14 +190,16 @@ def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original
         return make_training_data(request)
 
     draw("set.zarr", "samples.zarr")
-    before = tree(tmp_path / "samples.zarr")
-    shutil.rmtree(tmp_path / "images")
-    shutil.copytree(tmp_path / "set.zarr", tmp_path / "copy.zarr", copy_function=shutil.copy)  # new times
-    shutil.rmtree(tmp_path / "set.zarr")
-    shutil.rmtree(tmp_path / "samples.zarr/training/images/c/0")
+    before = raw_tree(tmp_path / "samples.zarr")
+    shutil.rmraw_tree(tmp_path / "images")
+    shutil.copyraw_tree(tmp_path / "set.zarr", tmp_path / "copy.zarr", copy_function=shutil.copy)  # new times
+    shutil.rmraw_tree(tmp_path / "set.zarr")
+    shutil.rmraw_tree(tmp_path / "samples.zarr/training/images/c/0")
     report = draw("copy.zarr", "samples.zarr")
     assert report.n_files_before == report.n_files - 1
-    assert tree(tmp_path / "samples.zarr") == before
+    after = raw_tree(tmp_path / "samples.zarr")
+    differ = {name for name in before | after if before.get(name) != after.get(name)}
+    assert differ <= {"zarr.json", "_manifest/files.json"}, "but for the place of the set"
 
 
 def test_a_note_on_masks_is_told_by_every_run(tmp_path, here):
