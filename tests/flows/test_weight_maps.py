@@ -191,10 +191,10 @@ def test_a_copy_of_a_set_serves_and_goes_on_with_samples_begun_from_the_original
 
     draw("set.zarr", "samples.zarr")
     before = raw_tree(tmp_path / "samples.zarr")
-    shutil.rmraw_tree(tmp_path / "images")
-    shutil.copyraw_tree(tmp_path / "set.zarr", tmp_path / "copy.zarr", copy_function=shutil.copy)  # new times
-    shutil.rmraw_tree(tmp_path / "set.zarr")
-    shutil.rmraw_tree(tmp_path / "samples.zarr/training/images/c/0")
+    shutil.rmtree(tmp_path / "images")
+    shutil.copytree(tmp_path / "set.zarr", tmp_path / "copy.zarr", copy_function=shutil.copy)  # new times
+    shutil.rmtree(tmp_path / "set.zarr")
+    shutil.rmtree(tmp_path / "samples.zarr/training/images/c/0")
     report = draw("copy.zarr", "samples.zarr")
     assert report.n_files_before == report.n_files - 1
     after = raw_tree(tmp_path / "samples.zarr")
