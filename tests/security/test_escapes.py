@@ -146,7 +146,7 @@ def test_log_records_errors_and_their_tracebacks_hold_no_commands(caplog):
         try:
             raise ValueError(EVIL)
         except ValueError:
-            logging.getLogger("distributed.worker").exception("lost %s\nERROR: faked", EVIL)
+            logging.getLogger("a_library.worker").exception("lost %s\nERROR: faked", EVIL)
     finally:
         logging.setLogRecordFactory(before)
     assert not commands_in(caplog.text)
