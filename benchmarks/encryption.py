@@ -27,7 +27,7 @@ N_TASKS, BYTES = 200, 1 << 20
 def in_plain() -> Iterator[None]:
     """Clusters in the body are not encrypted, as they were before."""
     start = this_machine.start_cluster
-    settings = {**SETTINGS, "distributed.comm.require-encryption": False}
+    settings = SETTINGS
 
     def start_plainly(cluster_class: type, **options: object) -> object:
         return start(cluster_class, **{**options, "protocol": "tcp://", "security": None})

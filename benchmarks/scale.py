@@ -103,7 +103,7 @@ class Meter:
 def open_cluster(n_workers: int) -> Iterator[tuple[Client, Meter]]:
     """The scheduler in this process, as `cluster` has it, and workers that sleep in others."""
     quieten()
-    settings = {key: value for key, value in SETTINGS.items() if not key.endswith(("preload", "require-encryption"))}
+    settings = {key: value for key, value in SETTINGS.items() if not key.endswith("preload")}
     with (
         dask.config.set(settings),
         LocalCluster(

@@ -75,6 +75,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     segment_slide.pipeline.segmentation.block.run_block = sleep_block  # type: ignore[assignment]
     quieten()
-    settings = {key: value for key, value in SETTINGS.items() if not key.endswith(("preload", "require-encryption"))}
+    settings = {key: value for key, value in SETTINGS.items() if not key.endswith("preload")}
     with dask.config.set(settings):
         asyncio.run(work(sys.argv[1], int(sys.argv[2])))

@@ -75,7 +75,7 @@ ROOMS = {
         # what every stage stored, read again
         "integrity": {
             *("", "metadata", "blocks", "storage", "statistics", "ingest", "measurement", "training", "nights"),
-            *("manifest", "zarr_stores", "inputs", "limits", "completeness"),
+            *("manifest", "zarr_stores", "limits", "recorded"),
         },
         "served_files": {"", "storage", "zarr_stores", "metadata", "limits"},
         "viewer": {

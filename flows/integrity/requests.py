@@ -7,10 +7,11 @@ from segment_slide.flows.requests import InstancesRequest, MeasureRequest, Segme
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.record import IngestParameters, read_ingest_record
-from segment_slide.pipeline.integrity.inputs import find_ingested, find_model, may_open
+from segment_slide.pipeline.integrity.inputs import find_ingested, find_model
 from segment_slide.pipeline.measurement.options import ImageChoice, LabelChoice
 from segment_slide.pipeline.measurement.record import TableRecord, read_table_record
 from segment_slide.pipeline.objects.options import InstanceOptions, ObjectSize
+from segment_slide.pipeline.recorded.addresses import may_open
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.label_records import (

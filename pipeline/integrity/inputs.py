@@ -7,12 +7,12 @@ the name of its file.
 
 import os
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.ingest.plan import fingerprint_files
 from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Note, Stage, alone
+from segment_slide.pipeline.recorded.addresses import may_open
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import is_by_times, is_same
 from segment_slide.pipeline.storage.image import StoredImage, describe_image
@@ -24,17 +24,6 @@ from segment_slide.pipeline.storage.label_records import (
 )
 from segment_slide.pipeline.storage.names import find_location, instance_group, label_group
 from segment_slide.pipeline.storage.store import join
-
-
-def may_open(address: str, location: str) -> bool:
-    """Whether an address in a record may be opened: a path, or one of the server or bucket that the user named.
-
-    >>> may_open("/data/slide.zarr", "/out"), may_open("https://a/b.zarr", "/out"), may_open("s3://a/b", "s3://a/out")
-    (True, False, True)
-    """
-    if not store.is_remote(address):
-        return not store.is_remote(location)
-    return urlsplit(address)[:2] == urlsplit(location)[:2]
 
 
 def find_segmented(location: str, image: SegmentedInput) -> StoredImage | None:
