@@ -17,7 +17,6 @@ from distributed import Client
 
 from segment_slide.cluster.kinds import this_machine
 from segment_slide.cluster.kinds.local import LocalSpec, local_client
-from segment_slide.cluster.settings import SETTINGS
 from segment_slide.pipeline.blocks.attempts import run_tasks
 
 N_TASKS, BYTES = 200, 1 << 20
@@ -27,14 +26,12 @@ N_TASKS, BYTES = 200, 1 << 20
 def in_plain() -> Iterator[None]:
     """Clusters in the body are not encrypted, as they were before."""
     start = this_machine.start_cluster
-    settings = SETTINGS
 
     def start_plainly(cluster_class: type, **options: object) -> object:
         return start(cluster_class, **{**options, "protocol": "tcp://", "security": None})
 
     with (
         mock.patch.object(this_machine, "start_cluster", start_plainly),
-        mock.patch.object(this_machine, "SETTINGS", settings),
     ):
         yield
 
