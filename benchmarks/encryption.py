@@ -30,9 +30,7 @@ def in_plain() -> Iterator[None]:
     def start_plainly(cluster_class: type, **options: object) -> object:
         return start(cluster_class, **{**options, "protocol": "tcp://", "security": None})
 
-    with (
-        mock.patch.object(this_machine, "start_cluster", start_plainly),
-    ):
+    with mock.patch.object(this_machine, "start_cluster", start_plainly):
         yield
 
 
