@@ -70,7 +70,7 @@ def check_input(watched: InputWatch, location: str, name: str, record: Segmentat
     marks = {IMAGE: made_of.fingerprint, MASK: made_of.mask_fingerprint or ""}
     changed = replace(watched, fingerprints=marks).find_changed()
     kept = tuple(path.removeprefix(f"{watched.images[IMAGE].location}/") for path in changed[:_MOST_NAMED])
-    if record.input is not None:
+    if record.input is not None and kept != tuple(made_of.changed):
         update_record(location, name, replace(record, input=replace(made_of, changed=kept)))
     if changed:
         raise IncompleteError(

@@ -24,8 +24,9 @@ from segment_slide.unet.boxes import Box
 if TYPE_CHECKING:
     from distributed import Client
 
-# Set in a process in which a box took too long: each further one would hold one of the threads that zarr reads with.
-_hangs = threading.Event()
+# Threads of this process that took too long. While one still waits, no other begins: each would hold one of the few
+# threads that zarr reads with.
+_late: list[threading.Thread] = []
 
 PATIENCE_S = 6.0  # for one box, where a sample only helps: no run hangs for it
 _BOX_PX = {2: (128, 128), 3: (16, 64, 64)}
@@ -111,13 +112,13 @@ def _read_box(
     if patience_s is None:
         read()
         return (found[0] if found else None), False
-    if _hangs.is_set():
+    if any(thread.is_alive() for thread in _late):
         return None, True
     thread = threading.Thread(target=read, name="sample", daemon=True)
     thread.start()
     thread.join(patience_s)
     if thread.is_alive():
-        _hangs.set()
+        _late.append(thread)
     return (found[0] if found else None), thread.is_alive()
 
 

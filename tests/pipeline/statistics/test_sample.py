@@ -1,7 +1,6 @@
 """A sample of an image: where its boxes lie, and the noise that they show."""
 
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ def test_a_damaged_chunk_is_left_out_and_nothing_is_said_of_an_image_that_cannot
 
 
 def test_a_chunk_that_hangs_does_not_hang_the_sample_and_nothing_is_said_of_its_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample, "_hangs", threading.Event())
+    monkeypatch.setattr(sample, "_late", [])
     source = source_of(tmp_path / "image", np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8))
     assert sample_image(source, patience_s=60).n_boxes == sample_image(source).n_boxes
     whole = (tmp_path / "image/c/0/0").read_bytes()
@@ -62,6 +61,11 @@ def test_a_chunk_that_hangs_does_not_hang_the_sample_and_nothing_is_said_of_its_
     os.mkfifo(tmp_path / "image/c/0/0")
     assert sample_image(source, patience_s=0.5) is None
     (tmp_path / "image/c/0/0").write_bytes(whole)  # whoever waits goes on
+    for thread in sample._late:
+        thread.join(60)
+    (tmp_path / "image/c/0/0").unlink()
+    (tmp_path / "image/c/0/0").write_bytes(whole)
+    assert sample_image(source, patience_s=60) is not None, "a process is not marked for ever"
 
 
 def test_truth_values_are_sampled_as_numbers(tmp_path):
