@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from tests.flows.support import run_here, tree, write_model
+from tests.flows.support import raw_tree, run_here, write_model
 
 STORED = "--block 128 --probabilities uint8 --precision float32"
 CHAIN = (
@@ -50,7 +50,7 @@ def run_chain(folder: Path, chain: tuple[str, ...] = CHAIN) -> Path:
 def compared(folder: Path) -> dict[str, str]:
     """Hashes of all files but pages and locks."""
     return {
-        name: digest for name, digest in tree(folder).items() if not name.endswith((".html", ".segment-slide.lock"))
+        name: digest for name, digest in raw_tree(folder).items() if not name.endswith((".html", ".segment-slide.lock"))
     }
 
 
