@@ -180,6 +180,8 @@ def _initialise(module: nn.Module) -> None:
         incoming = module.in_channels  # kernel = stride: each output pixel sees one input pixel
     else:
         return
+    if module.weight.is_meta:  # to be filled from a file; "drawing" it would import torch's compiler, 2 s
+        return
     nn.init.normal_(module.weight, std=math.sqrt(2 / incoming))
     if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -12,10 +12,10 @@ commands = typer.Typer()
 @commands.command()
 def info(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="An image, a segmentation, a checkpoint, a training set or samples.")
+        str, typer.Argument(metavar="PATH", help="An image, a segmentation, a table, a checkpoint, training data, a night's outputs.")
     ],
 ) -> None:
-    """Describe what is stored at a path: an image, a segmentation and its progress, a checkpoint, training data."""
+    """Describe what is stored at a path and how much of it is there: images, tables, checkpoints, training data."""
     from segment_slide.flows.show.info import show_info
 
     show_info(console, path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from segment_slide.flows.ingest import IngestReport
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
     from segment_slide.pipeline.segmentation.stages import SegmentReport
+    from segment_slide.pipeline.storage.complete import Completeness
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
     from segment_slide.unet.checkpoint import Checkpoint
@@ -96,13 +97,15 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 
 
 def show_info(console: Console, path: str) -> None:
-    """Print what lies at a path: a checkpoint, a segmentation, an image, a training set or training samples."""
+    """Print what lies at a path: an image, a segmentation, a table, a checkpoint, training data, a night's outputs."""
     from segment_slide.flows.show.training import show_training_info
+    from segment_slide.pipeline.completeness.judge import find_outputs, is_table, judge
     from segment_slide.pipeline.errors import InputError
     from segment_slide.pipeline.storage.image import describe_image
     from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_zarr, read_attributes, resolve_location
+    from segment_slide.pipeline.training import sample_set, training_set
     from segment_slide.pipeline.zarr_stores.archive import is_archive_name
 
     location = resolve_location(path)
@@ -111,13 +114,21 @@ def show_info(console: Console, path: str) -> None:
 
         _show_checkpoint(console, open_checkpoint(location))
         return
+    if is_table(location):
+        console.print(make_table(f"Table {location}", _describe_state(judge(location))))
+        return
     axes = None
     attributes = read_attributes(location) if is_zarr(location) or os.path.isdir(location) else None
+    if attributes is None and (outputs := find_outputs(location)):
+        rows = {"outputs": f"{len(outputs):,}", **_describe_state(judge(location))}
+        console.print(make_table(f"Outputs of segment-new {location}", rows))
+        return
     if attributes is None:
         axes = _guess_axes(location)
-    elif show_training_info(console, location, read_mark(location).kind):
+    elif (kind := read_mark(location).kind) in (training_set.KIND, sample_set.KIND):
+        show_training_info(console, location, kind, _describe_state(judge(location)))
         return
-    _show_image(console, describe_image(location, axes=axes))
+    _show_image(console, describe_image(location, axes=axes), _describe_state(judge(location, axes=axes)))
     notes: list[str] = []
     for name in read_label_names(location, notes):
         try:
@@ -126,6 +137,13 @@ def show_info(console: Console, path: str) -> None:
             notes.append(f"labels/{name} is listed, but cannot be opened: {error}")
     for note in notes:
         console.print(note, markup=False)
+
+
+def _describe_state(state: "Completeness") -> dict[str, str]:
+    """How much is there, and what completes it; nothing of what another program made."""
+    if not state.is_complete:
+        return {"not complete": f"{state.text}; {state.remedy}"}
+    return {"complete": f"all {state.n_files:,} {state.unit} are there"} if state.n_files else {}
 
 
 def _guess_axes(location: str) -> str | None:
@@ -173,11 +191,9 @@ def _describe_intensities(intensities: "Intensities | None") -> dict[str, str]:
     return {"trained on": f"{', '.join(intensities.dtypes)}, intensities {shown}, {intensities.n_images} image(s)"}
 
 
-def _show_image(console: Console, image: "StoredImage") -> None:
+def _show_image(console: Console, image: "StoredImage", state: dict[str, str]) -> None:
     from segment_slide.pipeline.storage.calibration import note_sizes
-    from segment_slide.pipeline.storage.complete import judge_image
 
-    state = judge_image(image)
     level = image.multiscale.levels[image.level]
     scale = ", ".join(
         f"{axis} {step:g} {unit or ''}".rstrip()
@@ -187,7 +203,7 @@ def _show_image(console: Console, image: "StoredImage") -> None:
     rows = {
         "shape": f"{_sizes(image.shape)} ({image.axes}), {image.dtype}",
         "files of": f"{_sizes(image.chunks)} px",
-        **({} if state.is_complete else {"not complete": f"{state.text}; {state.remedy}"}),
+        **state,
         "levels": str(len(image.multiscale.levels)),
         "step": scale,
         **({"not used": "; ".join(not_used)} if not_used else {}),

@@ -88,28 +88,20 @@ def _describe_normalisation(samples: "SampleSet") -> str:
     return f"(x - {offsets}) / {scales}: mean and deviation of the images that are learnt from{because}"
 
 
-def show_training_info(console: Console, location: str, kind: str) -> bool:
-    """Print what is known of a training set or of training samples; False if the kind is another."""
+def show_training_info(console: Console, location: str, kind: str, state: dict[str, str]) -> None:
+    """Print what is known of a training set or of training samples, and how much of it is there."""
     from segment_slide.pipeline.storage.sections import write_section
     from segment_slide.pipeline.training import sample_set, training_set
 
     if kind == training_set.KIND:
         found = training_set.read_training_set(location)
-        pending = sum(len(training_set.pending_blocks(found, image)) for image in found.images)
-        rows = _describe_set(found) | {"settings": str(write_section(found.settings)), "blocks": _pending(pending)}
+        rows = _describe_set(found) | {"settings": str(write_section(found.settings)), **state}
         rows["names"] = ", ".join(image.name for image in found.images)
         console.print(make_table(f"Training set {location}", rows))
-    elif kind == sample_set.KIND:
+    else:
         samples = sample_set.read_sample_set(location)
-        pending = sum(len(sample_set.pending_shards(samples, part)) for part in sample_set.PARTS)
-        settings = str(write_section(samples.settings))
-        rows = _describe_samples(samples) | {"settings": settings, "files": _pending(pending)}
+        rows = _describe_samples(samples) | {"settings": str(write_section(samples.settings)), **state}
         console.print(make_table(f"Training samples {location}", rows))
-    return kind in (training_set.KIND, sample_set.KIND)
-
-
-def _pending(n: int) -> str:
-    return f"{n} missing; run the same command again to go on" if n else "all there"
 
 
 def show_train(console: Console, report: "TrainReport") -> None:

@@ -37,7 +37,7 @@ def judge(location: str, *, axes: str | None = None) -> Completeness:
         If none of these is there.
     """
     location = store.resolve_location(location)
-    if location.endswith(_TABLE):
+    if is_table(location):
         return _judge_table(location)
     if store.read_attributes(location) is not None:
         kind = read_mark(location).kind
@@ -45,9 +45,14 @@ def judge(location: str, *, axes: str | None = None) -> Completeness:
             return _judge_training_set(location)
         if kind == sample_set.KIND:
             return _judge_samples(location)
-    elif outputs := _find_outputs(location):
+    elif outputs := find_outputs(location):
         return _judge_night(location, outputs)
     return judge_image(describe_image(location, axes=axes))
+
+
+def is_table(location: str) -> bool:
+    """Whether a path names the folder of a table."""
+    return location.endswith(_TABLE)
 
 
 def _judge_training_set(location: str) -> Completeness:
@@ -99,8 +104,8 @@ def _judge_night(location: str, outputs: list[str]) -> Completeness:
     return Completeness(location, len(outputs), n_missing, remedy=remedy, unit="outputs")
 
 
-def _find_outputs(folder: str) -> list[str]:
-    """Outputs of a night below its folder, and those that it has begun and not created yet."""
+def find_outputs(folder: str) -> list[str]:
+    """Outputs of a night below its folder, and those that it has begun and not created yet; [] if it is no night's."""
     found = set[str]()
     for name in store.list_names(folder) - {IMAGES}:
         path = store.join(folder, name)
@@ -109,5 +114,5 @@ def _find_outputs(folder: str) -> list[str]:
         elif name.endswith(_OUTPUT):
             found |= {path} if read_done(path) is not None else set()
         else:
-            found |= set(_find_outputs(path))
+            found |= set(find_outputs(path))
     return sorted(found)

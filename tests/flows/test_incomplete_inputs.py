@@ -263,6 +263,9 @@ def test_the_one_function_says_what_is_complete_and_what_is_not(path, missing, t
     assert not found.is_complete
     assert text in found.text
     assert made_by in found.remedy
+    shown = " ".join(run_here("info", tmp_path / "inputs" / path).out.split())
+    assert "not complete" in shown
+    assert text in shown
 
 
 def test_what_only_shows_says_how_much_is_there(whole, tmp_path):

@@ -169,6 +169,10 @@ def night(slide, tmp_path):
     return outputs
 
 
+def test_info_says_how_much_of_a_night_is_there(night):
+    assert "not complete 1 of 2 outputs" in " ".join(run_here("info", night).out.split())
+
+
 def test_a_night_is_sound(night):
     report = check(night)
     assert report.is_sound, report.findings
