@@ -23,10 +23,11 @@ from segment_slide.flows.train import train_network
 from segment_slide.flows.training_data import make_training_data
 from segment_slide.flows.training_requests import TrainingDataRequest, TrainRequest, WeightMapsRequest
 from segment_slide.flows.weight_maps import make_weight_maps
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.statistics.apply import ImageScaling, scale_image
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.source import select_source
-from segment_slide.pipeline.storage.store import ArraySpec, create_group, open_array
+from segment_slide.pipeline.storage.store import create_group, open_array
 from segment_slide.pipeline.training.options import AnnotationInput
 from segment_slide.unet.checkpoint import Checkpoint
 from segment_slide.unet.model import whole_image_logits

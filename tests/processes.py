@@ -1,22 +1,10 @@
 """Processes that a test looks for and that end while it looks, and workers that many tests share."""
 
-from typing import TYPE_CHECKING
-
 import psutil
-
-if TYPE_CHECKING:
-    from distributed.security import Security
 
 # Dask's clocks in a process that waits for the next test: by default they take 3 % of a core, in every process. To be
 # set while a cluster is started, which is when they are read.
 IDLE_QUIETLY = {"distributed.admin.tick.interval": "1s", "distributed.admin.system-monitor.interval": "10s"}
-
-
-def unencrypted() -> "Security":
-    """For a test's own workers: clusters of ours that other tests hold make encryption the default of this process."""
-    from distributed.security import Security
-
-    return Security(require_encryption=False)
 
 
 def spawned_below(parent: psutil.Process) -> list[psutil.Process]:

@@ -12,7 +12,10 @@ commands = typer.Typer()
 @commands.command()
 def info(
     path: Annotated[
-        str, typer.Argument(metavar="PATH", help="An image, a segmentation, a table, a checkpoint, training data, a night's outputs.")
+        str,
+        typer.Argument(
+            metavar="PATH", help="An image, a segmentation, a table, a checkpoint, training data, a night's outputs."
+        ),
     ],
 ) -> None:
     """Describe what is stored at a path and how much of it is there: images, tables, checkpoints, training data."""

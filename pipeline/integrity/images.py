@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, alone
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method
-from segment_slide.pipeline.storage.store import ArraySpec, join
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.zarr_stores.checked import has_listing
 
 MOST_NAMED = 20  # missing files of an array that are named one by one

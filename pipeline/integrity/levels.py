@@ -4,11 +4,12 @@ import itertools
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.integrity.finding import Fault, Found, alone
 from segment_slide.pipeline.integrity.images import StoredPyramid, as_pixels, halved_axes, open_levels, shard_key
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.pyramid import PyramidLevel, downsample
-from segment_slide.pipeline.storage.store import ArraySpec, join
+from segment_slide.pipeline.storage.store import join
 from segment_slide.unet.boxes import Box
 
 BOXES = 6  # per level: chunks at its two ends, and others by chance

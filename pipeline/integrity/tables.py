@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Note, Stage, alone
 from segment_slide.pipeline.integrity.levels import sample_boxes
 from segment_slide.pipeline.measurement.record import TABLES, TableRecord, read_table_record
@@ -18,7 +19,7 @@ from segment_slide.pipeline.storage.label_records import read_instances_record
 from segment_slide.pipeline.storage.names import instance_group, instances_name
 from segment_slide.pipeline.storage.record import ATTRIBUTE, identify_group
 from segment_slide.pipeline.storage.sections import write_section
-from segment_slide.pipeline.storage.store import ArraySpec, join
+from segment_slide.pipeline.storage.store import join
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.integrity.finding import Fault, Finding, Found, Made, Stage, alone
 from segment_slide.pipeline.integrity.images import compare_array, shard_key
 from segment_slide.pipeline.storage import store
-from segment_slide.pipeline.storage.store import ArraySpec, join
+from segment_slide.pipeline.storage.store import join
 from segment_slide.pipeline.training.sample_set import PARTS, Part, SampleSet, read_sample_set
 from segment_slide.pipeline.training.training_set import (
     CLASSES,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import BlockGrid
 from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits, format_bytes
 from segment_slide.pipeline.blocks.sizes import (
@@ -27,7 +28,6 @@ from segment_slide.pipeline.storage.labels import LabelSource
 from segment_slide.pipeline.storage.names import say_location
 from segment_slide.pipeline.storage.record import Results, identify_group, this_code
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.geometry import Locality, round_up
 
 Value = TypeVar("Value")

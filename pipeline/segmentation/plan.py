@@ -6,6 +6,7 @@ A plan can be printed, counted and refused before a pixel is touched; `pipeline.
 import math
 from dataclasses import dataclass, fields, replace
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import BlockGrid, ceil_divide
 from segment_slide.pipeline.blocks.memory import PROCESS_BYTES, check_fits
 from segment_slide.pipeline.blocks.sizes import (
@@ -27,7 +28,6 @@ from segment_slide.pipeline.blocks.sizes import (
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.storage.label_records import SegmentParameters
 from segment_slide.pipeline.storage.source import ImageSource
-from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.network import NetworkDescription
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2}

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.tasks import explain_failures, run_all
 from segment_slide.pipeline.errors import Failure, TasksFailedError, UnreadableChunkError
 from segment_slide.pipeline.storage import ome
-from segment_slide.pipeline.storage.store import ArraySpec, join, open_array, stored_shards, write_box
+from segment_slide.pipeline.storage.store import join, open_array, stored_shards, write_box
 from segment_slide.unet.boxes import Box
 
 if TYPE_CHECKING:

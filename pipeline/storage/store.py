@@ -19,7 +19,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
-from segment_slide.pipeline.blocks.array_spec import ArraySpec as ArraySpec  # noqa: PLC0414 - others import it from here
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError, MissingError, UnreachableError
 from segment_slide.pipeline.limits.bounded import bounded
 from segment_slide.pipeline.limits.failures import NOT_FOUND, failing_as, reading_metadata

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.sizes import count_levels, level_shapes
 from segment_slide.pipeline.blocks.tasks import run_all
@@ -22,7 +23,6 @@ from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import Method, build_pyramid, calibrate
 from segment_slide.pipeline.storage.record import Results, code_version
 from segment_slide.pipeline.storage.sections import NOT_COMPARED, Section, list_differences, read_section, write_section
-from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.synthetic.slide import CHANNELS, PIXEL_SIZE_UM, SyntheticSlide, draw_region
 from segment_slide.unet.boxes import Box
 

@@ -23,6 +23,7 @@ import pytest
 import torch
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.sizes import level_shapes
 from segment_slide.pipeline.errors import PipelineError
 from segment_slide.pipeline.storage import ome, store
@@ -31,7 +32,6 @@ from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.names import find_location
 from segment_slide.pipeline.storage.pyramid import build_pyramid, calibrate
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_checkpoint
 from segment_slide.unet.model import UNet, whole_image_logits

@@ -6,16 +6,14 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from tests.processes import IDLE_QUIETLY, unencrypted
+from tests.processes import IDLE_QUIETLY
 
 
 @pytest.fixture(scope="session")
 def worker_processes() -> Iterator[LocalCluster]:
     """Two worker processes of two threads each."""
     with dask.config.set({**IDLE_QUIETLY, "distributed.worker.profile.enabled": False}):
-        cluster = LocalCluster(
-            n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0", security=unencrypted()
-        )
+        cluster = LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0")
     with cluster:
         yield cluster
 

@@ -17,7 +17,6 @@ from distributed.scheduler import KilledWorker
 
 from segment_slide.pipeline.blocks.attempts import TASKS_PER_THREAD, choose_batch, count_threads, outcome, run_tasks
 from segment_slide.pipeline.errors import IncompleteError, OutputError, WorkerDiedError
-from tests.processes import unencrypted
 
 THREADS = 2
 
@@ -259,7 +258,7 @@ def test_an_error_of_its_own_found_when_a_result_is_computed_again_is_the_items(
 def test_without_workers_for_too_long_the_run_ends_and_does_not_wait_for_each_item() -> None:
     with (
         dask.config.set({"distributed.scheduler.no-workers-timeout": "100ms"}),
-        Client(processes=False, n_workers=0, dashboard_address="127.0.0.1:0", security=unencrypted()) as client,
+        Client(processes=False, n_workers=0, dashboard_address="127.0.0.1:0") as client,
     ):
         with pytest.raises(
             IncompleteError, match=r"no worker is left, and none came within 0 s\. What is done is kept"
@@ -274,7 +273,7 @@ def test_a_client_that_never_connected_does_not_keep_results_from_this_one(
     monkeypatch.setattr("distributed.client._global_clients", weakref.WeakValueDictionary({0: client}))
     with dask.config.set(scheduler="threads"):  # and as it was, at the end
         with pytest.raises(OSError, match="Timed out|in vain|connect"):
-            Client("tcp://127.0.0.1:1", timeout=0.2, security=unencrypted())  # Dask's default client from now on
+            Client("tcp://127.0.0.1:1", timeout=0.2)  # Dask's default client from now on
         assert {item: result for item, result, _ in run_tasks(client, square, range(3))} == {0: 0, 1: 1, 2: 4}
 
 

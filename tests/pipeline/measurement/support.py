@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import skimage.measure
 from scipy import ndimage
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.measurement.open import open_input
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.plan import MeasurePlan, begin, plan_measurement
@@ -17,7 +18,6 @@ from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.store import ArraySpec
 from tests.flows.support import write_ome
 
 NAME = "cells"

@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.objects import run
 from segment_slide.pipeline.objects.block import ObjectsJob, RegrowJob
 from segment_slide.pipeline.objects.holes import HolesJob, complement
@@ -19,7 +20,6 @@ from segment_slide.pipeline.objects.unite import JoinJob
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.labels import LabelSource
-from segment_slide.pipeline.storage.store import ArraySpec
 from segment_slide.pipeline.storage.work_folder import WorkFolder
 
 GROUP, UNGROWN = "labels/cells-instances", "ungrown"

@@ -31,7 +31,6 @@ from tests.pipeline.objects.support import (
     spiral,
     whole_structure,
 )
-from tests.processes import unencrypted
 from tests.tiers import exhaustive
 
 DENSITIES = (0.1, 0.3, 0.5, 0.6, 0.9)
@@ -151,7 +150,6 @@ def test_ids_are_the_same_from_several_workers(tmp_path: Path) -> None:
             threads_per_worker=2,
             processes=False,
             dashboard_address="127.0.0.1:0",
-            security=unencrypted(),
         ) as cluster,
         Client(cluster) as client,
     ):

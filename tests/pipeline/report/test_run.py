@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.measurement.options import ImageChoice
 from segment_slide.pipeline.measurement.picture import number
@@ -28,7 +29,6 @@ from segment_slide.pipeline.report.views import look
 from segment_slide.pipeline.storage import ome, store
 from segment_slide.pipeline.storage.pyramid import build_pyramid
 from segment_slide.pipeline.storage.record import ATTRIBUTE
-from segment_slide.pipeline.storage.store import ArraySpec
 from tests.flows.support import mark_of, noise, tree, write_group, write_ome, write_segmentation
 from tests.pipeline.measurement.support import CLASSES, NAME, NO_IMAGE, draw_objects, measure, plan_of, write_store
 from tests.pipeline.report.support import decode, outside_links, parse, pixels_of

@@ -33,7 +33,6 @@ from segment_slide.unet.checkpoint import ModelConfig, Normalisation, save_check
 from segment_slide.unet.model import UNet, whole_image_logits
 from segment_slide.unet.network import InferenceSettings, NetworkUse
 from segment_slide.unet.predict import Predictor
-from tests.processes import unencrypted
 from tests.tiers import exhaustive
 
 OFFSET, SCALE = 100.0, 50.0
@@ -335,7 +334,7 @@ def test_each_input_chunk_is_read_a_bounded_number_of_times_and_each_shard_writt
     CountingStore.reads.clear()
     CountingStore.writes.clear()
     settings = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(**settings, security=unencrypted()) as cluster, Client(cluster) as threads:
+    with LocalCluster(**settings) as cluster, Client(cluster) as threads:
         assert segment_blocks(job, window, set(), client=threads) == []
     reads = {key: count for key, count in CountingStore.reads.items() if key.startswith("c/")}
     print(  # noqa: T201 - figures for people who run this with -s

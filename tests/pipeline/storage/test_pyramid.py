@@ -11,12 +11,13 @@ import pytest
 import skimage.measure
 from distributed import Client
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import TasksFailedError
 from segment_slide.pipeline.storage import pyramid, store
 from segment_slide.pipeline.storage.ome import Level
 from segment_slide.pipeline.storage.pyramid import Method, PyramidLevel, build_pyramid, calibrate, downsample
-from segment_slide.pipeline.storage.store import ArraySpec, create_group, open_array, stored_shards
+from segment_slide.pipeline.storage.store import create_group, open_array, stored_shards
 
 METHODS: tuple[Method, ...] = ("nearest", "local_mean")
 DTYPES = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float16", "float32", "float64"]

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError, OutputError, PipelineError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.fingerprint import fingerprint
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.ome import Level, Multiscale, multiscale_attributes
-from segment_slide.pipeline.storage.store import ArraySpec, create_group, read_attributes, stored_shards
+from segment_slide.pipeline.storage.store import create_group, read_attributes, stored_shards
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
