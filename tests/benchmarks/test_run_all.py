@@ -118,6 +118,7 @@ def test_scripts_run_and_their_figures_and_failures_are_on_the_page(load, bench_
         assert said in page
 
 
+@pytest.mark.slow
 def test_one_command_measures_and_compares(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "run_all.py"), "--quick", "--only", "plan", "--output", str(tmp_path)]
     # commands that ran in this process have left the variable, with which Python does not import from a script's folder

@@ -142,6 +142,7 @@ def ended(caplog):
     return [record for record in caplog.messages if "was ended: a task ran for" in record]
 
 
+@pytest.mark.slow
 def test_tasks_done_in_time_end_no_worker_and_one_that_hangs_is_given_up_and_the_others_are_done(
     pipe, monkeypatch, caplog
 ):

@@ -63,6 +63,7 @@ def nodes_in_ome_zarr_py(location: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_labels_written_in_place_are_seen_by_every_default_reader(image, model, warm, caplog):
     before, root = fingerprint(describe_image(image)), json.loads((image / "zarr.json").read_text())
     assert names_seen(image) == {"old"}

@@ -112,6 +112,7 @@ def test_a_damaged_chunk_costs_only_the_blocks_that_read_it(slide, model, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_a_chunk_copied_anew_is_taken_when_the_user_says_that_it_was_a_repair(model, tmp_path, warm):
     """A restored file has other content, so the input counts as changed until the user says why."""
     slide = write_array(tmp_path / "slide.zarr", noise(*SHAPE), chunk=CHUNK)

@@ -1025,6 +1025,7 @@ def cut(arguments: list[object], n_changes: int) -> list[str] | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", STEPS)
 def test_a_run_killed_at_any_write_goes_on_to_equal_bytes(steps, tmp_path, here, monkeypatch):
     """Exhaustive where killing a process only samples: each change of the disk is once the last. 4 blocks, 2 levels."""
@@ -1109,6 +1110,7 @@ def test_a_run_whose_intermediate_files_are_lost_makes_them_again(seed, stage, r
     run.check(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "kind"), [("objects", "runs"), slow("objects", "faces"), slow("holes", "runs"), slow("holes", "faces")]
 )
@@ -1303,6 +1305,7 @@ def test_a_second_run_is_refused_while_one_writes(tmp_path, here):
 # -- a full disk -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs the right to mount a file system")
 def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_with_more_space(run, reference, tmp_path, here):
     """Every amount of space from none to enough: each is short at another step."""

@@ -331,6 +331,7 @@ def test_a_damaged_label_shard_is_named_and_made_again(model, tmp_path, warm, ca
     assert tree(output) == before
 
 
+@pytest.mark.slow
 def test_background_is_left_out_and_the_rest_is_as_without(model, tmp_path, warm):
     """Tissue in one corner of a pyramid image; the mask comes from level 1."""
     pixels = np.full((2070, 2060), 240, np.uint8)

@@ -40,6 +40,7 @@ def run(*arguments: object) -> None:
     assert outcome.exit_code == 0, outcome
 
 
+@pytest.mark.slow
 def test_an_output_of_every_stage_is_sealed_and_a_second_run_touches_nothing(
     slide: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_an_output_of_every_stage_is_sealed_and_a_second_run_touches_nothing(
     zarr.open_group(output).members()  # Zarr does not complain of what it finds: warnings are errors
 
 
+@pytest.mark.slow
 def test_a_store_of_another_tool_gets_manifests_only_in_our_folders(tmp_path: Path) -> None:
     cells = (noise(100, 130) > 200).astype(np.uint8)
     output = write_segmentation(tmp_path / "cells.ome.zarr", cells, scale=(0.5, 0.5))

@@ -204,6 +204,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(samples, tmp_path):
         assert (tmp_path / "cut.training" / name).read_bytes() == (tmp_path / "whole.training" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_second_training_into_one_output_is_refused_and_sigterm_ends_one_that_can_go_on(samples, tmp_path):
     options = ["-o", tmp_path / "cut.safetensors", "--steps", 100_000, "--save-every", 5, *ARGUMENTS]
     process = start("train", samples, *options)

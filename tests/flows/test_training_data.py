@@ -90,6 +90,7 @@ def test_samples_are_made_and_made_only_once(tmp_path, here):
     assert tree(tmp_path / "samples.zarr") == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, here):
     training_set = write_set(tmp_path, n_images=2, shape=(200, 220))
     slowly = brake(tmp_path / "brake", "samples.zarr/training/images/c", 2)

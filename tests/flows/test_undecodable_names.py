@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_slide_goes_through_all_stages(folder, warm):
     model = write_model(folder / f"{NAME}.safetensors")
     image = write_ome(folder / f"{NAME}.zarr", noise(100, 130), "yx", scale=(0.5, 0.5))

@@ -299,6 +299,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(tmp_path, here):
     labels = draw_cells(0, shape=(130, 140), cells=30)
     request = request_for(tmp_path, labels, kind="binary", output="undisturbed.zarr")

@@ -466,6 +466,7 @@ def test_killed_training_data_go_on(site):
     check_same(site, "half/samples.zarr", like="done/samples.zarr")
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(site):
     out = run(site, "half", "train")
     assert re.search("120, [1-9][0-9]* of them before", out)

@@ -514,6 +514,7 @@ print(json.dumps([hashlib.sha256(labels).hexdigest(), len(warnings)]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
 def test_when_the_operating_system_refuses_memory_the_labels_are_those_of_enough_memory(caplog):
     limit = str(120 << 20)  # a tile of 1024 needs 200 MB, one of 512 needs 60 MB

@@ -308,6 +308,7 @@ def test_a_state_of_another_training_is_refused_naming_what_differs(tmp_path):
 # -- several processes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does_with_twice_the_batch():
     together, shared = trained(processes=2, validation=RoughSamples(5, seed=7), steps=8)
     alone, history = trained(batch=2, validation=RoughSamples(5, seed=7), steps=8)
@@ -347,6 +348,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_sample():
     assert sample_number(TrainSettings(), 10, caught.value.step - 1) == caught.value.sample == 4
 
 
+@pytest.mark.slow
 def test_a_loss_of_another_process_that_is_not_finite_ends_both(capfd):
     with pytest.raises(DivergedError, match=r"loss of sample 4 is inf"):
         trained(samples=RoughSamples(10, bad=4), steps=10, processes=2)

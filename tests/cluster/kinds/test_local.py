@@ -117,6 +117,7 @@ def test_settings_of_dask_are_as_before_when_the_body_has_ended(seen):
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_an_error_in_the_body_ends_all():
     before = set(workers_below_this_process())
     met = []

@@ -89,6 +89,7 @@ def test_a_person_gets_from_annotated_files_to_scores(annotated, tmp_path):
 
 @pytest.mark.usefixtures("warm")
 class TestInProcess:
+    @pytest.mark.slow
     def test_each_command_again_changes_nothing(self, annotated, tmp_path):
         samples = ["training-data", tmp_path / "set.zarr", "-o", tmp_path / "samples.zarr"]
         found = []

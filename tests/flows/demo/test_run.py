@@ -123,6 +123,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         run(tmp_path / "file" / "demo")
 
 
+@pytest.mark.slow
 def test_patches_show_crowds_and_glass_and_never_the_slide_that_is_scored():
     patches = annotated_patches(TINY)
     shares = [patch.classes.mean() for patch in patches]

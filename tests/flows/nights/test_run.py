@@ -575,6 +575,7 @@ def read_table(output: Path) -> list:
     return pyarrow.dataset.dataset(output / "tables/segmentation-instances.parquet").to_table().to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_here")
 def test_a_class_map_that_is_deleted_takes_its_objects_along_and_all_is_made_again(watch, outputs, model):
     options = ("--stable-minutes", 0, "--pattern", "*.svs")

@@ -581,6 +581,7 @@ def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=280)
 
 
+@pytest.mark.slow
 def test_memory_stays_far_below_the_image_and_within_the_plan(tmp_path: Path) -> None:
     shape = (9000, 12000, 3)
     tile = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8).repeat(4, 0)[:256]
@@ -641,6 +642,7 @@ def slide(tmp_path: Path, rng: np.random.Generator) -> Path:
     return tmp_path / "slide.tif"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [0, 5, 16, 19], ids=["just created", "level 0", "end of level 0", "pyramid"])
 def test_a_killed_ingest_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, slide: Path, kill_at: int

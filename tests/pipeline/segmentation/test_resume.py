@@ -120,6 +120,7 @@ def kill_group(process) -> None:
 # -- everything killed at once -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_goes_on_and_ends_with_equal_bytes(run, reference):
     kill_group(run.start_and_wait_for(N_BLOCKS // 3))
     assert len(run.stored()) < N_BLOCKS  # else nothing would be tested
@@ -252,6 +253,7 @@ def test_workers_whose_parent_is_killed_end_by_themselves_and_a_new_run_may_star
 # -- asked to end -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_does_so_with_all_its_workers_and_a_second_run_meanwhile_is_refused(run):
     process = run.start_and_wait_for(3)
     second = run_here(*run.arguments)

@@ -382,6 +382,7 @@ def test_the_fingerprint_of_a_set_follows_its_content_and_not_its_place(tmp_path
 # -- memory --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "n_channels"), [(SampleSettings((64, 64), 3), 3), (SampleSettings((16,) * 3, 2), 1)]
 )

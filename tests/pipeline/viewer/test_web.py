@@ -52,6 +52,7 @@ def slide(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "server"), [("0.5", {}), ("0.4", {"answers_ranges": False}), ("0.5", {"answers_head": False})]
 )
@@ -180,6 +181,7 @@ def test_the_server_of_the_viewer_tells_failure_from_background(slide, tmp_path)
             assert ask(server, below(server, "data/0/0/c/0/1")).status == 500
 
 
+@pytest.mark.slow
 def test_tables_are_found_by_their_record(tmp_path):
     (tmp_path / "web").mkdir()
     location = write_store(tmp_path / "web", draw_objects((60, 70)), (32, 32))
