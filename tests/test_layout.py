@@ -66,7 +66,7 @@ ROOMS = {
         },
         "scoring": {"", "metadata", "blocks", "storage", "readers", "ingest", "inputs"},
         "nights": {"", "metadata", "storage", "ingest", "measurement", "zarr_stores", "manifest", "inputs"},
-        "completeness": {"", "blocks", "storage", "measurement", "nights", "training"},
+        "completeness": {"", "blocks", "storage", "measurement", "nights", "training", "zarr_stores"},
         "pictures": {"", "metadata", "blocks", "storage", "measurement", "recorded"},
         "report": {
             *("", "metadata", "blocks", "zarr_stores", "storage", "statistics", "measurement", "nights", "pictures"),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from segment_slide.flows.progress import format_rate, format_seconds
-from segment_slide.flows.show.tables import _sizes, _sizes_um, make_table, show_how_to_look
+from segment_slide.flows.show.tables import _sizes, _sizes_um, describe_state, make_table, show_how_to_look
 from segment_slide.flows.show.wording import in_options
 from segment_slide.pipeline.blocks.memory import format_bytes
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from segment_slide.flows.ingest import IngestReport
     from segment_slide.pipeline.segmentation.plan import SegmentPlan
     from segment_slide.pipeline.segmentation.stages import SegmentReport
-    from segment_slide.pipeline.storage.complete import Completeness
     from segment_slide.pipeline.storage.image import StoredImage
     from segment_slide.pipeline.storage.label_records import InstancesRecord, SegmentationRecord
     from segment_slide.unet.checkpoint import Checkpoint
@@ -99,13 +98,12 @@ def show_ingest(console: Console, report: "IngestReport") -> None:
 def show_info(console: Console, path: str) -> None:
     """Print what lies at a path: an image, a segmentation, a table, a checkpoint, training data, a night's outputs."""
     from segment_slide.flows.show.training import show_training_info
-    from segment_slide.pipeline.completeness.judge import find_outputs, is_table, judge
     from segment_slide.pipeline.errors import InputError
+    from segment_slide.pipeline.storage.complete import judge_image
     from segment_slide.pipeline.storage.image import describe_image
     from segment_slide.pipeline.storage.place import read_label_names
     from segment_slide.pipeline.storage.record import read_mark
     from segment_slide.pipeline.storage.store import is_zarr, read_attributes, resolve_location
-    from segment_slide.pipeline.training import sample_set, training_set
     from segment_slide.pipeline.zarr_stores.archive import is_archive_name
 
     location = resolve_location(path)
@@ -114,21 +112,16 @@ def show_info(console: Console, path: str) -> None:
 
         _show_checkpoint(console, open_checkpoint(location))
         return
-    if is_table(location):
-        console.print(make_table(f"Table {location}", _describe_state(judge(location))))
-        return
     axes = None
     attributes = read_attributes(location) if is_zarr(location) or os.path.isdir(location) else None
-    if attributes is None and (outputs := find_outputs(location)):
-        rows = {"outputs": f"{len(outputs):,}", **_describe_state(judge(location))}
-        console.print(make_table(f"Outputs of segment-new {location}", rows))
+    if attributes is None and os.path.isdir(location) and not is_zarr(location) and _show_folder(console, location):
         return
     if attributes is None:
         axes = _guess_axes(location)
-    elif (kind := read_mark(location).kind) in (training_set.KIND, sample_set.KIND):
-        show_training_info(console, location, kind, _describe_state(judge(location)))
+    elif show_training_info(console, location, read_mark(location).kind):
         return
-    _show_image(console, describe_image(location, axes=axes), _describe_state(judge(location, axes=axes)))
+    image = describe_image(location, axes=axes)
+    _show_image(console, image, describe_state(judge_image(image)))
     notes: list[str] = []
     for name in read_label_names(location, notes):
         try:
@@ -139,11 +132,18 @@ def show_info(console: Console, path: str) -> None:
         console.print(note, markup=False)
 
 
-def _describe_state(state: "Completeness") -> dict[str, str]:
-    """How much is there, and what completes it; nothing of what another program made."""
-    if not state.is_complete:
-        return {"not complete": f"{state.text}; {state.remedy}"}
-    return {"complete": f"all {state.n_files:,} {state.unit} are there"} if state.n_files else {}
+def _show_folder(console: Console, location: str) -> bool:
+    """Print how much of a table or of a night's outputs is there; False if a folder is neither."""
+    from segment_slide.pipeline.completeness.judge import find_outputs, is_table, judge
+
+    if is_table(location):
+        console.print(make_table(f"Table {location}", describe_state(judge(location))))
+        return True
+    outputs = find_outputs(location)
+    if outputs:
+        rows = {"outputs": f"{len(outputs):,}", **describe_state(judge(location))}
+        console.print(make_table(f"Outputs of segment-new {location}", rows))
+    return bool(outputs)
 
 
 def _guess_axes(location: str) -> str | None:

@@ -11,6 +11,7 @@ from segment_slide.pipeline.blocks.memory import format_bytes
 
 if TYPE_CHECKING:
     from segment_slide.flows.check_cluster import ClusterReport
+    from segment_slide.pipeline.storage.complete import Completeness
 
 
 def make_table(title: str, rows: dict[str, str]) -> Table:
@@ -56,3 +57,10 @@ def show_cluster(console: Console, report: "ClusterReport") -> None:
         table.add_row(*(escape(str(value)) for value in row))
     console.print(table)
     console.print(f"[bold green]Done:[/] {len(report.workers)} worker(s) are ready.", highlight=False)
+
+
+def describe_state(state: "Completeness") -> dict[str, str]:
+    """How much is there, and what completes it; nothing of what another program made."""
+    if not state.is_complete:
+        return {"not complete": f"{state.text}; {state.remedy}"}
+    return {"complete": f"all {state.n_files:,} {state.unit} are there"} if state.n_files else {}

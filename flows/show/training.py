@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from segment_slide.flows.progress import format_seconds
-from segment_slide.flows.show.tables import make_table
+from segment_slide.flows.show.tables import describe_state, make_table
 from segment_slide.flows.show.wording import in_options
 
 if TYPE_CHECKING:
@@ -88,20 +88,22 @@ def _describe_normalisation(samples: "SampleSet") -> str:
     return f"(x - {offsets}) / {scales}: mean and deviation of the images that are learnt from{because}"
 
 
-def show_training_info(console: Console, location: str, kind: str, state: dict[str, str]) -> None:
-    """Print what is known of a training set or of training samples, and how much of it is there."""
+def show_training_info(console: Console, location: str, kind: str) -> bool:
+    """Print what is known of a training set or of training samples; False if the kind is another."""
+    from segment_slide.pipeline.completeness.judge import judge
     from segment_slide.pipeline.storage.sections import write_section
     from segment_slide.pipeline.training import sample_set, training_set
 
     if kind == training_set.KIND:
         found = training_set.read_training_set(location)
-        rows = _describe_set(found) | {"settings": str(write_section(found.settings)), **state}
-        rows["names"] = ", ".join(image.name for image in found.images)
+        rows = _describe_set(found) | {"settings": str(write_section(found.settings))}
+        rows |= describe_state(judge(location)) | {"names": ", ".join(image.name for image in found.images)}
         console.print(make_table(f"Training set {location}", rows))
-    else:
+    elif kind == sample_set.KIND:
         samples = sample_set.read_sample_set(location)
-        rows = _describe_samples(samples) | {"settings": str(write_section(samples.settings)), **state}
-        console.print(make_table(f"Training samples {location}", rows))
+        rows = _describe_samples(samples) | {"settings": str(write_section(samples.settings))}
+        console.print(make_table(f"Training samples {location}", rows | describe_state(judge(location))))
+    return kind in (training_set.KIND, sample_set.KIND)
 
 
 def show_train(console: Console, report: "TrainReport") -> None:

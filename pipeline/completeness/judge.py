@@ -11,6 +11,7 @@ from segment_slide.pipeline.storage.complete import Completeness, judge_image
 from segment_slide.pipeline.storage.image import describe_image
 from segment_slide.pipeline.storage.record import ATTRIBUTE, read_mark
 from segment_slide.pipeline.training import sample_set, training_set
+from segment_slide.pipeline.zarr_stores.archive import is_archive_name
 
 _TABLE, _OUTPUT = ".parquet", ".zarr"
 
@@ -105,14 +106,20 @@ def _judge_night(location: str, outputs: list[str]) -> Completeness:
 
 
 def find_outputs(folder: str) -> list[str]:
-    """Outputs of a night below its folder, and those that it has begun and not created yet; [] if it is no night's."""
-    found = set[str]()
-    for name in store.list_names(folder) - {IMAGES}:
-        path = store.join(folder, name)
-        if name.endswith(f"{_OUTPUT}{BEGUN_SUFFIX}"):
-            found.add(path.removesuffix(BEGUN_SUFFIX))
-        elif name.endswith(_OUTPUT):
-            found |= {path} if read_done(path) is not None else set()
-        else:
-            found |= set(find_outputs(path))
-    return sorted(found)
+    """Outputs of a night, and those that it has begun and not created yet; [] if it is no night's folder.
+
+    Parameters
+    ----------
+    folder : str
+        Folder of one model's outputs, or the folder around those of all models (`pipeline.nights.outputs`).
+    """
+    names = store.list_names(folder) - {IMAGES}
+    inner = {name for name in names if not name.endswith(_OUTPUT) and not is_archive_name(name)}
+    return sorted(_outputs_in(folder) + [output for name in inner for output in _outputs_in(store.join(folder, name))])
+
+
+def _outputs_in(folder: str) -> list[str]:
+    paths = {name: store.join(folder, name) for name in store.list_names(folder)}
+    begun = [path.removesuffix(BEGUN_SUFFIX) for name, path in paths.items() if name.endswith(_OUTPUT + BEGUN_SUFFIX)]
+    done = [path for name, path in paths.items() if name.endswith(_OUTPUT) and read_done(path) is not None]
+    return list({*begun, *done})
