@@ -32,6 +32,7 @@ import psutil
 import zarr
 
 from segment_slide.flows.requests import Workers
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.storage import ome, store
 
 GiB = 1 << 30
@@ -66,7 +67,7 @@ def _wrap(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def store_field(folder: Path, side: int) -> str:
     """The field as a label image, written shard by shard; one that is complete is kept."""
     location = str(folder / f"classes-{side}.ome.zarr")
-    spec = store.ArraySpec("0", (side, side), (SHARD, SHARD), (CHUNK, CHUNK), "uint8", "yx")
+    spec = ArraySpec("0", (side, side), (SHARD, SHARD), (CHUNK, CHUNK), "uint8", "yx")
     if len(store.stored_shards(location, f"{GROUP}/0")) == spec.n_shards:
         return location
     image = ome.Multiscale("yx", (None, None), (ome.Level("0", (1.0, 1.0), (0.0, 0.0)),), "nuclei")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import ceil_divide
 from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.ingest.formats import count_left_out, list_files, open_reader
@@ -17,7 +18,7 @@ from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.record import IngestedFrom, IngestParameters, IngestRecord
 from segment_slide.pipeline.limits.zarr_json import MOST_PIXELS
 from segment_slide.pipeline.readers.reader import ImageInfo, Reader
-from segment_slide.pipeline.storage import ome, store
+from segment_slide.pipeline.storage import ome
 from segment_slide.pipeline.storage.pyramid import calibrate
 from segment_slide.pipeline.storage.record import Results, code_version
 
@@ -57,7 +58,7 @@ class IngestPlan:
     files: tuple[str, ...]
     options: IngestOptions
     image: ImageInfo
-    levels: tuple[store.ArraySpec, ...]
+    levels: tuple[ArraySpec, ...]
     multiscale: ome.Multiscale
     record: IngestRecord
 
@@ -189,7 +190,7 @@ def _choose_pixel_size(image: ImageInfo, options: IngestOptions) -> tuple[float 
     return tuple(sizes.get(axis) for axis in image.axes)
 
 
-def _plan_levels(image: ImageInfo, options: IngestOptions) -> tuple[store.ArraySpec, ...]:
+def _plan_levels(image: ImageInfo, options: IngestOptions) -> tuple[ArraySpec, ...]:
     """Arrays, each half the last along y and x, down to one that fits a chunk."""
 
     def box(size: int) -> tuple[int, ...]:
@@ -200,7 +201,7 @@ def _plan_levels(image: ImageInfo, options: IngestOptions) -> tuple[store.ArrayS
     dtype = STORED_DTYPE[image.dtype]
     levels, shape = [], image.shape
     for number in range(n_levels):
-        levels.append(store.ArraySpec(str(number), shape, box(options.shard), box(options.chunk), dtype, image.axes))
+        levels.append(ArraySpec(str(number), shape, box(options.shard), box(options.chunk), dtype, image.axes))
         shape = (*shape[:-2], *(ceil_divide(size, 2) for size in shape[-2:]))
     return tuple(levels)
 

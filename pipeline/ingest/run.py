@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.attempts import try_in_threads
 from segment_slide.pipeline.blocks.grid import Index, ceil_divide
 from segment_slide.pipeline.blocks.progress import QuietStages
@@ -187,7 +188,7 @@ def _is_half_described(plan: IngestPlan, location: str, found: Mapping[str, Any]
     )
 
 
-def _is_as_created(location: str, level: store.ArraySpec) -> bool:
+def _is_as_created(location: str, level: ArraySpec) -> bool:
     """Whether an array is as this plan makes it, or is not there yet."""
     try:
         array = store.open_array(location, level.path)
@@ -240,12 +241,12 @@ def _run_all(
         failures += failed.failures
 
 
-def _shard_indices(level: store.ArraySpec) -> Iterator[Index]:
+def _shard_indices(level: ArraySpec) -> Iterator[Index]:
     """Shards in raster order: neighbours share strips and tiles, decoded once while they are in the cache."""
     return itertools.product(*(range(ceil_divide(a, b)) for a, b in zip(level.shape, level.shard, strict=True)))
 
 
-def _write_shard(reader: Reader, level: store.ArraySpec, location: str, index: Index) -> None:
+def _write_shard(reader: Reader, level: ArraySpec, location: str, index: Index) -> None:
     box = tuple(
         slice(i * shard, min((i + 1) * shard, size))
         for i, shard, size in zip(index, level.shard, level.shape, strict=True)

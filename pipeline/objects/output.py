@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.objects.plan import InstancePlan
 from segment_slide.pipeline.storage import ome, store
@@ -131,7 +132,7 @@ def create_work(location: str, name: str, plan: InstancePlan) -> None:
         return
     wanted = {FILLED: ("uint8", plan.parameters.fill_holes_px), UNGROWN: ("uint64", plan.parameters.regrow)}
     arrays = [
-        store.ArraySpec(array, plan.grid.shape, plan.grid.block, plan.chunk, dtype, plan.axes)
+        ArraySpec(array, plan.grid.shape, plan.grid.block, plan.chunk, dtype, plan.axes)
         for array, (dtype, is_wanted) in wanted.items()
         if is_wanted
     ]

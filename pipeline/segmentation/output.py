@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.manifest.homes import Made
 from segment_slide.pipeline.segmentation.plan import SegmentPlan
@@ -60,7 +61,7 @@ def what_it_makes(location: str, name: str, plan: SegmentPlan) -> Made:
 
 
 def _create_image(
-    location: str, group: str, arrays: list[store.ArraySpec], shown: dict[str, Any], record: SegmentationRecord
+    location: str, group: str, arrays: list[ArraySpec], shown: dict[str, Any], record: SegmentationRecord
 ) -> None:
     """Write our mark, then the arrays, then their metadata."""
     store.create_group(location, group, [], {ATTRIBUTE: {}})

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from zarr.core.sync import sync
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index, reflect
 from segment_slide.pipeline.errors import IncompleteError, OutputMismatchError
 from segment_slide.pipeline.inputs.pieces import find_differing
@@ -182,9 +183,9 @@ def _index_of(name: str, ndim: int) -> Index | None:
     return tuple(map(int, numbers)) if len(numbers) == ndim and "zarr" not in name and ".z" not in name else None
 
 
-def _images(plan: SegmentPlan, name: str) -> list[tuple[str, list[store.ArraySpec], int | None]]:
+def _images(plan: SegmentPlan, name: str) -> list[tuple[str, list[ArraySpec], int | None]]:
     """Images of the output, those first whose shards do not say that a block is done."""
-    found: list[tuple[str, list[store.ArraySpec], int | None]] = [(label_group(name), plan.label_arrays(), None)]
+    found: list[tuple[str, list[ArraySpec], int | None]] = [(label_group(name), plan.label_arrays(), None)]
     if plan.probabilities is not None:
         found.insert(0, (probability_group(name), plan.probability_arrays(), plan.channel_position))
     return found
@@ -201,7 +202,7 @@ def _scaled(plan: SegmentPlan, index: Index, level: int) -> tuple[slice, ...]:
 
 
 def _delete_shards(
-    location: str, group: str, array: store.ArraySpec, where: int | None, boxes: Collection[tuple[slice, ...]]
+    location: str, group: str, array: ArraySpec, where: int | None, boxes: Collection[tuple[slice, ...]]
 ) -> None:
     """Delete the shards of an array that boxes lie on; `where` is the position of its channel axis, if it has one."""
     path = f"{group}/{array.path}"

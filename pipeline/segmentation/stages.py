@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.progress import Stages, ignore, timed
 from segment_slide.pipeline.blocks.tasks import explain_failures
@@ -255,7 +256,7 @@ def build_pyramids(prepared: PreparedSegmentation, client: "Client | None", prog
         If files failed twice, naming them, after all others are made. At once if none can be written.
     """
     plan, destination = prepared.plan, prepared.destination
-    images: list[tuple[str, list[store.ArraySpec], Method]]
+    images: list[tuple[str, list[ArraySpec], Method]]
     images = [(names.label_group(destination.name), plan.label_arrays(), "nearest")]
     if plan.probabilities is not None:
         images.append((names.probability_group(destination.name), plan.probability_arrays(), "local_mean"))

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError, OutputError
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.complete import Completeness
@@ -118,12 +119,12 @@ class SampleSet(Section):
         """Number of files of each array of a part."""
         return -(-self.count(part) // self.shard_samples)
 
-    def specs(self, part: Part) -> list[store.ArraySpec]:
+    def specs(self, part: Part) -> list[ArraySpec]:
         """Arrays of a part, with one sample per chunk and `shard_samples` per file."""
         n, spatial = self.count(part), "zyx"[-self.n_spatial :]
 
-        def spec(name: str, inner: tuple[int, ...], dtype: str, axes: str) -> store.ArraySpec:
-            return store.ArraySpec(name, (n, *inner), (self.shard_samples, *inner), (1, *inner), dtype, axes)
+        def spec(name: str, inner: tuple[int, ...], dtype: str, axes: str) -> ArraySpec:
+            return ArraySpec(name, (n, *inner), (self.shard_samples, *inner), (1, *inner), dtype, axes)
 
         return [
             spec("images", (self.n_channels, *self.read_px), "float32", "nc" + spatial),

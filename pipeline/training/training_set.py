@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.errors import InputError
 from segment_slide.pipeline.ingest.record import read_ingest_record
 from segment_slide.pipeline.storage import store
@@ -233,9 +234,9 @@ def create_training_set(training_set: TrainingSet, counts: Mapping[str, np.ndarr
         inner = (1,) * planes + chunk
         table = counts[image.name]
         specs = [
-            store.ArraySpec(CLASSES, image.shape, image.block, inner, "uint8", axes),
-            store.ArraySpec(WEIGHTS, image.shape, image.block, inner, "float32", axes),
-            store.ArraySpec(COUNTS, table.shape, table.shape, table.shape, "int64", axes + "c"),
+            ArraySpec(CLASSES, image.shape, image.block, inner, "uint8", axes),
+            ArraySpec(WEIGHTS, image.shape, image.block, inner, "float32", axes),
+            ArraySpec(COUNTS, table.shape, table.shape, table.shape, "int64", axes + "c"),
         ]
         store.create_group(location, image.group, specs, {})
         where = store.open_array(location, store.join(image.group, COUNTS), writable=True)

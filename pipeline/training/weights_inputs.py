@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zarr.core.sync import sync
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.grid import Index
 from segment_slide.pipeline.blocks.tasks import run_all
 from segment_slide.pipeline.errors import IncompleteError, InputError
@@ -256,7 +257,7 @@ def _pending_planes(plan: WeightPlan, job: WeightJob) -> list[Index]:
     array = store.join(plan.location, _OBJECTS, job.group, "zarr.json")
     if store.read_attributes(plan.location, _OBJECTS) is None or not exists(array):  # a folder alone is no array
         chunk = (1,) * planes + (plan.chunk,) * grid.n_spatial
-        spec = store.ArraySpec(job.group, grid.shape, grid.block, chunk, "uint64", job.labels.axes)
+        spec = ArraySpec(job.group, grid.shape, grid.block, chunk, "uint64", job.labels.axes)
         store.create_group(plan.location, _OBJECTS, [spec], {})
     done = store.stored_shards(plan.location, store.join(_OBJECTS, job.group))
     return sorted({index[:planes] for index in grid.indices() if index not in done})

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.blocks.progress import QuietStages
 from segment_slide.pipeline.errors import IncompleteError
 from segment_slide.pipeline.manifest.compare import compare_files, find_manifests, is_intact
@@ -19,7 +20,7 @@ from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.zarr_stores.written import NOTES_NAME, read_notes
 
-SPEC = store.ArraySpec("0", (8, 8), (4, 4), (2, 2), "uint8", "yx")
+SPEC = ArraySpec("0", (8, 8), (4, 4), (2, 2), "uint8", "yx")
 GROUP = "labels/a"
 QUIET = QuietStages()
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from segment_slide.pipeline.blocks.array_spec import ArraySpec
 from segment_slide.pipeline.storage import store
 from segment_slide.pipeline.zarr_stores.written import NOTES_NAME, begin_notes, end_notes, note_file, read_notes
 
-SPEC = store.ArraySpec("a", (8, 8), (4, 4), (2, 2), "uint8", "yx")
+SPEC = ArraySpec("a", (8, 8), (4, 4), (2, 2), "uint8", "yx")
 
 
 def write_quarter(location: str, index: int) -> None:
