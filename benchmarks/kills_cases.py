@@ -61,7 +61,9 @@ CASES = {
         ("instances", RUN / "segmented.ome.zarr", "--block", BLOCK, *OBJECTS, *ALONE), ("segmented.ome.zarr",)
     ),
     "instances --output": Case(("instances", INPUTS / "segmented.ome.zarr", "--block", BLOCK, *OUT, *ALONE)),
-    "measure": Case(("measure", RUN / "numbered.ome.zarr", *ALONE), ("numbered.ome.zarr",)),
+    "measure": Case(
+        ("measure", RUN / "numbered.ome.zarr", *ALONE), ("numbered.ome.zarr", "segmented.ome.zarr")
+    ),
     "measure --output": Case(("measure", INPUTS / "numbered.ome.zarr", *OUT, *ALONE)),
     "weight-maps": Case(("weight-maps", *WEIGHTS, "-o", RUN / "set.zarr", *ALONE)),
     "training-data": Case(("training-data", INPUTS / "set.zarr", "-o", RUN / "samples.zarr", *SAMPLES, *ALONE)),

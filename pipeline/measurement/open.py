@@ -94,6 +94,11 @@ def _open_classes(location: str, name: str, made_of: LabelledInput, instances: S
     place = beside if store.read_attributes(beside) is not None else elsewhere or beside
     check_address(place, location, remedy="give that store to the command that numbers objects again")
     is_group = store.read_attributes(place) is not None
+    if not is_group and not store.is_occupied(place):
+        raise InputError(
+            f"{instances.location}: the classes that these objects were found in are not at {place} any more, where "
+            f"their record says. Put that store back there, beside this one, and run the command again."
+        )
     image = describe_image(place, axes=None if is_group else instances.axes)
     paths = [level.path for level in image.multiscale.levels]
     if made_of.array not in (None, image.array_path) and made_of.array in paths:

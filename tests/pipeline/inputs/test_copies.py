@@ -182,3 +182,18 @@ def test_an_input_identified_by_all_of_its_bytes_stays_so(tmp_path) -> None:
     assert run_without_workers(*segment).exit_code == 0
     assert read_record(str(tmp_path / "out.ome.zarr"), "segmentation") == record
     assert run_here("info", tmp_path / "out.ome.zarr").exit_code == 0
+
+
+def test_objects_that_were_moved_without_their_classes_say_what_is_missing(tmp_path) -> None:
+    write_ome(tmp_path / "slide.ome.zarr", noise(64, 64), "yx")
+    write_model(tmp_path / "cells.safetensors")
+    assert (outcome := run_without_workers(*steps(tmp_path)[0])).exit_code == 0, outcome
+    here, there = tmp_path / "ids.ome.zarr", tmp_path / "moved" / "ids.ome.zarr"
+    assert run_without_workers("instances", tmp_path / "out.ome.zarr", "-o", here).exit_code == 0
+    shutil.copytree(here, there)
+    outcome = run_without_workers("measure", there)
+    assert outcome.exit_code == 2
+    assert "Put that store back there" in " ".join(outcome.err.split())
+    shutil.copytree(tmp_path / "out.ome.zarr", tmp_path / "moved" / "out.ome.zarr")
+    shutil.copytree(tmp_path / "slide.ome.zarr", tmp_path / "moved" / "slide.ome.zarr")
+    assert (outcome := run_without_workers("measure", there)).exit_code == 0, outcome
