@@ -29,6 +29,16 @@ hypothesis.settings.load_profile("repeatable")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(autouse=True)
+def _variables_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that a test starts import from their own folder, although workers that tests share do not.
+
+    Dask sets the variables of its workers in the process that starts them, for as long as they live.
+    """
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+
+
 MARKED_PATIENCE_S = 1800
 DEPLOYED = "tests/flows/deployed/"
 

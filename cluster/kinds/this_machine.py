@@ -25,6 +25,8 @@ from segment_slide.cluster.settings import SETTINGS, quieten
 
 LOOPBACK = "127.0.0.1"
 
+_SET_BY_DASK = "PYTHONHASHSEED", "__DASK_PARENT_PID"
+
 # This process opens nine files for each worker: pipes and connections.
 _FILES_PER_WORKER = 12
 
@@ -58,10 +60,29 @@ def run_cluster(cluster_class: type[LocalCluster], **options: Any) -> Iterator[C
         private = {"protocol": "tls://", "security": temporary_security(), "local_directory": scratch}
         with (
             exactly(settings),
+            _same_environment(),
             pipes_for_queues(),
             start_cluster(cluster_class, **{**options, **private}) as (_, client),
         ):
             yield client
+
+
+@contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Give variables back their values at the end: Dask's nannies set those of the workers in this process, too.
+
+    Without it, whatever a program starts later would get them: Python's ``-P``, and one core per process.
+    """
+    names = {*SETTINGS["distributed.nanny.pre-spawn-environ"], *_SET_BY_DASK}
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _scratch(folder: str | None) -> contextlib.AbstractContextManager[str]:

@@ -1158,12 +1158,10 @@ def test_a_damaged_file_of_the_labels_is_named_by_block_and_all_others_are_kept(
             assert run.stored() == {}
             assert unfinished(run.out) == []
         times = {path: path.stat().st_mtime_ns for path in kept}
-    if not steps:  # what it was begun from had the damaged bytes, so it was something else
-        check_refused(run_here(*run.arguments), ("input.fingerprint: begun with", ", now "))
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        end_before("join" if "--fill-holes" not in steps else "find", run, patch)
-        assert {path: path.stat().st_mtime_ns for path in kept} == times
+    # what it was begun from had the damaged bytes, so it was something else
+    check_refused(run_here(*run.arguments), ("input.fingerprint: begun with", ", now "))
+    assert {path: path.stat().st_mtime_ns for path in kept} == times
+    shutil.rmtree(run.out)  # as the message says
     run.check(tree(undisturbed.out))
 
 
@@ -1517,7 +1515,6 @@ def test_the_installed_command_names_a_damaged_file_without_a_stack(segmentation
     assert outcome.exit_code == 3, outcome
     assert len(outcome.err.splitlines()) == 3, outcome.err
     assert "block (4, 1): unreadable chunk 4/1 of" in outcome.err
-    check_done(run_installed(*run.arguments), run.out)
 
 
 def test_sizes_of_this_file_fit_together():

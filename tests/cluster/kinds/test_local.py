@@ -54,7 +54,7 @@ def listening() -> set[str]:
 def seen() -> dict:
     """Everything that is to be seen of one cluster while it lives, and which of its processes are left after."""
     before = set(workers_below_this_process())
-    listened, settings = listening(), copy.deepcopy(dask.config.config)
+    listened, settings, environment = listening(), copy.deepcopy(dask.config.config), dict(os.environ)
     spec = LocalSpec(workers=min(2, CORES), cores=1, memory_bytes=1 << 31)
     with local_client(spec) as client:
         processes = [process for process in workers_below_this_process() if process not in before]
@@ -67,7 +67,8 @@ def seen() -> dict:
             "answer": client.submit(sum, [1, 2]).result(),
         }
     left = psutil.wait_procs(processes, timeout=GONE_WITHIN_S)[1]
-    return {**found, "left": left, "settings": (settings, dask.config.config)}
+    after = {"left": left, "settings": (settings, dask.config.config), "environment": (environment, dict(os.environ))}
+    return {**found, **after}
 
 
 def test_all_workers_are_there_and_compute(seen):
@@ -114,6 +115,12 @@ def test_workers_leave_ctrl_c_and_the_reporting_of_errors_to_the_parent(seen):
 
 def test_settings_of_dask_are_as_before_when_the_body_has_ended(seen):
     before, after = seen["settings"]
+    assert after == before
+
+
+def test_variables_of_this_process_are_as_before_when_the_body_has_ended(seen):
+    """Dask's nannies set those of the workers here; programs that are started later would get them."""
+    before, after = seen["environment"]
     assert after == before
 
 

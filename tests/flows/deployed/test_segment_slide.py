@@ -141,7 +141,7 @@ def test_a_damaged_chunk_fails_the_run_with_the_block_and_the_remedy_and_the_res
     state = site.finish(run)
     assert state["type"] == "FAILED"
     assert "block (2, 1)" in state["message"]
-    assert "with the same parameters to go on" in state["message"]
+    assert "Then the flow goes on with the same parameters" in state["message"]
     assert 0 < len(shards(output / LABELS)) < 12
     chunk.write_bytes(whole)
     parameters["segmentation"]["input_repaired"] = True
@@ -217,7 +217,8 @@ OFFLINE = """
 import fcntl, os, socket, struct, sys
 up = struct.pack("16sh", b"lo", 0x49)  # a new network has loopback, switched off
 fcntl.ioctl(socket.socket(), 0x8914, up)
-assert not [name for name in os.environ if name.startswith("PREFECT_API")]
+if __name__ == "__main__":  # workers have the secret of this process's server
+    assert not [name for name in os.environ if name.startswith("PREFECT_API")]
 from segment_slide.flows.deployed.parameters import SegmentParameters
 from segment_slide.flows.deployed.segment_slide import segment_slide
 
