@@ -5,6 +5,7 @@
     UnetError
     ├── GeometryError (ValueError)    a size or a depth that the network's arithmetic does not allow
     ├── CheckpointError (ValueError)  a file that is not a whole, safe checkpoint of ours
+    ├── NotLocalError (ValueError)    a network of which no tile gives the whole image's result
     ├── DeviceError (RuntimeError)    a device or precision that this machine does not have
     ├── TrainingDataError (ValueError) images, labels or settings that nothing can be learnt from
     ├── OptionError (ValueError)      a text that is no valid value of an option
@@ -26,6 +27,10 @@ class GeometryError(UnetError, ValueError):
 
 class CheckpointError(UnetError, ValueError):
     """A file that cannot be used as a checkpoint: missing, truncated, a pickle, or of another format."""
+
+
+class NotLocalError(UnetError, ValueError):
+    """A network whose result on a part of the image is not that of the whole image, whatever the context."""
 
 
 class DeviceError(UnetError, RuntimeError):
