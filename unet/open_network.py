@@ -59,8 +59,25 @@ def find_channel_names(config: NetworkConfig) -> tuple[str, ...]:
     return getattr(config, "channel_names", ())
 
 
+def find_precisions(network: StoredNetwork) -> tuple[str, ...]:
+    """Precisions that a network can run in; it need not have such an attribute."""
+    return getattr(network, "precisions", ("float32", "bfloat16"))
+
+
+def find_runtime(network: StoredNetwork) -> str:
+    """Name and version of the program that runs a network, if it is not torch: it decides the last bits, too."""
+    return getattr(network, "runtime", "")
+
+
+def _open_onnx(path: Path) -> StoredNetwork:
+    """An imported ONNX network: its runtime is imported only for it."""
+    from segment_slide.unet.engines.onnx_network import open_onnx
+
+    return open_onnx(path)
+
+
 # Openers by suffix of the file's name. Other files are opened as a checkpoint, whose error says what was expected.
-OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint}
+OPENERS: dict[str, Callable[[Path], StoredNetwork]] = {".safetensors": open_checkpoint, ".onnx": _open_onnx}
 
 
 def find_objects(config: NetworkConfig) -> ObjectDefaults | None:

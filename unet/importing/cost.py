@@ -1,0 +1,83 @@
+"""Memory of a pass, measured in a process of its own: ``python -m segment_slide.unet.importing.cost FILE SIZE...``.
+
+Nobody knows which maps of a foreign network are alive at the same time, so two sizes are run and the line through them
+is taken.
+"""
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segment_slide.unet.engines.onnx_network import make_session
+from segment_slide.unet.errors import CheckpointError
+
+_KIB = 1024
+_TIMEOUT_S = 300
+
+
+def peak_bytes(path: Path, in_channels: int, sizes: Sequence[int]) -> int:
+    """Bytes that one pass adds to a process that has loaded the network.
+
+    Raises
+    ------
+    CheckpointError
+        If the pass fails there.
+    """
+    words = [sys.executable, "-P", "-m", __name__, str(path), str(in_channels), *map(str, sizes)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=_environment())  # noqa: S603
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+        raise CheckpointError(
+            f"a pass of {' x '.join(map(str, sizes))} px failed while its memory was measured: {last}"
+        )
+    return int(done.stdout)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def fit(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[float, int]:
+    """Bytes per pixel and fixed bytes of the line through two points (pixels, bytes).
+
+    >>> fit((100, 1500), (300, 3500))
+    (10.0, 500)
+    """
+    per_px = max(0.0, (larger[1] - smaller[1]) / (larger[0] - smaller[0]))
+    return per_px, max(0, int(smaller[1] - per_px * smaller[0]))
+
+
+def measure_cost(path: Path, in_channels: int, smaller: Sequence[int], larger: Sequence[int]) -> tuple[float, int]:
+    """Bytes per pixel of a tile with its halos, and bytes that do not grow with it."""
+    found = [(math.prod(sizes), peak_bytes(path, in_channels, sizes)) for sizes in (smaller, larger)]
+    return fit(*found)
+
+
+def _reset_peak() -> int:
+    """Forget the peak of loading the network; return the bytes that this process has in memory now."""
+    with contextlib.suppress(OSError):  # where the kernel does not allow it, the peak is at least that of loading
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * _KIB
+
+
+def _main(path: str, in_channels: str, *sizes: str) -> None:
+    session = make_session(path)
+    image = np.zeros((1, int(in_channels), *map(int, sizes)), np.float32)
+    before = _reset_peak()
+    session.run(None, {session.get_inputs()[0].name: image})
+    sys.stdout.write(str(max(0, _status("VmHWM") - before)))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
