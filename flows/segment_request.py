@@ -6,7 +6,7 @@ from segment_slide.cluster.spec import ClusterSpec
 from segment_slide.cluster.table import is_elsewhere
 from segment_slide.flows.requests import SegmentRequest
 from segment_slide.flows.workers import plan_cluster
-from segment_slide.pipeline.errors import InputError
+from segment_slide.pipeline.errors import InputError, PlanError
 from segment_slide.pipeline.segmentation.options import SegmentOptions
 from segment_slide.pipeline.segmentation.plan import SegmentPlan, plan_segmentation
 from segment_slide.pipeline.segmentation.prepare import Destination, PreparedSegmentation, prepare_segmentation
@@ -16,7 +16,7 @@ from segment_slide.pipeline.storage.image import StoredImage, describe_image
 from segment_slide.pipeline.storage.label_records import read_record
 from segment_slide.pipeline.storage.source import ImageSource, select_source
 from segment_slide.unet.device_facts import DeviceFacts, guess_device
-from segment_slide.unet.open_network import StoredNetwork, open_network
+from segment_slide.unet.open_network import StoredNetwork, find_precisions, open_network
 
 
 def resolve_segment_request(
@@ -91,10 +91,29 @@ def _plan(
 ) -> tuple[SegmentPlan, ClusterSpec]:
     if facts.kind == "cuda":  # one forward pass at a time, while another task reads or writes
         cluster = replace(cluster, cores=1)
-    options = replace(request.options, precision=facts.precision)
+    precision = choose_precision(network, request.options.precision, facts.precision)
+    options = replace(request.options, precision=precision)
     plan = plan_segmentation(source, network.description, options, concurrency=cluster.cores or 1)
     plan.check_memory(cluster.usable_bytes)
     return plan, cluster
+
+
+def choose_precision(network: StoredNetwork, wanted: str | None, suggested: str) -> str:
+    """The precision of the device, or the only one that the network has.
+
+    Raises
+    ------
+    PlanError
+        If the user wants another.
+    """
+    possible = find_precisions(network)
+    if suggested in possible:
+        return suggested
+    if wanted in (None, "auto"):
+        return possible[0]
+    raise PlanError(
+        f"precision={wanted}: {network.path.name} runs in {' or '.join(possible)} only, as it was exported."
+    )
 
 
 def _output_location(request: SegmentRequest, image: StoredImage) -> str:

@@ -25,6 +25,7 @@ from segment_slide.flows.commands import (
     cluster,
     demo,
     evaluate,
+    import_model,
     info,
     ingest,
     instances,
@@ -78,7 +79,10 @@ def _show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-for group in (segment, ingest, info, demo, instances, measure, report, view, segment_new, training, evaluate, verify):
+for group in (
+    *(segment, ingest, info, demo, instances, measure, report, view),
+    *(segment_new, training, evaluate, verify, import_model),
+):
     app.add_typer(group.commands)
 app.add_typer(cluster.commands, name="cluster")
 

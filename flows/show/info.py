@@ -108,9 +108,7 @@ def show_info(console: Console, path: str) -> None:
 
     location = resolve_location(path)
     if Path(location).is_file() and not is_zarr(location) and not is_archive_name(location):
-        from segment_slide.unet.checkpoint import open_checkpoint
-
-        _show_checkpoint(console, open_checkpoint(location))
+        _show_model(console, Path(location))
         return
     axes = None
     attributes = read_attributes(location) if is_zarr(location) or os.path.isdir(location) else None
@@ -163,6 +161,18 @@ def _guess_axes(location: str) -> str | None:
         raise
     except Exception as error:
         raise InputError(f"input={location}: neither a checkpoint nor Zarr ({error}).") from error
+
+
+def _show_model(console: Console, path: Path) -> None:
+    if path.suffix == ".onnx":
+        from segment_slide.flows.show.networks import show_network
+        from segment_slide.unet.engines.onnx_network import open_onnx
+
+        show_network(console, open_onnx(path))
+        return
+    from segment_slide.unet.checkpoint import open_checkpoint
+
+    _show_checkpoint(console, open_checkpoint(path))
 
 
 def _show_checkpoint(console: Console, checkpoint: "Checkpoint") -> None:

@@ -26,8 +26,9 @@ from segment_slide.pipeline.storage.label_records import Model, SegmentedInput
 from segment_slide.pipeline.storage.names import find_location, instance_group
 from segment_slide.pipeline.storage.record import Code
 from segment_slide.pipeline.storage.sections import write_section
-from segment_slide.unet.checkpoint import Checkpoint, open_checkpoint
+from segment_slide.unet.checkpoint import Checkpoint
 from segment_slide.unet.errors import UnetError
+from segment_slide.unet.open_network import StoredNetwork, open_network
 
 _NO_TIME = "0.0 s"  # a stage that had nothing to do
 
@@ -181,9 +182,11 @@ def _model_rows(model: Model, output: str) -> list[tuple[object, object]]:
     rows += [("sha256", code(model.sha256))] if model.sha256 else []
     classes = model.classes
     rows += [("classes", ", ".join(f"{value} {name}" for value, name in enumerate(classes)))] if classes else []
-    checkpoint = _find_checkpoint(model, output)
+    checkpoint = _find_network(model, output)
     if checkpoint is None:
         return [*rows, ("network", "no such file lies beside the output, or it has changed")]
+    if not isinstance(checkpoint, Checkpoint):
+        return [*rows, *_imported_rows(checkpoint)]
     network, training = checkpoint.config.architecture, checkpoint.config.training
     about = (
         f"U-Net {network.ndim}D, depth {network.depth}, base {network.base_channels}, "
@@ -201,14 +204,25 @@ def _shorten(text: str, most: int = 240) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
 
 
-def _find_checkpoint(model: Model, output: str) -> Checkpoint | None:
-    """The checkpoint beside the output, or where an older version recorded it, if it is the one."""
+def _imported_rows(network: StoredNetwork) -> list[tuple[object, object]]:
+    """Of a network of another program: where it came from, and what was measured of it."""
+    described = network.description
+    context = "; ".join(f"stride {axis.stride} px, halo {axis.halo} px" for axis in described.axes[:1])
+    return [
+        ("network", f"{described.summary}, {described.n_parameters:,} parameters"),
+        ("measured context", f"{context}: tiles give the whole image's result"),
+        ("normalised by", network.config.normalisation.kind),
+    ]
+
+
+def _find_network(model: Model, output: str) -> StoredNetwork | None:
+    """The network beside the output, or where an older version recorded it, if it is the one."""
     path = find_location(f"../{model.path}" if model.path and not os.path.isabs(model.path) else model.path, output)
     if not path or store.is_remote(path) or not Path(path).is_file():
         return None
     try:
-        checkpoint = open_checkpoint(path)
-        return checkpoint if checkpoint.sha256 == model.sha256 else None
+        network = open_network(path)
+        return network if network.sha256 == model.sha256 else None
     except (UnetError, OSError):
         return None
 

@@ -13,7 +13,7 @@ from segment_slide.pipeline.segmentation.replaced import refuse_replaced, watch_
 from segment_slide.pipeline.storage.calibration import note_sizes, pixel_um
 from segment_slide.pipeline.storage.label_records import ProcessorUse, SegmentationRecord, read_record
 from segment_slide.pipeline.storage.record import compare_records
-from segment_slide.unet.open_network import StoredNetwork, find_channel_names
+from segment_slide.unet.open_network import StoredNetwork, find_channel_names, find_runtime
 
 if TYPE_CHECKING:
     from segment_slide.unet.device_facts import DeviceFacts
@@ -122,7 +122,7 @@ def prepare_segmentation(
         model_sha256=network.sha256,
         classes=network.config.classes,
         device_kind=facts.kind,
-        processor=facts.processor,
+        processor=name_processor(facts.processor, network),
         begun=begun.input if begun else None,
         output=destination.location,
         full=destination.full_fingerprint,
@@ -141,6 +141,12 @@ def prepare_segmentation(
     _warn_about_pixel_size(network, plan)
     _warn_about_channel_names(network, plan)
     return PreparedSegmentation(destination, network, plan, facts.kind, record, bool(begun), here, watched)
+
+
+def name_processor(processor: str, network: StoredNetwork) -> str:
+    """What decides the last bits: the kind of processor, and the program that runs the network if it is not torch."""
+    runtime = find_runtime(network)
+    return f"{processor}, {runtime}" if processor and runtime else processor
 
 
 def _is_pending(destination: Destination, plan: SegmentPlan) -> bool:

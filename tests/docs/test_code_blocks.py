@@ -59,6 +59,7 @@ NOTHING, THESE = "nothing", "tests/docs/test_code_blocks.py"
 NOT_RUN = [
     ("README.md", "make demo", "installs and trains for minutes", "tests/flows/demo/test_run.py"),
     ("README.md", "make test", "is this very thing", ".ci/run"),
+    ("README.md", "segment-slide import-model", "needs a package of the reader", "tests/unet/importing/test_run.py"),
     ("README.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
     ("README.md", "prefect --no-prompt deploy", "needs a server of Prefect", "tests/flows/deployed/support.py"),
     ("README.md", "prefect deployment run", "needs a server of Prefect", "tests/flows/deployed/test_segment_slide.py"),
@@ -69,6 +70,7 @@ NOT_RUN = [
     ("docs/how-to/look.md", "ssh ", "needs another machine", "tests/flows/test_view.py"),
     ("docs/how-to/look.md", "napari ", "opens a window", "tests/flows/test_outputs.py"),
     ("docs/how-to/train.md", "segment-slide train samples.zarr -o nuclei.safetensors --base", "takes an hour", THESE),
+    ("docs/how-to/own-network.md", "segment-slide ", "needs a reader's network", "tests/unet/importing/test_run.py"),
     ("docs/how-to/results.md", "import polars", "no dependency of ours; was run once by hand", NOTHING),
     ("docs/how-to/results.md", "import duckdb", "no dependency of ours; was run once by hand", NOTHING),
     ("docs/interoperability.md", "import numpy as np\nimport tensorstore", "no dependency; run once by hand", NOTHING),
