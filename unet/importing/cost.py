@@ -16,9 +16,11 @@ import numpy as np
 
 from segment_slide.unet.engines.onnx_network import make_session
 from segment_slide.unet.errors import CheckpointError
+from segment_slide.unet.geometry import round_up
 
 _KIB = 1024
 _TIMEOUT_S = 300
+_STEP_BYTES = 8 << 20
 
 
 def peak_bytes(path: Path, in_channels: int, sizes: Sequence[int]) -> int:
@@ -46,11 +48,15 @@ def _environment() -> dict[str, str]:
 def fit(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[float, int]:
     """Bytes per pixel and fixed bytes of the line through two points (pixels, bytes).
 
-    >>> fit((100, 1500), (300, 3500))
-    (10.0, 500)
+    Both are rounded up, to two digits and to whole steps of 8 MiB: measurements vary by some pages, and the same
+    network should give the same file.
+
+    >>> fit((1000, 13_000_000), (3000, 15_480_000))
+    (1300.0, 16777216)
     """
-    per_px = max(0.0, (larger[1] - smaller[1]) / (larger[0] - smaller[0]))
-    return per_px, max(0, int(smaller[1] - per_px * smaller[0]))
+    slope = max(1.0, (larger[1] - smaller[1]) / (larger[0] - smaller[0]))
+    digit = 10 ** (math.floor(math.log10(slope)) - 1)
+    return float(math.ceil(slope / digit) * digit), round_up(max(1, int(smaller[1] - slope * smaller[0])), _STEP_BYTES)
 
 
 def measure_cost(path: Path, in_channels: int, smaller: Sequence[int], larger: Sequence[int]) -> tuple[float, int]:
