@@ -62,7 +62,7 @@ CASES = {
     ),
     "instances --output": Case(("instances", INPUTS / "segmented.ome.zarr", "--block", BLOCK, *OUT, *ALONE)),
     "measure": Case(
-        ("measure", RUN / "numbered.ome.zarr", *ALONE), ("numbered.ome.zarr", "segmented.ome.zarr")
+        ("measure", RUN / "numbered.ome.zarr", *ALONE), ("numbered.ome.zarr", "segmented.ome.zarr", "slide.ome.zarr")
     ),
     "measure --output": Case(("measure", INPUTS / "numbered.ome.zarr", *OUT, *ALONE)),
     "weight-maps": Case(("weight-maps", *WEIGHTS, "-o", RUN / "set.zarr", *ALONE)),
