@@ -34,7 +34,9 @@ from segment_slide.pipeline.integrity.pyramids import find_pyramids
 from segment_slide.pipeline.integrity.restore import rebuild_levels
 from segment_slide.pipeline.integrity.run import Report
 from segment_slide.pipeline.manifest.content import is_data, split_shard
-from segment_slide.pipeline.storage.files import delete
+from segment_slide.pipeline.measurement.record import TABLES
+from segment_slide.pipeline.measurement.table import is_part, part_path
+from segment_slide.pipeline.storage.files import delete, exists
 from segment_slide.pipeline.storage.lock import hold
 from segment_slide.pipeline.storage.record import compare_records
 from segment_slide.pipeline.storage.store import join, remove_leftovers
@@ -101,7 +103,11 @@ def _repairs(contents: Contents, findings: list[Finding], chosen: VerifyRequest,
     metadata = [finding.key for finding in broken if not is_data(finding.key)]
     if metadata:
         yield Repair(METADATA, location, location, lambda: _restore(contents, metadata))
-    surplus = [finding.key for finding in findings if is_surplus_shard(finding, findings)]
+    surplus = [
+        finding.key
+        for finding in findings
+        if is_surplus_shard(finding, findings) or is_surplus_part(finding, findings, location)
+    ]
     if surplus:
         yield Repair(SURPLUS, location, location, lambda: _delete_all(location, surplus))
     data = sorted((f for f in broken if is_data(f.key) and f.made.stage in ORDER), key=_order)
@@ -123,6 +129,18 @@ def is_surplus_shard(finding: Finding, findings: list[Finding]) -> bool:
     shard = split_shard(finding.key)
     surplus = {other.key for other in findings if other.fault is Fault.SURPLUS}
     return finding.fault is Fault.SURPLUS and shard is not None and f"{shard[0]}/zarr.json" not in surplus
+
+
+def is_surplus_part(finding: Finding, findings: list[Finding], location: str) -> bool:
+    """Whether a file that is too much is called like a part of a table of ours, whose readers would take its rows, too.
+
+    A table of ours has a first part that is in the manifest; else the table would be somebody else's.
+    """
+    table, _, name = finding.key.rpartition("/")
+    surplus = {join(location, other.key) for other in findings if other.fault is Fault.SURPLUS}
+    first = part_path(location, table, 0)
+    is_ours = table.startswith(f"{TABLES}/") and first not in surplus and exists(first)
+    return finding.fault is Fault.SURPLUS and is_part(name) and is_ours
 
 
 def _delete_all(location: str, keys: list[str]) -> None:

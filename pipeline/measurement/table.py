@@ -100,6 +100,15 @@ def part_path(location: str, table: str, number: int) -> str:
     return store.join(location, table, f"part-{number:05d}.parquet")
 
 
+def is_part(name: str) -> bool:
+    """Whether a file is called like a part.
+
+    >>> is_part("part-00077.parquet"), is_part("notes.parquet")
+    (True, False)
+    """
+    return _PART.fullmatch(name) is not None
+
+
 def stored_parts(location: str, table: str, n_parts: int) -> set[int]:
     """Numbers of the stored parts below `n_parts`. A file of 0 bytes, as after a power cut, does not count.
 
