@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from scipy import ndimage
 
 from segment_slide.pipeline.blocks import sizes
 from segment_slide.pipeline.ingest.options import IngestOptions
 from segment_slide.pipeline.ingest.plan import plan_ingest
 from segment_slide.pipeline.ingest.run import run_ingest
+from segment_slide.pipeline.storage.record import ATTRIBUTE
 from segment_slide.pipeline.synthetic import stored
 from segment_slide.pipeline.synthetic.slide import SyntheticSlide
 from tests.flows.killed import Killed, killed_at, list_points
@@ -121,6 +123,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_segmentation(folder / "cells.ome.zarr", blobs[0], files=(32, 32))
         labels = ndimage.label(blobs[1])[0].astype(np.uint16) * 3
         write_segmentation(folder / "ids.ome.zarr", labels, files=(32, 32), name="ids")
+        zarr.open_group(folder / "ids.ome.zarr/labels/ids", mode="r+").attrs.pop(ATTRIBUTE)  # another program's
         shutil.copytree(folder / "cells.ome.zarr", folder / "numbered.ome.zarr")
         assert run_here("instances", folder / "numbered.ome.zarr", "--block", 32).exit_code == 0
         (folder / "made").mkdir()
