@@ -5,7 +5,6 @@ is refused. The configuration says what image the network expects, so that a sli
 before it is read.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segment_slide.unet.architecture import Architecture
 from segment_slide.unet.errors import CheckpointError
-from segment_slide.unet.file_checksum import EMPTY, FIELD, expect_as_written, with_checksum
+from segment_slide.unet.file_checksum import EMPTY, FIELD, expect_as_written, hash_file, with_checksum
 from segment_slide.unet.finite import expect_finite_weights
 from segment_slide.unet.normalisation import NORMALISATIONS, Intensities, Normalisation
 from segment_slide.unet.object_defaults import ObjectDefaults
@@ -31,7 +30,6 @@ __all__ = ["Checkpoint", "ModelConfig", "Normalisation", "open_checkpoint", "sav
 FORMAT = "segment-slide-checkpoint"
 FORMAT_VERSION = 1
 HEADER_KEY = "config"
-_HASH_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -135,11 +133,7 @@ class Checkpoint:
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal sha256 of the whole file: the model's identity in every output."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return hash_file(self.path)
 
     @property
     def description(self) -> Architecture:

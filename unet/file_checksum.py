@@ -60,3 +60,9 @@ def expect_as_written(path: Path) -> None:
 
 def _header_bytes(content: bytes) -> int:
     return int.from_bytes(content[:_LENGTH_BYTES], "little")
+
+
+def hash_file(path: Path) -> str:
+    """Hexadecimal sha256 of a whole file, read in parts."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

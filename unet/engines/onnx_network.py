@@ -3,7 +3,6 @@
 Threads of a pass would change the last bits of its result, so each pass runs on one core, as torch's do.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 
 from segment_slide.unet.engines.config import METADATA_KEY, ImportedConfig, ImportedDescription
 from segment_slide.unet.errors import CheckpointError, DeviceError
+from segment_slide.unet.file_checksum import hash_file
 from segment_slide.unet.geometry import Locality
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_HASH_CHUNK_BYTES = 1 << 24
 _PROBABILITY_EPS = 1e-7  # probabilities of 0 and 1 would have infinite scores
 _EXTRA = "install it with: pip install 'segment-slide[onnx]'"
 
@@ -86,11 +85,7 @@ class OnnxNetwork:
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal sha256 of the whole file, record included."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+        return hash_file(self.path)
 
     @property
     def description(self) -> ImportedDescription:

@@ -48,8 +48,7 @@ def _environment() -> dict[str, str]:
 def fit(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[float, int]:
     """Bytes per pixel and fixed bytes of the line through two points (pixels, bytes).
 
-    Both are rounded up, to two digits and to whole steps of 8 MiB: measurements vary by some pages, and the same
-    network should give the same file.
+    Both are rounded up, to two digits and to whole steps of 8 MiB, because measurements vary by some pages.
 
     >>> fit((1000, 13_000_000), (3000, 15_480_000))
     (1300.0, 16777216)

@@ -433,10 +433,3 @@ def test_without_a_channel_for_background_one_half_is_the_border(meaning):
     np.testing.assert_array_equal(scores.argmax(0), logits[0] > 0)
     assert np.isfinite(to_scores(np.array([[0.0, 1.0]], np.float32), "probabilities", 2)).all()
     assert np.isnan(to_scores(np.array([[np.nan]], np.float32), "probabilities", 2)).any()  # refused later, by name
-
-
-def test_the_same_network_gives_the_same_file(tmp_path):
-    convolution(tmp_path / "a.onnx")
-    for name in ("first.onnx", "second.onnx"):
-        import_network(tmp_path / "a.onnx", tmp_path / name, MEAN_STD)
-    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
