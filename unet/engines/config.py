@@ -124,6 +124,9 @@ class ImportedConfig:
             raise CheckpointError(f"channel_names={self.channel_names}, expected {self.locality.in_channels} of them.")
         if self.pixel_size_um and len(self.pixel_size_um) != ndim:
             raise CheckpointError(f"pixel_size_um={self.pixel_size_um}, expected {ndim} numbers.")
+        if any(axis.halo < axis.reach for axis in self.locality.axes):
+            raise CheckpointError("halo and reach in the record contradict each other.")
+        _ = self.description.axes  # refused here, before any work
         if self.normalisation.kind == "constants" and len(self.normalisation.offset) != self.locality.in_channels:
             raise CheckpointError(
                 f"normalisation offset={self.normalisation.offset}, expected {self.locality.in_channels} numbers."
@@ -186,10 +189,11 @@ class ImportedDescription:
     def axes(self) -> tuple[Locality, ...]:
         """Step and halo of each spatial axis. All axes get the largest, because blocks have one size for all."""
         step = math.lcm(*(axis.step for axis in self.locality.axes))
-        halo = max(axis.halo for axis in self.locality.axes)
-        while any((halo - axis.halo) % axis.half_step for axis in self.locality.axes):
-            halo += 1
-        return (Locality(step, halo),) * len(self.locality.axes)
+        first = max(axis.halo for axis in self.locality.axes)
+        for halo in range(first, first + step + 1):
+            if not any((halo - axis.halo) % axis.half_step for axis in self.locality.axes):
+                return (Locality(step, halo),) * len(self.locality.axes)
+        raise CheckpointError("the network's axes differ so much that no context suits all of them.")
 
     @property
     def in_channels(self) -> int:

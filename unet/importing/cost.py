@@ -32,17 +32,19 @@ def peak_bytes(path: Path, in_channels: int, sizes: Sequence[int]) -> int:
         If the pass fails there.
     """
     words = [sys.executable, "-P", "-m", __name__, str(path), str(in_channels), *map(str, sizes)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=_environment())  # noqa: S603
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(  # noqa: S603
+            words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CheckpointError(f"a pass of {' x '.join(map(str, sizes))} px takes more than {_TIMEOUT_S} s.") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
         raise CheckpointError(
             f"a pass of {' x '.join(map(str, sizes))} px failed while its memory was measured: {last}"
         )
     return int(done.stdout)
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def fit(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[float, int]:

@@ -7,7 +7,7 @@ ONNX entry is used. What the description declares of halos is a claim that is ch
 import stat
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _MOST_BYTES = 4 << 30  # of an unpacked package
 _MOST_DESCRIPTION_BYTES = 1 << 20
 _MOST_TEST_BYTES = 256 << 20
 _SPATIAL = "zyx"
-_SIGMOID = "sigmoid"
+_ACTIVATIONS = "sigmoid", "softmax"
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,8 @@ class Package:
         How intensities become input; None if unknown.
     eps : float
         What the description adds to the divisor.
-    meaning : str
-        "probabilities" if the description names a last step that the network's own output lacks nothing for; else "".
-    has_sigmoid : bool
-        Whether the description applies a sigmoid to the output.
+    activation : {"", "sigmoid", "softmax"}
+        What the description applies to the output.
     halo : tuple of int
         Declared context per spatial axis.
     channel_names, pixel_size_um
@@ -63,17 +61,27 @@ class Package:
     sha256: str = ""
     normalisation: Normalisation | None = None
     eps: float = 0.0
-    meaning: str = ""
-    has_sigmoid: bool = False
+    activation: str = ""
     halo: tuple[int, ...] = ()
     channel_names: tuple[str, ...] = ()
     pixel_size_um: tuple[float, ...] = ()
     test: tuple[np.ndarray, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
-    name: str = field(default="")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.location.name)
+    @property
+    def name(self) -> str:
+        """Name of the file or folder."""
+        return self.location.name
+
+    def activate(self, answer: np.ndarray) -> np.ndarray:
+        """The network's output after the description's last step, in float64."""
+        values = answer.astype(np.float64)
+        if self.activation == "sigmoid":
+            return 1 / (1 + np.exp(-values))
+        if self.activation == "softmax":
+            powers = np.exp(values - values.max(axis=1, keepdims=True))
+            return powers / powers.sum(axis=1, keepdims=True)
+        return values
 
     def scale(self, image: np.ndarray) -> np.ndarray:
         """The network's input of a test image (1, c, *spatial): as the description says, in float32."""
@@ -191,7 +199,7 @@ def _describe(
         raise CheckpointError(f"model={location}: its input has the axes {''.join(letters)}, expected bcyx or bczyx.")
     normalisation, eps, notes = read_preprocessing(source.get("preprocessing") or [], location, axes)
     steps = [read_step(step) for step in target.get("postprocessing") or []]
-    unknown = [name for name, _ in steps if name not in (_SIGMOID, "ensure_dtype")]
+    unknown = [name for name, _ in steps if name not in (*_ACTIVATIONS, "ensure_dtype")]
     notes += [f"its description applies {name} to the output: not done" for name in unknown]
     return Package(
         location=location,
@@ -200,7 +208,7 @@ def _describe(
         sha256=str(entry.get("sha256") or ""),
         normalisation=normalisation,
         eps=eps,
-        has_sigmoid=any(name == _SIGMOID for name, _ in steps),
+        activation=next((name for name, _ in steps if name in _ACTIVATIONS), ""),
         halo=tuple(axis["halo"] for axis in read_axes(target) if axis["letter"] in _SPATIAL),
         channel_names=axes[1]["names"],
         pixel_size_um=read_pixel_size(axes[2:]),

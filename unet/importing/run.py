@@ -1,6 +1,5 @@
 """Import a network: check its file, measure its locality and its cost, prove it on a random image, write one file."""
 
-import hashlib
 import math
 import os
 import tempfile
@@ -14,6 +13,7 @@ import numpy as np
 from segment_slide.unet.engines.config import METADATA_KEY, Cost, ImportedConfig, Source
 from segment_slide.unet.engines.onnx_network import OnnxNetwork, import_runtime, make_session, open_onnx
 from segment_slide.unet.errors import CheckpointError, NotLocalError
+from segment_slide.unet.file_checksum import hash_file
 from segment_slide.unet.importing.cost import measure_cost
 from segment_slide.unet.importing.options import ImportOptions
 from segment_slide.unet.importing.package import Package, open_package
@@ -91,13 +91,14 @@ def _import(package: Package, output: Path, options: ImportOptions, report: Call
     from segment_slide.unet.engines import onnx_graph, onnx_layers
 
     original = onnx_graph.read_model(package.weights)
-    sha256 = hashlib.sha256(package.weights.read_bytes()).hexdigest()
+    sha256 = hash_file(package.weights)
     if package.sha256 and package.sha256 != sha256:
         raise CheckpointError(f"model={package.weights} has another sha256 than its description says: copy it again.")
     signature = onnx_graph.find_signature(original, options.network_output)
     model = onnx_graph.free_sizes(original, signature)
     onnx_graph.expect_finite(model, package.weights)
     last = onnx_layers.last_layer(model, signature.output)
+    normalisation = _choose_normalisation(options, package, signature.in_channels)
     function = run_session(make_session(model.SerializeToString()))
     random = run_session(make_session(onnx_layers.randomise(model).SerializeToString()))
     try:
@@ -112,12 +113,14 @@ def _import(package: Package, output: Path, options: ImportOptions, report: Call
     except NotLocalError as error:
         raise NotLocalError(f"model={package.location}: {error}") from error
     _refuse_what_is_not_built(package, locality)
-    meaning = options.meaning or package.meaning or ("probabilities" if last in ("Sigmoid", "Softmax") else "scores")
+    meaning = options.meaning or ("probabilities" if last in ("Sigmoid", "Softmax") else "scores")
+    is_independent = last == "Sigmoid" or package.activation == "sigmoid"
+    _expect_meaning(function, locality, meaning)
     config = ImportedConfig(
         locality=locality,
         meaning=meaning,
-        classes=options.classes or _name_classes(locality.out_channels, last, meaning),
-        normalisation=_choose_normalisation(options, package, locality.in_channels),
+        classes=options.classes or _name_classes(locality.out_channels, is_independent=is_independent),
+        normalisation=normalisation,
         source=Source(package.name, sha256, package.kind, package.halo),
         cost=_measure_cost(model, signature, locality),
         runtime=f"onnxruntime {import_runtime().__version__}",
@@ -125,7 +128,7 @@ def _import(package: Package, output: Path, options: ImportOptions, report: Call
         channel_names=package.channel_names,
         pixel_size_um=_pixel_size(options.pixel_size or package.pixel_size_um, signature.ndim),
     )
-    notes = [*package.notes, *_compare_with_claims(package, locality), *_check_test_tensors(package, function, meaning)]
+    notes = [*package.notes, *_compare_with_claims(package, locality), *_check_test_tensors(package, function)]
     if not locality.is_bit_equal:
         notes.append("tiles differ from the whole image in the last bits, because the runtime rounds them otherwise")
     _write(model, config, output)
@@ -152,13 +155,25 @@ def _refuse_what_is_not_built(package: Package, locality: MeasuredLocality) -> N
         )
 
 
-def _name_classes(n_channels: int, last: str, meaning: str) -> tuple[str, ...]:
+def _expect_meaning(function: Callable[[np.ndarray], np.ndarray], locality: MeasuredLocality, meaning: str) -> None:
+    """Refuse "probabilities" that are none: scores would be cut off at 0 and 1 without a word."""
+    sizes = [axis.round_up(2 * axis.halo + axis.step) for axis in locality.axes]
+    image = np.random.default_rng(0).standard_normal((1, locality.in_channels, *sizes)).astype(np.float32)
+    answer = function(image)
+    if meaning == "probabilities" and not (answer.min() >= -_SAME and answer.max() <= 1 + _SAME):
+        raise CheckpointError(
+            f"`meaning`=probabilities, but the output goes from {answer.min():.3g} to {answer.max():.3g}: "
+            f"it gives scores."
+        )
+
+
+def _name_classes(n_channels: int, *, is_independent: bool) -> tuple[str, ...]:
     """Names of the classes if nobody gave them."""
     if n_channels == 1:
         return ("background", "foreground")
-    if last == "Sigmoid" and meaning == "probabilities":
+    if is_independent:
         raise CheckpointError(
-            f"the network's {n_channels} channels are independent of each other (its last layer is a sigmoid): say "
+            f"the network's {n_channels} channels are independent of each other (its last step is a sigmoid): say "
             f"what they are with `classes`, {n_channels} names if the first is background, else {n_channels + 1} with "
             f"background first."
         )
@@ -167,7 +182,10 @@ def _name_classes(n_channels: int, last: str, meaning: str) -> tuple[str, ...]:
 
 def _choose_normalisation(options: ImportOptions, package: Package, n_channels: int) -> Normalisation:
     if options.normalise is None and package.normalisation is not None:
-        return package.normalisation
+        known = package.normalisation
+        if known.kind == "constants" and len(known.offset) == 1:  # one number stands for all channels
+            return Normalisation("constants", known.offset * n_channels, known.scale * n_channels)
+        return known
     if options.normalise is None:
         raise CheckpointError(
             "nothing says how the network's input is scaled, and a wrong scale gives wrong labels without a word. Say "
@@ -203,14 +221,12 @@ def _compare_with_claims(package: Package, locality: MeasuredLocality) -> list[s
     return notes[:1]
 
 
-def _check_test_tensors(package: Package, function: Callable[[np.ndarray], np.ndarray], meaning: str) -> list[str]:
+def _check_test_tensors(package: Package, function: Callable[[np.ndarray], np.ndarray]) -> list[str]:
     """Run the package's own test in one plain pass."""
     if package.test is None:
         return []
     image, wanted = package.test
-    answer = function(package.scale(image))
-    if meaning == "scores" and package.has_sigmoid:
-        answer = 1 / (1 + np.exp(-answer.astype(np.float64)))
+    answer = package.activate(function(package.scale(image)))
     if answer.shape != wanted.shape:
         raise CheckpointError(
             f"model={package.location}: its test output has the shape {wanted.shape}, the network gave {answer.shape}."
@@ -231,7 +247,7 @@ def _write(model: "onnx.ModelProto", config: ImportedConfig, output: Path) -> No
     content = model.SerializeToString()
     partial = output.with_name(output.name + ".partial")
     try:
-        with partial.open("xb") as file:
+        with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -10,7 +10,8 @@ One axis of one tile, ``T`` pixels wide, of a network that cuts ``c`` pixels per
 from dataclasses import dataclass
 from fractions import Fraction
 
-from segment_slide.unet.geometry import Locality, round_up
+from segment_slide.unet.errors import GeometryError
+from segment_slide.unet.geometry import round_up
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class AxisLocality:
     crop: int
     scale: tuple[int, int] = (1, 1)
 
+    def __post_init__(self) -> None:
+        above_0 = (self.stride, self.step, self.smallest, *self.scale)
+        is_sound = min(above_0) > 0 and min(self.before, self.after, self.crop) >= 0 and self.step % self.stride == 0
+        if not is_sound or self.halo < self.crop:
+            raise GeometryError(f"{self}: these numbers contradict each other.")
+
     @property
     def reach(self) -> int:
         """The larger of the two."""
@@ -62,11 +69,6 @@ class AxisLocality:
         """
         is_half = self.crop > 0 and self.step % 2 == 0 and (self.ratio * (self.step // 2)).denominator == 1
         return self.step // 2 if is_half else self.step
-
-    @property
-    def locality(self) -> Locality:
-        """What plans need: tiles are multiples of the step, and read a halo per side."""
-        return Locality(self.step, self.halo)
 
     def round_up(self, size_px: int) -> int:
         """Smallest size that runs and is at least this."""

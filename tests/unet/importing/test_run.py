@@ -193,6 +193,7 @@ def test_steps_before_the_network_become_one_normalisation_that_gives_the_packag
     assert imported.notes[-1].startswith("its own test output was reproduced")
 
 
+INDEPENDENT = [{"name": "o", "axes": "bcyx", "postprocessing": [{"name": "sigmoid"}]}]
 BAD_PACKAGES = {
     "another test output": ({"wanted": np.zeros((1, 2, 64, 64), np.float32)}, "does not give its own test output"),
     "an unknown step": ({"preprocessing": [{"id": "stain_normalise"}], "wanted": IMAGE}, "stain_normalise, which is"),
@@ -212,6 +213,10 @@ BAD_PACKAGES = {
     ),
     "another format": ({"changes": {"format_version": "0.3.2"}}, "expected 0.4 or 0.5"),
     "no inputs": ({"changes": {"inputs": []}}, "0 inputs and 1 outputs"),
+    "independent channels": (
+        {"changes": {"outputs": INDEPENDENT}, "wanted": IMAGE},
+        "channels are independent of each other",
+    ),
     "inputs that are none": ({"changes": {"inputs": [7]}}, "is not as format"),
 }
 
@@ -307,6 +312,11 @@ BAD_FILES = {
         MEAN_STD,
         "channels are independent of each other .* say what they are with `classes`",
     ),
+    "scores that are called probabilities": (
+        convolution,
+        ImportOptions((), "mean-std", meaning="probabilities"),
+        "it gives scores",
+    ),
     "names of classes": (
         convolution,
         ImportOptions(("a", "b", "c", "d"), "mean-std"),
@@ -400,6 +410,10 @@ def test_a_record_that_was_edited_is_refused(imported, tmp_path):
     model = onnx.load(imported)
     (entry,) = model.metadata_props
     content = json.loads(entry.value)
+    for axis in ({"step": 0}, {"halo": 1}, {"stride": 3}, {"scale": [0, 1]}, {"crop": -1}, {"smallest": -5}):
+        axes = [{**each, **axis} for each in content["locality"]["axes"]]
+        with pytest.raises(CheckpointError, match="contradict each other"):
+            ImportedConfig.from_json(json.dumps({**content, "locality": {**content["locality"], "axes": axes}}))
     for key in [*content, "nothing"]:
         for value in (None, [], {}, "x", -1, 1e400):
             entry.value = json.dumps({**content, key: value})
